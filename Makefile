@@ -1,0 +1,39 @@
+# make demo | make test | make check: all they need is Python 3.11+, make and pip.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help env demo test test-slow check format clean
+
+help:
+	@echo "make demo       label the demo photos on this machine and draw what was found"
+	@echo "make test       the tests (under 15 minutes)"
+	@echo "make test-slow  the long ones: kills, growth"
+	@echo "make check      format, lint, types and tests"
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a few minutes the first time) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: env
+	@$(BIN)/raylabel run infra/demo/job.yaml
+	@$(BIN)/raylabel show build/demo/run --draw build/demo/pictures
+
+test: env
+	@$(BIN)/python -m pytest
+
+test-slow: env
+	@$(BIN)/python -m pytest -m slow
+
+check: env
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

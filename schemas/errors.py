@@ -1,0 +1,74 @@
+"""The stages an image passes, and the stable codes it can fail with."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+MESSAGE_LIMIT = 500
+"""Characters kept of a message in the errors table."""
+
+
+class Stage(StrEnum):
+    """Where in the job an image failed."""
+
+    LIST = "list"
+    FETCH = "fetch"
+    DECODE = "decode"
+    CLASSIFY = "classify"
+    DETECT = "detect"
+    WRITE = "write"
+
+
+class ErrorCode(StrEnum):
+    """Why an image failed. Codes are never renamed: people query by them."""
+
+    NOT_FOUND = "NOT_FOUND"
+    DENIED = "DENIED"
+    THROTTLED = "THROTTLED"
+    TIMEOUT = "TIMEOUT"
+    NETWORK = "NETWORK"
+    EMPTY = "EMPTY"
+    NOT_AN_IMAGE = "NOT_AN_IMAGE"
+    TRUNCATED = "TRUNCATED"
+    TOO_LARGE = "TOO_LARGE"
+    UNSUPPORTED = "UNSUPPORTED"
+    MODEL_ERROR = "MODEL_ERROR"
+    NON_FINITE = "NON_FINITE"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    WORKER_CRASHED = "WORKER_CRASHED"
+    INTERNAL = "INTERNAL"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether trying the same image again, with nothing changed, can succeed."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = frozenset(
+    {
+        ErrorCode.THROTTLED,
+        ErrorCode.TIMEOUT,
+        ErrorCode.NETWORK,
+        ErrorCode.OUT_OF_MEMORY,
+        ErrorCode.WORKER_CRASHED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why one manifest row failed: the value behind a row of the errors table.
+
+    Attributes:
+        stage: where it failed.
+        code: why, as a stable code.
+        message: what happened, for a person; bounded, without credentials.
+        attempts: how often the failing step was tried.
+        at: when it failed, in UTC.
+    """
+
+    stage: Stage
+    code: ErrorCode
+    message: str
+    attempts: int
+    at: datetime

@@ -1,0 +1,69 @@
+"""Every exception of raylabel.
+
+    RaylabelError
+    ├── SpecError                the job spec is wrong; mend it and run again
+    ├── ManifestError            the manifest cannot be read as asked
+    ├── ModelError               a model cannot be built: unknown name, wrong weights, wrong categories
+    ├── StorageError             a file or object cannot be listed, read or written
+    ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
+    ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
+    ├── ReconcileError           the tables do not add up to the manifest; nothing was marked complete
+    └── ImageError               one image failed: becomes a row of the errors table, never ends a job
+
+All of them survive pickling, because they cross Ray.
+"""
+
+from schemas.errors import ErrorCode, Stage
+
+
+class RaylabelError(Exception):
+    """Base of all. The message says what was found, where, what is allowed and what to do."""
+
+
+class SpecError(RaylabelError):
+    """The job spec is wrong: an unknown key, a wrong type, an impossible value."""
+
+
+class ManifestError(RaylabelError):
+    """The manifest cannot be read as asked: missing, empty, without its URI column, malformed."""
+
+
+class ModelError(RaylabelError):
+    """A model cannot be built: unknown name, weights that do not fit, a sha256 that does not match."""
+
+
+class StorageError(RaylabelError):
+    """A file or an object outside the manifest cannot be listed, read or written."""
+
+
+class OutputConflictError(RaylabelError):
+    """The output already holds a run that would give other rows than this one."""
+
+
+class FailureBudgetError(RaylabelError):
+    """More images failed than the job's `max_failed` allows. What is committed stays; a rerun resumes."""
+
+
+class ReconcileError(RaylabelError):
+    """The tables and the manifest do not add up. `_SUCCESS` was not written."""
+
+
+class ImageError(RaylabelError):
+    """One image failed. Stages raise it; the row loop turns it into a row of the errors table.
+
+    Args:
+        stage: where it failed.
+        code: the stable code.
+        message: what happened.
+        attempts: how often the step was tried.
+    """
+
+    def __init__(self, stage: Stage, code: ErrorCode, message: str, attempts: int = 1) -> None:
+        super().__init__(stage, code, message, attempts)
+        self.stage = stage
+        self.code = code
+        self.message = message
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.code}: {self.message}"

@@ -1,0 +1,64 @@
+"""The values that images become on their way through a worker."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """One image, ready for the models.
+
+    Attributes:
+        pixels: uint8, shape (height, width, 3), RGB, upright (EXIF orientation applied), C-contiguous.
+        format: what the bytes are, as Pillow names it: "JPEG", "PNG", "WEBP", ...
+        exif_orientation: the EXIF orientation that was applied, 1 to 8; 1 where the file has none.
+        source_mode: the file's own colour mode, as Pillow names it: "RGB", "L", "CMYK", "I;16", ...
+        frame_count: frames in the file; only the first is decoded.
+    """
+
+    pixels: NDArray[np.uint8]
+    format: str
+    exif_orientation: int
+    source_mode: str
+    frame_count: int
+
+    @property
+    def width(self) -> int:
+        """Pixels across, after orientation."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Pixels down, after orientation."""
+        return int(self.pixels.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What is in one image, overall: the best classes, best first.
+
+    Attributes:
+        label_ids: int32, shape (k,), indices into the classifier's categories.
+        scores: float32, shape (k,), descending.
+    """
+
+    label_ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The objects of one image, by descending score (ties in the model's own order).
+
+    Attributes:
+        boxes: float32, shape (n, 4), half-open [x1, y1, x2, y2] in pixels of the full-resolution upright
+            image: 0 <= x1 < x2 <= width, 0 <= y1 < y2 <= height.
+        scores: float32, shape (n,).
+        class_ids: int32, shape (n,), the model's own class index.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]

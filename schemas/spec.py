@@ -1,0 +1,292 @@
+"""The job spec: what a user asks for, frozen and checked when it is built."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from schemas.exceptions import SpecError
+
+ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images"]
+
+
+class _Section(BaseModel):
+    """A part of the spec: no unknown keys, no silent conversions, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ManifestSpec(_Section):
+    """Which images: files that list them, or a folder or glob of the images themselves.
+
+    Attributes:
+        uri: one file, folder or glob, or a list of them; a path or any fsspec URL.
+        format: "auto" goes by the file names; "images" lists the images below a folder or glob.
+        uri_column: the column that holds each image's path or URL.
+        image_id_column: the column that holds an id of the user's own; None: "image_id" where there is one.
+        base: the folder that relative image paths are meant from; None: the folder of the manifest file.
+    """
+
+    uri: str | list[str] = Field(min_length=1)
+    format: Literal["auto"] | ManifestFormat = "auto"
+    uri_column: str = Field("uri", min_length=1)
+    image_id_column: str | None = None
+    base: str | None = None
+
+    @property
+    def uris(self) -> list[str]:
+        """What was named, always as a list."""
+        return [self.uri] if isinstance(self.uri, str) else self.uri
+
+
+class ModelSpec(_Section):
+    """What the two kinds of model share.
+
+    Attributes:
+        model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", or "module:factory".
+        weights: a .pth or .safetensors file (path or URL), or a torchvision weights name such as
+            "IMAGENET1K_V2"; None: the model's official weights.
+        sha256: what the weights file must hash to; checked before it is loaded.
+        categories: the class names in the model's own order, or a text file with one a line; None: the
+            model's own.
+    """
+
+    model: str = Field(min_length=1)
+    weights: str | None = None
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    categories: str | list[str] | None = None
+
+
+class ClassifierSpec(ModelSpec):
+    """The model that says what an image shows, overall.
+
+    Attributes:
+        top_k: how many classes to keep per image, the best included.
+        score_type: how logits become scores; None: as the model was trained.
+    """
+
+    model: str = Field("efficientnet_lite0", min_length=1)
+    top_k: int = Field(5, ge=1, le=1000)
+    score_type: Literal["softmax", "sigmoid"] | None = None
+
+
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class DetectorSpec(ModelSpec):
+    """The model that says which objects are in an image, how many and where.
+
+    Attributes:
+        score_threshold: boxes must score above it, 0 to 1.
+        class_thresholds: the same for single classes, by class name.
+        nms_iou: boxes of one class that overlap more than this are one object, 0 to 1; None: the model's own.
+        max_boxes: most boxes kept in an image, best first; None: the model's own.
+    """
+
+    model: str = Field("nanodet_g", min_length=1)
+    score_threshold: Score = 0.4
+    class_thresholds: dict[str, Score] = Field(default_factory=dict)
+    nms_iou: Score | None = None
+    max_boxes: int | None = Field(None, ge=1, le=10_000)
+
+    @property
+    def lowest_threshold(self) -> float:
+        """The least score any class may have: what a model may drop by itself."""
+        return min(self.score_threshold, *self.class_thresholds.values(), 1.0)
+
+
+class FetchSpec(_Section):
+    """How image files are read.
+
+    Attributes:
+        concurrency: reads under way at once in each actor.
+        attempts: tries at one image before it is a failed row.
+        timeout_s: seconds one try may take.
+        max_bytes: a larger file is a failed row (TOO_LARGE).
+    """
+
+    concurrency: int = Field(16, ge=1, le=1024)
+    attempts: int = Field(4, ge=1, le=20)
+    timeout_s: float = Field(30, gt=0)
+    max_bytes: int = Field(256 * 2**20, ge=1)
+
+
+class DecodeSpec(_Section):
+    """How files become pixels.
+
+    Attributes:
+        max_pixels: an image of more pixels (width times height) is a failed row (TOO_LARGE), refused before
+            memory is taken for it.
+    """
+
+    max_pixels: int = Field(120_000_000, ge=1)
+
+
+class ComputeSpec(_Section):
+    """Where and how the models run.
+
+    Attributes:
+        device: "auto" takes the GPU where there is one.
+        actors: copies of the models; "auto": one a GPU, or one a CPU core.
+        batch_size: images a model is given at once; "auto": 64 on a GPU, 8 on a CPU.
+        precision: "auto" is bfloat16 (or float16) autocast on a GPU and float32 on a CPU.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    actors: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+class UnitsSpec(_Section):
+    """How the manifest is cut; fixed when a run begins.
+
+    Attributes:
+        rows: images in a unit, the piece of work that is committed as a whole; "auto": up to 64, fewer when
+            the manifest is short, so that every actor has work.
+        shard_rows: about how many images the rows of one published file are.
+    """
+
+    rows: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
+    shard_rows: int = Field(100_000, ge=1)
+
+
+def _manifest(value: object) -> object:
+    return {"uri": value} if isinstance(value, str | list) else value
+
+
+class JobSpec(_Section):
+    """One labelling job.
+
+    Attributes:
+        manifest: the images; a string or a list of strings is short for `{uri: …}`.
+        output: the run directory; a path or any fsspec URL.
+        classifier: null leaves it out.
+        detector: null leaves it out.
+        fetch: how image files are read.
+        decode: how files become pixels.
+        compute: where and how the models run.
+        units: how the manifest is cut.
+        max_failed: the failure budget: a count of images, or a fraction below 1 of them; None: no limit.
+    """
+
+    manifest: Annotated[ManifestSpec, BeforeValidator(_manifest)]
+    output: str = Field(min_length=1)
+    classifier: ClassifierSpec | None = ClassifierSpec()
+    detector: DetectorSpec | None = DetectorSpec()
+    fetch: FetchSpec = FetchSpec()
+    decode: DecodeSpec = DecodeSpec()
+    compute: ComputeSpec = ComputeSpec()
+    units: UnitsSpec = UnitsSpec()
+    max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if self.classifier is None and self.detector is None:
+            raise ValueError("found classifier: null and detector: null; a job needs at least one of them")
+        return self
+
+
+def read_spec(path: str | None, overrides: dict[str, Any]) -> JobSpec:
+    """The job spec of a YAML file with the command line's overrides laid over it.
+
+    Args:
+        path: the YAML file; None where the overrides say everything.
+        overrides: dotted keys to values, such as {"detector.nms_iou": 0.5}.
+
+    Raises:
+        SpecError: naming each key that is wrong, the value found and what is allowed.
+    """
+    found = _read_yaml(path) if path else {}
+    for key, value in overrides.items():
+        _set(found, key.split("."), value)
+    return build_spec(found, path or "the command line")
+
+
+def build_spec(found: dict[str, Any], where: str) -> JobSpec:
+    """A checked spec from plain values; `where` says in errors where they came from.
+
+    Raises:
+        SpecError: naming each key that is wrong, the value found and what is allowed.
+    """
+    try:
+        return JobSpec.model_validate(found)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(detail, found) for detail in error.errors())
+        raise SpecError(f"{where} is not a job that can run:\n" + "\n".join(f"  {x}" for x in lines)) from None
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"cannot read the job spec {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path} is not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise SpecError(
+            f"{path} holds {type(found).__name__}, not keys and values; the smallest job spec is\n"
+            "  manifest: photos.parquet\n  output: runs/today"
+        )
+    return found
+
+
+def _set(found: dict[str, Any], keys: list[str], value: object) -> None:
+    """Lays one value over a nested dictionary; a section given in short form is opened up first."""
+    section = found
+    for key in keys[:-1]:
+        inner = section.get(key)
+        if key == "manifest" and isinstance(inner, str | list):
+            inner = {"uri": inner}
+        section[key] = dict(inner) if isinstance(inner, dict) else {}
+        section = section[key]
+    section[keys[-1]] = value
+
+
+def _explain(detail: ErrorDetails, found: object) -> str:
+    """One line for one fault: its path, the value found, what is allowed."""
+    path = [part for part in detail["loc"] if not _is_branch(part, found)]
+    dotted = ".".join(str(part) for part in path) or "the job"
+    value = detail["input"]
+    match detail["type"]:
+        case "missing":
+            return f"{dotted}: missing, and it has no default"
+        case "extra_forbidden":
+            known = _keys_of(path[:-1])
+            close = difflib.get_close_matches(str(path[-1]), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            return f"{dotted}: unknown key{hint} Allowed here: {', '.join(known)}".replace("key A", "key. A")
+        case "value_error":
+            return str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
+        case "string_pattern_mismatch" if path and path[-1] == "sha256":
+            return f"{dotted}: found {value!r}, allowed: 64 lower-case hexadecimal digits"
+        case _:
+            message = detail["msg"].removeprefix("Input should be ")
+            return f"{dotted}: found {value!r}, allowed: {message}"
+
+
+def _is_branch(part: str | int, found: object) -> bool:  # noqa: ARG001
+    """Whether a part of pydantic's location is the name of a union's branch, not a key of the user's."""
+    return isinstance(part, str) and (part in _BRANCHES or "[" in part)
+
+
+_BRANCHES = {"str", "int", "float", "constrained-int", "constrained-float", *get_args(ManifestFormat)}
+
+
+def _keys_of(path: list[str | int]) -> list[str]:
+    """The keys allowed at a path of the spec."""
+    model: type[BaseModel] = JobSpec
+    for part in path:
+        inner = _section_type(model.model_fields[str(part)].annotation)
+        if inner is None:
+            break
+        model = inner
+    return list(model.model_fields)
+
+
+def _section_type(annotation: object) -> type[BaseModel] | None:
+    options = (annotation, *get_args(annotation))
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

@@ -1,0 +1,114 @@
+"""The tables a run writes: column names and types, declared here and nowhere else.
+
+Boxes are half-open [x1, y1, x2, y2] in float32 pixels of the full-resolution, EXIF-oriented image.
+Rows are sorted by `manifest_index` (boxes: then by `object_index`).
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "1.0"
+"""In the metadata of every file; within a major version columns are only ever added."""
+
+LABEL = pa.dictionary(pa.int32(), pa.string())
+
+TOPK = pa.list_(
+    pa.struct(
+        [
+            pa.field("label_id", pa.int32(), nullable=False),
+            pa.field("label", pa.string(), nullable=False),
+            pa.field("score", pa.float32(), nullable=False),
+        ]
+    )
+)
+
+KEYS = (
+    pa.field("manifest_index", pa.int64(), nullable=False),  # position in the manifest: a row's identity
+    pa.field("image_id", pa.string()),  # the manifest's own, where it has one
+    pa.field("uri", pa.string(), nullable=False),  # as in the manifest, without credentials and query
+)
+"""The columns that every table starts with."""
+
+SIZE = (
+    pa.field("width", pa.int32(), nullable=False),  # pixels, after orientation
+    pa.field("height", pa.int32(), nullable=False),
+)
+
+LABELS = pa.schema(
+    [
+        *KEYS,
+        *SIZE,
+        pa.field("format", pa.string(), nullable=False),  # sniffed: JPEG, PNG, WEBP, ...
+        pa.field("byte_size", pa.int64(), nullable=False),
+        pa.field("sha256", pa.binary(32), nullable=False),  # of the file's bytes
+        pa.field("exif_orientation", pa.int8(), nullable=False),  # 1 to 8, as applied
+        pa.field("source_mode", pa.string(), nullable=False),  # the file's colour mode: RGB, L, CMYK, ...
+        pa.field("frame_count", pa.int32(), nullable=False),  # only the first frame is labelled
+        pa.field("label_id", pa.int32()),  # null where no classifier ran, as the next four
+        pa.field("label", LABEL),
+        pa.field("score", pa.float32()),
+        pa.field("score_type", pa.string()),  # softmax or sigmoid
+        pa.field("topk", TOPK),
+        pa.field("object_count", pa.int32()),  # null where no detector ran; 0 means it found nothing
+        pa.field("class_counts", pa.map_(pa.string(), pa.int32())),  # class name to number of boxes
+        pa.field("classifier", pa.string()),  # fingerprints that run.json explains
+        pa.field("detector", pa.string()),
+        pa.field("processed_at", pa.timestamp("us", "UTC"), nullable=False),
+    ]
+)
+
+BOXES = pa.schema(
+    [
+        *KEYS,
+        pa.field("object_index", pa.int32(), nullable=False),  # 0.. within the image, by descending score
+        pa.field("class_id", pa.int32(), nullable=False),  # the model's own index
+        pa.field("class_name", LABEL, nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("x1", pa.float32(), nullable=False),
+        pa.field("y1", pa.float32(), nullable=False),
+        pa.field("x2", pa.float32(), nullable=False),
+        pa.field("y2", pa.float32(), nullable=False),
+        *SIZE,  # repeated here so that normalising a box needs no join
+        pa.field("detector", pa.string(), nullable=False),
+    ]
+)
+
+ERRORS = pa.schema(
+    [
+        *KEYS,
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("retryable", pa.bool_(), nullable=False),
+        pa.field("at", pa.timestamp("us", "UTC"), nullable=False),
+    ]
+)
+
+TABLES = {"labels": LABELS, "boxes": BOXES, "errors": ERRORS}
+"""Every table by the name of its folder in the run directory."""
+
+FLOAT_COLUMNS = {
+    "labels": ("score",),
+    "boxes": ("score", "x1", "y1", "x2", "y2"),
+    "errors": (),
+}
+"""Columns stored as BYTE_STREAM_SPLIT (a million boxes: 31 to 20 bytes a box)."""
+
+
+def carried_name(column: str) -> str:
+    """The name in the labels table of a manifest column: its own, or `manifest_…` where that is taken."""
+    return f"manifest_{column}" if column in LABELS.names else column
+
+
+def table_schema(name: str, carried: pa.Schema) -> pa.Schema:
+    """The schema of a table of one run.
+
+    Args:
+        name: "labels", "boxes" or "errors".
+        carried: the manifest's own columns, under their names in the manifest; the labels table ends with
+            them.
+    """
+    fields = list(TABLES[name])
+    if name == "labels":
+        fields += [pa.field(carried_name(f.name), f.type) for f in carried]
+    return pa.schema(fields, metadata={"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION})
