@@ -145,8 +145,8 @@ class UnitsSpec(_Section):
     """How the manifest is cut; fixed when a run begins.
 
     Attributes:
-        rows: images in a unit, the piece of work that is committed as a whole; "auto": up to 64, fewer when
-            the manifest is short, so that every actor has work.
+        rows: images in a unit, the piece of work that is committed as a whole; "auto": 64, fewer where the
+            manifest is short, up to 512 where it is long.
         shard_rows: about how many images the rows of one published file are.
     """
 
@@ -154,18 +154,23 @@ class UnitsSpec(_Section):
     shard_rows: int = Field(100_000, ge=1)
 
 
-def _manifest(value: object) -> object:
-    return {"uri": value} if isinstance(value, str | list) else value
+SHORT_FORMS = {"manifest": "uri", "classifier": "model", "detector": "model"}
+"""The key that a section's single value stands for: `detector: nanodet_g`."""
+
+
+def _opened(section: str) -> BeforeValidator:
+    """Opens the short form of a section."""
+    return BeforeValidator(lambda found: {SHORT_FORMS[section]: found} if isinstance(found, str | list) else found)
 
 
 class JobSpec(_Section):
     """One labelling job.
 
     Attributes:
-        manifest: the images; a string or a list of strings is short for `{uri: …}`.
+        manifest: the images; `manifest: X` is short for `{uri: X}`.
         output: the run directory; a path or any fsspec URL.
-        classifier: null leaves it out.
-        detector: null leaves it out.
+        classifier: null leaves it out; `classifier: X` is short for `{model: X}`.
+        detector: null leaves it out; `detector: X` is short for `{model: X}`.
         fetch: how image files are read.
         decode: how files become pixels.
         compute: where and how the models run.
@@ -173,10 +178,10 @@ class JobSpec(_Section):
         max_failed: the failure budget: a count of images, or a fraction below 1 of them; None: no limit.
     """
 
-    manifest: Annotated[ManifestSpec, BeforeValidator(_manifest)]
+    manifest: Annotated[ManifestSpec, _opened("manifest")]
     output: str = Field(min_length=1)
-    classifier: ClassifierSpec | None = ClassifierSpec()
-    detector: DetectorSpec | None = DetectorSpec()
+    classifier: Annotated[ClassifierSpec | None, _opened("classifier")] = ClassifierSpec()
+    detector: Annotated[DetectorSpec | None, _opened("detector")] = DetectorSpec()
     fetch: FetchSpec = FetchSpec()
     decode: DecodeSpec = DecodeSpec()
     compute: ComputeSpec = ComputeSpec()
@@ -215,8 +220,8 @@ def build_spec(found: dict[str, Any], where: str) -> JobSpec:
     try:
         return JobSpec.model_validate(found)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(detail, found) for detail in error.errors())
-        raise SpecError(f"{where} is not a job that can run:\n" + "\n".join(f"  {x}" for x in lines)) from None
+        lines = "\n".join(f"  {line}" for line in _explained(error.errors()))
+        raise SpecError(f"{where} is not a job that can run:\n{lines}") from None
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -235,45 +240,64 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
 
 def _set(found: dict[str, Any], keys: list[str], value: object) -> None:
-    """Lays one value over a nested dictionary; a section given in short form is opened up first."""
+    """Lays one value over nested dictionaries; a section in short form is opened first."""
     section = found
     for key in keys[:-1]:
         inner = section.get(key)
-        if key == "manifest" and isinstance(inner, str | list):
-            inner = {"uri": inner}
-        section[key] = dict(inner) if isinstance(inner, dict) else {}
-        section = section[key]
+        if key in SHORT_FORMS and isinstance(inner, str | list):
+            inner = {SHORT_FORMS[key]: inner}
+        section[key] = section = dict(inner) if isinstance(inner, dict) else {}
     section[keys[-1]] = value
 
 
-def _explain(detail: ErrorDetails, found: object) -> str:
-    """One line for one fault: its path, the value found, what is allowed."""
-    path = [part for part in detail["loc"] if not _is_branch(part, found)]
-    dotted = ".".join(str(part) for part in path) or "the job"
-    value = detail["input"]
-    match detail["type"]:
-        case "missing":
-            return f"{dotted}: missing, and it has no default"
-        case "extra_forbidden":
-            known = _keys_of(path[:-1])
-            close = difflib.get_close_matches(str(path[-1]), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            return f"{dotted}: unknown key{hint} Allowed here: {', '.join(known)}".replace("key A", "key. A")
-        case "value_error":
-            return str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
-        case "string_pattern_mismatch" if path and path[-1] == "sha256":
-            return f"{dotted}: found {value!r}, allowed: 64 lower-case hexadecimal digits"
-        case _:
-            message = detail["msg"].removeprefix("Input should be ")
-            return f"{dotted}: found {value!r}, allowed: {message}"
+def _explained(details: list[ErrorDetails]) -> list[str]:
+    """One line for each fault: its path, the value found, what is allowed."""
+    faults: dict[str, dict[str, None]] = {}
+    for detail in details:
+        path = [part for part in detail["loc"] if part not in _UNION_BRANCHES]
+        where = ".".join(map(str, path))
+        match detail["type"]:
+            case "missing":
+                fault, allowed = f"{where}: missing, and it has no default", ""
+            case "extra_forbidden":
+                fault, allowed = f"{where}: unknown key", _known_keys(path)
+            case "value_error":
+                fault, allowed = str(detail["ctx"]["error"]), ""
+            case kind:
+                fault = f"{where}: found {detail['input']!r}"
+                said = detail["msg"].removeprefix("Input should be ")
+                allowed = _ALLOWED.get(kind, said).format_map(detail.get("ctx", {}))
+        # a value that may be of several types comes once for each of them
+        faults.setdefault(fault, {})[allowed] = None
+    return [f"{fault}{'; allowed: ' if any(allowed) else ''}{' or '.join(allowed)}" for fault, allowed in faults.items()]
 
 
-def _is_branch(part: str | int, found: object) -> bool:  # noqa: ARG001
-    """Whether a part of pydantic's location is the name of a union's branch, not a key of the user's."""
-    return isinstance(part, str) and (part in _BRANCHES or "[" in part)
+_UNION_BRANCHES = {"str", "list[str]", "int", "float", "constrained-int", "constrained-float"} | {
+    f"literal[{','.join(repr(form) for form in forms)}]" for forms in (("auto",), get_args(ManifestFormat))
+}
+"""What pydantic puts into a path for the alternatives of a union: no keys of the user's."""
+
+_ALLOWED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "model_type": "keys and values",
+    "dict_type": "keys and values",
+    "list_type": "a list",
+    "string_pattern_mismatch": "64 lower-case hexadecimal digits",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_too_short": "text that is not empty",
+    "too_short": "something that is not empty",
+}
 
 
-_BRANCHES = {"str", "int", "float", "constrained-int", "constrained-float", *get_args(ManifestFormat)}
+def _known_keys(path: list[str | int]) -> str:
+    known = _keys_of(path[:-1])
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return ", ".join(known) + (f" (did you mean {close[0]}?)" if close else "")
 
 
 def _keys_of(path: list[str | int]) -> list[str]:

@@ -112,3 +112,30 @@ def table_schema(name: str, carried: pa.Schema) -> pa.Schema:
     if name == "labels":
         fields += [pa.field(carried_name(f.name), f.type) for f in carried]
     return pa.schema(fields, metadata={"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION})
+
+
+BOX = pa.struct(
+    [
+        pa.field(name, pa.string() if name == "class_name" else BOXES.field(name).type)
+        for name in ("class_id", "class_name", "score", "x1", "y1", "x2", "y2")
+    ]
+)
+ERROR = pa.struct([f.with_nullable(True) for f in ERRORS if f not in KEYS])
+
+
+def results_schema(carried: pa.Schema) -> pa.Schema:
+    """What leaves the models and reaches the writer: one row a manifest row, pixels no more.
+
+    Every column of the labels table, its boxes, its error, and the unit it belongs to. A row has either an
+    error or not; that decides which tables it goes to. Nothing here is a dictionary (blocks would each have
+    their own) and all but the keys may be null (a failed image has no size).
+    """
+    plain = [f.with_type(pa.string()) if f.type == LABEL else f for f in table_schema("labels", carried)]
+    return pa.schema(
+        [
+            *(f if f in KEYS else f.with_nullable(True) for f in plain),
+            pa.field("boxes", pa.list_(BOX)),
+            pa.field("error", ERROR),
+            pa.field("unit", pa.int64(), nullable=False),
+        ]
+    )

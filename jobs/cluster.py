@@ -1,0 +1,167 @@
+"""The Ray cluster a job runs on: joined where there is an address, else started on this machine and ended."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from schemas.exceptions import RaylabelError
+from schemas.spec import ComputeSpec
+
+NO_PROGRESS_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many actors hold the models, and what each asks of Ray.
+
+    Attributes:
+        actors: copies of the models.
+        num_cpus: of each actor. On a CPU node the actors together leave one CPU for reading and writing.
+        num_gpus: of each actor; 0 on CPUs.
+        threads: that each actor may compute with.
+    """
+
+    actors: int
+    num_cpus: float
+    num_gpus: float
+    threads: int
+
+    @property
+    def device(self) -> str:
+        """Where the models run: "cuda" or "cpu"."""
+        return "cuda" if self.num_gpus else "cpu"
+
+
+@contextlib.contextmanager
+def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
+    """Ray for the length of a block; gives the folder of Ray's own logs.
+
+    Args:
+        address: of the cluster to join; None: RAY_ADDRESS, or a Ray of our own on this machine.
+        verbose: leave Ray's own messages on stderr; otherwise they go to `raylabel-driver.log` beside Ray's
+            other logs.
+
+    Raises:
+        RaylabelError: there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    with _stderr_kept_aside(verbose) as keep_in:
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.WARNING,
+                **own,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RaylabelError(
+                f"cannot join a Ray cluster at {address}: {error}. Check --address and RAY_ADDRESS, or leave "
+                "both out to run on this machine alone"
+            ) from error
+        logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+        keep_in(logs)
+        try:
+            _configure(DataContext.get_current())
+            yield logs
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _stderr_kept_aside(verbose: bool) -> Iterator[Callable[[Path], None]]:
+    """Sends what this process prints on stderr, from Python and C++ alike, to a file once one is named."""
+    if verbose:
+        yield lambda folder: None
+        return
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    os.close(silence)
+
+    def keep_in(folder: Path) -> None:
+        with (folder / "raylabel-driver.log").open("ab") as file:
+            os.dup2(file.fileno(), 2)
+
+    try:
+        yield keep_in
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def _configure(context: DataContext) -> None:
+    """The settings of Ray Data that held under kills and retries; docs/design.md has the measurements."""
+    context.target_max_block_size = None  # one task, one block: several are mixed up when a task is retried
+    context.max_errored_blocks = 0  # an errored block would be rows lost
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    context.execution_options.preserve_order = False
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def pool_of(compute: ComputeSpec) -> Pool:
+    """The actors that this cluster has room for.
+
+    Raises:
+        RaylabelError: a GPU is asked for and the cluster has none.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if compute.device == "cuda" and not gpus:
+        raise RaylabelError("compute.device is cuda, but the Ray cluster has no GPU; allowed here: auto, cpu")
+    if gpus and compute.device != "cpu":
+        share = min(node["CPU"] // node["GPU"] for node in nodes if node.get("GPU"))
+        threads = max(1, int(share) - 1)
+        return Pool(_wanted(compute, gpus), num_cpus=threads, num_gpus=1, threads=threads)
+    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    if not cpus:
+        raise RaylabelError("the Ray cluster has no CPU to run on; `ray status` shows its resources")
+    smallest = min(cpus)
+    return Pool(_wanted(compute, sum(cpus)), num_cpus=(smallest - 1) / smallest, num_gpus=0, threads=1)
+
+
+def _wanted(compute: ComputeSpec, room: int) -> int:
+    return room if compute.actors == "auto" else compute.actors
+
+
+def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+    """Calls a function once for each list of arguments, as Ray tasks; the results in order.
+
+    Raises:
+        RaylabelError: what the function itself raised.
+    """
+    task = ray.remote(num_cpus=0, max_retries=3)(function)
+    with own_exceptions():
+        return list(ray.get([task.remote(*each) for each in arguments]))
+
+
+@contextlib.contextmanager
+def own_exceptions() -> Iterator[None]:
+    """Raises an exception of raylabel's that crossed Ray as it was raised, without Ray's wrapping."""
+    try:
+        yield
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, RaylabelError):
+                raise cause from None
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it wraps, outermost first."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = getattr(found, "cause", None) or found.__cause__

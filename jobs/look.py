@@ -1,0 +1,43 @@
+"""`raylabel show`: a look at what a run found."""
+
+from pathlib import Path
+
+import fsspec
+from rich.console import Console
+
+from jobs.draw import contact_sheet, draw_run
+from jobs.ledger import read_run
+from jobs.show import render, summary
+from schemas.exceptions import StorageError
+from workers.storage import Store, clean_uri, resolve_uri
+
+
+def show_run(output: str, limit: int, draw: Path | None) -> None:
+    """Prints what a run found and, if asked, writes its photos with boxes and labels drawn on.
+
+    Args:
+        output: the run directory.
+        limit: images to show, in manifest order.
+        draw: the folder for the pictures, and their overview `contact-sheet.jpg`; None: none are drawn.
+
+    Raises:
+        StorageError: there is no run at `output`.
+    """
+    run = read_run(Store(output))
+    if run is None:
+        raise StorageError(f"found no run at {clean_uri(output)}; `raylabel run` makes one")
+    console = Console(highlight=False)
+    render(summary(output, limit), console)
+    if draw:
+        base = run.spec["manifest"]["base"] or run.manifest[0].uri.rpartition("/")[0]
+        drawn = draw_run(output, draw, lambda uri: _read(resolve_uri(uri, base)), limit)
+        for uri, reason in drawn.skipped:
+            console.print(f"not drawn: {uri}: {reason}", markup=False, soft_wrap=True)
+        if drawn.pictures:
+            contact_sheet(drawn.pictures, draw / "contact-sheet.jpg")
+        console.print(f"{len(drawn.pictures)} pictures drawn: {draw}", markup=False, soft_wrap=True)
+
+
+def _read(location: str) -> bytes:
+    with fsspec.open(location, "rb") as file:
+        return bytes(file.read())

@@ -1,0 +1,134 @@
+"""From a job spec to everything that decides its rows: sources, models, code."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import schemas
+import workers
+from jobs.ledger import assert_same_run, read_run
+from jobs.manifest import Source, find_sources
+from schemas.ledger import RunRecord
+from schemas.models import ResolvedModel
+from schemas.plan import Plan
+from schemas.spec import JobSpec
+from workers.manifest import Manifest
+from workers.models.registry import load_classifier, load_detector
+from workers.storage import Store, clean_uri
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """A job whose manifest was found and whose models can be built.
+
+    Attributes:
+        spec: what was asked.
+        sources: the files of its manifest.
+        classifier: None where none was asked.
+        detector: None where none was asked.
+    """
+
+    spec: JobSpec
+    sources: list[Source]
+    classifier: ResolvedModel | None
+    detector: ResolvedModel | None
+
+    def assert_same_run(self, store: Store) -> None:
+        """Refuses an output that holds another run, before anything is written there.
+
+        Raises:
+            OutputConflictError: naming every value that differs.
+        """
+        if found := read_run(store):
+            there = found.identity()
+            here = {
+                "manifest": [source.file.model_dump() for source in self.sources],
+                "classifier": self.classifier and self.classifier.model_dump(mode="json"),
+                "detector": self.detector and self.detector.model_dump(mode="json"),
+                "code": code_digest(),
+            }
+            assert_same_run(store, {key: there[key] for key in here}, here)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What a person wants to know of a job before it runs: name and value."""
+        spec = self.spec
+        found = [("manifest", ", ".join(_described(source) for source in self.sources[:5]))]
+        if len(self.sources) > 5:
+            found = [("manifest", f"{found[0][1]} and {len(self.sources) - 5} more files")]
+        found.append(("output", clean_uri(spec.output)))
+        if self.classifier and spec.classifier:
+            found.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
+        if self.detector and spec.detector:
+            found.append(
+                ("detector", f"{_model(self.detector)}, score above {spec.detector.score_threshold}")
+            )
+        return found
+
+    def public_spec(self) -> dict[str, Any]:
+        """The spec with every default filled in and without credentials."""
+        kept: dict[str, Any] = _without_secrets(self.spec.model_dump(mode="json"))
+        return kept
+
+    def record(self, manifest: Manifest) -> RunRecord:
+        """run.json of a run of this job."""
+        return RunRecord(
+            raylabel=version("raylabel"),
+            created_at=datetime.now(UTC),
+            spec=self.public_spec(),
+            manifest=[source.file for source in self.sources],
+            manifest_columns={f.name: str(f.type) for f in manifest.carried},
+            plan=Plan.of(manifest.rows, self.spec.units),
+            classifier=self.classifier,
+            detector=self.detector,
+            code=code_digest(),
+        )
+
+
+def resolve(spec: JobSpec) -> ResolvedJob:
+    """Finds the manifest's files and builds both models once, on the CPU.
+
+    Raises:
+        ManifestError: the manifest is not there, or it cannot be told what it is.
+        ModelError: a model cannot be built, or its weights are not the ones named.
+    """
+    return ResolvedJob(
+        spec=spec,
+        sources=find_sources(spec.manifest),
+        classifier=load_classifier(spec.classifier).resolved if spec.classifier else None,
+        detector=load_detector(spec.detector).resolved if spec.detector else None,
+    )
+
+
+def _described(source: Source) -> str:
+    unit = "images" if source.form == "images" else "bytes"
+    return f"{source.file.uri} ({source.form}, {source.file.size:,} {unit})".replace("(images, ", "(")
+
+
+def _model(model: ResolvedModel) -> str:
+    return f"{model.fingerprint} ({model.info.input_size}, {len(model.categories)} classes)"
+
+
+def code_digest() -> str:
+    """The sha256 over the source of `schemas` and `workers`: the code that makes the rows."""
+    digest = hashlib.sha256()
+    for package in (schemas, workers):
+        folder = Path(str(package.__file__)).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder.parent)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same nested value with credentials cut from every URL in it."""
+    match value:
+        case dict():
+            return {key: _without_secrets(inner) for key, inner in value.items()}
+        case list():
+            return [_without_secrets(inner) for inner in value]
+        case str():
+            return clean_uri(value)
+        case _:
+            return value

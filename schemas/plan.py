@@ -1,0 +1,69 @@
+"""How a manifest is cut into units and shards: pure arithmetic, the same in every attempt."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.spec import UnitsSpec
+
+LEAST_UNITS, MOST_UNITS = 16, 65_536
+USUAL_UNIT_ROWS, MOST_UNIT_ROWS = 64, 512
+
+
+def auto_unit_rows(rows: int) -> int:
+    """Images in a unit: 64; fewer where there would be under 16 units, up to 512 where there would be many.
+
+    A short manifest is cut small so that every actor has work; a long one large, because every unit costs
+    the driver about 10 ms.
+    """
+    usual = max(1, min(USUAL_UNIT_ROWS, rows // LEAST_UNITS))
+    return min(MOST_UNIT_ROWS, max(usual, rows // MOST_UNITS))
+
+
+class Plan(BaseModel):
+    """Units of `unit_rows` manifest rows, shards of `shard_units` units; the last of each may be short.
+
+    Attributes:
+        rows: rows of the manifest.
+        unit_rows: images in a unit.
+        shard_units: units whose rows are published in one file a table.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int = Field(ge=0)
+    unit_rows: int = Field(ge=1)
+    shard_units: int = Field(ge=1)
+
+    @classmethod
+    def of(cls, rows: int, spec: UnitsSpec) -> Self:
+        """The plan that a manifest of some rows gets."""
+        unit_rows = auto_unit_rows(rows) if spec.rows == "auto" else spec.rows
+        return cls(rows=rows, unit_rows=unit_rows, shard_units=max(1, round(spec.shard_rows / unit_rows)))
+
+    @property
+    def units(self) -> int:
+        """How many units there are; they are numbered from 0."""
+        return -(-self.rows // self.unit_rows)
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are; they are numbered from 0."""
+        return -(-self.units // self.shard_units)
+
+    def rows_of_unit(self, unit: int) -> range:
+        """The manifest rows of a unit."""
+        return range(unit * self.unit_rows, min((unit + 1) * self.unit_rows, self.rows))
+
+    def units_of_shard(self, shard: int) -> range:
+        """The units of a shard."""
+        return range(shard * self.shard_units, min((shard + 1) * self.shard_units, self.units))
+
+    def rows_of_shard(self, shard: int) -> range:
+        """The manifest rows of a shard."""
+        units = self.units_of_shard(shard)
+        return range(units.start * self.unit_rows, min(units.stop * self.unit_rows, self.rows))
+
+    def shard_of(self, unit: int) -> int:
+        """The shard that a unit belongs to."""
+        return unit // self.shard_units

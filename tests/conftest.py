@@ -1,0 +1,40 @@
+"""What the tests share: one S3 server and one short folder for Ray, for the whole session."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.s3 import S3Server, running_server
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The seven demo photos."""
+    return ROOT / "infra" / "demo" / "photos"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_folder() -> Iterator[None]:
+    """Ray's sessions of these tests go to a folder that is gone afterwards (short: it holds sockets)."""
+    folder = tempfile.mkdtemp(prefix="rl")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_TMPDIR", folder)
+    patch.delenv("RAY_ADDRESS", raising=False)
+    yield
+    patch.undo()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server that the usual AWS variables lead to."""
+    with running_server() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server

@@ -1,0 +1,102 @@
+"""A real S3 server for the tests: SeaweedFS, from PyPI."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import s3fs
+
+ACCESS_KEY, SECRET_KEY = "raylabel-tests", "raylabel-tests-secret"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where the server is and who may use it."""
+
+    endpoint: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The usual AWS variables."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def files(self) -> s3fs.S3FileSystem:
+        """A client of its own, with nothing cached."""
+        return s3fs.S3FileSystem(
+            key=ACCESS_KEY,
+            secret=SECRET_KEY,
+            endpoint_url=self.endpoint,
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+
+    def new_bucket(self) -> str:
+        """A bucket that nobody else uses."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        self.files().mkdir(name)
+        return name
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[S3Server]:
+    """The server for the length of a block; its folder is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="weed") as folder:
+        user = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
+        config = Path(folder, "s3.json")
+        actions = ["Admin", "Read", "List", "Tagging", "Write"]
+        config.write_text(json.dumps({"identities": [{"name": "t", "credentials": [user], "actions": actions}]}))
+        ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(8)[::2], strict=True))
+        grpc = dict(zip(ports, _free_ports(4), strict=True))
+        command = [str(Path(sys.executable).parent / "weed"), f"-logdir={folder}", "mini", f"-dir={folder}"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={config}"]
+        command += [f"-{name}.port={port}" for name, port in ports.items()]
+        command += [f"-{name}.port.grpc={port}" for name, port in grpc.items()]
+        command += ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        with Path(folder, "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        server = S3Server(f"http://127.0.0.1:{ports['s3']}")
+        try:
+            _wait(server, process, Path(folder, "log"))
+            yield server
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    """Until a bucket can be made."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError):
+            try:
+                urllib.request.urlopen(server.endpoint, timeout=2).close()
+            except urllib.error.HTTPError as answer:
+                answer.close()
+            server.new_bucket()
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

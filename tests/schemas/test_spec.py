@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import pytest
+
+from schemas.exceptions import SpecError
+from schemas.spec import build_spec, read_spec
+
+SMALLEST = """
+manifest: photos.parquet
+output: runs/today
+"""
+
+ISSUE = """
+manifest: photos.parquet
+output: runs/today
+classifier: {model: efficientnet_lite0, top_k: 5}
+detector: {model: nanodet_g, score_threshold: 0.4}
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "job.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models(tmp_path: Path) -> None:
+    smallest = read_spec(write(tmp_path, SMALLEST), {})
+    assert smallest == read_spec(write(tmp_path, ISSUE), {})
+    assert smallest.model_dump() == {
+        "manifest": {
+            "uri": "photos.parquet",
+            "format": "auto",
+            "uri_column": "uri",
+            "image_id_column": None,
+            "base": None,
+        },
+        "output": "runs/today",
+        "classifier": {
+            "model": "efficientnet_lite0",
+            "weights": None,
+            "sha256": None,
+            "categories": None,
+            "top_k": 5,
+            "score_type": None,
+        },
+        "detector": {
+            "model": "nanodet_g",
+            "weights": None,
+            "sha256": None,
+            "categories": None,
+            "score_threshold": 0.4,
+            "class_thresholds": {},
+            "nms_iou": None,
+            "max_boxes": None,
+        },
+        "fetch": {"concurrency": 16, "attempts": 4, "timeout_s": 30, "max_bytes": 268_435_456},
+        "decode": {"max_pixels": 120_000_000},
+        "compute": {"device": "auto", "actors": "auto", "batch_size": "auto", "precision": "auto"},
+        "units": {"rows": "auto", "shard_rows": 100_000},
+        "max_failed": None,
+    }
+
+
+def test_the_command_line_needs_no_file_and_lies_over_one(tmp_path: Path) -> None:
+    alone = read_spec(None, {"manifest.uri": "a.csv", "output": "out"})
+    assert (alone.manifest.uri, alone.output) == ("a.csv", "out")
+    over = read_spec(
+        write(tmp_path, "manifest: a.csv\noutput: out\ndetector: fcos_resnet50_fpn"),
+        {"manifest.uri_column": "url", "detector.score_threshold": 0.2, "classifier": None, "output": "other"},
+    )
+    assert over.manifest.model_dump(exclude_defaults=True) == {"uri": "a.csv", "uri_column": "url"}
+    assert over.detector is not None
+    assert over.detector.model_dump(exclude_defaults=True) == {"model": "fcos_resnet50_fpn", "score_threshold": 0.2}
+    assert over.classifier is None
+    assert over.output == "other"
+
+
+def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        manifest: {uri: x.csv, colum: 3}
+        output: 7
+        classifer: {model: x}
+        classifier: {top_k: five, sha256: abc}
+        detector: {score_threshold: 1.4, class_thresholds: {person: 3}, model: [a]}
+        units: {rows: 0}
+        compute: {actors: none, device: gpu}
+        max_failed: 1.5
+        """,
+    )
+    with pytest.raises(SpecError) as raised:
+        read_spec(path, {})
+    assert str(raised.value).splitlines() == [
+        f"{path} is not a job that can run:",
+        "  manifest.colum: unknown key; allowed: uri, format, uri_column, image_id_column, base "
+        "(did you mean uri_column?)",
+        "  output: found 7; allowed: text",
+        "  classifier.sha256: found 'abc'; allowed: 64 lower-case hexadecimal digits",
+        "  classifier.top_k: found 'five'; allowed: a whole number",
+        "  detector.model: found ['a']; allowed: text",
+        "  detector.score_threshold: found 1.4; allowed: at most 1",
+        "  detector.class_thresholds.person: found 3; allowed: at most 1",
+        "  compute.device: found 'gpu'; allowed: 'auto', 'cpu' or 'cuda'",
+        "  compute.actors: found 'none'; allowed: 'auto' or a whole number",
+        "  units.rows: found 0; allowed: 'auto' or at least 1",
+        "  max_failed: found 1.5; allowed: a whole number or below 1",
+        "  classifer: unknown key; allowed: manifest, output, classifier, detector, fetch, decode, compute, "
+        "units, max_failed (did you mean classifier?)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"manifest": "a"}, "output: missing, and it has no default"),
+        ({"output": "b"}, "manifest: missing, and it has no default"),
+        ({"manifest": [], "output": "b"}, "manifest.uri: found []; allowed: something that is not empty"),
+        ({"manifest": "a", "output": ""}, "output: found ''; allowed: text that is not empty"),
+        (
+            {"manifest": "a", "output": "b", "classifier": None, "detector": None},
+            "found classifier: null and detector: null; a job needs at least one of them",
+        ),
+        ({"manifest": "a", "output": "b", "detector": 3}, "detector: found 3; allowed: keys and values"),
+        ({"manifest": "a", "output": "b", "max_failed": -1}, "max_failed: found -1; allowed: at least 0"),
+        (
+            {"manifest": "a", "output": "b", "fetch": {"timeout_s": 0}},
+            "fetch.timeout_s: found 0; allowed: above 0",
+        ),
+    ],
+)
+def test_impossible_values_are_refused(found: dict[str, object], said: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        build_spec(found, "a test")
+    assert str(raised.value).splitlines()[1:] == [f"  {said}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1, 2]", "holds list, not keys and values"), ("a: [", "is not YAML"), ("", "holds NoneType")],
+)
+def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        read_spec(write(tmp_path, text), {})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"cannot read the job spec .*nothing\.yaml: No such file"):
+        read_spec(str(tmp_path / "nothing.yaml"), {})
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    spec = build_spec({"manifest": "a", "output": "b"}, "a test")
+    with pytest.raises(ValueError, match="frozen"):
+        spec.output = "c"

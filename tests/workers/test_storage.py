@@ -1,0 +1,116 @@
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from schemas.exceptions import StorageError
+from tests.s3 import S3Server
+from workers.storage import Store, clean_uri, parquet_bytes, resolve_uri
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A run directory on a local disk, and one in a bucket."""
+    if request.param == "disk":
+        return Store(str(tmp_path / "out"))
+    server: S3Server = request.getfixturevalue("s3")
+    return Store(f"s3://{server.new_bucket()}/runs/out")
+
+
+def test_what_is_written_is_read_back_and_listed(store: Store) -> None:
+    store.write("labels/b.parquet", b"2")
+    store.write("labels/a.parquet", b"1")
+    store.write("labels/a.parquet", b"one")
+    assert store.list("labels") == ["labels/a.parquet", "labels/b.parquet"]
+    assert store.read("labels/a.parquet") == b"one"
+    assert [store.list("nothing"), store.exists("labels/b.parquet"), store.exists("x")] == [[], True, False]
+
+
+def test_a_key_that_is_not_there_is_not_found(store: Store) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.read("run.json")
+
+
+def test_only_the_first_create_of_a_key_makes_it(store: Store) -> None:
+    assert store.create("_work/commits/x.json", b"first")
+    assert not store.create("_work/commits/x.json", b"second")
+    assert store.read("_work/commits/x.json") == b"first"
+
+
+def test_of_many_creates_at_once_one_wins(store: Store) -> None:
+    outcomes: dict[int, bool] = {}
+
+    def create(number: int) -> None:
+        outcomes[number] = store.create("_work/epochs/000001.json", str(number).encode())
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [number for number, made in outcomes.items() if made]
+    assert len(outcomes) == 8
+    assert [str(number).encode() for number in winners] == [store.read("_work/epochs/000001.json")]
+
+
+def test_nothing_half_written_is_left_on_a_disk(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("labels/a.parquet", b"1")
+    store.create("run.json", b"2")
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
+        "labels/a.parquet",
+        "run.json",
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot write .*file/out/run\.json: .*Not a directory"):
+        Store(str(tmp_path / "file" / "out")).write("run.json", b"")
+
+
+def test_an_unknown_kind_of_url_is_refused() -> None:
+    with pytest.raises(StorageError, match="cannot use nonsense://a/b: Protocol not known: nonsense"):
+        Store("nonsense://a/b")
+
+
+def test_a_store_finds_its_folder_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("runs/today")
+    monkeypatch.chdir("/")
+    store.write("a", b"1")
+    assert (tmp_path / "runs" / "today" / "a").read_bytes() == b"1"
+
+
+def test_the_same_rows_are_the_same_bytes() -> None:
+    table = pa.table({"manifest_index": [1, 2], "score": pa.array([0.5, 0.25], pa.float32())})
+    assert parquet_bytes(table, "labels") == parquet_bytes(table, "labels")
+
+
+@pytest.mark.parametrize(
+    ("uri", "clean"),
+    [
+        ("photos/a b.jpg", "photos/a b.jpg"),
+        ("/data/what?.jpg", "/data/what?.jpg"),
+        ("https://me:secret@host:8080/a.jpg?X-Amz-Signature=secret#x", "https://host:8080/a.jpg"),
+        ("s3://key:secret@bucket/a?b#c.jpg", "s3://bucket/a?b#c.jpg"),
+        ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+    ],
+)
+def test_credentials_and_queries_are_cut_from_uris(uri: str, clean: str) -> None:
+    assert clean_uri(uri) == clean
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("a/b.jpg", "/manifests/a/b.jpg"),
+        ("/a/b.jpg", "/a/b.jpg"),
+        ("s3://bucket/b.jpg", "s3://bucket/b.jpg"),
+    ],
+)
+def test_a_relative_uri_is_meant_from_the_base(uri: str, found: str) -> None:
+    assert resolve_uri(uri, "/manifests/") == found

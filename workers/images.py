@@ -1,0 +1,90 @@
+"""Images by location: fetched ahead and decoded, in order, each as pixels or as the reason there are none."""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from schemas.errors import ErrorCode, Stage
+from schemas.exceptions import ImageError
+from schemas.images import DecodedImage
+from schemas.spec import DecodeSpec, FetchSpec
+from workers.decode import decode
+from workers.fetch import fetch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """A decoded image and what its file was.
+
+    Attributes:
+        decoded: the pixels, and what the decoder saw.
+        byte_size: of the file.
+        sha256: of the file's bytes; 32 bytes.
+    """
+
+    decoded: DecodedImage
+    byte_size: int
+    sha256: bytes
+
+
+class ImageReader:
+    """Fetch and decode, ahead of whoever takes the images.
+
+    Bytes are read ahead by as many threads as `fetch.concurrency`; pixels, which are large, only as far as
+    `decode_ahead` images. The order is the order of the locations.
+
+    Args:
+        fetch: how files are read.
+        decode: the bound on pixels.
+        decode_threads: threads that decode.
+        decode_ahead: images decoded before they are taken.
+    """
+
+    def __init__(self, fetch: FetchSpec, decode: DecodeSpec, decode_threads: int, decode_ahead: int) -> None:
+        self._fetch = fetch
+        self._decode = decode
+        self._ahead = decode_ahead
+        self._fetchers = ThreadPoolExecutor(fetch.concurrency, "fetch")
+        self._decoders = ThreadPoolExecutor(decode_threads, "decode")
+
+    def __call__(self, locations: Iterable[str | None]) -> Iterator[LoadedImage | ImageError]:
+        """The images of some locations, in their order; None is a manifest row without a URI."""
+        fetched = _ahead(
+            (self._fetchers.submit(self._bytes, location) for location in locations), self._fetch.concurrency
+        )
+        decoded = _ahead((self._decoders.submit(self._load, data) for data in fetched), self._ahead)
+        for future in decoded:
+            yield future.result()
+
+    def _bytes(self, location: str | None) -> bytes | ImageError:
+        if location is None:
+            return ImageError(Stage.LIST, ErrorCode.NOT_FOUND, "the manifest's row has no URI")
+        try:
+            return fetch(location, self._fetch)
+        except ImageError as error:
+            return error
+
+    def _load(self, fetched: "Future[bytes | ImageError]") -> LoadedImage | ImageError:
+        data = fetched.result()
+        if isinstance(data, ImageError):
+            return data
+        try:
+            decoded = decode(data, max_pixels=self._decode.max_pixels)
+        except ImageError as error:
+            return error
+        return LoadedImage(decoded, len(data), hashlib.sha256(data).digest())
+
+
+def _ahead(futures: Iterator["Future[T]"], most: int) -> Iterator["Future[T]"]:
+    """The same futures in the same order, with up to `most` more already started behind each."""
+    started: deque[Future[T]] = deque()
+    for future in futures:
+        started.append(future)
+        if len(started) > most:
+            yield started.popleft()
+    yield from started

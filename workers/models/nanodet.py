@@ -1,0 +1,205 @@
+"""The built-in detector: NanoDet-g, COCO-80, 416 px, with weights that are shipped with raylabel.
+
+Upstream: RangiLyu/nanodet, `config/legacy_v0.x_configs/nanodet-g.yml` (Apache-2.0).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+from torchvision.ops import batched_nms
+from torchvision.transforms.functional import resize
+
+from schemas.spec import DetectorSpec
+from workers.models.categories import given_categories
+from workers.models.model import Built, DetectorModel, require_finite
+from workers.models.weights import load_state, read_weights
+
+NAME = "nanodet_g"
+WEIGHTS = Path(__file__).parent / "weights" / "nanodet_g_coco80_416_fp16.safetensors"
+SHA256 = "cbc83769efad33693476d084081b36ecb3745e1af0a43436df840d80485de79d"
+SIZE = 416
+INPUT_SIZE = f"{SIZE}x{SIZE}"
+STRIDES = (8, 16, 32)
+BINS = 11
+LICENCE = "Apache-2.0 (network), MIT (converted weights); see NOTICE"
+QUALITY = "published: AP 0.229 on COCO val2017; measured: AP 0.325 on 64 images of COCO train2017"
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """uint8 RGB (3, H, W) to float BGR (3, 416, 416).
+
+    The image is scaled to fit (bilinear, antialiased), normalised, and padded with zeros on the right and
+    at the bottom.
+    """
+
+    size: int = SIZE
+    interpolation: str = "bilinear"
+    mean_bgr: tuple[float, float, float] = (103.53, 116.28, 123.675)
+    std_bgr: tuple[float, float, float] = (57.375, 57.12, 58.395)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """The input for one image."""
+        height, width = image.shape[-2:]
+        scale, _ = self.scale(width, height)
+        fitted = [max(1, round(height * scale)), max(1, round(width * scale))]
+        bgr = resize(image, fitted, antialias=True).flip(0).float()
+        mean, std = (bgr.new_tensor(x)[:, None, None] for x in (self.mean_bgr, self.std_bgr))
+        return F.pad((bgr - mean) / std, (0, self.size - fitted[1], 0, self.size - fitted[0]))
+
+    def scale(self, width: int, height: int) -> tuple[float, float]:
+        """Input pixels per image pixel, the same across and down."""
+        scale = min(self.size / width, self.size / height)
+        return scale, scale
+
+
+class NanoDet(nn.Module):
+    """NanoDet-g: CSP backbone, PAN neck, one head per stride; BatchNorm is folded.
+
+    Takes a list of n inputs, float BGR (3, 416, 416); returns torchvision's list of n dictionaries, boxes
+    in input pixels. `score_thresh`, `nms_thresh` and `detections_per_img` are torchvision's names.
+
+    Args:
+        classes: how many classes it tells apart.
+    """
+
+    def __init__(self, classes: int = 80) -> None:
+        super().__init__()
+        self.score_thresh = 0.05
+        self.nms_thresh = 0.6
+        self.detections_per_img = 100
+        self.classes = classes
+        self.stem = _conv(3, 32, stride=2)
+        self.stages = nn.ModuleList(
+            [_Stage(32, 32, 1, 1), _Stage(64, 64, 2, 2), _Stage(128, 128, 2, 2), _Stage(256, 256, 2, 3)]
+        )
+        self.lat = nn.ModuleList(nn.Conv2d(channels, 128, 1) for channels in (128, 256, 512))
+        self.head = nn.ModuleList(
+            nn.Sequential(_conv(128, 128), nn.Conv2d(128, classes + 4 * BINS, 1)) for _ in STRIDES
+        )
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """The objects of each image.
+
+        Raises:
+            FloatingPointError: the network answered with NaN or infinity.
+        """
+        levels = self._levels(torch.stack(images))
+        require_finite(levels)
+        scores, boxes = self._decode(levels)
+        return [self._suppress(s, b) for s, b in zip(scores, boxes, strict=True)]
+
+    def _levels(self, batch: Tensor) -> list[Tensor]:
+        """The heads' raw answers, (n, classes + 4 * BINS, h, w) for each stride."""
+        x = F.max_pool2d(self.stem(batch), 3, stride=2, padding=1)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        low, middle, high = (lat(x) for lat, x in zip(self.lat, features[1:], strict=True))
+        middle = middle + _resized(high, middle)
+        low = low + _resized(middle, low)
+        middle = middle + _resized(low, middle)
+        high = high + _resized(middle, high)
+        return [head(x) for head, x in zip(self.head, (low, middle, high), strict=True)]
+
+    def _decode(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores (n, cells, classes) and boxes (n, cells, 4) of all strides, float32."""
+        scores, boxes = [], []
+        for level, stride in zip(levels, STRIDES, strict=True):
+            answers = level.float().flatten(2).transpose(1, 2)
+            logits, bins = answers.split([self.classes, 4 * BINS], dim=2)
+            sides = bins.unflatten(2, (4, BINS)).softmax(3) @ torch.arange(BINS, device=bins.device).float()
+            centre = _centres(level.shape[2], level.shape[3], stride, bins.device)
+            left_top, right_bottom = (sides * stride).split(2, dim=2)
+            scores.append(logits.sigmoid())
+            boxes.append(torch.cat([centre - left_top, centre + right_bottom], dim=2))
+        return torch.cat(scores, dim=1), torch.cat(boxes, dim=1)
+
+    def _suppress(self, scores: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        """Of one image: what scores enough and is not covered by a better box of its class."""
+        cells, labels = torch.where(scores > self.score_thresh)
+        scores, boxes = scores[cells, labels], boxes[cells]
+        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
+        return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
+
+
+class _Stage(nn.Module):
+    """Start conv (with the stage's stride), units, end conv; gives [end, start], twice the channels."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, units: int) -> None:
+        super().__init__()
+        self.start = _conv(channels_in, channels, stride=stride)
+        self.units = nn.Sequential(*(_Unit(channels) for _ in range(units)))
+        self.end = _conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels_in, h, w) to (n, 2 * channels, h / stride, w / stride)."""
+        start = self.start(x)
+        return torch.cat([self.end(self.units(start)), start], dim=1)
+
+
+class _Unit(nn.Sequential):
+    """Two convs of half the channels each; gives [second, first]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(_conv(channels, channels // 2), _conv(channels // 2, channels // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) to the same shape."""
+        first = self[0](x)
+        return torch.cat([self[1](first), first], dim=1)
+
+
+def _conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 3, stride, padding=1), nn.LeakyReLU(0.1))
+
+
+def _resized(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear")
+
+
+def _centres(rows: int, columns: int, stride: int, device: torch.device) -> Tensor:
+    """[x, y] of the cells' centres in input pixels, row by row, shape (rows * columns, 2)."""
+    y, x = torch.meshgrid(
+        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+    )
+    return (torch.stack([x, y], dim=2).flatten(0, 1) + 0.5) * stride
+
+
+def coco_names() -> tuple[str, ...]:
+    """The 80 names of COCO in their usual order."""
+    names = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.meta["categories"]
+    return tuple(name for name in names if name not in ("__background__", "N/A"))
+
+
+def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
+    """NanoDet-g with the shipped weights, or those of a file with the same names.
+
+    Raises:
+        ModelError: the weights cannot be read or do not fit.
+    """
+    categories = given_categories(spec) or coco_names()
+    module = NanoDet(len(categories))
+    if spec.weights is None:
+        file = read_weights(str(WEIGHTS), spec.sha256 or SHA256)
+    else:
+        file = read_weights(spec.weights, spec.sha256)
+    load_state(module, file.state, f"the weights file {file.location}")
+    transform = Letterbox()
+    model = DetectorModel(
+        module=module,
+        transform=transform,
+        scale=transform.scale,
+        categories=categories,
+        input_size=INPUT_SIZE,
+        licence=LICENCE,
+        quality=QUALITY,
+    )
+    weights = file.location if spec.weights else WEIGHTS.name
+    return Built(model, "built in", weights, file.sha256, f"torchvision {torchvision.__version__}")

@@ -1,0 +1,146 @@
+"""Reading weights files. Nothing in a file is executed: safetensors, or `torch.load(weights_only=True)`."""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import fsspec
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from schemas.exceptions import ModelError
+from workers.storage import clean_uri
+
+State = dict[str, Tensor]
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file that was read and checked.
+
+    Attributes:
+        location: where it was read from, without credentials.
+        sha256: of its bytes.
+        state: its tensors by name, on the CPU.
+    """
+
+    location: str
+    sha256: str
+    state: State
+
+
+def read_weights(location: str, expected: str | None = None) -> WeightsFile:
+    """Reads a weights file; its sha256 is checked before any of it is interpreted.
+
+    Args:
+        location: a .pth, .pt or .safetensors file; a path or any fsspec URL.
+        expected: the sha256 it must have.
+
+    Raises:
+        ModelError: it cannot be read, has another sha256, or does not hold tensors by name.
+    """
+    shown = clean_uri(location)
+    parse = _parser(shown)
+    data = read_bytes(location, "the weights file")
+    digest = hashlib.sha256(data).hexdigest()
+    if expected is not None and digest != expected:
+        raise ModelError(
+            f"the weights file {shown} has another sha256 than the spec asks for; it was not loaded\n"
+            f"  found    {digest}\n  expected {expected}"
+        )
+    try:
+        found = parse(data)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ModelError(f"the weights file {shown} cannot be loaded: {_first_line(error)}") from None
+    return WeightsFile(shown, digest, _state_in(found, shown))
+
+
+def read_bytes(location: str, what: str) -> bytes:
+    """All bytes of a path or fsspec URL.
+
+    Raises:
+        ModelError: it cannot be read; `what` says in the message what it was meant to be.
+    """
+    try:
+        with fsspec.open(location, "rb") as file:
+            data: bytes = file.read()
+    except Exception as error:  # each store and protocol raises its own
+        said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise ModelError(f"{what} {clean_uri(location)} cannot be read: {said}") from None
+    return data
+
+
+def load_state(module: nn.Module, state: State, where: str) -> None:
+    """Loads every tensor of a file into a module: none missing, none left over, every shape the same.
+
+    Raises:
+        ModelError: naming the first tensors that do not fit.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError:
+        raise ModelError(
+            f"{where} does not fit the model: {_differences(module.state_dict(), state)}"
+        ) from None
+
+
+def _parser(shown: str) -> Callable[[bytes], object]:
+    """How a file of this name is read.
+
+    Raises:
+        ModelError: the name ends in neither .pth, .pt nor .safetensors.
+    """
+    match PurePosixPath(urlsplit(shown).path).suffix.lower():
+        case ".safetensors":
+            return safetensors.torch.load
+        case ".pth" | ".pt":
+            return _unpickle
+        case _:
+            raise ModelError(f"{shown} is not a weights file: its name must end in .pth, .pt or .safetensors")
+
+
+def _unpickle(data: bytes) -> object:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _state_in(found: object, shown: str) -> State:
+    """The tensors by name in what a file held: all of it, or its "state_dict" or "model" part."""
+    if isinstance(found, Mapping):
+        for part in (found, found.get("state_dict"), found.get("model")):
+            if isinstance(part, Mapping) and part and all(isinstance(x, Tensor) for x in part.values()):
+                return dict(part)
+    raise ModelError(
+        f"the weights file {shown} does not hold tensors by name; save it with "
+        "torch.save(model.state_dict(), FILE)"
+    )
+
+
+def _differences(own: State, given: State) -> str:
+    """What keeps a file's tensors from fitting a module, the first of each kind by name."""
+    shapes = [
+        f"{name} is {tuple(given[name].shape)}, the model's {tuple(own[name].shape)}"
+        for name in own.keys() & given.keys()
+        if own[name].shape != given[name].shape
+    ]
+    kinds = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": sorted(shapes),
+    }
+    return "; ".join(
+        f"{len(names)} tensors {kind} ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''})"
+        for kind, names in kinds.items()
+        if names
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,202 @@
+"""Files of a run: a folder on a local disk or in an object store, with the same few verbs for both."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.exceptions import StorageError
+from schemas.tables import FLOAT_COLUMNS
+
+_QUERY_SCHEMES = ("http", "https", "ftp")
+
+
+class Store:
+    """A folder, and keys below it.
+
+    Writes are whole or not at all. A reader that globs a folder never sees a part of a file: on a local disk
+    files are made under `_work/tmp` and renamed; an object store shows an object when it is complete.
+
+    Args:
+        url: a path or any fsspec URL. A relative path is made absolute, so that workers find the same folder.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.fs, self.root = file_system(url)
+        self.url = full_url(self.fs, self.root)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on a disk that this process can rename and link files on."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, key: str) -> str:
+        """The full path of a key, as the file system takes it."""
+        return f"{self.root}/{key}"
+
+    def read(self, key: str) -> bytes:
+        """The bytes of a key.
+
+        Raises:
+            FileNotFoundError: there is no such key.
+            StorageError: it cannot be read.
+        """
+        with self._explained("read", key):
+            data: bytes = self.fs.cat_file(self.path(key))
+            return data
+
+    def read_table(self, key: str) -> pa.Table:
+        """The Parquet table of a key."""
+        return pq.read_table(pa.BufferReader(self.read(key)))
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such a key."""
+        with self._explained("look for", key):
+            return bool(self.fs.exists(self.path(key)))
+
+    def list(self, prefix: str) -> list[str]:
+        """The keys below a folder, sorted; none where there is no such folder."""
+        with self._explained("list", prefix):
+            found = self.fs.find(self.path(prefix))
+        return sorted(path.removeprefix(f"{self.root}/") for path in found)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Puts a key, replacing what is there.
+
+        Raises:
+            StorageError: it cannot be written; what was there stays.
+        """
+        with self._explained("write", key):
+            if self.is_local:
+                with self._made_aside(key, data) as made:
+                    os.replace(made, self.path(key))
+            else:
+                self.fs.pipe_file(self.path(key), data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Puts a key only where there is none (a conditional PUT; on a local disk a hard link).
+
+        Returns:
+            Whether this call made it. False: another did, and it stays as it is.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._explained("create", key):
+            try:
+                if self.is_local:
+                    with self._made_aside(key, data) as made:
+                        os.link(made, self.path(key))
+                else:
+                    self.fs.pipe_file(self.path(key), data, mode="create")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # s3fs reports a refused conditional PUT as "invalid argument"
+                if error.errno == errno.EINVAL and self.fs.exists(self.path(key)):
+                    return False
+                raise
+            return True
+
+    @contextlib.contextmanager
+    def _made_aside(self, key: str, data: bytes) -> Iterator[str]:
+        """A finished temporary file beside the local key, gone afterwards."""
+        made = Path(self.root, "_work", "tmp", f"{os.getpid()}-{uuid.uuid4().hex}")
+        made.parent.mkdir(parents=True, exist_ok=True)
+        Path(self.path(key)).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with made.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield str(made)
+        finally:
+            made.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"cannot {verb} {clean_uri(self.url)}/{key}: {error or type(error).__name__}"
+            ) from error
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path on it, without listings kept from earlier.
+
+    Raises:
+        StorageError: nothing here reads such a URL.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise StorageError(f"cannot use {clean_uri(url)}: {error}") from error
+    return fs, path.rstrip("/") or "/"
+
+
+def full_url(fs: Any, path: str) -> str:
+    """The URL of a path on a file system; a local path stays a path."""
+    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+
+
+def parquet_bytes(table: pa.Table, name: str) -> bytes:
+    """A table as a Parquet file: the same bytes for the same rows.
+
+    Args:
+        table: the rows.
+        name: "labels", "boxes" or "errors": says which columns hold floats that split well.
+    """
+    sink = pa.BufferOutputStream()
+    floats = list(FLOAT_COLUMNS[name])
+    # every column by dictionary but the floats, which pyarrow wants named on both sides
+    others = [column for column in _leaves(table.schema) if column not in floats]
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=others,
+        use_byte_stream_split=floats,
+        store_schema=True,
+    )
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """The dotted paths of a schema's leaf columns, as Parquet names them."""
+    empty = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), empty)
+    parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+    return [parquet.column(i).path for i in range(len(parquet))]
+
+
+def clean_uri(uri: str) -> str:
+    """A URI without what may be secret: user and password, and the query of a web address."""
+    if "://" not in uri:
+        return uri
+    if uri.split("://", 1)[0].lower() in _QUERY_SCHEMES:
+        parts = urlsplit(uri)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    scheme, rest = uri.split("://", 1)
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def resolve_uri(uri: str, base: str) -> str:
+    """Where an image is: its URI, a relative path being meant from `base`."""
+    if "://" in uri or uri.startswith("/"):
+        return uri
+    return f"{base.rstrip('/')}/{uri}"
