@@ -1,9 +1,7 @@
 """Bytes of an image file to upright 8-bit RGB pixels."""
 
 import io
-import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -25,6 +23,8 @@ from PIL import (
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from workers.jpeg import has_every_scan, lacks_scan_data
+from workers.sniff import described, image_format
 
 # All of Pillow that ever runs on a file. Its other plugins are kept away from strangers' bytes: EPS starts
 # Ghostscript, ICO hides a picture whose size its header does not tell. They are called directly, because
@@ -41,45 +41,6 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
 
-# First match wins. A name without a plugin is an image format that is not decoded here.
-_IMAGES = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG\r\n\x1a\n",
-    "GIF": rb"GIF8[79]a",
-    "WEBP": rb"RIFF....WEBP",
-    "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",
-    "TIFF": rb"II[*+]\0|MM\0[*+]",
-    "AVIF": rb"....ftyp(avi[fs]|(mif1|msf1|miaf).{4,64}avi[fs])",
-    "HEIC": rb"....ftyp(hei|hev|mif1|msf1)",
-    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
-    "PPM": rb"P[1-6][\s#]",
-    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
-    "PSD": rb"8BPS",
-    "ICO": rb"\0\0[\x01\x02]\0[^\0]\0",
-    "EPS": rb"%!PS",
-    "SVG": rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,400}?)?<svg",
-}
-_OTHERS = {
-    "HTML": rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)",
-    "XML": rb"(\xef\xbb\xbf)?\s*<[?!a-z]",
-    "JSON": rb"\s*[{\[]\s*[\"{\[]",
-    "PDF": rb"%PDF",
-    "a ZIP archive": rb"PK[\x03\x05]",
-    "gzip data": rb"\x1f\x8b",
-    "a video": rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ",
-    "text": rb"[\t\r\n\x20-\x7e]+\Z",
-}
-_IMAGE_PATTERNS = {name: re.compile(magic, re.DOTALL) for name, magic in _IMAGES.items()}
-_OTHER_PATTERNS = {name: re.compile(magic, re.DOTALL | re.IGNORECASE) for name, magic in _OTHERS.items()}
-
-# The next marker that starts a segment or ends the image: not a stuffed zero, a fill byte, TEM, RSTn or SOI.
-_JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")
-_SOS, _EOI = 0xDA, 0xD9
-
-# Scan data that means something wherever a decoder wants more: at once, or behind any restart marker. It does
-# not begin with zero bits, as those are what libjpeg makes up itself.
-_FILLER = b"".join(bytes(range(0x55, 0xD0)) + b"\xff%c" % marker for marker in range(0xD0, 0xD8))
-
 
 class _Source(io.BytesIO):
     """A file in memory that remembers whether a codec asked for bytes past its end."""
@@ -92,14 +53,6 @@ class _Source(io.BytesIO):
         if size and size > 0 and (not data or len(data) < size < ImageFile.MAXBLOCK):
             self.ran_dry = True
         return data
-
-
-class _Segment(NamedTuple):
-    """One marker segment of a JPEG: its marker's second byte, where the marker starts, what it holds."""
-
-    marker: int
-    start: int
-    payload: bytes
 
 
 def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
@@ -134,7 +87,7 @@ def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
     """
     if not data:
         raise _error(ErrorCode.EMPTY, "The file has no bytes.")
-    name = _sniff(data)
+    name = _decodable(data)
     source = _Source(data)
     try:
         return _decode_jpeg(data, source, max_pixels) if name == "JPEG" else _decode(name, source, max_pixels)
@@ -149,6 +102,17 @@ def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
             raise _error(ErrorCode.TRUNCATED, f"The {name} file ends early: {error}") from error
         message = f"This {name} file cannot be decoded: {type(error).__name__}: {error}"
         raise _error(ErrorCode.UNSUPPORTED, message) from error
+
+
+def _decodable(data: bytes) -> str:
+    """Names the image format of the bytes, one of `_PLUGINS`; raises if they are something else."""
+    name = image_format(data)
+    if name in _PLUGINS:
+        return name
+    if name:
+        raise _error(ErrorCode.UNSUPPORTED, f"{name} images are not decoded; found {data[:16]!r}.")
+    message = f"Not an image: looks like {described(data)}, begins {data[:32]!r}."
+    raise _error(ErrorCode.NOT_AN_IMAGE, message)
 
 
 def _decode(name: str, source: _Source, max_pixels: int) -> DecodedImage:
@@ -173,7 +137,7 @@ def _decode_jpeg(data: bytes, source: _Source, max_pixels: int) -> DecodedImage:
     image = JpegImagePlugin.JpegImageFile(source)
     width, height = image.size
     _check_size(image.size, max_pixels)
-    if not _has_every_scan(data, image):
+    if not has_every_scan(data, image):
         raise _error(ErrorCode.TRUNCATED, "The JPEG file ends early: it lacks scans.")
     mode, orientation = image.mode, _orientation(image)
     # The buffer is sized by the header that was checked: another size found by libjpeg-turbo is refused.
@@ -185,54 +149,11 @@ def _decode_jpeg(data: bytes, source: _Source, max_pixels: int) -> DecodedImage:
         if _tells_the_end(error):
             raise _error(ErrorCode.TRUNCATED, f"The JPEG file ends early: {error}") from error
         exact = False
-        if _lacks_scan_data(data, image):
+        if lacks_scan_data(data, image):
             raise _error(ErrorCode.TRUNCATED, f"The JPEG file ends early, after: {error}") from error
     if not exact:
         pixels = _to_rgb(image)
     return DecodedImage(_upright(pixels, orientation), "JPEG", orientation, mode, 1)
-
-
-def _has_every_scan(data: bytes, image: JpegImagePlugin.JpegImageFile) -> bool:
-    """Whether the scans bring every coefficient of every component, to its last bit (ITU-T T.81, B.2.3).
-
-    libjpeg fills in what missing scans would have brought, without a warning.
-    """
-    progressive = "progressive" in image.info
-    missing = {(layer[0], k) for layer in image.layer for k in range(64)}
-    for segment in _jpeg_segments(data):
-        if segment.marker == _SOS:
-            components = segment.payload[1 : 1 + 2 * segment.payload[0] : 2]
-            first, last, bits = segment.payload[-3:] if progressive else (0, 63, 0)
-            if bits & 15 == 0:
-                missing -= {(component, k) for component in components for k in range(first, last + 1)}
-        if not missing:
-            return True
-    return False
-
-
-def _lacks_scan_data(data: bytes, image: JpegImagePlugin.JpegImageFile) -> bool:
-    """Whether libjpeg, which tells its first warning only, ran out of scan data after another one.
-
-    It did if bytes put before the end marker change the picture: a whole picture has no use for them.
-    """
-    *_, last = _jpeg_segments(data)
-    if last.marker != _EOI:
-        return True
-    longer = data[: last.start].rstrip(b"\xff") + _FILLER + data[last.start :]
-    return image.tobytes() != JpegImagePlugin.JpegImageFile(io.BytesIO(longer)).tobytes()
-
-
-def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
-    """Walks a JPEG's segments up to the end marker, which comes last; scan data lies between them."""
-    at = 2
-    while found := _JPEG_MARKER.search(data, at):
-        marker, length = found[1][0], int.from_bytes(data[found.end() : found.end() + 2])
-        at = found.end() + length
-        if marker != _EOI and not found.end() + 2 <= at <= len(data):
-            return
-        yield _Segment(marker, found.start(), data[found.end() + 2 : at])
-        if marker == _EOI:
-            return
 
 
 def _to_rgb(image: Any) -> NDArray[np.uint8]:
@@ -274,20 +195,6 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in {2, 3, 6, 7}:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _sniff(data: bytes) -> str:
-    """Names the image format of the bytes, one of `_PLUGINS`; raises if they are something else."""
-    head = data[:512]
-    name = next((name for name, pattern in _IMAGE_PATTERNS.items() if pattern.match(head)), None)
-    if name in _PLUGINS:
-        return name
-    if name:
-        raise _error(ErrorCode.UNSUPPORTED, f"{name} images are not decoded; found {head[:16]!r}.")
-    looks = next(
-        (name for name, pattern in _OTHER_PATTERNS.items() if pattern.match(head)), "no known format"
-    )
-    raise _error(ErrorCode.NOT_AN_IMAGE, f"Not an image: looks like {looks}, begins {head[:32]!r}.")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

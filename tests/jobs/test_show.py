@@ -246,4 +246,4 @@ def test_lists_keep_whole_items_and_count_the_rest(width: int, expected: str) ->
 
 
 def test_a_list_that_cannot_fit_starts_with_a_shortened_item() -> None:
-    assert show.fitting(["traffic light x12", "dog x1"], 20) == "traff…x12, +1 more"
+    assert show.fitting(["traffic light x12", "dog x1"], 20) == "traff…t x12, +1 more"
