@@ -17,6 +17,9 @@ from schemas.spec import ComputeSpec
 
 NO_PROGRESS_TIMEOUT_S = 600
 
+RETRIES = 3
+"""Of a task or an actor whose process died; by default Ray Data retries for ever."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -52,9 +55,11 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
     Raises:
         RaylabelError: there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"include_dashboard": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with _stderr_kept_aside(verbose) as keep_in:
         try:
             ray.init(
@@ -142,7 +147,7 @@ def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) ->
     Raises:
         RaylabelError: what the function itself raised.
     """
-    task = ray.remote(num_cpus=0, max_retries=3)(function)
+    task = ray.remote(num_cpus=0, max_retries=RETRIES)(function)
     with own_exceptions():
         return list(ray.get([task.remote(*each) for each in arguments]))
 

@@ -17,13 +17,11 @@ from jobs.resolve import ResolvedJob
 from schemas.ledger import Commit, Epoch, RunRecord
 from workers.label import LabelSettings, LabelUnits
 from workers.manifest import Manifest
-from workers.parts import commit_results
+from workers.parts import RunFolder, commit_results
 from workers.storage import Store
 
 TASK_CPUS = 0.25
 """Of a commit or a publication: mostly waiting for storage, and what the actors leave is little."""
-
-RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,9 @@ class Attempt:
     """One attempt at a run, as it was begun."""
 
     job: ResolvedJob
-    store: Store
     manifest: Manifest
-    run: RunRecord
+    record: RunRecord
+    folder: RunFolder
     epoch: Epoch
 
 
@@ -57,18 +55,19 @@ def label(job: ResolvedJob, progress: Callable[[Ledger], None]) -> dict[str, int
         ReconcileError: the tables do not add up.
     """
     attempt = begin(job)
-    ledger = Ledger.read(attempt.store, attempt.run.plan)
-    publisher = Publisher(attempt.store, attempt.run.plan, attempt.manifest.carried)
+    store, plan = attempt.folder.store, attempt.folder.plan
+    ledger = Ledger.read(store, plan)
+    publisher = Publisher(attempt.folder)
     progress(ledger)
     for commit in committed(attempt, ledger.pending):
         ledger.add(commit)
         progress(ledger)
-        check_budget(job.spec.max_failed, ledger.failed, ledger.done, attempt.run.plan.rows)
+        check_budget(job.spec.max_failed, ledger.failed, ledger.done, plan.rows)
         publisher.publish(ledger.publishable)
-    check_budget(job.spec.max_failed, ledger.failed, ledger.done, attempt.run.plan.rows)
+    check_budget(job.spec.max_failed, ledger.failed, ledger.done, plan.rows)
     publisher.publish(ledger.publishable)
     publisher.finish()
-    return finish_run(attempt.store, attempt.run.plan)
+    return finish_run(store, plan)
 
 
 def begin(job: ResolvedJob) -> Attempt:
@@ -76,8 +75,9 @@ def begin(job: ResolvedJob) -> Attempt:
     store = Store(job.spec.output)
     job.assert_same_run(store)
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
-    run = begin_run(store, job.record(manifest))
-    return Attempt(job, store, manifest, run, begin_epoch(store))
+    record = begin_run(store, job.record(manifest))
+    folder = RunFolder(store, record.plan, manifest.carried)
+    return Attempt(job, manifest, record, folder, begin_epoch(store))
 
 
 def committed(attempt: Attempt, pending: list[int]) -> Iterator[Commit]:
@@ -96,15 +96,15 @@ def committed(attempt: Attempt, pending: list[int]) -> Iterator[Commit]:
             compute=ActorPoolStrategy(size=min(pool.actors, len(pending)), max_concurrent_calls_per_actor=2),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
-            max_restarts=RETRIES,
-            max_task_retries=RETRIES,
+            max_restarts=cluster.RETRIES,
+            max_task_retries=cluster.RETRIES,
         )
         .map_batches(
             commit_task(attempt),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
-            max_retries=RETRIES,
+            max_retries=cluster.RETRIES,
         )
     )
     with cluster.own_exceptions():
@@ -114,10 +114,10 @@ def committed(attempt: Attempt, pending: list[int]) -> Iterator[Commit]:
 
 def settings_of(attempt: Attempt, pending: list[int], pool: Pool) -> LabelSettings:
     """The part of the job that the labelling actors get."""
-    spec, models = attempt.job.spec, (attempt.run.classifier, attempt.run.detector)
+    spec, models = attempt.job.spec, (attempt.record.classifier, attempt.record.detector)
     return LabelSettings(
         manifest=attempt.manifest,
-        plan=attempt.run.plan,
+        plan=attempt.record.plan,
         pending=pending,
         classifier=spec.classifier,
         detector=spec.detector,
@@ -132,11 +132,10 @@ def settings_of(attempt: Attempt, pending: list[int], pool: Pool) -> LabelSettin
 
 def commit_task(attempt: Attempt) -> Callable[[pa.Table], pa.Table]:
     """What a commit task runs: results in, commit entries out."""
-    store, epoch, plan = attempt.store, attempt.epoch.number, attempt.run.plan
-    carried = attempt.manifest.carried
+    folder, epoch = attempt.folder, attempt.epoch.number
 
     def commit(results: pa.Table) -> pa.Table:
-        commits = commit_results(store, epoch, plan, results, carried)
+        commits = commit_results(folder, epoch, results)
         return pa.table({"commit": [entry.model_dump_json() for entry in commits]})
 
     return commit

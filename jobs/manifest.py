@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from schemas.exceptions import ManifestError
 from schemas.ledger import MANIFEST, SourceFile
 from schemas.spec import ManifestFormat, ManifestSpec
-from workers.manifest import Manifest, ManifestFile, rows_of, to_parquet, write_parquet
+from workers.manifest import Manifest, ManifestFile, Row, rows_of, to_parquet, write_parquet
 from workers.storage import Store, clean_uri, file_system, full_url
 
 FORMATS: dict[str, ManifestFormat] = {
@@ -232,7 +232,7 @@ def _list_images(spec: ManifestSpec, source: Source, into: str) -> list[Manifest
     listed = _digest(_images(_entries(fs, path), spec))
     if listed != (source.file.size, source.file.version):
         raise ManifestError(f"{source.file.uri} changed while it was listed; run again when it is at rest")
-    rows = ({"uri": full_url(fs, entry["name"])} for entry in _images(_entries(fs, path), spec))
+    rows: Iterator[Row] = ({"uri": full_url(fs, entry["name"])} for entry in _images(_entries(fs, path), spec))
     return write_parquet(rows, into, base="")
 
 

@@ -3,28 +3,25 @@
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from jobs import cluster
-from schemas.plan import Plan
+from workers.parts import RunFolder
 from workers.publish import publish_shard
-from workers.storage import Store
 
 
 class Publisher:
     """Publishes each shard once, when it is told that the shard is committed."""
 
-    def __init__(self, store: Store, plan: Plan, carried: pa.Schema) -> None:
-        self._arguments = (store, plan)
-        self._carried = carried
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
         self._started: dict[int, Any] = {}
 
     def publish(self, shards: Iterable[int]) -> None:
         """Starts publishing; a shard that was started before is passed over."""
-        task = ray.remote(num_cpus=0, max_retries=3)(publish_shard)
+        task = ray.remote(num_cpus=0, max_retries=cluster.RETRIES)(publish_shard)
         for shard in set(shards) - self._started.keys():
-            self._started[shard] = task.remote(*self._arguments, shard, self._carried)
+            self._started[shard] = task.remote(self._run, shard)
 
     def finish(self) -> None:
         """Waits for all.

@@ -1,5 +1,7 @@
 """What the tests share: one S3 server and one short folder for Ray, for the whole session."""
 
+import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.s3 import S3Server, running_server
+
+# Read by Ray when it is imported; without them it makes a token file in the home folder and leaves it there.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

@@ -50,9 +50,9 @@ class Detector(Predictor[Detections]):
             boxes, scores, class_ids = _arrays(output, classes=len(self._thresholds))
         except (ValueError, FloatingPointError, KeyError) as error:
             return self._image_error(error)
-        across, down = self._scale(image.width, image.height)
+        scale: NDArray[np.float32] = np.array(self._scale(image.width, image.height) * 2, np.float32)
         return select(
-            Detections(boxes / np.array([across, down, across, down], np.float32), scores, class_ids),
+            Detections(boxes / scale, scores, class_ids),
             thresholds=self._thresholds,
             max_boxes=self._max_boxes,
             width=image.width,
@@ -78,7 +78,7 @@ def _arrays(
         )
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise FloatingPointError("a box or a score is not a number")
-    if n and not (0 <= labels.min() and labels.max() < classes):
+    if n and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"the detector answered with class {labels.max()}, but there are {classes} names")
     return boxes, scores, labels.astype(np.int32)
 

@@ -80,7 +80,7 @@ def _read(location: str, spec: FetchSpec) -> bytes:
             )
         return bytes(fs.cat_file(path, start=0, end=spec.max_bytes + 1))
     except Exception as error:
-        if _http_status(error) == 416 or "InvalidRange" in str(error):  # a range of an empty file
+        if _http_status(error) == 416 or _s3_code(error) == "InvalidRange":  # a range of an empty file
             return b""
         raise
 
@@ -127,10 +127,9 @@ def _s3_code(error: BaseException) -> str:
 
 
 def _http_status(error: BaseException) -> int:
-    """The status of an HTTP answer, of aiohttp's exceptions."""
-    return next(
-        (cause.status for cause in _causes(error) if isinstance(getattr(cause, "status", None), int)), 0
-    )
+    """The status of an HTTP answer, which aiohttp's exceptions have."""
+    statuses = (getattr(cause, "status", None) for cause in _causes(error))
+    return next((status for status in statuses if isinstance(status, int)), 0)
 
 
 def _said(error: BaseException, location: str) -> str:

@@ -2,7 +2,10 @@
 
 import hashlib
 
+from dataclasses import dataclass
+
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.exceptions import ReconcileError
 from schemas.ledger import PARTS, Commit, StagedFile, part_name, shard_name
@@ -11,37 +14,62 @@ from workers.results import split_results
 from workers.storage import Store, parquet_bytes
 
 
-def commit_results(
-    store: Store, epoch: int, plan: Plan, results: pa.Table, carried: pa.Schema
-) -> list[Commit]:
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run's tables are made.
+
+    Attributes:
+        store: the run directory.
+        plan: how the manifest is cut.
+        carried: the manifest's own columns.
+    """
+
+    store: Store
+    plan: Plan
+    carried: pa.Schema
+
+
+def commit_results(run: RunFolder, epoch: int, results: pa.Table) -> list[Commit]:
     """Stages results and commits them, one part for each shard that they touch.
 
     The staged files are put first, under names made of the epoch, the units and the content; the commit
     entry is put last and conditionally. Done twice, it adds nothing.
 
     Args:
-        store: the run directory.
+        run: where to.
         epoch: this attempt's number.
-        plan: how the manifest is cut.
         results: rows under `schemas.tables.results_schema`, of whole units.
-        carried: the manifest's own columns.
 
     Returns:
-        The entries, whether this call made them or found them.
+        The entries that count, whether this call made them or found them there.
 
     Raises:
         ReconcileError: the rows are not exactly those of whole units; nothing was committed.
         StorageError: a file could not be written; nothing of that part was committed.
     """
     units = sorted(set(results["unit"].to_pylist()))
-    _assert_whole(plan, units, results)
-    shards = sorted({plan.shard_of(unit) for unit in units})
+    _assert_whole(run.plan, units, results)
     commits = []
-    for shard in shards:
-        own = [unit for unit in units if plan.shard_of(unit) == shard]
-        rows = results.filter(pa.compute.is_in(results["unit"], pa.array(own, pa.int64())))
-        commits.append(_commit_part(store, epoch, shard, own, rows, carried))
+    for shard in sorted({run.plan.shard_of(unit) for unit in units}):
+        own = [unit for unit in units if run.plan.shard_of(unit) == shard]
+        rows = results.filter(pc.is_in(results["unit"], pa.array(own, pa.int64())))
+        tables = split_results(rows, run.carried)
+        stem = f"{PARTS}/{shard_name(shard)}/{part_name(epoch, own)}"
+        files = {
+            name: write_file(run.store, stem, table, name, staged=True) for name, table in tables.items()
+        }
+        failed = count_codes(tables["errors"])
+        commits.append(
+            _put(run.store, Commit(epoch=epoch, shard=shard, units=own, files=files, failed=failed))
+        )
     return commits
+
+
+def _put(store: Store, commit: Commit) -> Commit:
+    """Puts a commit entry, or gives the one that a task before this one put for the same units."""
+    if store.create(commit.key, commit.to_json()):
+        return commit
+    return Commit.model_validate_json(store.read(commit.key))
 
 
 def _assert_whole(plan: Plan, units: list[int], results: pa.Table) -> None:
@@ -55,32 +83,19 @@ def _assert_whole(plan: Plan, units: list[int], results: pa.Table) -> None:
         )
 
 
-def _commit_part(
-    store: Store, epoch: int, shard: int, units: list[int], rows: pa.Table, carried: pa.Schema
-) -> Commit:
-    folder, name = f"{PARTS}/{shard_name(shard)}", part_name(epoch, units)
-    tables = split_results(rows, carried)
-    commit = Commit(
-        epoch=epoch,
-        shard=shard,
-        units=units,
-        files={
-            table: write_file(store, f"{folder}/{name}.{table}", rows_, table, by_content=True)
-            for table, rows_ in tables.items()
-        },
-        failed=count_codes(tables["errors"]),
-    )
-    store.create(commit.key, commit.to_json())
-    return commit
+def write_file(store: Store, stem: str, rows: pa.Table, table: str, *, staged: bool = False) -> StagedFile:
+    """Writes rows of a table as one Parquet file.
 
-
-def write_file(
-    store: Store, stem: str, rows: pa.Table, table: str, *, by_content: bool = False
-) -> StagedFile:
-    """Writes one Parquet file; `by_content` puts its hash into its name, so that none replaces another."""
+    Args:
+        store: the run directory.
+        stem: the key without its ending.
+        rows: under the table's schema.
+        table: "labels", "boxes" or "errors".
+        staged: put the table and the content's hash into the name, so that no staged file replaces another.
+    """
     data = parquet_bytes(rows, table)
     digest = hashlib.sha256(data).hexdigest()
-    key = f"{stem}-{digest[:12]}.parquet" if by_content else f"{stem}.parquet"
+    key = f"{stem}.{table}-{digest[:12]}.parquet" if staged else f"{stem}.parquet"
     store.write(key, data)
     return StagedFile(key=key, rows=rows.num_rows, size=len(data), sha256=digest)
 

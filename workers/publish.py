@@ -9,7 +9,7 @@ from schemas.exceptions import ReconcileError
 from schemas.ledger import COMMITS, Commit, Publication, Shard, shard_name
 from schemas.plan import Plan
 from schemas.tables import TABLES, table_schema
-from workers.parts import count_codes, write_file
+from workers.parts import RunFolder, count_codes, write_file
 from workers.storage import Store
 
 
@@ -39,7 +39,7 @@ def choose_winners(plan: Plan, shard: int, commits: list[Commit]) -> Publication
     return Publication(shard=shard, winners=winners)
 
 
-def publish_shard(store: Store, plan: Plan, shard: int, carried: pa.Schema) -> Shard:
+def publish_shard(run: RunFolder, shard: int) -> Shard:
     """Writes a shard's labels, boxes and errors where readers glob for them.
 
     The choice of commits is pinned first, conditionally, so that the files are a pure function of it: two
@@ -49,43 +49,34 @@ def publish_shard(store: Store, plan: Plan, shard: int, carried: pa.Schema) -> S
         ReconcileError: the parts do not hold every row of the shard exactly once; nothing was published.
         StorageError: a file could not be read or written.
     """
-    publication = choose_winners(plan, shard, read_commits(store, f"{COMMITS}/{shard_name(shard)}"))
+    store = run.store
+    publication = choose_winners(run.plan, shard, read_commits(store, f"{COMMITS}/{shard_name(shard)}"))
     if not store.create(publication.key, publication.to_json()):
         publication = Publication.model_validate_json(store.read(publication.key))
     commits = {key: Commit.model_validate_json(store.read(key)) for key in publication.winners}
 
-    tables = {name: _gather(store, plan, publication, commits, name, carried) for name in TABLES}
-    found = pa.concat_arrays(
-        [tables[name]["manifest_index"].combine_chunks() for name in ("labels", "errors")]
-    )
-    if sorted(found.to_pylist()) != list(plan.rows_of_shard(shard)):
-        raise ReconcileError(f"shard {shard} does not hold each of rows {plan.rows_of_shard(shard)} once")
+    tables = {name: _gather(run, publication, commits, name) for name in TABLES}
+    found = pa.concat_arrays([tables[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
+    if sorted(found.to_pylist()) != list(run.plan.rows_of_shard(shard)):
+        raise ReconcileError(f"shard {shard} does not hold each of {run.plan.rows_of_shard(shard)} once")
 
     # labels last: whoever sees an image's label finds its boxes
     files = {
-        n: write_file(store, f"{n}/{shard_name(shard)}", tables[n], n) for n in ("boxes", "errors", "labels")
+        name: write_file(store, f"{name}/{shard_name(shard)}", tables[name], name)
+        for name in ("boxes", "errors", "labels")
     }
     published = Shard(shard=shard, files=files, failed=count_codes(tables["errors"]))
     store.write(published.key, published.to_json())
     return published
 
 
-def _gather(
-    store: Store,
-    plan: Plan,
-    publication: Publication,
-    commits: dict[str, Commit],
-    name: str,
-    carried: pa.Schema,
-) -> pa.Table:
+def _gather(run: RunFolder, publication: Publication, commits: dict[str, Commit], name: str) -> pa.Table:
     """One table of a shard: the chosen units' rows of every part, in manifest order."""
-    pieces = [table_schema(name, carried).empty_table()]
+    pieces = [table_schema(name, run.carried).empty_table()]
     for key, units in publication.winners.items():
-        rows = store.read_table(commits[key].files[name].key)
-        unit = pc.divide(rows["manifest_index"], plan.unit_rows)
+        rows = run.store.read_table(commits[key].files[name].key)
+        unit = pc.divide(rows["manifest_index"], run.plan.unit_rows)
         pieces.append(rows.filter(pc.is_in(unit, pa.array(units, pa.int64()))))
+    order = ["manifest_index", "object_index"] if name == "boxes" else ["manifest_index"]
     table = pa.concat_tables(pieces).unify_dictionaries()
-    order = [("manifest_index", "ascending")]
-    if name == "boxes":
-        order.append(("object_index", "ascending"))
-    return table.sort_by(order).combine_chunks()
+    return table.sort_by([(column, "ascending") for column in order]).combine_chunks()

@@ -74,7 +74,15 @@ def test_a_folder_with_images_is_listed_whatever_else_is_in_it(photos: Path, tmp
     (folder / "labels.csv").write_text("uri\nx.jpg\n")
     (folder / ".hidden.jpg").write_bytes(b"")
     found = rows(ManifestSpec(uri=str(folder)), tmp_path / "out")
-    names = ["astronaut.png", "camera.png", "chelsea.png", "china.jpg", "coffee.png", "flower.jpg", "rocket.jpg"]
+    names = [
+        "astronaut.png",
+        "camera.png",
+        "chelsea.png",
+        "china.jpg",
+        "coffee.png",
+        "flower.jpg",
+        "rocket.jpg",
+    ]
     expected = [f"{folder}/UPPER.PNG", *(f"{folder}/deep/er/{name}" for name in names)]
     assert [row["uri"] for row in found] == expected
     assert [row["location"] for row in found] == expected
@@ -124,7 +132,13 @@ def test_the_uri_and_id_columns_are_found_by_the_names_given(tmp_path: Path) -> 
     spec = ManifestSpec(uri=str(tmp_path / "m.csv"), uri_column="url", image_id_column="key", base="/b")
     assert rows(spec, tmp_path / "out") == [
         # the manifest's own image_id is carried beside the column that was chosen for it
-        {"manifest_index": 0, "image_id": "K", "uri": "a.jpg", "location": "/b/a.jpg", "manifest_image_id": "I"}
+        {
+            "manifest_index": 0,
+            "image_id": "K",
+            "uri": "a.jpg",
+            "location": "/b/a.jpg",
+            "manifest_image_id": "I",
+        }
     ]
 
 
@@ -140,8 +154,16 @@ def test_types_of_several_parquet_files_are_brought_together(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("files", "spec", "said"),
     [
-        ({}, {"uri": "nothing.csv"}, r"found no manifest at .*nothing\.csv\. A manifest is a file ending in \.parquet"),
-        ({"m.csv": "url\na.jpg\n"}, {"uri": "m.csv"}, r"m\.csv has no column 'uri' .* it has: url\. Set manifest"),
+        (
+            {},
+            {"uri": "nothing.csv"},
+            r"found no manifest at .*nothing\.csv\. A manifest is a file ending in \.parquet",
+        ),
+        (
+            {"m.csv": "url\na.jpg\n"},
+            {"uri": "m.csv"},
+            r"m\.csv has no column 'uri' .* it has: url\. Set manifest",
+        ),
         ({"m.csv": "uri\n"}, {"uri": "m.csv"}, "has no rows"),
         ({"m.csv": ""}, {"uri": "m.csv"}, "has no rows"),
         ({"m.dat": "a.jpg\n"}, {"uri": "m.dat"}, "manifest.format set"),

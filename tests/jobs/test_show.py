@@ -11,6 +11,7 @@ from rich.console import Console
 from jobs import show
 from jobs.show import ClassCount, ErrorCount, LabelCount, LabelledImage, Summary
 from schemas.tables import table_schema
+from tests.s3 import S3Server
 from workers.storage import parquet_bytes
 
 EMPTY = {
@@ -86,9 +87,16 @@ def rendered(summary: Summary, width: int = 80) -> str:
     return text.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["path", "memory"])
-def test_summary_adds_up_the_tables_of_every_shard(kind: str, tmp_path: Path) -> None:
-    output = str(tmp_path) if kind == "path" else f"memory://{tmp_path.name}"
+@pytest.fixture(params=["disk", "s3"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A run directory on a disk, and one in an object store."""
+    if request.param == "disk":
+        return str(tmp_path / "run")
+    server: S3Server = request.getfixturevalue("s3")
+    return f"s3://{server.new_bucket()}/runs/today"
+
+
+def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
     put_run(output)
     assert show.summary(output, limit=2) == Summary(
         output=output,

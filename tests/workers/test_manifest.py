@@ -30,7 +30,9 @@ def test_csv_values_are_kept_as_written_quotes_commas_and_line_breaks_included(t
 
 
 def test_json_lines_keep_strings_and_the_json_of_everything_else(tmp_path: Path) -> None:
-    uri = write(tmp_path / "m.jsonl", '{"uri": "a.jpg", "n": 7, "tags": ["x", "é"]}\n\n{"uri": null, "ok": true}\n')
+    uri = write(
+        tmp_path / "m.jsonl", '{"uri": "a.jpg", "n": 7, "tags": ["x", "é"]}\n\n{"uri": null, "ok": true}\n'
+    )
     assert list(rows_of(uri, "jsonl")) == [
         {"uri": "a.jpg", "n": "7", "tags": '["x", "é"]'},
         {"uri": None, "ok": "true"},
@@ -53,7 +55,9 @@ def test_a_byte_order_mark_and_compression_do_not_matter(tmp_path: Path) -> None
         ("jsonl", '["a.jpg"]\n', r"line 1: found '\[\"a.jpg\"\]', allowed: an object"),
     ],
 )
-def test_a_malformed_manifest_is_refused_with_its_line(tmp_path: Path, form: str, text: str, said: str) -> None:
+def test_a_malformed_manifest_is_refused_with_its_line(
+    tmp_path: Path, form: str, text: str, said: str
+) -> None:
     with pytest.raises(ManifestError, match=said):
         list(rows_of(write(tmp_path / "m", text), form))
 
@@ -80,7 +84,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("manifest")
     uris = [f"{n}.jpg" for n in range(11)]
     first = pa.table({"uri": uris[:7], "taken": pa.array(range(7), pa.int32()), "label": ["x"] * 7})
-    second = pa.table({"taken": pa.array(range(7, 11), pa.int64()), "uri": pa.array(uris[7:], pa.large_string())})
+    second = pa.table(
+        {"taken": pa.array(range(7, 11), pa.int64()), "uri": pa.array(uris[7:], pa.large_string())}
+    )
     files = []
     for name, table, base in (("a", first, "/one"), ("b", second, "s3://bucket/two")):
         path = folder / f"{name}.parquet"
@@ -92,7 +98,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 @given(data=st.data())
-def test_any_range_of_rows_is_read_by_position_whatever_the_files(manifest: Manifest, data: st.DataObject) -> None:
+def test_any_range_of_rows_is_read_by_position_whatever_the_files(
+    manifest: Manifest, data: st.DataObject
+) -> None:
     start = data.draw(st.integers(0, 11))
     rows = range(start, data.draw(st.integers(start, 11)))
     assert manifest.read(rows).to_pylist() == [
@@ -122,6 +130,8 @@ def test_a_row_without_a_uri_has_no_location(tmp_path: Path) -> None:
 def test_credentials_are_kept_for_reading_and_cut_from_what_is_stored(tmp_path: Path) -> None:
     signed = "https://u:p@host/a.jpg?X-Amz-Signature=s"
     pq.write_table(pa.table({"uri": [signed]}), tmp_path / "m.parquet")
-    manifest = Manifest([ManifestFile(str(tmp_path / "m.parquet"), (1,), ("uri",), "/")], "uri", None, pa.schema([]))
+    manifest = Manifest(
+        [ManifestFile(str(tmp_path / "m.parquet"), (1,), ("uri",), "/")], "uri", None, pa.schema([])
+    )
     found = manifest.read(range(1)).to_pylist()[0]
     assert (found["uri"], found["location"]) == ("https://host/a.jpg", signed)

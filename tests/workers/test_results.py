@@ -3,7 +3,16 @@ import pytest
 
 from schemas.plan import Plan
 from schemas.tables import ERRORS, results_schema, table_schema
-from tests.workers.made_results import AT, CARRIED, CLASSIFIER, COLUMNS, DETECTOR, outcome, results_of, rows_of
+from tests.workers.made_results import (
+    AT,
+    CARRIED,
+    CLASSIFIER,
+    COLUMNS,
+    DETECTOR,
+    outcome,
+    results_of,
+    rows_of,
+)
 from workers.results import ResultColumns, results_table, split_results
 
 PLAN = Plan(rows=6, unit_rows=6, shard_units=1)

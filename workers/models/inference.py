@@ -5,7 +5,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,10 +38,10 @@ class ModelInput:
 
 
 class Predictor(ABC, Generic[ResultT]):
-    """A model on its device. Bad images come back as `ImageError` values, in their places; only faults that
-    are not an image's (a broken GPU) are raised.
+    """A model on its device.
 
-    The model's module is moved to the device and switched to channels-last, in place.
+    Bad images come back as `ImageError` values, in their places; only what is no image's fault (a broken GPU)
+    is raised. The model's module is moved to the device and switched to channels-last, in place.
 
     Args:
         model: what to run.
@@ -64,7 +63,7 @@ class Predictor(ABC, Generic[ResultT]):
         self.device = device
         self.batch_size = batch_size
         self.dtype = autocast_dtype(device, precision)
-        self._module = model.module.to(device=device, memory_format=torch.channels_last).eval()
+        self._module = model.module.to(device).to(memory_format=torch.channels_last).eval()
         self._transform = model.transform
         self._transform_device = device if model.transform_on_device else torch.device("cpu")
         self._fixed_input = model.fixed_input
@@ -80,8 +79,10 @@ class Predictor(ABC, Generic[ResultT]):
 
     @torch.inference_mode()
     def preprocess(self, image: DecodedImage) -> ModelInput | ImageError:
-        """One image to the model's input, on the device: uint8 is copied there (pinned, not waiting), and
-        resized and normalised there. May run in another thread than `predict`.
+        """One image to the model's input, on the device.
+
+        A GPU gets the uint8 pixels (pinned, without waiting) and resizes and normalises them. May run in
+        another thread than `predict`.
         """
         try:
             pixels = torch.from_numpy(image.pixels if image.pixels.flags.writeable else image.pixels.copy())

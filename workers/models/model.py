@@ -7,11 +7,14 @@ A source (built in, torchvision, timm, a user's factory) makes a `ClassifierMode
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from schemas.models import ResolvedModel
+
+Task = Literal["classifier", "detector"]
 
 ScoreType = Literal["softmax", "sigmoid"]
 
@@ -90,6 +93,11 @@ def require_finite(tensors: Iterable[Tensor]) -> None:
     """
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise FloatingPointError("the network answered with NaN or infinity")
+
+
+def versions(*libraries: str) -> str:
+    """What built a model: "timm 1.0.31, torchvision 0.29.1", without the mark of a CPU or GPU build."""
+    return ", ".join(f"{name} {version(name).partition('+')[0]}" for name in libraries)
 
 
 M_co = TypeVar("M_co", bound=_Model, covariant=True)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import interpolate, max_pool2d, pad
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 from torchvision.ops import batched_nms
 from torchvision.transforms.functional import resize
 
+from schemas.models import ModelInfo
 from schemas.spec import DetectorSpec
 from workers.models.categories import given_categories
-from workers.models.model import Built, DetectorModel, require_finite
+from workers.models.model import Built, DetectorModel, require_finite, versions
 from workers.models.weights import load_state, read_weights
 
 NAME = "nanodet_g"
@@ -50,7 +50,7 @@ class Letterbox:
         fitted = [max(1, round(height * scale)), max(1, round(width * scale))]
         bgr = resize(image, fitted, antialias=True).flip(0).float()
         mean, std = (bgr.new_tensor(x)[:, None, None] for x in (self.mean_bgr, self.std_bgr))
-        return F.pad((bgr - mean) / std, (0, self.size - fitted[1], 0, self.size - fitted[0]))
+        return pad((bgr - mean) / std, (0, self.size - fitted[1], 0, self.size - fitted[0]))
 
     def scale(self, width: int, height: int) -> tuple[float, float]:
         """Input pixels per image pixel, the same across and down."""
@@ -96,7 +96,7 @@ class NanoDet(nn.Module):
 
     def _levels(self, batch: Tensor) -> list[Tensor]:
         """The heads' raw answers, (n, classes + 4 * BINS, h, w) for each stride."""
-        x = F.max_pool2d(self.stem(batch), 3, stride=2, padding=1)
+        x = max_pool2d(self.stem(batch), 3, stride=2, padding=1)
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -113,10 +113,13 @@ class NanoDet(nn.Module):
         scores, boxes = [], []
         for level, stride in zip(levels, STRIDES, strict=True):
             answers = level.float().flatten(2).transpose(1, 2)
-            logits, bins = answers.split([self.classes, 4 * BINS], dim=2)
-            sides = bins.unflatten(2, (4, BINS)).softmax(3) @ torch.arange(BINS, device=bins.device).float()
+            logits, bins = answers[..., : self.classes], answers[..., self.classes :]
+            sides = (
+                bins.reshape(*bins.shape[:2], 4, BINS).softmax(3)
+                @ torch.arange(BINS, device=bins.device).float()
+            )
             centre = _centres(level.shape[2], level.shape[3], stride, bins.device)
-            left_top, right_bottom = (sides * stride).split(2, dim=2)
+            left_top, right_bottom = (sides * stride).chunk(2, dim=2)
             scores.append(logits.sigmoid())
             boxes.append(torch.cat([centre - left_top, centre + right_bottom], dim=2))
         return torch.cat(scores, dim=1), torch.cat(boxes, dim=1)
@@ -161,7 +164,7 @@ def _conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear")
+    return interpolate(x, size=like.shape[-2:], mode="bilinear")
 
 
 def _centres(rows: int, columns: int, stride: int, device: torch.device) -> Tensor:
@@ -178,6 +181,19 @@ def coco_names() -> tuple[str, ...]:
     return tuple(name for name in names if name not in ("__background__", "N/A"))
 
 
+def describe() -> ModelInfo:
+    """The model as it is shipped."""
+    return ModelInfo(
+        name=NAME,
+        task="detector",
+        source="built in",
+        input_size=INPUT_SIZE,
+        categories=80,
+        licence=LICENCE,
+        quality=QUALITY,
+    )
+
+
 def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
     """NanoDet-g with the shipped weights, or those of a file with the same names.
 
@@ -190,7 +206,7 @@ def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
         file = read_weights(str(WEIGHTS), spec.sha256 or SHA256)
     else:
         file = read_weights(spec.weights, spec.sha256)
-    load_state(module, file.state, f"the weights file {file.location}")
+    load_state(module, file.state, f"{NAME} with {len(categories)} classes", file.location)
     transform = Letterbox()
     model = DetectorModel(
         module=module,
@@ -202,4 +218,4 @@ def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
         quality=QUALITY,
     )
     weights = file.location if spec.weights else WEIGHTS.name
-    return Built(model, "built in", weights, file.sha256, f"torchvision {torchvision.__version__}")
+    return Built(model, "built in", weights, file.sha256, "raylabel, " + versions("torchvision"))

@@ -78,8 +78,14 @@ def read_bytes(location: str, what: str) -> bytes:
     return data
 
 
-def load_state(module: nn.Module, state: State, where: str) -> None:
+def load_state(module: nn.Module, state: State, model: str, location: str) -> None:
     """Loads every tensor of a file into a module: none missing, none left over, every shape the same.
+
+    Args:
+        module: what takes the tensors.
+        state: tensors by the module's names.
+        model: what the module is, for the message.
+        location: where the tensors come from, for the message.
 
     Raises:
         ModelError: naming the first tensors that do not fit.
@@ -87,9 +93,8 @@ def load_state(module: nn.Module, state: State, where: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError:
-        raise ModelError(
-            f"{where} does not fit the model: {_differences(module.state_dict(), state)}"
-        ) from None
+        differences = _differences(module.state_dict(), state)
+        raise ModelError(f"the weights file {location} does not fit {model}: {differences}") from None
 
 
 def _parser(shown: str) -> Callable[[bytes], object]:

@@ -1,0 +1,47 @@
+"""Running whole jobs in the tests: in this process on the session's Ray, or as a user does, by command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.label import label
+from jobs.resolve import resolve
+from schemas.spec import build_spec
+
+COMMAND = str(Path(sys.executable).parent / "raylabel")
+TABLES = ("labels", "boxes", "errors")
+
+
+def run_here(**spec: Any) -> dict[str, int]:
+    """Runs a job on the Ray that this process is connected to; the rows of each table."""
+    return label(resolve(build_spec(spec, "a test")), lambda ledger: None)
+
+
+def raylabel(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command as a user does."""
+    env = {**os.environ, "COLUMNS": "200", **environment}
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False, env=env)
+
+
+def events(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    """What a command with --json printed."""
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def tables(output: Path) -> dict[str, pa.Table]:
+    """The published tables of a run, read by globbing."""
+    return {
+        name: pa.concat_tables(pq.read_table(path) for path in sorted((output / name).glob("*.parquet")))
+        for name in TABLES
+    }
+
+
+def rows(table: pa.Table, *but: str) -> list[dict[str, Any]]:
+    """A table's rows without the columns that differ from run to run."""
+    return table.drop_columns([name for name in ("processed_at", "at", *but) if name in table.column_names]).to_pylist()

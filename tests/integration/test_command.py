@@ -1,0 +1,186 @@
+"""The command as a user runs it: its own Ray, its exit codes, what it prints and leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from tests.integration.jobs_here import COMMAND, events, raylabel, rows, tables
+
+GOLDEN = Path(__file__).parent / "demo_golden.json"
+
+
+@pytest.fixture(scope="module")
+def demo(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo job, run once by command."""
+    output = tmp_path_factory.mktemp("demo") / "run"
+    done = raylabel("run", "--manifest", str(photos), "--output", str(output), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, last = events(done)
+    assert {k: v for k, v in last.items() if k != "seconds"} == {
+        "event": "complete",
+        "output": str(output),
+        "already": False,
+        "labels": 7,
+        "boxes": 4,
+        "errors": 0,
+    }
+    return output
+
+
+def test_the_demo_photos_are_labelled_as_recorded(demo: Path, photos: Path) -> None:
+    found = tables(demo)
+    golden = json.loads(GOLDEN.read_text())
+    names = [Path(uri).name for uri in found["labels"]["uri"].to_pylist()]
+    assert names == [row["file"] for row in golden]
+    for row, label in zip(golden, found["labels"].to_pylist(), strict=True):
+        boxes = [box for box in found["boxes"].to_pylist() if box["manifest_index"] == label["manifest_index"]]
+        assert [top["label"] for top in label["topk"]] == row["labels"]
+        assert [top["score"] for top in label["topk"]] == pytest.approx(row["scores"], abs=1e-4)
+        assert [box["class_name"] for box in boxes] == row["classes"]
+        assert label["object_count"] == len(boxes)
+        for box, expected in zip(boxes, row["boxes"], strict=True):
+            assert [box["x1"], box["y1"], box["x2"], box["y2"]] == pytest.approx(expected, abs=0.05)
+    assert photos.name == "photos"
+
+
+def test_any_reader_sees_the_tables_by_globbing_their_folders(demo: Path) -> None:
+    for name, table in tables(demo).items():
+        assert duckdb.sql(f"select count(*) from '{demo}/{name}/*.parquet'").fetchall() == [(table.num_rows,)]
+        assert len(pd.read_parquet(demo / name)) == table.num_rows
+    counted = duckdb.sql(
+        f"select l.label, b.class_name, count(*) from '{demo}/labels/*.parquet' l "
+        f"join '{demo}/boxes/*.parquet' b using (manifest_index) group by all order by all"
+    )
+    assert counted.fetchall() == [
+        ("football helmet", "person", 1),
+        ("tiger cat", "cat", 1),
+        ("tiger cat", "dog", 1),
+        ("tripod", "person", 1),
+    ]
+
+
+def test_the_run_directory_holds_what_the_design_says(demo: Path) -> None:
+    assert sorted(path.name for path in demo.iterdir()) == [
+        "_SUCCESS",
+        "_work",
+        "boxes",
+        "errors",
+        "labels",
+        "report.html",
+        "run.json",
+    ]
+    record = json.loads((demo / "run.json").read_text())
+    assert record["plan"] == {"rows": 7, "unit_rows": 1, "shard_units": 100_000}
+    assert record["spec"]["detector"]["score_threshold"] == 0.4
+    assert len(record["classifier"]["categories"]) == 1000
+    assert json.loads((demo / "_SUCCESS").read_text()) == {"labels": 7, "boxes": 4, "errors": 0}
+    assert "espresso" in (demo / "report.html").read_text()
+
+
+def test_a_complete_run_says_so_and_does_nothing(demo: Path, photos: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
+    done = raylabel("run", "--manifest", str(photos), "--output", str(demo))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{demo} is complete: 7 images labelled, 4 objects, 0 images failed. Nothing to do.\n"
+    assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
+
+
+def test_another_threshold_or_model_in_the_same_output_is_refused_with_the_difference(
+    demo: Path, photos: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
+    arguments = ["run", "--manifest", str(photos), "--output", str(demo)]
+    other = raylabel(*arguments, "--set", "detector.score_threshold=0.5", "--classifier", "none")
+    assert (other.returncode, other.stdout) == (6, "")
+    assert "holds a run whose rows would differ from this job's" in other.stderr
+    assert "detector.settings.score_threshold: 0.4 there, 0.5 now" in other.stderr
+    assert "classifier.info.name: efficientnet_lite0 there, nothing now" in other.stderr
+    assert "Choose another output" in other.stderr
+    assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
+
+
+def test_show_prints_what_was_found_and_draws_it(demo: Path, tmp_path: Path) -> None:
+    done = raylabel("show", str(demo), "--draw", str(tmp_path / "pictures"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(word in done.stdout for word in ("chelsea.png", "tiger cat", "espresso", "person"))
+    drawn = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert len(drawn) == 8
+    assert drawn[-1] == "contact-sheet.jpg"
+
+
+def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
+    done = raylabel("check", "--manifest", str(photos), "--output", str(tmp_path / "out"), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (found,) = events(done)
+    assert found["state"] == "to do"
+    assert found["manifest"] == f"{photos} (7 images)"
+    assert found["detector"].startswith("nanodet_g-")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--output", "out", "--set", "max_failed=2.5"], 2, "max_failed: found 2.5"),
+        (["--output", "out", "--set", "nonsense"], 2, "--set takes KEY=VALUE, found 'nonsense'"),
+        (["--manifest", "gone.csv", "--output", "out"], 3, "found no manifest at gone.csv"),
+        (["--output", "out", "--detector", "nanodet_x"], 4, "nanodet_g"),
+        (["--output", "out", "--classifier", "none", "--detector", "none"], 2, "at least one"),
+        (["--output", "nonsense://out"], 5, "Protocol not known: nonsense"),
+    ],
+)
+def test_a_job_that_cannot_run_is_refused_before_anything_starts(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = raylabel("check", *(["--manifest", str(photos)] if "--manifest" not in arguments else []), *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_lists_what_can_be_named() -> None:
+    found = {model["name"]: model for (found,) in [events(raylabel("models", "--json"))] for model in found}
+    assert {"efficientnet_lite0", "nanodet_g", "resnet50", "fasterrcnn_resnet50_fpn"} <= found.keys()
+    assert found["nanodet_g"]["categories"] == 80
+    assert "nanodet_g" in raylabel("models", "nanodet").stdout
+
+
+def test_a_job_whose_driver_was_killed_goes_on_where_it_was(photos: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.txt"
+    names = sorted(str(path) for path in photos.glob("*.[pj]*g"))
+    manifest.write_text("\n".join(names * 12))
+    job = ["run", "--manifest", str(manifest), "--set", "units.rows=4", "--json"]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert raylabel(*job, "--output", str(undisturbed)).returncode == 0
+
+    process = subprocess.Popen(
+        [COMMAND, *job, "--output", str(killed)], stdout=subprocess.DEVNULL, env=os.environ, start_new_session=True
+    )
+    commits = killed / "_work" / "commits"
+    end = time.monotonic() + 120
+    while len(list(commits.rglob("*.json"))) < 3 and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.read_bytes() for path in commits.rglob("*.json")}
+    assert 3 <= len(kept) < 21
+    assert not list(killed.glob("labels/*"))
+
+    assert raylabel(*job, "--output", str(killed)).returncode == 0
+    assert {path: path.read_bytes() for path in kept} == kept
+    units = [unit for path in commits.rglob("*.json") for unit in json.loads(path.read_text())["units"]]
+    redone = len(units) - 21  # at most what the killed attempt committed while it was dying
+    assert sorted(set(units)) == list(range(21))
+    assert redone == 0
+    there, here = tables(undisturbed), tables(killed)
+    for name in there:
+        assert rows(here[name]) == rows(there[name])

@@ -1,0 +1,115 @@
+"""Whole jobs on a real Ray: what goes in, and what is in the tables afterwards."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.exceptions import FailureBudgetError, ManifestError
+from tests.integration.jobs_here import rows, run_here, tables
+from tests.s3 import S3Server
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+
+@pytest.fixture
+def folder(photos: Path, tmp_path: Path) -> Path:
+    """Good photos and one bad file of each kind, with a manifest that names them all."""
+    folder = tmp_path / "in"
+    shutil.copytree(photos, folder)
+    (folder / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:60_000])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "page.jpg").write_bytes(b"<html><body>Not found</body></html>")
+    names = ["china.jpg", "half.jpg", "gone.jpg", "empty.jpg", "chelsea.png", None, "page.jpg", "coffee.png"]
+    listed = [
+        {"uri": name, "image_id": f"id-{n}", "split": "train" if n % 2 else "test", "label": n}
+        for n, name in enumerate(names)
+    ]
+    pq.write_table(pa.Table.from_pylist(listed), folder / "m.parquet")
+    (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    return folder
+
+
+FAILED = [
+    (1, "id-1", "half.jpg", "decode", "TRUNCATED"),
+    (2, "id-2", "gone.jpg", "fetch", "NOT_FOUND"),
+    (3, "id-3", "empty.jpg", "fetch", "EMPTY"),
+    (5, "id-5", "", "list", "NOT_FOUND"),
+    (6, "id-6", "page.jpg", "decode", "NOT_AN_IMAGE"),
+]
+
+
+def test_one_bad_image_costs_one_errors_row_and_the_sums_agree(folder: Path, tmp_path: Path) -> None:
+    sums = run_here(manifest=str(folder / "m.parquet"), output=str(tmp_path / "out"))
+    found = tables(tmp_path / "out")
+    assert sums == {"labels": 3, "boxes": found["boxes"].num_rows, "errors": 5}
+    columns = ["manifest_index", "image_id", "uri", "stage", "code"]
+    assert [tuple(row.values()) for row in found["errors"].select(columns).to_pylist()] == FAILED
+    labelled = ["manifest_index", "image_id", "uri", "split", "manifest_label", "label"]
+    assert [tuple(row.values()) for row in found["labels"].select(labelled).to_pylist()] == [
+        (0, "id-0", "china.jpg", "test", 0, "palace"),
+        (4, "id-4", "chelsea.png", "test", 4, "tiger cat"),
+        (7, "id-7", "coffee.png", "train", 7, "espresso"),
+    ]
+
+
+def test_units_and_shards_do_not_change_the_rows(folder: Path, tmp_path: Path) -> None:
+    manifest = str(folder / "m.parquet")
+    run_here(manifest=manifest, output=str(tmp_path / "a"), units={"rows": 8})
+    run_here(manifest=manifest, output=str(tmp_path / "b"), units={"rows": 2, "shard_rows": 3})
+    a, b = tables(tmp_path / "a"), tables(tmp_path / "b")
+    assert len(list((tmp_path / "b" / "labels").iterdir())) == 4
+    # batches of another size may differ in the last bits of a float
+    for name, but in (("labels", ["score", "topk"]), ("boxes", ["score", "x1", "y1", "x2", "y2"]), ("errors", [])):
+        assert rows(a[name], *but) == rows(b[name], *but)
+
+
+def test_a_model_may_be_left_out(folder: Path, tmp_path: Path) -> None:
+    manifest = str(folder / "m.jsonl")
+    assert run_here(manifest=manifest, output=str(tmp_path / "a"), detector=None) == {
+        "labels": 3,
+        "boxes": 0,
+        "errors": 5,
+    }
+    labels = tables(tmp_path / "a")["labels"]
+    assert labels["object_count"].null_count == labels["class_counts"].null_count == 3
+    run_here(manifest=manifest, output=str(tmp_path / "b"), classifier=None)
+    found = tables(tmp_path / "b")
+    assert found["labels"]["label"].null_count == found["labels"]["topk"].null_count == 3
+    assert found["labels"]["object_count"].to_pylist() == [
+        sum(index == row for index in found["boxes"]["manifest_index"].to_pylist()) for row in (0, 4, 7)
+    ]
+
+
+def test_manifest_images_and_tables_may_all_be_in_buckets(folder: Path, tmp_path: Path, s3: S3Server) -> None:
+    bucket, files = s3.new_bucket(), s3.files()
+    for path in folder.iterdir():
+        files.put(str(path), f"{bucket}/in/{path.name}")
+    sums = run_here(manifest=f"s3://{bucket}/in/m.parquet", output=f"s3://{bucket}/out")
+    run_here(manifest=str(folder / "m.parquet"), output=str(tmp_path / "out"))
+    files.get(f"{bucket}/out/", str(tmp_path / "copy"), recursive=True)
+    remote, local = tables(tmp_path / "copy"), tables(tmp_path / "out")
+    assert sums == {name: table.num_rows for name, table in local.items()}
+    for name in local:
+        assert rows(remote[name], "message") == rows(local[name], "message")
+    assert files.exists(f"{bucket}/out/_SUCCESS")
+
+
+def test_a_run_over_its_failure_budget_stops_and_goes_on_when_it_is_raised(folder: Path, tmp_path: Path) -> None:
+    job = {"manifest": str(folder / "m.parquet"), "output": str(tmp_path / "out")}
+    with pytest.raises(FailureBudgetError, match=r"images done have failed \(.*\), and max_failed is 0\.25"):
+        run_here(**job, max_failed=0.25)
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    with pytest.raises(FailureBudgetError, match="and max_failed is 4"):
+        run_here(**job, max_failed=4)
+    assert run_here(**job, max_failed=5)["errors"] == 5
+
+
+def test_a_malformed_manifest_is_refused_from_the_task_that_read_it(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"uri": "a.jpg"}\n{"uri"\n')
+    with pytest.raises(ManifestError, match="line 2 is not JSON"):
+        run_here(manifest=str(tmp_path / "m.jsonl"), output=str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "run.json").exists()

@@ -1,0 +1,38 @@
+import hashlib
+from pathlib import Path
+
+from schemas.errors import ErrorCode, Stage
+from schemas.exceptions import ImageError
+from schemas.spec import DecodeSpec, FetchSpec
+from workers.images import ImageReader, LoadedImage
+
+
+def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:50_000])
+    names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
+    locations = [*names, None, str(tmp_path / "gone.jpg"), str(tmp_path / "half.jpg"), *reversed(names)]
+    read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), decode_threads=2, decode_ahead=2)
+    found = [
+        hashlib.sha256(Path(location).read_bytes()).digest()
+        if isinstance(image, LoadedImage) and location
+        else (image.stage, image.code)
+        for location, image in zip(locations, read(locations), strict=True)
+        if isinstance(image, LoadedImage | ImageError)
+    ]
+    digests = [hashlib.sha256(Path(name).read_bytes()).digest() for name in names]
+    failed = [
+        (Stage.LIST, ErrorCode.NOT_FOUND),
+        (Stage.FETCH, ErrorCode.NOT_FOUND),
+        (Stage.DECODE, ErrorCode.TRUNCATED),
+    ]
+    assert len(names) == 7
+    assert found == [*digests, *failed, *reversed(digests)]
+
+
+def test_a_loaded_image_says_what_its_file_was(photos: Path) -> None:
+    data = (photos / "rocket.jpg").read_bytes()
+    read = ImageReader(FetchSpec(), DecodeSpec(), decode_threads=1, decode_ahead=1)
+    (image,) = read([str(photos / "rocket.jpg")])
+    assert isinstance(image, LoadedImage)
+    assert (image.byte_size, image.sha256) == (len(data), hashlib.sha256(data).digest())
+    assert (image.decoded.format, image.decoded.width, image.decoded.height) == ("JPEG", 640, 427)
