@@ -34,7 +34,6 @@ class Detector(Predictor[Detections]):
         precision: Precision = "auto",
     ) -> None:
         super().__init__(model.model, device, batch_size, precision)
-        self._scale = model.model.scale
         self._thresholds = np.array(model.thresholds, np.float32)
         self._max_boxes = model.max_boxes
 
@@ -45,14 +44,13 @@ class Detector(Predictor[Detections]):
         return [self._detections(output, image) for output, image in zip(outputs, batch, strict=True)]
 
     def _detections(self, output: dict[str, Tensor], image: ModelInput) -> Detections | ImageError:
-        """One image's answer, checked and brought to the image's own pixels."""
+        """One image's answer, checked and selected."""
         try:
             boxes, scores, class_ids = _arrays(output, classes=len(self._thresholds))
         except (ValueError, FloatingPointError, KeyError) as error:
             return self._image_error(error)
-        scale: NDArray[np.float32] = np.array(self._scale(image.width, image.height) * 2, np.float32)
         return select(
-            Detections(boxes / scale, scores, class_ids),
+            Detections(boxes, scores, class_ids),
             thresholds=self._thresholds,
             max_boxes=self._max_boxes,
             width=image.width,

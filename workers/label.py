@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from schemas.errors import MESSAGE_LIMIT, RowError
-from schemas.exceptions import ImageError, ModelError
+from schemas.exceptions import ImageError, ModelError, RaylabelError
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
@@ -56,17 +56,27 @@ class LabelSettings:
 class LabelUnits:
     """Fetches, decodes and labels whole units with both models, which stay loaded.
 
-    Raises:
-        ModelError: the models here are not the ones that the driver resolved.
+    What keeps the models from being loaded is raised by the first call: an exception of an actor's
+    constructor would come back from Ray as text.
     """
 
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
+        auto = settings.compute.batch_size == "auto"
+        self._batch_size = AUTO_BATCH[settings.device] if auto else int(settings.compute.batch_size)
+        decode_threads = settings.threads if settings.device == "cuda" else 1
+        self._read = ImageReader(settings.fetch, settings.decode, decode_threads, self._batch_size)
+        self._failure: RaylabelError | None = None
+        try:
+            self._load()
+        except RaylabelError as error:
+            self._failure = error
+
+    def _load(self) -> None:
+        settings = self._settings
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         device, precision = torch.device(settings.device), settings.compute.precision
-        auto = settings.compute.batch_size == "auto"
-        self._batch_size = AUTO_BATCH[settings.device] if auto else int(settings.compute.batch_size)
         classifier = load_classifier(settings.classifier) if settings.classifier else None
         detector = load_detector(settings.detector) if settings.detector else None
         resolved = [model and model.resolved for model in (classifier, detector)]
@@ -74,8 +84,6 @@ class LabelUnits:
         self._columns = ResultColumns(*resolved, settings.manifest.carried)
         self._classifier = classifier and Classifier(classifier, device, self._batch_size, precision)
         self._detector = detector and Detector(detector, device, self._batch_size, precision)
-        threads = settings.threads if settings.device == "cuda" else 1
-        self._read = ImageReader(settings.fetch, settings.decode, threads, self._batch_size)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The results of some units.
@@ -85,7 +93,12 @@ class LabelUnits:
 
         Returns:
             One row a manifest row under `schemas.tables.results_schema`.
+
+        Raises:
+            ModelError: the models cannot be loaded here, or are not the ones that the driver resolved.
         """
+        if self._failure:
+            raise self._failure
         units = [self._settings.pending[position] for position in batch["id"].to_pylist()]
         return pa.concat_tables([self._label(unit) for unit in units])
 

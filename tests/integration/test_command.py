@@ -1,17 +1,13 @@
 """The command as a user runs it: its own Ray, its exit codes, what it prints and leaves behind."""
 
 import json
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pytest
 
-from tests.integration.jobs_here import COMMAND, events, raylabel, rows, tables
+from tests.integration.jobs_here import events, raylabel, tables
 
 GOLDEN = Path(__file__).parent / "demo_golden.json"
 
@@ -40,7 +36,9 @@ def test_the_demo_photos_are_labelled_as_recorded(demo: Path, photos: Path) -> N
     names = [Path(uri).name for uri in found["labels"]["uri"].to_pylist()]
     assert names == [row["file"] for row in golden]
     for row, label in zip(golden, found["labels"].to_pylist(), strict=True):
-        boxes = [box for box in found["boxes"].to_pylist() if box["manifest_index"] == label["manifest_index"]]
+        boxes = [
+            box for box in found["boxes"].to_pylist() if box["manifest_index"] == label["manifest_index"]
+        ]
         assert [top["label"] for top in label["topk"]] == row["labels"]
         assert [top["score"] for top in label["topk"]] == pytest.approx(row["scores"], abs=1e-4)
         assert [box["class_name"] for box in boxes] == row["classes"]
@@ -88,7 +86,9 @@ def test_a_complete_run_says_so_and_does_nothing(demo: Path, photos: Path) -> No
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
     done = raylabel("run", "--manifest", str(photos), "--output", str(demo))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{demo} is complete: 7 images labelled, 4 objects, 0 images failed. Nothing to do.\n"
+    assert (
+        done.stdout == f"{demo} is complete: 7 images labelled, 4 objects, 0 images failed. Nothing to do.\n"
+    )
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
 
 
@@ -140,7 +140,9 @@ def test_a_job_that_cannot_run_is_refused_before_anything_starts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = raylabel("check", *(["--manifest", str(photos)] if "--manifest" not in arguments else []), *arguments)
+    done = raylabel(
+        "check", *(["--manifest", str(photos)] if "--manifest" not in arguments else []), *arguments
+    )
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -152,35 +154,3 @@ def test_models_lists_what_can_be_named() -> None:
     assert {"efficientnet_lite0", "nanodet_g", "resnet50", "fasterrcnn_resnet50_fpn"} <= found.keys()
     assert found["nanodet_g"]["categories"] == 80
     assert "nanodet_g" in raylabel("models", "nanodet").stdout
-
-
-def test_a_job_whose_driver_was_killed_goes_on_where_it_was(photos: Path, tmp_path: Path) -> None:
-    manifest = tmp_path / "m.txt"
-    names = sorted(str(path) for path in photos.glob("*.[pj]*g"))
-    manifest.write_text("\n".join(names * 12))
-    job = ["run", "--manifest", str(manifest), "--set", "units.rows=4", "--json"]
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert raylabel(*job, "--output", str(undisturbed)).returncode == 0
-
-    process = subprocess.Popen(
-        [COMMAND, *job, "--output", str(killed)], stdout=subprocess.DEVNULL, env=os.environ, start_new_session=True
-    )
-    commits = killed / "_work" / "commits"
-    end = time.monotonic() + 120
-    while len(list(commits.rglob("*.json"))) < 3 and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = {path: path.read_bytes() for path in commits.rglob("*.json")}
-    assert 3 <= len(kept) < 21
-    assert not list(killed.glob("labels/*"))
-
-    assert raylabel(*job, "--output", str(killed)).returncode == 0
-    assert {path: path.read_bytes() for path in kept} == kept
-    units = [unit for path in commits.rglob("*.json") for unit in json.loads(path.read_text())["units"]]
-    redone = len(units) - 21  # at most what the killed attempt committed while it was dying
-    assert sorted(set(units)) == list(range(21))
-    assert redone == 0
-    there, here = tables(undisturbed), tables(killed)
-    for name in there:
-        assert rows(here[name]) == rows(there[name])

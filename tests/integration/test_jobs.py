@@ -15,10 +15,10 @@ from tests.s3 import S3Server
 pytestmark = pytest.mark.usefixtures("ray_here")
 
 
-@pytest.fixture
-def folder(photos: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good photos and one bad file of each kind, with a manifest that names them all."""
-    folder = tmp_path / "in"
+    folder = tmp_path_factory.mktemp("in") / "photos"
     shutil.copytree(photos, folder)
     (folder / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:60_000])
     (folder / "empty.jpg").write_bytes(b"")
@@ -33,6 +33,15 @@ def folder(photos: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def labelled(ray_here: None, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """The run directory of a job over that manifest, in one unit."""
+    output = tmp_path_factory.mktemp("out") / "run"
+    sums = run_here(manifest=str(folder / "m.parquet"), output=str(output), units={"rows": 8})
+    assert sums == {name: table.num_rows for name, table in tables(output).items()}
+    return output
+
+
 FAILED = [
     (1, "id-1", "half.jpg", "decode", "TRUNCATED"),
     (2, "id-2", "gone.jpg", "fetch", "NOT_FOUND"),
@@ -42,29 +51,35 @@ FAILED = [
 ]
 
 
-def test_one_bad_image_costs_one_errors_row_and_the_sums_agree(folder: Path, tmp_path: Path) -> None:
-    sums = run_here(manifest=str(folder / "m.parquet"), output=str(tmp_path / "out"))
-    found = tables(tmp_path / "out")
-    assert sums == {"labels": 3, "boxes": found["boxes"].num_rows, "errors": 5}
+def test_one_bad_image_costs_one_errors_row_and_the_sums_agree(labelled: Path) -> None:
+    found = tables(labelled)
+    assert json.loads((labelled / "_SUCCESS").read_text()) == {
+        "labels": 3,
+        "boxes": found["boxes"].num_rows,
+        "errors": 5,
+    }
     columns = ["manifest_index", "image_id", "uri", "stage", "code"]
     assert [tuple(row.values()) for row in found["errors"].select(columns).to_pylist()] == FAILED
-    labelled = ["manifest_index", "image_id", "uri", "split", "manifest_label", "label"]
-    assert [tuple(row.values()) for row in found["labels"].select(labelled).to_pylist()] == [
+    expected = ["manifest_index", "image_id", "uri", "split", "manifest_label", "label"]
+    assert [tuple(row.values()) for row in found["labels"].select(expected).to_pylist()] == [
         (0, "id-0", "china.jpg", "test", 0, "palace"),
         (4, "id-4", "chelsea.png", "test", 4, "tiger cat"),
         (7, "id-7", "coffee.png", "train", 7, "espresso"),
     ]
 
 
-def test_units_and_shards_do_not_change_the_rows(folder: Path, tmp_path: Path) -> None:
-    manifest = str(folder / "m.parquet")
-    run_here(manifest=manifest, output=str(tmp_path / "a"), units={"rows": 8})
-    run_here(manifest=manifest, output=str(tmp_path / "b"), units={"rows": 2, "shard_rows": 3})
-    a, b = tables(tmp_path / "a"), tables(tmp_path / "b")
-    assert len(list((tmp_path / "b" / "labels").iterdir())) == 4
+def test_units_and_shards_do_not_change_the_rows(folder: Path, labelled: Path, tmp_path: Path) -> None:
+    units = {"rows": 2, "shard_rows": 4}
+    run_here(manifest=str(folder / "m.parquet"), output=str(tmp_path / "out"), units=units)
+    assert sorted(path.name for path in (tmp_path / "out" / "labels").iterdir()) == [
+        "shard-00000.parquet",
+        "shard-00001.parquet",
+    ]
+    one, many = tables(labelled), tables(tmp_path / "out")
     # batches of another size may differ in the last bits of a float
-    for name, but in (("labels", ["score", "topk"]), ("boxes", ["score", "x1", "y1", "x2", "y2"]), ("errors", [])):
-        assert rows(a[name], *but) == rows(b[name], *but)
+    floats = {"labels": ["score", "topk"], "boxes": ["score", "x1", "y1", "x2", "y2"], "errors": []}
+    for name, but in floats.items():
+        assert rows(one[name], *but) == rows(many[name], *but)
 
 
 def test_a_model_may_be_left_out(folder: Path, tmp_path: Path) -> None:
@@ -84,21 +99,24 @@ def test_a_model_may_be_left_out(folder: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_manifest_images_and_tables_may_all_be_in_buckets(folder: Path, tmp_path: Path, s3: S3Server) -> None:
+def test_manifest_images_and_tables_may_all_be_in_buckets(
+    folder: Path, labelled: Path, tmp_path: Path, s3: S3Server
+) -> None:
     bucket, files = s3.new_bucket(), s3.files()
     for path in folder.iterdir():
         files.put(str(path), f"{bucket}/in/{path.name}")
-    sums = run_here(manifest=f"s3://{bucket}/in/m.parquet", output=f"s3://{bucket}/out")
-    run_here(manifest=str(folder / "m.parquet"), output=str(tmp_path / "out"))
+    sums = run_here(manifest=f"s3://{bucket}/in/m.parquet", output=f"s3://{bucket}/out", units={"rows": 8})
     files.get(f"{bucket}/out/", str(tmp_path / "copy"), recursive=True)
-    remote, local = tables(tmp_path / "copy"), tables(tmp_path / "out")
+    remote, local = tables(tmp_path / "copy"), tables(labelled)
     assert sums == {name: table.num_rows for name, table in local.items()}
     for name in local:
         assert rows(remote[name], "message") == rows(local[name], "message")
     assert files.exists(f"{bucket}/out/_SUCCESS")
 
 
-def test_a_run_over_its_failure_budget_stops_and_goes_on_when_it_is_raised(folder: Path, tmp_path: Path) -> None:
+def test_a_run_over_its_failure_budget_stops_and_goes_on_when_it_is_raised(
+    folder: Path, tmp_path: Path
+) -> None:
     job = {"manifest": str(folder / "m.parquet"), "output": str(tmp_path / "out")}
     with pytest.raises(FailureBudgetError, match=r"images done have failed \(.*\), and max_failed is 0\.25"):
         run_here(**job, max_failed=0.25)

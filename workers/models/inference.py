@@ -27,7 +27,7 @@ class ModelInput:
     """One image as a model takes it.
 
     Attributes:
-        tensor: float (3, h, w), on the model's device.
+        tensor: (3, h, w), on the model's device.
         width: pixels across of the image it was made from.
         height: pixels down of the image it was made from.
     """
@@ -66,12 +66,12 @@ class Predictor(ABC, Generic[ResultT]):
         self._module = model.module.to(device).to(memory_format=torch.channels_last).eval()
         self._transform = model.transform
         self._transform_device = device if model.transform_on_device else torch.device("cpu")
-        self._fixed_input = model.fixed_input
+        self._mixes_shapes = model.mixes_shapes
 
     def __call__(self, images: Sequence[DecodedImage]) -> list[ResultT | ImageError]:
         """One result for each image, in order. Never more than `batch_size` inputs are in memory."""
         results: dict[int, ResultT | ImageError] = {}
-        shapes = [None if self._fixed_input else image.pixels.shape for image in images]
+        shapes = [None if self._mixes_shapes else image.pixels.shape for image in images]
         for batch in batches(shapes, self.batch_size):
             inputs = [self.preprocess(images[i]) for i in batch]
             results.update(zip(batch, self.predict(inputs), strict=True))
@@ -86,7 +86,7 @@ class Predictor(ABC, Generic[ResultT]):
         """
         try:
             pixels = torch.from_numpy(image.pixels if image.pixels.flags.writeable else image.pixels.copy())
-            placed = self._placed(pixels, self._transform_device).permute(2, 0, 1).contiguous()
+            placed = self._placed(pixels, self._transform_device).permute(2, 0, 1)
             return ModelInput(self._placed(self._transform(placed), self.device), image.width, image.height)
         except _DEVICE_FAULTS:
             raise
@@ -96,7 +96,7 @@ class Predictor(ABC, Generic[ResultT]):
     def predict(self, inputs: Sequence[ModelInput | ImageError]) -> list[ResultT | ImageError]:
         """One result for each input, in order; an `ImageError` stays itself.
 
-        Inputs of one shape share a batch. A batch that fails is tried again: in halves where memory ran out,
+        A batch that fails is tried again: in halves where memory ran out,
         else one by one, so that only the images that fail alone are failed rows.
         """
         results: dict[int, ResultT | ImageError] = {}
@@ -107,14 +107,15 @@ class Predictor(ABC, Generic[ResultT]):
             else:
                 good[index] = value
         indices = list(good)
-        for batch in batches([good[i].tensor.shape for i in indices], self.batch_size):
+        shapes = [None if self._mixes_shapes else good[i].tensor.shape for i in indices]
+        for batch in batches(shapes, self.batch_size):
             members = [indices[i] for i in batch]
             results.update(zip(members, self._predict_batch([good[i] for i in members]), strict=True))
         return [results[i] for i in range(len(inputs))]
 
     @abstractmethod
     def _run(self, batch: list[ModelInput]) -> list[ResultT | ImageError]:
-        """The results of one batch of one shape. May raise; an image with a bad answer is an ImageError."""
+        """The results of one batch. May raise; an image with a bad answer is an ImageError."""
 
     def _predict_batch(self, batch: list[ModelInput]) -> list[ResultT | ImageError]:
         try:

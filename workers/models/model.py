@@ -20,15 +20,12 @@ ScoreType = Literal["softmax", "sigmoid"]
 
 Transform = Callable[[Tensor], Tensor]
 """From one image, uint8 RGB of shape (3, height, width), to the model's input, float of shape (3, h, w).
-It runs on whatever device the tensor is on."""
-
-Scale = Callable[[int, int], tuple[float, float]]
-"""From an image's (width, height) to the input pixels that one image pixel becomes, (across, down)."""
+It runs on whatever device the tensor is on. In memory the channels of a pixel lie together."""
 
 
-def same_size(width: int, height: int) -> tuple[float, float]:  # noqa: ARG001 - it is a Scale
-    """The scale of a model whose boxes are in pixels of the image as it is."""
-    return 1.0, 1.0
+def as_is(image: Tensor) -> Tensor:
+    """The transform of a module that takes uint8 images and does the rest itself."""
+    return image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +34,12 @@ class _Model:
 
     Attributes:
         module: the network, float32.
-        transform: one image to the module's input.
+        transform: one image to the module's input; a detector's keeps the image's size.
         categories: class names; a class id is an index into it.
         input_size: what the transform makes of an image, for a person: "224x224".
         preprocessing: the transform written out; "" stands for its repr.
-        fixed_input: whether every image becomes an input of one shape. Only inputs of one shape share a
-            batch, so where this is False images are grouped by their own shape.
+        mixes_shapes: whether images of different shapes can share a batch. Where this is False, images are
+            grouped by their own shape.
         transform_on_device: whether the transform may be given a tensor on the GPU.
         licence: of the weights.
         quality: measured or published, with the data it was measured on.
@@ -53,7 +50,7 @@ class _Model:
     categories: tuple[str, ...]
     input_size: str = "see the factory"
     preprocessing: str = ""
-    fixed_input: bool = True
+    mixes_shapes: bool = True
     transform_on_device: bool = True
     licence: str = "see the source"
     quality: str = "not stated"
@@ -72,17 +69,13 @@ class ClassifierModel(_Model):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorModel(_Model):
-    """A detector, with the face of torchvision's.
+    """A detector, with the face of torchvision's: the module resizes, the transform keeps an image's size.
 
-    The module takes a list of n inputs, float (3, h, w), and returns a list of n dictionaries: "boxes"
-    float (m, 4), [x1, y1, x2, y2] in pixels of the input, "scores" float (m,), "labels" int (m,), after its
-    own non-maximum suppression. It raises FloatingPointError where its network answers with NaN or infinity.
-
-    Attributes:
-        scale: how large the image is in the input.
+    The module takes a list of n images (3, height, width) as the transform made them, and returns a list of
+    n dictionaries: "boxes" float (m, 4), [x1, y1, x2, y2] in pixels of the image, "scores" float (m,),
+    "labels" int (m,), after its own non-maximum suppression. It raises FloatingPointError where its network
+    answers with NaN or infinity.
     """
-
-    scale: Scale = same_size
 
 
 def require_finite(tensors: Iterable[Tensor]) -> None:

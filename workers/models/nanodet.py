@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, pad
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
-from torchvision.ops import batched_nms
-from torchvision.transforms.functional import resize
+from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from schemas.models import ModelInfo
 from schemas.spec import DetectorSpec
 from workers.models.categories import given_categories
-from workers.models.model import Built, DetectorModel, require_finite, versions
+from workers.models.model import Built, DetectorModel, as_is, require_finite, versions
 from workers.models.weights import load_state, read_weights
 
 NAME = "nanodet_g"
@@ -31,11 +32,11 @@ QUALITY = "published: AP 0.229 on COCO val2017; measured: AP 0.325 on 64 images 
 
 
 @dataclass(frozen=True)
-class Letterbox:
-    """uint8 RGB (3, H, W) to float BGR (3, 416, 416).
+class Fit:
+    """uint8 RGB (3, H, W) to normalised float BGR (3, h, w) that just fits into 416 x 416.
 
-    The image is scaled to fit (bilinear, antialiased), normalised, and padded with zeros on the right and
-    at the bottom.
+    Resized as uint8, bilinear and antialiased: a tenth of the time of the float resize, and within 1 of 255
+    of Pillow.
     """
 
     size: int = SIZE
@@ -46,23 +47,25 @@ class Letterbox:
     def __call__(self, image: Tensor) -> Tensor:
         """The input for one image."""
         height, width = image.shape[-2:]
-        scale, _ = self.scale(width, height)
+        scale = self.scale(width, height)
         fitted = [max(1, round(height * scale)), max(1, round(width * scale))]
-        bgr = resize(image, fitted, antialias=True).flip(0).float()
+        bgr = resize(image, fitted, InterpolationMode(self.interpolation), antialias=True).flip(0).float()
         mean, std = (bgr.new_tensor(x)[:, None, None] for x in (self.mean_bgr, self.std_bgr))
-        return pad((bgr - mean) / std, (0, self.size - fitted[1], 0, self.size - fitted[0]))
+        normalised: Tensor = (bgr - mean) / std
+        return normalised
 
-    def scale(self, width: int, height: int) -> tuple[float, float]:
-        """Input pixels per image pixel, the same across and down."""
-        scale = min(self.size / width, self.size / height)
-        return scale, scale
+    def scale(self, width: int, height: int) -> float:
+        """Input pixels per image pixel."""
+        return min(self.size / width, self.size / height)
 
 
 class NanoDet(nn.Module):
     """NanoDet-g: CSP backbone, PAN neck, one head per stride; BatchNorm is folded.
 
-    Takes a list of n inputs, float BGR (3, 416, 416); returns torchvision's list of n dictionaries, boxes
-    in input pixels. `score_thresh`, `nms_thresh` and `detections_per_img` are torchvision's names.
+    Takes a list of n images, uint8 RGB (3, height, width), of any sizes; each is fitted into 416 x 416 and
+    padded with zeros on the right and at the bottom. Returns torchvision's list of n dictionaries, boxes in
+    pixels of the image and inside it. `score_thresh`, `nms_thresh` and `detections_per_img` are
+    torchvision's names.
 
     Args:
         classes: how many classes it tells apart.
@@ -74,6 +77,7 @@ class NanoDet(nn.Module):
         self.nms_thresh = 0.6
         self.detections_per_img = 100
         self.classes = classes
+        self.fit = Fit()
         self.stem = _conv(3, 32, stride=2)
         self.stages = nn.ModuleList(
             [_Stage(32, 32, 1, 1), _Stage(64, 64, 2, 2), _Stage(128, 128, 2, 2), _Stage(256, 256, 2, 3)]
@@ -89,10 +93,20 @@ class NanoDet(nn.Module):
         Raises:
             FloatingPointError: the network answered with NaN or infinity.
         """
-        levels = self._levels(torch.stack(images))
+        fitted = [self.fit(image) for image in images]
+        padded = [pad(x, (0, SIZE - x.shape[2], 0, SIZE - x.shape[1])) for x in fitted]
+        levels = self._levels(torch.stack(padded))
         require_finite(levels)
-        scores, boxes = self._decode(levels)
-        return [self._suppress(s, b) for s, b in zip(scores, boxes, strict=True)]
+        return [
+            self._suppress(scores, self._in_image(boxes, image))
+            for image, scores, boxes in zip(images, *self._decode(levels), strict=True)
+        ]
+
+    def _in_image(self, boxes: Tensor, image: Tensor) -> Tensor:
+        """Boxes (cells, 4) from input pixels to pixels of the image, clipped to it."""
+        height, width = image.shape[-2:]
+        clipped: Tensor = clip_boxes_to_image(boxes / self.fit.scale(width, height), (height, width))
+        return clipped
 
     def _levels(self, batch: Tensor) -> list[Tensor]:
         """The heads' raw answers, (n, classes + 4 * BINS, h, w) for each stride."""
@@ -109,7 +123,7 @@ class NanoDet(nn.Module):
         return [head(x) for head, x in zip(self.head, (low, middle, high), strict=True)]
 
     def _decode(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores (n, cells, classes) and boxes (n, cells, 4) of all strides, float32."""
+        """Scores (n, cells, classes) and boxes (n, cells, 4) in input pixels, of all strides, float32."""
         scores, boxes = [], []
         for level, stride in zip(levels, STRIDES, strict=True):
             answers = level.float().flatten(2).transpose(1, 2)
@@ -207,11 +221,10 @@ def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
     else:
         file = read_weights(spec.weights, spec.sha256)
     load_state(module, file.state, f"{NAME} with {len(categories)} classes", file.location)
-    transform = Letterbox()
     model = DetectorModel(
         module=module,
-        transform=transform,
-        scale=transform.scale,
+        transform=as_is,
+        preprocessing=repr(module.fit),
         categories=categories,
         input_size=INPUT_SIZE,
         licence=LICENCE,

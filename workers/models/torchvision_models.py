@@ -74,7 +74,8 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
     parts = _parts(name, spec, given_categories(spec))
     model = ClassifierModel(
         module=parts.module,
-        transform=parts.preset.transforms(),
+        transform=_Preset(parts.preset.transforms()),
+        preprocessing=repr(parts.preset.transforms()),
         categories=parts.categories,
         input_size=_input_size(name, parts.preset, "classifier"),
         licence=parts.licence,
@@ -99,11 +100,11 @@ def build_detector(name: str, spec: DetectorSpec) -> Built[DetectorModel]:
     transform = parts.preset.transforms()
     model = DetectorModel(
         module=parts.module,
-        transform=transform,
+        transform=_Preset(transform),
         categories=parts.categories,
         input_size=_input_size(name, parts.preset, "detector"),
         preprocessing=f"{transform!r}, {parts.module.transform!r}",
-        fixed_input=False,  # torchvision pads a batch to its largest image, which moves boxes near borders
+        mixes_shapes=False,  # torchvision pads a batch to its largest image, which moves boxes near borders
         licence=parts.licence,
         quality=parts.quality,
     )
@@ -139,6 +140,17 @@ class _Parts:
     def built(self, model: Any) -> Built[Any]:
         weights = str(self.preset) if self.official else self.file.location
         return Built(model, "torchvision", weights, self.file.sha256, versions("torchvision"))
+
+
+@dataclass(frozen=True)
+class _Preset:
+    """torchvision's transforms, given planes: where a pixel's channels lie together they take longer."""
+
+    transforms: Any
+
+    def __call__(self, image: Tensor) -> Tensor:
+        found: Tensor = self.transforms(image.contiguous())
+        return found
 
 
 def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:

@@ -1,0 +1,47 @@
+"""A run that was stopped goes on where it was."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.jobs_here import COMMAND, raylabel, rows, run_here, tables
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_job_whose_driver_was_killed_goes_on_where_it_was(photos: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.txt"
+    names = sorted(str(path) for path in photos.glob("*.[pj]*g"))
+    manifest.write_text("\n".join(names * 12))
+    job = ["run", "--manifest", str(manifest), "--set", "units.rows=4", "--json"]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    run_here(manifest=str(manifest), output=str(undisturbed), units={"rows": 4})
+
+    process = subprocess.Popen(
+        [COMMAND, *job, "--output", str(killed)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ,
+        start_new_session=True,
+    )
+    commits = killed / "_work" / "commits"
+    end = time.monotonic() + 120
+    while len(list(commits.rglob("*.json"))) < 3 and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.read_bytes() for path in commits.rglob("*.json")}
+    assert 3 <= len(kept) < 21
+    assert not list(killed.glob("labels/*"))
+
+    assert raylabel(*job, "--output", str(killed)).returncode == 0
+    assert {path: path.read_bytes() for path in kept} == kept
+    units = [unit for path in commits.rglob("*.json") for unit in json.loads(path.read_text())["units"]]
+    redone = len(units) - 21  # at most what the killed attempt committed while it was dying
+    assert sorted(set(units)) == list(range(21))
+    assert redone == 0
+    there, here = tables(undisturbed), tables(killed)
+    for name in there:
+        assert rows(here[name]) == rows(there[name])
