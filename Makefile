@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: env
+	@rm -rf build/demo
 	@$(BIN)/raylabel run infra/demo/job.yaml
 	@$(BIN)/raylabel show build/demo/run --draw build/demo/pictures
 

@@ -48,7 +48,7 @@ def list_models(text: str, *, timm: bool, as_json: bool) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "task", "source", "input", "classes", "quality", "licence"):
-        table.add_column(heading, justify="right" if heading == "classes" else "left", overflow="fold")
+        table.add_column(heading, no_wrap=heading in ("model", "task", "source"), overflow="fold")
     for model in found:
         classes = str(model.categories)
         row = (model.name, model.task, model.source, model.input_size, classes, model.quality, model.licence)

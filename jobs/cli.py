@@ -166,7 +166,10 @@ def _overrides(
         key, equals, value = setting.partition("=")
         if not equals:
             raise SpecError(f"--set takes KEY=VALUE, found {setting!r}")
-        found[key] = yaml.safe_load(value)
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SpecError(f"--set {key}: the value {value!r} is not YAML") from None
     return found
 
 

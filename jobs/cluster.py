@@ -86,7 +86,7 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
 def _stderr_kept_aside(verbose: bool) -> Iterator[Callable[[Path], None]]:
     """Sends what this process prints on stderr, from Python and C++ alike, to a file once one is named."""
     if verbose:
-        yield lambda folder: None
+        yield lambda _: None
         return
     sys.stderr.flush()
     terminal = os.dup(2)

@@ -16,6 +16,9 @@ from schemas.tables import TABLES
 from workers.publish import read_commits
 from workers.storage import Store, clean_uri
 
+MOST_DIFFERENCES = 20
+"""Lines of difference shown where a run is refused."""
+
 
 def read_run(store: Store) -> RunRecord | None:
     """The run that a directory holds; None where it holds none.
@@ -55,34 +58,41 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
     Raises:
         OutputConflictError: naming every value that differs.
     """
-    old, new = dict(_flat(there)), dict(_flat(here))
-    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    if differing:
-        lines = [f"  {key}: {_short(old.get(key))} there, {_short(new.get(key))} now" for key in differing]
-        more = [f"  and {len(lines) - 20} more"] if len(lines) > 20 else []
+    lines = sorted(
+        f"  {key}: {_short(old)} there, {_short(new)} now" for key, old, new in _differences(there, here)
+    )
+    if lines:
+        more = [f"  and {len(lines) - MOST_DIFFERENCES} more"] if len(lines) > MOST_DIFFERENCES else []
         raise OutputConflictError(
             f"{clean_uri(store.url)} holds a run whose rows would differ from this job's:\n"
-            + "\n".join(lines[:20] + more)
+            + "\n".join(lines[:MOST_DIFFERENCES] + more)
             + "\nChoose another output, or delete this one to begin again"
         )
 
 
-def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """The leaves of nested dictionaries and lists, by dotted path."""
+def _differences(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The deepest values at which two nested values part, with their dotted paths."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in there.keys() | here.keys():
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for number, pair in enumerate(zip(there, here, strict=True)):
+            yield from _differences(*pair, f"{path}[{number}]")
+    elif there != here:
+        yield path, there, here
+
+
+def _short(value: Any) -> str:
     match value:
-        case dict():
-            for key, inner in value.items():
-                yield from _flat(inner, f"{path}.{key}" if path else str(key))
-        case list() | tuple():
-            for number, inner in enumerate(value):
-                yield from _flat(inner, f"{path}[{number}]")
+        case None:
+            return "nothing"
+        case {"info": {"name": str(name)}}:  # a whole model
+            return name
+        case list():
+            return f"{len(value)} of them"
         case _:
-            yield path, value
-
-
-def _short(value: object) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+            text = str(value)
+            return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def begin_epoch(store: Store) -> Epoch:

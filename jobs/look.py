@@ -1,5 +1,6 @@
 """`raylabel show`: a look at what a run found."""
 
+import contextlib
 from pathlib import Path
 
 import fsspec
@@ -29,15 +30,19 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
     console = Console(highlight=False)
     render(summary(output, limit), console)
     if draw:
-        base = run.spec["manifest"]["base"] or run.manifest[0].uri.rpartition("/")[0]
-        drawn = draw_run(output, draw, lambda uri: _read(resolve_uri(uri, base)), limit)
-        for uri, reason in drawn.skipped:
-            console.print(f"not drawn: {uri}: {reason}", markup=False, soft_wrap=True)
+        folders = [file.uri.rpartition("/")[0] for file in run.manifest]
+        bases = dict.fromkeys([run.spec["manifest"]["base"] or folders[0], *folders])
+        drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases)), limit)
+        for note in drawn.skipped:
+            console.print(f"not drawn: {note}", markup=False, soft_wrap=True)
         if drawn.pictures:
             contact_sheet(drawn.pictures, draw / "contact-sheet.jpg")
         console.print(f"{len(drawn.pictures)} pictures drawn: {draw}", markup=False, soft_wrap=True)
 
 
-def _read(location: str) -> bytes:
-    with fsspec.open(location, "rb") as file:
-        return bytes(file.read())
+def _read(uri: str, bases: list[str]) -> bytes:
+    """An image's bytes; a relative URI is looked for from the folder of each file of the manifest."""
+    for base in bases:
+        with contextlib.suppress(FileNotFoundError), fsspec.open(resolve_uri(uri, base), "rb") as file:
+            return bytes(file.read())
+    raise FileNotFoundError(uri)

@@ -29,7 +29,11 @@ FORMATS: dict[str, ManifestFormat] = {
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 IMAGES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .webp .bmp .dib .tif .tiff .avif .jp2 .ppm .pgm .pbm".split()
+    f".{ending}"
+    for ending in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "gif", "webp", "bmp", "dib", "tif", "tiff"),
+        *("avif", "jp2", "ppm", "pgm", "pbm"),
+    )
 )
 """What is taken for an image when a folder is listed. A manifest may name anything."""
 
@@ -232,7 +236,9 @@ def _list_images(spec: ManifestSpec, source: Source, into: str) -> list[Manifest
     listed = _digest(_images(_entries(fs, path), spec))
     if listed != (source.file.size, source.file.version):
         raise ManifestError(f"{source.file.uri} changed while it was listed; run again when it is at rest")
-    rows: Iterator[Row] = ({"uri": full_url(fs, entry["name"])} for entry in _images(_entries(fs, path), spec))
+    rows: Iterator[Row] = (
+        {"uri": full_url(fs, entry["name"])} for entry in _images(_entries(fs, path), spec)
+    )
     return write_parquet(rows, into, base="")
 
 

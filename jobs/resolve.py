@@ -11,7 +11,7 @@ import schemas
 import workers
 from jobs.ledger import assert_same_run, read_run
 from jobs.manifest import Source, find_sources
-from schemas.ledger import RunRecord
+from schemas.ledger import RunRecord, settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.spec import JobSpec
@@ -36,6 +36,16 @@ class ResolvedJob:
     classifier: ResolvedModel | None
     detector: ResolvedModel | None
 
+    def identity(self) -> dict[str, Any]:
+        """The same as `RunRecord.identity`, known before the manifest is opened."""
+        return {
+            **settings_of_rows(self.public_spec()),
+            "manifest": [source.file.model_dump() for source in self.sources],
+            "classifier": self.classifier and self.classifier.model_dump(mode="json"),
+            "detector": self.detector and self.detector.model_dump(mode="json"),
+            "code": code_digest(),
+        }
+
     def assert_same_run(self, store: Store) -> None:
         """Refuses an output that holds another run, before anything is written there.
 
@@ -43,14 +53,7 @@ class ResolvedJob:
             OutputConflictError: naming every value that differs.
         """
         if found := read_run(store):
-            there = found.identity()
-            here = {
-                "manifest": [source.file.model_dump() for source in self.sources],
-                "classifier": self.classifier and self.classifier.model_dump(mode="json"),
-                "detector": self.detector and self.detector.model_dump(mode="json"),
-                "code": code_digest(),
-            }
-            assert_same_run(store, {key: there[key] for key in here}, here)
+            assert_same_run(store, found.identity(), self.identity())
 
     def facts(self) -> list[tuple[str, str]]:
         """What a person wants to know of a job before it runs: name and value."""

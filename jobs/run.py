@@ -49,7 +49,9 @@ def run_job(spec: JobSpec, *, address: str | None, as_json: bool, verbose: bool)
     seconds = time.monotonic() - began
     write_report(spec.output, {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"})
     console.print(f"{said(rows)} in {seconds:.0f} s", markup=False)
-    console.print(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html", markup=False)
+    console.print(
+        f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html", markup=False
+    )
     console.print(f"a look: raylabel show {output}", markup=False)
     _tell(as_json, event="complete", output=output, already=False, seconds=round(seconds, 1), **rows)
 

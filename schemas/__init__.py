@@ -1,1 +1,1 @@
-"""What crosses a process or a file boundary: the job spec, the tables, the ledger, error codes, exceptions."""
+"""What crosses a process or file boundary: the job spec, tables, ledger records, error codes, exceptions."""

@@ -59,12 +59,20 @@ class RunRecord(_Record):
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two attempts to belong to one run."""
-        kept = self.model_dump(
-            mode="json", include={"manifest", "manifest_columns", "plan", "classifier", "detector", "code"}
-        )
-        kept["max_pixels"] = self.spec["decode"]["max_pixels"]
-        kept["max_bytes"] = self.spec["fetch"]["max_bytes"]
-        return kept
+        parts = self.model_dump(mode="json", include={"manifest", "classifier", "detector", "code"})
+        return {**settings_of_rows(self.spec), **parts}
+
+
+def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a job spec that decide its rows, beside its manifest's files and its models."""
+    manifest = {key: spec["manifest"][key] for key in ("uri_column", "image_id_column", "base")}
+    return {
+        **{f"manifest.{key}": value for key, value in manifest.items()},
+        "decode": spec["decode"],
+        "fetch.max_bytes": spec["fetch"]["max_bytes"],
+        "compute.precision": spec["compute"]["precision"],
+        "units": spec["units"],
+    }
 
 
 class Epoch(_Record):

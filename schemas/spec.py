@@ -160,7 +160,9 @@ SHORT_FORMS = {"manifest": "uri", "classifier": "model", "detector": "model"}
 
 def _opened(section: str) -> BeforeValidator:
     """Opens the short form of a section."""
-    return BeforeValidator(lambda found: {SHORT_FORMS[section]: found} if isinstance(found, str | list) else found)
+    return BeforeValidator(
+        lambda found: {SHORT_FORMS[section]: found} if isinstance(found, str | list) else found
+    )
 
 
 class JobSpec(_Section):
@@ -269,7 +271,10 @@ def _explained(details: list[ErrorDetails]) -> list[str]:
                 allowed = _ALLOWED.get(kind, said).format_map(detail.get("ctx", {}))
         # a value that may be of several types comes once for each of them
         faults.setdefault(fault, {})[allowed] = None
-    return [f"{fault}{'; allowed: ' if any(allowed) else ''}{' or '.join(allowed)}" for fault, allowed in faults.items()]
+    return [
+        f"{fault}{'; allowed: ' if any(allowed) else ''}{' or '.join(allowed)}"
+        for fault, allowed in faults.items()
+    ]
 
 
 _UNION_BRANCHES = {"str", "list[str]", "int", "float", "constrained-int", "constrained-float"} | {

@@ -95,9 +95,24 @@ FLOAT_COLUMNS = {
 """Columns stored as BYTE_STREAM_SPLIT (a million boxes: 31 to 20 bytes a box)."""
 
 
-def carried_name(column: str) -> str:
-    """The name in the labels table of a manifest column: its own, or `manifest_…` where that is taken."""
-    return f"manifest_{column}" if column in LABELS.names else column
+WORKING = ("location", "boxes", "error", "unit")
+"""Columns that rows have beside those of the labels table on their way through the workers."""
+
+
+def carried_names(carried: pa.Schema) -> dict[str, str]:
+    """The manifest's own columns and their names in the labels table.
+
+    A name keeps; one that the tables use themselves gets `manifest_` in front.
+    """
+    taken = {*LABELS.names, *WORKING}
+    names = {name: name for name in carried.names if name not in taken}
+    for name in carried.names:
+        if name in taken:
+            free = f"manifest_{name}"
+            while free in taken or free in names.values():
+                free = f"manifest_{free}"
+            names[name] = free
+    return {name: names[name] for name in carried.names}
 
 
 def table_schema(name: str, carried: pa.Schema) -> pa.Schema:
@@ -110,7 +125,8 @@ def table_schema(name: str, carried: pa.Schema) -> pa.Schema:
     """
     fields = list(TABLES[name])
     if name == "labels":
-        fields += [pa.field(carried_name(f.name), f.type) for f in carried]
+        names = carried_names(carried)
+        fields += [pa.field(names[f.name], f.type) for f in carried]
     return pa.schema(fields, metadata={"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION})
 
 

@@ -60,7 +60,9 @@ def running_server() -> Iterator[S3Server]:
         user = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
         config = Path(folder, "s3.json")
         actions = ["Admin", "Read", "List", "Tagging", "Write"]
-        config.write_text(json.dumps({"identities": [{"name": "t", "credentials": [user], "actions": actions}]}))
+        config.write_text(
+            json.dumps({"identities": [{"name": "t", "credentials": [user], "actions": actions}]})
+        )
         ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(8)[::2], strict=True))
         grpc = dict(zip(ports, _free_ports(4), strict=True))
         command = [str(Path(sys.executable).parent / "weed"), f"-logdir={folder}", "mini", f"-dir={folder}"]

@@ -85,7 +85,7 @@ def _read(location: str, spec: FetchSpec) -> bytes:
         raise
 
 
-def code_of(error: BaseException) -> ErrorCode:
+def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code
     """The stable code of an exception that reading a file raised."""
     if (code := _S3.get(_s3_code(error))) or (code := _HTTP.get(_http_status(error))):
         return code

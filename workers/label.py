@@ -9,7 +9,6 @@ import torch
 
 from schemas.errors import MESSAGE_LIMIT, RowError
 from schemas.exceptions import ImageError, ModelError, RaylabelError
-from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from workers.classifier import Classifier
@@ -79,9 +78,12 @@ class LabelUnits:
         device, precision = torch.device(settings.device), settings.compute.precision
         classifier = load_classifier(settings.classifier) if settings.classifier else None
         detector = load_detector(settings.detector) if settings.detector else None
-        resolved = [model and model.resolved for model in (classifier, detector)]
-        assert_same_models(resolved, settings.fingerprints)
-        self._columns = ResultColumns(*resolved, settings.manifest.carried)
+        self._columns = ResultColumns(
+            classifier.resolved if classifier else None,
+            detector.resolved if detector else None,
+            settings.manifest.carried,
+        )
+        assert_same_models(self._columns, settings.fingerprints)
         self._classifier = classifier and Classifier(classifier, device, self._batch_size, precision)
         self._detector = detector and Detector(detector, device, self._batch_size, precision)
 
@@ -130,13 +132,13 @@ class LabelUnits:
                 yield LabelledImage(facts_of(image), label, found, now)
 
 
-def assert_same_models(here: list[ResolvedModel | None], there: tuple[str, ...]) -> None:
+def assert_same_models(here: ResultColumns, there: tuple[str, ...]) -> None:
     """Refuses to label with other models than the run's.
 
     Raises:
         ModelError: a fingerprint differs.
     """
-    fingerprints = tuple(model.fingerprint for model in here if model)
+    fingerprints = tuple(model.fingerprint for model in (here.classifier, here.detector) if model)
     if fingerprints != there:
         raise ModelError(
             f"a worker built {fingerprints} where the driver resolved {there}: the weights or the installed "

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.exceptions import ManifestError
-from schemas.tables import KEYS, carried_name
+from schemas.tables import KEYS, carried_names
 from workers.storage import clean_uri, file_system, resolve_uri
 
 CHUNK_ROWS = 1_000_000
@@ -120,7 +120,8 @@ class Manifest:
             "uri": pa.array([clean_uri(uri or "") for uri in uris], pa.string()),
             "location": pa.array([resolve_uri(uri, base) if uri else None for uri in uris], pa.string()),
         }
-        arrays |= {carried_name(f.name): column(f.name, f.type) for f in self.carried}
+        names = carried_names(self.carried)
+        arrays |= {names[f.name]: column(f.name, f.type) for f in self.carried}
         return pa.table(arrays)
 
 

@@ -1,7 +1,6 @@
 """Staging: whole units written as Parquet under `_work`, and the commit entry that makes them count."""
 
 import hashlib
-
 from dataclasses import dataclass
 
 import pyarrow as pa

@@ -20,7 +20,7 @@ TABLES = ("labels", "boxes", "errors")
 
 def run_here(**spec: Any) -> dict[str, int]:
     """Runs a job on the Ray that this process is connected to; the rows of each table."""
-    return label(resolve(build_spec(spec, "a test")), lambda ledger: None)
+    return label(resolve(build_spec(spec, "a test")), lambda _: None)
 
 
 def raylabel(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -101,7 +101,7 @@ def test_another_threshold_or_model_in_the_same_output_is_refused_with_the_diffe
     assert (other.returncode, other.stdout) == (6, "")
     assert "holds a run whose rows would differ from this job's" in other.stderr
     assert "detector.settings.score_threshold: 0.4 there, 0.5 now" in other.stderr
-    assert "classifier.info.name: efficientnet_lite0 there, nothing now" in other.stderr
+    assert "classifier: efficientnet_lite0 there, nothing now" in other.stderr
     assert "Choose another output" in other.stderr
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
 
@@ -130,6 +130,7 @@ def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Pa
     [
         (["--output", "out", "--set", "max_failed=2.5"], 2, "max_failed: found 2.5"),
         (["--output", "out", "--set", "nonsense"], 2, "--set takes KEY=VALUE, found 'nonsense'"),
+        (["--output", "out", "--set", "fetch=["], 2, "--set fetch: the value '[' is not YAML"),
         (["--manifest", "gone.csv", "--output", "out"], 3, "found no manifest at gone.csv"),
         (["--output", "out", "--detector", "nanodet_x"], 4, "nanodet_g"),
         (["--output", "out", "--classifier", "none", "--detector", "none"], 2, "at least one"),

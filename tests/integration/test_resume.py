@@ -20,12 +20,7 @@ def test_a_job_whose_driver_was_killed_goes_on_where_it_was(photos: Path, tmp_pa
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     run_here(manifest=str(manifest), output=str(undisturbed), units={"rows": 4})
 
-    process = subprocess.Popen(
-        [COMMAND, *job, "--output", str(killed)],
-        stdout=subprocess.DEVNULL,
-        env=os.environ,
-        start_new_session=True,
-    )
+    process = subprocess.Popen([COMMAND, *job, "--output", str(killed)], stdout=subprocess.DEVNULL)
     commits = killed / "_work" / "commits"
     end = time.monotonic() + 120
     while len(list(commits.rglob("*.json"))) < 3 and time.monotonic() < end:

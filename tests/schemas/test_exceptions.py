@@ -17,7 +17,9 @@ CLASSES = [
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_exception_survives_the_way_through_ray(kind: type[RaylabelError]) -> None:
     error = (
-        ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4) if kind is ImageError else kind("what, why")
+        ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4)
+        if kind is ImageError
+        else kind("what, why")
     )
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is kind

@@ -67,11 +67,19 @@ def test_the_command_line_needs_no_file_and_lies_over_one(tmp_path: Path) -> Non
     assert (alone.manifest.uri, alone.output) == ("a.csv", "out")
     over = read_spec(
         write(tmp_path, "manifest: a.csv\noutput: out\ndetector: fcos_resnet50_fpn"),
-        {"manifest.uri_column": "url", "detector.score_threshold": 0.2, "classifier": None, "output": "other"},
+        {
+            "manifest.uri_column": "url",
+            "detector.score_threshold": 0.2,
+            "classifier": None,
+            "output": "other",
+        },
     )
     assert over.manifest.model_dump(exclude_defaults=True) == {"uri": "a.csv", "uri_column": "url"}
     assert over.detector is not None
-    assert over.detector.model_dump(exclude_defaults=True) == {"model": "fcos_resnet50_fpn", "score_threshold": 0.2}
+    assert over.detector.model_dump(exclude_defaults=True) == {
+        "model": "fcos_resnet50_fpn",
+        "score_threshold": 0.2,
+    }
     assert over.classifier is None
     assert over.output == "other"
 

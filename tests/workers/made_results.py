@@ -1,4 +1,4 @@
-"""Results of units as the labelling actors make them, with every kind of outcome, for tests that write them."""
+"""Results of units as the labelling actors make them, with every kind of outcome."""
 
 from datetime import UTC, datetime
 

@@ -127,6 +127,29 @@ def test_a_row_without_a_uri_has_no_location(tmp_path: Path) -> None:
     ]
 
 
+def test_no_column_of_the_manifest_takes_the_place_of_one_of_ours(tmp_path: Path) -> None:
+    own = ["location", "unit", "boxes", "error", "label", "manifest_label", "split"]
+    table = pa.table({"uri": ["a.jpg"], **{name: [name] for name in own}})
+    pq.write_table(table, tmp_path / "m.parquet")
+    file = ManifestFile(str(tmp_path / "m.parquet"), (1,), tuple(table.column_names), "/base")
+    carried = pa.schema([(name, pa.string()) for name in own])
+    assert Manifest([file], "uri", None, carried).read(range(1)).to_pylist() == [
+        {
+            "manifest_index": 0,
+            "image_id": None,
+            "uri": "a.jpg",
+            "location": "/base/a.jpg",
+            "manifest_location": "location",
+            "manifest_unit": "unit",
+            "manifest_boxes": "boxes",
+            "manifest_error": "error",
+            "manifest_manifest_label": "label",
+            "manifest_label": "manifest_label",
+            "split": "split",
+        }
+    ]
+
+
 def test_credentials_are_kept_for_reading_and_cut_from_what_is_stored(tmp_path: Path) -> None:
     signed = "https://u:p@host/a.jpg?X-Amz-Signature=s"
     pq.write_table(pa.table({"uri": [signed]}), tmp_path / "m.parquet")

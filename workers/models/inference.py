@@ -41,7 +41,7 @@ class Predictor(ABC, Generic[ResultT]):
     """A model on its device.
 
     Bad images come back as `ImageError` values, in their places; only what is no image's fault (a broken GPU)
-    is raised. The model's module is moved to the device and switched to channels-last, in place.
+    is raised. The model's module is moved to the device and switched to the model's layout, in place.
 
     Args:
         model: what to run.
@@ -63,7 +63,8 @@ class Predictor(ABC, Generic[ResultT]):
         self.device = device
         self.batch_size = batch_size
         self.dtype = autocast_dtype(device, precision)
-        self._module = model.module.to(device).to(memory_format=torch.channels_last).eval()
+        layout = torch.channels_last if model.channels_last else torch.preserve_format
+        self._module = model.module.to(device).to(memory_format=layout).eval()
         self._transform = model.transform
         self._transform_device = device if model.transform_on_device else torch.device("cpu")
         self._mixes_shapes = model.mixes_shapes

@@ -40,6 +40,8 @@ class _Model:
         preprocessing: the transform written out; "" stands for its repr.
         mixes_shapes: whether images of different shapes can share a batch. Where this is False, images are
             grouped by their own shape.
+        channels_last: whether the module runs in channels-last layout. On a CPU it takes a third off
+            convolutional classifiers and NanoDet, and nothing off torchvision's detectors (measured).
         transform_on_device: whether the transform may be given a tensor on the GPU.
         licence: of the weights.
         quality: measured or published, with the data it was measured on.
@@ -51,6 +53,7 @@ class _Model:
     input_size: str = "see the factory"
     preprocessing: str = ""
     mixes_shapes: bool = True
+    channels_last: bool = True
     transform_on_device: bool = True
     licence: str = "see the source"
     quality: str = "not stated"

@@ -104,6 +104,7 @@ def build_detector(name: str, spec: DetectorSpec) -> Built[DetectorModel]:
         categories=parts.categories,
         input_size=_input_size(name, parts.preset, "detector"),
         preprocessing=f"{transform!r}, {parts.module.transform!r}",
+        channels_last=False,
         mixes_shapes=False,  # torchvision pads a batch to its largest image, which moves boxes near borders
         licence=parts.licence,
         quality=parts.quality,

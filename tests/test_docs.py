@@ -1,0 +1,244 @@
+"""The pages for users against the code: what they name exists, and what exists is named."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+import typer
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from jobs.cli import EXIT_CODES, app
+from schemas.errors import ErrorCode, Stage
+from schemas.plan import Plan
+from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec, build_spec
+from schemas.tables import LABEL, TABLES, TOPK
+from tests.workers.made_results import CARRIED, results_of
+from workers.models.registry import load_classifier
+from workers.results import split_results
+from workers.storage import parquet_bytes
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README, SPEC, TABLES_PAGE = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/spec.md", "docs/tables.md")
+)
+
+TYPE_NAMES = {
+    LABEL: "dictionary of string",
+    pa.float32(): "float32",
+    TOPK: "list of struct (label_id int32, label string, score float32)",
+    pa.map_(pa.string(), pa.int32()): "map of string to int32",
+}
+"""How docs/tables.md writes the types whose Arrow name is no reading matter."""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced code of one language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The cells of a text's Markdown tables, those of the first column without backticks."""
+    lines = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    return [[first.strip("`"), *others] for first, *others in cells]
+
+
+def section(page: str, heading: str) -> str:
+    """What stands under a heading, up to the next of its own or a higher level."""
+    found = re.search(rf"^(#+) {re.escape(heading)}\n", page, re.MULTILINE)
+    assert found, f"no heading {heading!r}"
+    rest = page[found.end() :]
+    following = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+    return rest[: following.start()] if following else rest
+
+
+def keys_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key of the job spec that takes a value of its own, by dotted path."""
+    for name, field in model.model_fields.items():
+        options = (field.annotation, *get_args(field.annotation))
+        inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if inner:
+            yield from keys_of(inner[0], f"{path}{name}.")
+        else:
+            yield f"{path}{name}", field
+
+
+def as_yaml(field: FieldInfo) -> str:
+    """A key's default as docs/spec.md writes it."""
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    return f"`{yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}`"
+
+
+def choices(annotation: object) -> set[str]:
+    """The words that a key may be set to."""
+    if isinstance(annotation, str):
+        return {annotation}
+    return {word for option in get_args(annotation) for word in choices(option)}
+
+
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def test_every_command_has_help_and_a_place_in_the_readme_and_the_spec_page() -> None:
+    assert set(commands()) == set(re.findall(r"`raylabel (\w+)", SPEC))
+    assert set(commands()) == set(re.findall(r"^    (?:\S+=\S* )?raylabel (\w+)", README, re.MULTILINE))
+    for name, command in commands().items():
+        assert command.help, name
+
+
+def test_every_option_has_help_and_is_documented_for_its_commands() -> None:
+    documented = {
+        (option, command)
+        for first, of, *_ in table_rows(section(SPEC, "The command line"))
+        for option in re.findall(r"--[\w-]+", first)
+        for command in re.findall(r"`(\w+)`", of)
+    }
+    existing = set()
+    for name, command in commands().items():
+        for parameter in command.params:
+            assert parameter.help, f"{name}: {parameter.name}"
+            existing |= {(option, name) for option in parameter.opts if option.startswith("--")}
+    assert documented == existing
+
+
+def test_every_key_of_the_job_spec_is_documented_with_its_default_and_choices() -> None:
+    rows = {row[0]: row for row in table_rows(SPEC) if len(row) == 4 and row[0] != "key"}
+    keys = dict(keys_of(JobSpec))
+    assert {key: row[2] for key, row in rows.items()} == {key: as_yaml(field) for key, field in keys.items()}
+    for key, field in keys.items():
+        missing = choices(field.annotation) - set(re.findall(r"`(\w+)`", rows[key][1]))
+        assert not missing, f"{key}: {missing}"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_column_is_documented_in_order_with_its_type_and_whether_it_can_be_null(name: str) -> None:
+    rows = table_rows(section(TABLES_PAGE, name).partition("###")[0])
+    documented = [tuple(row[:3]) for row in rows if row[0] != "column"]
+    assert documented == [
+        (field.name, TYPE_NAMES.get(field.type, str(field.type)), "yes" if field.nullable else "no")
+        for field in TABLES[name]
+    ]
+
+
+def test_every_error_code_is_documented_and_whether_it_is_retryable() -> None:
+    rows = table_rows(section(TABLES_PAGE, "Error codes"))[1:]
+    assert {code: retryable for code, retryable, _ in rows} == {
+        code.value: "yes" if code.retryable else "no" for code in ErrorCode
+    }
+
+
+def test_every_stage_is_documented() -> None:
+    (sentence,) = re.findall(r"^Stages: [^.]*\.", TABLES_PAGE, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", sentence) == [stage.value for stage in Stage]
+
+
+def test_the_readme_has_every_exit_code() -> None:
+    rows = table_rows(section(README, "When something goes wrong"))
+    documented = {int(code) for code, _ in rows if code.isdigit()}
+    assert documented == {0, 130, *EXIT_CODES.values()}
+
+
+@pytest.mark.parametrize("text", [*blocks(README, "yaml"), *blocks(SPEC, "yaml")])
+def test_every_job_spec_on_the_pages_is_one_that_can_run(text: str) -> None:
+    build_spec(yaml.safe_load(text), "the page")
+
+
+def test_the_defaults_that_the_readme_tells_are_the_specs() -> None:
+    smallest = build_spec(yaml.safe_load(blocks(README, "yaml")[0]), "the page")
+    assert (smallest.classifier, smallest.detector) == (ClassifierSpec(), DetectorSpec())
+    assert f"`{ClassifierSpec().model}`, `{DetectorSpec().model}` | the built-in" in README
+
+
+def test_the_readmes_model_of_ones_own_tells_sky_from_other_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,) = (text for text in blocks(README, "python") if "ClassifierModel" in text)
+    (name,) = set(re.findall(r"--classifier (\w+:\w+)", README))
+    (tmp_path / f"{name.partition(':')[0]}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    loaded = load_classifier(ClassifierSpec(model=name))
+    blue, red = torch.zeros(3, 30, 40, dtype=torch.uint8), torch.zeros(3, 20, 10, dtype=torch.uint8)
+    blue[2], red[0] = 255, 255
+    logits = loaded.model.module(torch.stack([loaded.model.transform(image) for image in (blue, red)]))
+    assert [loaded.model.categories[i] for i in logits.argmax(dim=1).tolist()] == ["sky", "other"]
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tables of 12 images at the place that the pages' queries read, and the way there."""
+    tables = split_results(results_of(Plan(rows=12, unit_rows=12, shard_units=1), 0), CARRIED)
+    for name, table in tables.items():
+        path = tmp_path / "runs" / "today" / name / "shard-00000.parquet"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(parquet_bytes(table, name))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("run_directory")
+def test_the_readmes_queries_answer() -> None:
+    (text,) = blocks(README, "sql")
+    objects, people, failures = (duckdb.sql(query) for query in text.split(";") if query.strip())
+    assert objects.fetchall() == [("person", 6, 6), ("boat", 3, 3)]
+    assert people.columns == ["uri", "label", "score", "people"]
+    assert [row[3] for row in people.fetchall()] == [1] * 6
+    assert [row[:4] for row in failures.fetchall()] == [("decode", "TRUNCATED", False, 3)]
+
+
+@pytest.mark.usefixtures("run_directory")
+def test_the_readmes_pandas_lines_run() -> None:
+    (source,) = (text for text in blocks(README, "python") if "pandas" in text)
+    found: dict[str, Any] = {}
+    exec(source, found)
+    assert isinstance(found["boxes"], pd.DataFrame)
+    assert found["boxes"]["area"].between(0, 1, inclusive="right").all()
+    assert len(found["large"]) == sum(found["boxes"]["area"] > 0.5)
+
+
+def test_failed_rows_can_be_made_a_manifest(run_directory: Path) -> None:
+    (query,) = blocks(TABLES_PAGE, "sql")
+    duckdb.sql(query)
+    assert (run_directory / "again.csv").read_text() == "manifest_index,image_id,uri\n"
+    duckdb.sql(query.replace("WHERE retryable", ""))
+    assert pd.read_csv(run_directory / "again.csv")["manifest_index"].tolist() == [3, 7, 11]
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that a page's headings can be linked to by, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if "://" in link:
+            continue
+        path, _, fragment = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT), f"{link} leaves the project"
+        assert target.exists(), f"{link} leads nowhere"
+        assert not fragment or fragment in anchors(target), f"{link}: no such heading"
+
+
+def test_the_make_targets_and_the_python_version_of_the_readme_are_real() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^    make ([\w-]+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"Python {project['requires-python'].removeprefix('>=')} or later" in README

