@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.integration.jobs_here import events, raylabel, tables
-
-GOLDEN = Path(__file__).parent / "demo_golden.json"
+from tests.workers.models import golden
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +29,20 @@ def demo(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_the_demo_photos_are_labelled_as_recorded(demo: Path, photos: Path) -> None:
-    found = tables(demo)
-    golden = json.loads(GOLDEN.read_text())
-    names = [Path(uri).name for uri in found["labels"]["uri"].to_pylist()]
-    assert names == [row["file"] for row in golden]
-    for row, label in zip(golden, found["labels"].to_pylist(), strict=True):
-        boxes = [
-            box for box in found["boxes"].to_pylist() if box["manifest_index"] == label["manifest_index"]
-        ]
-        assert [top["label"] for top in label["topk"]] == row["labels"]
-        assert [top["score"] for top in label["topk"]] == pytest.approx(row["scores"], abs=1e-4)
-        assert [box["class_name"] for box in boxes] == row["classes"]
-        assert label["object_count"] == len(boxes)
-        for box, expected in zip(boxes, row["boxes"], strict=True):
-            assert [box["x1"], box["y1"], box["x2"], box["y2"]] == pytest.approx(expected, abs=0.05)
-    assert photos.name == "photos"
+def test_the_demo_photos_are_labelled_as_recorded_one_at_a_time(demo: Path) -> None:
+    labels, boxes = (tables(demo)[name].to_pylist() for name in ("labels", "boxes"))
+    best, objects = golden.expected("classifier"), golden.expected("detector")
+    assert [Path(row["uri"]).name for row in labels] == sorted(best) == sorted(objects)
+    for row in labels:
+        name = Path(row["uri"]).name
+        assert [top["label_id"] for top in row["topk"]] == best[name]["label_ids"]
+        assert [top["score"] for top in row["topk"]] == pytest.approx(best[name]["scores"], abs=1e-4)
+        own = [box for box in boxes if box["manifest_index"] == row["manifest_index"]]
+        assert [box["class_id"] for box in own] == objects[name]["class_ids"]
+        assert [box["score"] for box in own] == pytest.approx(objects[name]["scores"], abs=1e-4)
+        assert row["object_count"] == len(own)
+        for box, expected in zip(own, objects[name]["boxes"], strict=True):
+            assert [box[side] for side in ("x1", "y1", "x2", "y2")] == pytest.approx(expected, abs=0.05)
 
 
 def test_any_reader_sees_the_tables_by_globbing_their_folders(demo: Path) -> None:

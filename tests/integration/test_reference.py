@@ -5,16 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 import torchvision
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torchvision.transforms.functional import pil_to_tensor
 
+from schemas.images import Detections
 from tests.conftest import SHARED
 from tests.integration.jobs_here import run_here, tables
+from tests.workers.models.pictures import planes, small_photos
+from tests.workers.models.test_torchvision_models import own_names, reference_detector, same_objects, saved
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -63,36 +67,12 @@ def test_the_detectors_average_precision_on_64_coco_photos_is_the_reference(tmp_
 
 
 @pytest.fixture(scope="module")
-def images(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of several shapes, two of each shape apart, so that batches would mix shapes if they could."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two copies of small photos of several shapes, so that batches would mix shapes if they could."""
     folder = tmp_path_factory.mktemp("images")
-    for n, path in enumerate(sorted(photos.glob("*.[pj]*g")) * 2):
-        image = Image.open(path).convert("RGB")
-        side = 200 + 24 * (n % 7)
-        resized = image.resize((side, 160 + 16 * (n % 5)))
-        resized.save(folder / f"{n:02d}.png")
+    for n, image in enumerate([*small_photos(), *small_photos()]):
+        Image.fromarray(image.pixels).save(folder / f"{n:02d}.png")
     return folder
-
-
-def pixels(folder: Path) -> list[torch.Tensor]:
-    """The images as torchvision's transforms take them: uint8 (3, height, width)."""
-    return [pil_to_tensor(Image.open(path)) for path in sorted(folder.glob("*.png"))]
-
-
-def saved(module: torch.nn.Module, path: Path) -> str:
-    torch.save(module.state_dict(), path)
-    return str(path)
-
-
-def detector_with_boxes(name: str) -> torch.nn.Module:
-    """A torchvision detector of random weights whose scores are spread, so that it finds things."""
-    torch.manual_seed(7)
-    module = torchvision.models.get_model(name, weights=None, weights_backbone=None).eval()
-    with torch.no_grad():
-        for path, parameter in module.named_parameters():
-            if "cls_score.weight" in path or ("classification_head" in path and path.endswith("1.weight")):
-                parameter.mul_(30)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -108,38 +88,38 @@ def test_torchvision_models_answer_as_one_image_at_a_time_whatever_the_batch(
 ) -> None:
     torch.manual_seed(5)
     classify = torchvision.models.get_model(classifier, weights=None).eval()
-    detect = detector_with_boxes(detector) if detector else None
-    threshold = 0.05
     spec: dict[str, Any] = {
         "classifier": {"model": classifier, "weights": saved(classify, tmp_path / "c.pth"), "top_k": 3},
         "detector": None,
         "compute": {"batch_size": batch_size},
         "units": {"rows": 7},
     }
-    if detect and detector:
-        weights = saved(detect, tmp_path / "d.pth")
-        spec["detector"] = {"model": detector, "weights": weights, "score_threshold": threshold}
+    if detector:
+        detect = reference_detector(detector, 6)
+        own = {"weights": saved(detect, tmp_path / "d.safetensors"), "categories": own_names(detector)}
+        spec["detector"] = {"model": detector, "score_threshold": 0.2, **own}
     run_here(manifest=str(images), output=str(tmp_path / "out"), **spec)
     found = tables(tmp_path / "out")
 
-    transform = torchvision.models.get_model_weights(classifier).DEFAULT.transforms()
-    categories = torchvision.models.get_model_weights(classifier).DEFAULT.meta["categories"]
+    weights_enum = torchvision.models.get_model_weights(classifier).DEFAULT
+    transform, categories = weights_enum.transforms(), weights_enum.meta["categories"]
     labels = found["labels"].to_pylist()
-    boxes = found["boxes"].to_pylist()
     compared = 0
-    for row, image in zip(labels, pixels(images), strict=True):
+    for row, image in zip(labels, [*small_photos(), *small_photos()], strict=True):
         with torch.inference_mode():
-            scores, ids = classify(transform(image)[None]).softmax(1)[0].topk(3)
-            answer = detect([image / 255])[0] if detect else {}
+            scores, ids = classify(transform(planes(image))[None]).softmax(1)[0].topk(3)
         assert [top["label_id"] for top in row["topk"]] == ids.tolist()
         assert [top["label"] for top in row["topk"]] == [categories[i] for i in ids.tolist()]
-        np.testing.assert_allclose([top["score"] for top in row["topk"]], scores, atol=1e-4)
-        if detect:
-            kept = answer["scores"] > threshold
-            own = [box for box in boxes if box["manifest_index"] == row["manifest_index"]]
-            assert [box["class_id"] for box in own] == answer["labels"][kept].tolist()
-            np.testing.assert_allclose([box["score"] for box in own], answer["scores"][kept], atol=1e-4)
-            corners = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in own]
-            np.testing.assert_allclose(np.reshape(corners, (-1, 4)), answer["boxes"][kept], atol=0.01)
-            compared += len(own)
-    assert compared > 50 or not detect
+        np.testing.assert_allclose([top["score"] for top in row["topk"]], scores, atol=1e-4, rtol=0)
+        if detector:
+            with torch.inference_mode():
+                answer = detect([planes(image).float() / 255])[0]
+            compared += same_objects(detections(found["boxes"], row["manifest_index"]), answer, 0.2)
+    assert compared > 50 or not detector
+
+
+def detections(boxes: pa.Table, index: int) -> Detections:
+    """The rows of one image in the boxes table as the detector's own value."""
+    own = boxes.filter(pc.equal(boxes["manifest_index"], index))
+    corners = np.stack([own[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    return Detections(corners, own["score"].to_numpy(), own["class_id"].to_numpy())

@@ -71,7 +71,8 @@ def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None
     assert " at 0x" not in loaded.resolved.preprocessing
 
 
-def test_a_detector_of_ones_own_gives_boxes_in_pixels_of_the_image(own: Path) -> None:
+@pytest.mark.usefixtures("own")
+def test_a_detector_of_ones_own_gives_boxes_in_pixels_of_the_image() -> None:
     loaded = load_detector(DetectorSpec(model="my_detectors:middle", class_thresholds={"middle": 0.7}))
     (found,) = Detector(loaded, CPU, 4)([noise(1, height=40, width=60)])
     assert isinstance(found, Detections)

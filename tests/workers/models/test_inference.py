@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,10 +24,9 @@ def test_a_cpu_runs_in_float32_unless_told_otherwise() -> None:
 
 
 def test_out_of_memory_is_known_by_all_its_faces() -> None:
-    try:
+    with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
-    except RuntimeError as error:
-        assert is_out_of_memory(error)
+    assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("shapes differ"))

@@ -1,6 +1,9 @@
 import hashlib
+import shutil
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torchvision import models
 
@@ -114,3 +117,15 @@ def test_what_a_run_says_of_a_model_names_weights_transforms_and_code() -> None:
 def test_one_sha256_is_enforced_on_the_built_in_weights_too() -> None:
     with pytest.raises(ModelError, match="another sha256"):
         load_detector(DetectorSpec(sha256="0" * 64))
+
+
+def test_the_built_in_models_take_a_file_of_ones_own(tmp_path: Path) -> None:
+    copied = shutil.copy(nanodet.WEIGHTS, tmp_path / "copy.safetensors")
+    detector = load_detector(DetectorSpec(weights=str(copied), sha256=nanodet.SHA256))
+    assert detector.resolved.weights == str(copied)
+    module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=2)
+    torch.save(module.state_dict(), tmp_path / "own.pth")
+    spec = ClassifierSpec(weights=str(tmp_path / "own.pth"), categories=["hot dog", "not hot dog"])
+    classifier = load_classifier(spec)
+    assert classifier.resolved.info.categories == 2
+    assert torch.equal(classifier.model.module.classifier.weight, module.classifier.weight)

@@ -1,4 +1,4 @@
-"""Random weights under a seed: what is compared is raylabel with torchvision's own code, one image at a time."""
+"""raylabel against torchvision's own code, one image at a time, with random weights under a seed."""
 
 from pathlib import Path
 from typing import Any
@@ -174,12 +174,12 @@ def test_names_of_ones_own_follow_background_where_the_family_has_it(tmp_path: P
         assert loaded.model.categories == ("__background__", *NAMES)
 
 
-def test_names_may_come_from_a_text_file(tmp_path: Path, classifier: tuple[str, Any]) -> None:
-    name, module = classifier
+def test_names_may_come_from_a_text_file(tmp_path: Path) -> None:
+    module = models.resnet18(weights=None, num_classes=40)
     (tmp_path / "names.txt").write_text("\n".join(f"Klasse {i}" for i in range(40)) + "\n", encoding="utf-8")
     loaded = load_classifier(
         ClassifierSpec(
-            model=name,
+            model="resnet18",
             weights=saved(module, tmp_path / "own.pth"),
             categories=str(tmp_path / "names.txt"),
         )
@@ -187,12 +187,10 @@ def test_names_may_come_from_a_text_file(tmp_path: Path, classifier: tuple[str, 
     assert loaded.model.categories[39] == "Klasse 39"
 
 
-def test_weights_of_another_number_of_classes_are_refused(
-    tmp_path: Path, classifier: tuple[str, Any]
-) -> None:
-    name, module = classifier
-    with pytest.raises(ModelError, match=r"does not fit .* with 1000 classes: 2 tensors of another shape"):
-        load_classifier(ClassifierSpec(model=name, weights=saved(module, tmp_path / "own.pth")))
+def test_weights_of_another_number_of_classes_are_refused(tmp_path: Path) -> None:
+    weights = saved(models.resnet18(weights=None, num_classes=40), tmp_path / "own.pth")
+    with pytest.raises(ModelError, match=r"does not fit resnet18 with 1000 classes: 2 tensors of another"):
+        load_classifier(ClassifierSpec(model="resnet18", weights=weights))
 
 
 def test_infinite_answers_are_not_mistaken_for_no_objects(tmp_path: Path) -> None:
@@ -231,7 +229,7 @@ def test_official_weights_are_taken_from_torchs_cache_and_checked(hub: Path) -> 
     module: Any = models.resnet18(weights=None).eval()
     saved(module, hub / "resnet18-f37072fd.pth")
     loaded = load_classifier(ClassifierSpec(model="resnet18", weights="IMAGENET1K_V1"))
-    assert loaded.resolved.weights == "IMAGENET1K_V1" or "IMAGENET1K_V1" in loaded.resolved.weights
+    assert "IMAGENET1K_V1" in loaded.resolved.weights
     assert torch.equal(loaded.model.module.state_dict()["fc.weight"], module.fc.weight)
     assert loaded.model.categories[281] == "tabby"
     with pytest.raises(ModelError, match="another sha256"):

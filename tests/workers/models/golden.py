@@ -1,0 +1,59 @@
+"""What the two built-in models answer on the demo photos, kept in golden.json.
+
+Record it again with `python -m tests.workers.models.golden`, and look at the difference before committing it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from schemas.images import Classification, Detections
+from schemas.spec import ClassifierSpec, DetectorSpec
+from tests.workers.models.pictures import CPU, photos
+from workers.classifier import Classifier
+from workers.detector import Detector
+from workers.models.registry import load_classifier, load_detector
+
+PATH = Path(__file__).with_name("golden.json")
+COMMAND = "python -m tests.workers.models.golden"
+
+
+def expected(part: str) -> dict[str, Any]:
+    """The recorded answers of "classifier" or "detector", by photo."""
+    if not PATH.exists():
+        raise FileNotFoundError(f"{PATH.name} is missing; record it with: {COMMAND}")
+    found: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))[part]
+    return found
+
+
+def classify(batch_size: int) -> dict[str, Any]:
+    """The five best classes of each demo photo."""
+    names, images = zip(*photos().items(), strict=True)
+    results = Classifier(load_classifier(ClassifierSpec()), CPU, batch_size)(images)
+    return {
+        name: {"label_ids": x.label_ids.tolist(), "scores": x.scores.tolist()}
+        for name, x in zip(names, results, strict=True)
+        if isinstance(x, Classification)
+    }
+
+
+def detect(batch_size: int) -> dict[str, Any]:
+    """The objects of each demo photo at the default threshold."""
+    names, images = zip(*photos().items(), strict=True)
+    results = Detector(load_detector(DetectorSpec()), CPU, batch_size)(images)
+    return {
+        name: {"class_ids": x.class_ids.tolist(), "scores": x.scores.tolist(), "boxes": x.boxes.tolist()}
+        for name, x in zip(names, results, strict=True)
+        if isinstance(x, Detections)
+    }
+
+
+def main() -> None:
+    """Records golden.json, one image at a time."""
+    answers = {"classifier": classify(1), "detector": detect(1)}
+    rounded = json.loads(json.dumps(answers), parse_float=lambda text: round(float(text), 5))
+    PATH.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
