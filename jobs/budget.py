@@ -36,6 +36,6 @@ def check_budget(limit: float | None, failed: Mapping[str, int], done: int, rows
         codes = ", ".join(f"{code} {n:,}" for code, n in sorted(failed.items(), key=lambda item: -item[1]))
         raise FailureBudgetError(
             f"stopped: {count:,} of the {done:,} images done have failed ({codes}), and max_failed is "
-            f"{limit}. What is committed stays. See the errors, mend their cause, and run again in a new output; "
-            "or raise max_failed and run the same command again to go on"
+            f"{limit}. What is committed stays. See the errors, mend their cause, and run again in a new "
+            "output; or raise max_failed and run the same command again to go on"
         )

@@ -34,7 +34,10 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
     ImageError: 1,
     RaylabelError: 1,
 }
-"""What a script can tell an outcome by; 0 is done, 1 anything unforeseen, 130 stopped with Ctrl-C."""
+"""What a script can tell an outcome by; 0 is done, 1 anything unforeseen."""
+
+STOPPED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     help="Labels images in bulk: a manifest in, Parquet tables of labels, boxes and errors out.",
@@ -90,7 +93,11 @@ def run(
     from schemas.spec import read_spec
 
     spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
-    run_job(spec, address=address, as_json=as_json, verbose=verbose)
+    try:
+        run_job(spec, address=address, as_json=as_json, verbose=verbose)
+    except KeyboardInterrupt:
+        _complain("stopped; what is committed stays, and the same command goes on from there")
+        raise typer.Exit(STOPPED) from None
 
 
 @app.command()
@@ -178,11 +185,12 @@ def main() -> None:
     try:
         app()
     except RaylabelError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"raylabel: {error}", markup=False)
+        _complain(str(error))
         sys.exit(EXIT_CODES[type(error)])
-    except KeyboardInterrupt:
-        Console(stderr=True).print("raylabel: stopped; run the same command again to go on")
-        sys.exit(130)
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"raylabel: {message}", markup=False)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from jobs.ledger import Ledger
 
@@ -19,7 +19,7 @@ class State:
         rows: rows of the manifest.
         done: of them labelled or failed, earlier attempts included.
         failed: of them failed.
-        images_per_s: of this attempt, since its first commit could come; None before it did.
+        images_per_s: since this attempt's first commit; None before its second.
         seconds_left: at that rate; None before there is one.
     """
 
@@ -31,20 +31,23 @@ class State:
 
 
 class Meter:
-    """Turns ledgers into states: knows when this attempt began and what was done before it."""
+    """Turns ledgers into states. Speed counts from this attempt's first commit: until then actors start."""
 
     def __init__(self) -> None:
-        self._began: float | None = None
-        self._before = 0
+        self._before: int | None = None
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, ledger: Ledger) -> State:
-        """The state that a ledger shows now; the first call is the beginning."""
+        """The state that a ledger shows now; the first call shows what was done before this attempt."""
         now = time.monotonic()
-        if self._began is None:
-            self._began, self._before = now, ledger.done
-        new, spent = ledger.done - self._before, now - self._began
-        rate = new / spent if new and spent else None
-        left = (ledger.plan.rows - ledger.done) / rate if rate else None
+        if self._before is None:
+            self._before = ledger.done
+        rate = left = None
+        if self._first:
+            rate = (ledger.done - self._first[1]) / max(now - self._first[0], 1e-9)
+            left = (ledger.plan.rows - ledger.done) / rate if rate else None
+        elif ledger.done > self._before:
+            self._first = now, ledger.done
         return State(ledger.plan.rows, ledger.done, sum(ledger.failed.values()), rate, left)
 
 
@@ -82,13 +85,9 @@ class Bar(Quiet):
 
     def __init__(self, console: Console) -> None:
         self._meter = Meter()
-        self._bar = Progress(
-            TextColumn("labelling"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} images{task.fields[said]}"),
-            console=console,
-        )
-        self._task = self._bar.add_task("labelling", total=None, completed=0, said=", starting")
+        said = TextColumn("{task.description}")
+        self._bar = Progress(SpinnerColumn(), BarColumn(bar_width=30), said, console=console)
+        self._task = self._bar.add_task("starting: actors load the models", total=None)
 
     def __enter__(self) -> "Bar":
         self._bar.start()
@@ -98,10 +97,17 @@ class Bar(Quiet):
         self._bar.stop()
 
     def __call__(self, ledger: Ledger) -> None:
-        """Draws the state."""
+        """Draws the state; before this attempt's first commit there is only what was done before."""
         state = self._meter(ledger)
-        said = f", {state.failed:,} failed" if state.failed else ""
-        if state.images_per_s is not None and state.seconds_left is not None:
-            left = timedelta(seconds=round(state.seconds_left))
-            said += f", {state.images_per_s:.1f} a second, {left} left"
-        self._bar.update(self._task, total=state.rows, completed=state.done, said=said)
+        if state.done:
+            self._bar.update(self._task, total=state.rows, completed=state.done, description=said(state))
+
+
+def said(state: State) -> str:
+    """A state in a line."""
+    line = f"{state.done:,} of {state.rows:,} images"
+    if state.failed:
+        line += f", {state.failed:,} failed"
+    if state.images_per_s is not None and state.seconds_left is not None:
+        line += f", {state.images_per_s:.1f} a second, {timedelta(seconds=round(state.seconds_left))} left"
+    return line

@@ -40,3 +40,20 @@ def test_a_job_whose_driver_was_killed_goes_on_where_it_was(photos: Path, tmp_pa
     there, here = tables(undisturbed), tables(killed)
     for name in there:
         assert rows(here[name]) == rows(there[name])
+
+
+def test_ctrl_c_says_that_the_run_can_go_on(photos: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.txt"
+    manifest.write_text("\n".join(str(path) for path in sorted(photos.glob("*.[pj]*g")) * 30))
+    job = [COMMAND, "run", "--manifest", str(manifest), "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not list((tmp_path / "out").rglob("commits/*/*.json")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        complaint == "raylabel: stopped; what is committed stays, and the same command goes on from there\n"
+    )
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
