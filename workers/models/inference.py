@@ -97,8 +97,8 @@ class Predictor(ABC, Generic[ResultT]):
     def predict(self, inputs: Sequence[ModelInput | ImageError]) -> list[ResultT | ImageError]:
         """One result for each input, in order; an `ImageError` stays itself.
 
-        A batch that fails is tried again: in halves where memory ran out,
-        else one by one, so that only the images that fail alone are failed rows.
+        A batch that fails is tried again: in halves where memory ran out, else one by one, so that only the
+        images that fail alone are failed rows.
         """
         results: dict[int, ResultT | ImageError] = {}
         good: dict[int, ModelInput] = {}
