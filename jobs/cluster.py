@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from schemas.exceptions import RaylabelError
 from schemas.spec import ComputeSpec
 
 NO_PROGRESS_TIMEOUT_S = 600
+REACHABLE_TIMEOUT_S = 10
 
 RETRIES = 3
 """Of a task or an actor whose process died; by default Ray Data retries for ever."""
@@ -27,9 +29,9 @@ class Pool:
 
     Attributes:
         actors: copies of the models.
-        num_cpus: of each actor. On a CPU node the actors together leave one CPU for reading and writing.
+        num_cpus: of each actor.
         num_gpus: of each actor; 0 on CPUs.
-        threads: that each actor may compute with.
+        threads: that each actor may compute with, or decode with beside a GPU.
     """
 
     actors: int
@@ -62,13 +64,14 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with _stderr_kept_aside(verbose) as keep_in:
         try:
+            _assert_reachable(address)
             ray.init(
                 address=address,
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.WARNING,
                 **own,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise RaylabelError(
                 f"cannot join a Ray cluster at {address}: {error}. Check --address and RAY_ADDRESS, or leave "
                 "both out to run on this machine alone"
@@ -80,6 +83,15 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
             yield logs
         finally:
             ray.shutdown()
+
+
+def _assert_reachable(address: str) -> None:
+    """Raises OSError at once where nothing listens; Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection(
+            (host.rpartition("/")[2].strip("[]"), int(port)), REACHABLE_TIMEOUT_S
+        ).close()
 
 
 @contextlib.contextmanager
@@ -117,24 +129,36 @@ def _configure(context: DataContext) -> None:
 
 
 def pool_of(compute: ComputeSpec) -> Pool:
-    """The actors that this cluster has room for.
+    """The actors that the connected cluster has room for; see `plan_pool`."""
+    return plan_pool(compute, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+
+def plan_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
+    """How many actors some nodes have room for: one a GPU, or one a CPU where there is no GPU.
+
+    On a CPU node the actors together ask for one CPU less than it has; beside a GPU an actor decodes with
+    its share of the CPUs but one. So the tasks that commit are never starved.
+
+    Args:
+        compute: device and number of actors, where the user sets them.
+        nodes: resources of each node, as Ray names them: "CPU", "GPU".
 
     Raises:
-        RaylabelError: a GPU is asked for and the cluster has none.
+        RaylabelError: a GPU is asked for and there is none, or there is no CPU.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if compute.device == "cuda" and not gpus:
+    gpu_nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
+    if compute.device == "cuda" and not gpu_nodes:
         raise RaylabelError("compute.device is cuda, but the Ray cluster has no GPU; allowed here: auto, cpu")
-    if gpus and compute.device != "cpu":
-        share = min(node["CPU"] // node["GPU"] for node in nodes if node.get("GPU"))
-        threads = max(1, int(share) - 1)
-        return Pool(_wanted(compute, gpus), num_cpus=threads, num_gpus=1, threads=threads)
-    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    if not cpus:
+    if gpu_nodes and compute.device != "cpu":
+        share = int(min(node.get("CPU", 0) // node["GPU"] for node in gpu_nodes))
+        actors = sum(int(node["GPU"]) for node in gpu_nodes)
+        cpus = share - 1 if share > 1 else share / 2
+        return Pool(_wanted(compute, actors), num_cpus=cpus, num_gpus=1, threads=max(1, share - 1))
+    cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    if not cores:
         raise RaylabelError("the Ray cluster has no CPU to run on; `ray status` shows its resources")
-    smallest = min(cpus)
-    return Pool(_wanted(compute, sum(cpus)), num_cpus=(smallest - 1) / smallest, num_gpus=0, threads=1)
+    each = (min(cores) - 1) / min(cores)
+    return Pool(_wanted(compute, sum(cores)), num_cpus=each, num_gpus=0, threads=1)
 
 
 def _wanted(compute: ComputeSpec, room: int) -> int:

@@ -63,8 +63,8 @@ def running_server() -> Iterator[S3Server]:
         config.write_text(
             json.dumps({"identities": [{"name": "t", "credentials": [user], "actions": actions}]})
         )
-        ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(8)[::2], strict=True))
-        grpc = dict(zip(ports, _free_ports(4), strict=True))
+        ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(8)[::2], strict=True))
+        grpc = dict(zip(ports, free_ports(4), strict=True))
         command = [str(Path(sys.executable).parent / "weed"), f"-logdir={folder}", "mini", f"-dir={folder}"]
         command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={config}"]
         command += [f"-{name}.port={port}" for name, port in ports.items()]
@@ -96,7 +96,8 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path, seconds
     raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on, all different."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

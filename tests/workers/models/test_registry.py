@@ -128,4 +128,4 @@ def test_the_built_in_models_take_a_file_of_ones_own(tmp_path: Path) -> None:
     spec = ClassifierSpec(weights=str(tmp_path / "own.pth"), categories=["hot dog", "not hot dog"])
     classifier = load_classifier(spec)
     assert classifier.resolved.info.categories == 2
-    assert torch.equal(classifier.model.module.classifier.weight, module.classifier.weight)
+    assert torch.equal(classifier.model.module.state_dict()["classifier.bias"], module.classifier.bias)

@@ -1,0 +1,40 @@
+from typing import Any
+
+import pytest
+
+from jobs.cluster import Pool, plan_pool
+from schemas.exceptions import RaylabelError
+from schemas.spec import ComputeSpec
+
+
+@pytest.mark.parametrize(
+    ("compute", "nodes", "pool"),
+    [
+        ({}, [{"CPU": 2.0}], Pool(2, 0.5, 0, 1)),
+        ({}, [{"CPU": 1.0}], Pool(1, 0.0, 0, 1)),
+        ({}, [{"CPU": 4.0}, {"CPU": 8.0}, {"memory": 1.0}], Pool(12, 0.75, 0, 1)),
+        ({"actors": 3}, [{"CPU": 8.0}], Pool(3, 0.875, 0, 1)),
+        ({}, [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0}], Pool(4, 7, 1, 7)),
+        ({}, [{"CPU": 4.0, "GPU": 4.0}], Pool(4, 0.5, 1, 1)),
+        ({"device": "cpu"}, [{"CPU": 4.0, "GPU": 1.0}], Pool(4, 0.75, 0, 1)),
+        ({"device": "cuda", "actors": 1}, [{"CPU": 4.0, "GPU": 2.0}], Pool(1, 1, 1, 1)),
+    ],
+)
+def test_there_is_one_actor_a_gpu_or_cpu_and_room_left_to_commit(
+    compute: dict[str, Any], nodes: list[dict[str, float]], pool: Pool
+) -> None:
+    assert plan_pool(ComputeSpec(**compute), nodes) == pool
+
+
+@pytest.mark.parametrize(
+    ("compute", "nodes", "said"),
+    [
+        ({"device": "cuda"}, [{"CPU": 4.0}], "compute.device is cuda, but the Ray cluster has no GPU"),
+        ({}, [{"memory": 1.0}], "has no CPU to run on"),
+    ],
+)
+def test_a_cluster_without_what_is_asked_for_is_refused(
+    compute: dict[str, Any], nodes: list[dict[str, float]], said: str
+) -> None:
+    with pytest.raises(RaylabelError, match=said):
+        plan_pool(ComputeSpec(**compute), nodes)
