@@ -16,7 +16,7 @@ from schemas.exceptions import ManifestError
 from schemas.ledger import MANIFEST, SourceFile
 from schemas.spec import ManifestFormat, ManifestSpec
 from workers.manifest import Manifest, ManifestFile, Row, rows_of, to_parquet, write_parquet
-from workers.storage import Store, clean_uri, file_system, full_url
+from workers.storage import Store, clean_uri, file_system, full_url, parent_url
 
 FORMATS: dict[str, ManifestFormat] = {
     ".parquet": "parquet",
@@ -83,8 +83,8 @@ def _find(uri: str, spec: ManifestSpec) -> list[Source]:
         form = FORMATS.get(suffix) if spec.format == "auto" else spec.format
         if form is not None:
             full = full_url(fs, entry["name"])
-            file = SourceFile(uri=clean_uri(full), size=entry["size"], version=_version(entry))
-            found.append(Source(file, full, form, spec.base or full.rpartition("/")[0]))
+            file = SourceFile(uri=clean_uri(full), size=entry["size"] or 0, version=_version(entry))
+            found.append(Source(file, full, form, spec.base or parent_url(full)))
     if not found:
         raise ManifestError(
             f"found no manifest at {clean_uri(uri)}. A manifest is a file ending in "
@@ -116,7 +116,7 @@ def _images(entries: Iterator[dict[str, Any]], spec: ManifestSpec) -> Iterator[d
 
 
 def _suffix(name: str) -> str:
-    path = PurePosixPath(name.lower())
+    path = PurePosixPath(clean_uri(name).lower())
     return PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
 
 

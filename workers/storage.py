@@ -152,6 +152,13 @@ def full_url(fs: Any, path: str) -> str:
     return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
 
 
+def parent_url(url: str) -> str:
+    """The folder that a file is in, without the query of a web address."""
+    if url.partition("://")[0].lower() in _QUERY_SCHEMES:
+        url = url.partition("?")[0]
+    return url.rpartition("/")[0]
+
+
 def parquet_bytes(table: pa.Table, name: str) -> bytes:
     """A table as a Parquet file: the same bytes for the same rows.
 

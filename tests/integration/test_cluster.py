@@ -1,5 +1,6 @@
 """Joining a Ray cluster that is there already, and leaving it as it was."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """The address of a one-node cluster."""
+    """The address of a one-node cluster, which must be running when the test is over."""
     with tempfile.TemporaryDirectory(prefix="rc", ignore_cleanup_errors=True) as folder:
         (port,) = free_ports(1)
         command = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
@@ -28,21 +29,23 @@ def address() -> Iterator[str]:
             while "Ray runtime started" not in Path(log.name).read_text() and time.monotonic() < end:
                 time.sleep(0.2)
             yield f"127.0.0.1:{port}"
+            running = process.poll() is None
             process.terminate()
             process.wait(90)
+            assert running
 
 
 def test_a_job_joins_the_cluster_at_an_address_and_leaves_it_running(
     address: str, photos: Path, tmp_path: Path
 ) -> None:
-    job = ["run", "--manifest", f"{photos}/c*.png", "--detector", "none", "--json"]
-    first = raylabel(*job, "--output", str(tmp_path / "a"), "--address", address)
-    assert (first.returncode, first.stderr) == (0, "")
-    second = raylabel(*job, "--output", str(tmp_path / "b"), RAY_ADDRESS=address)
-    assert (second.returncode, second.stderr) == (0, "")
-    for done in (first, second):
-        *_, last = events(done)
-        assert (last["labels"], last["errors"]) == (3, 0)
+    job = ["run", "--manifest", f"{photos}/c*.png", "--output", str(tmp_path / "out"), "--detector", "none"]
+    sessions = Path(os.environ["RAY_TMPDIR"], "ray")
+    before = set(sessions.glob("session_*"))
+    done = raylabel(*job, "--json", "--address", address)
+    assert set(sessions.glob("session_*")) == before, "it started a Ray of its own"
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, last = events(done)
+    assert (last["labels"], last["errors"]) == (3, 0)
 
 
 def test_an_address_without_a_cluster_is_refused(photos: Path, tmp_path: Path) -> None:

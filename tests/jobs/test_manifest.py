@@ -1,6 +1,9 @@
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,29 @@ def test_images_in_a_bucket_are_listed(s3: Any, photos: Path, tmp_path: Path) ->
     s3.files().put(str(photos / "china.jpg"), f"{bucket}/set/x/d.jpg")
     found = rows(ManifestSpec(uri=f"s3://{bucket}/set"), tmp_path / "out")
     assert [row["uri"] for row in found] == [f"s3://{bucket}/set/a b+c.jpg", f"s3://{bucket}/set/x/d.jpg"]
+
+
+def test_a_presigned_manifest_on_the_web_is_read_and_its_signature_not_kept(
+    folder: Path, tmp_path: Path
+) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            web = f"http://127.0.0.1:{server.server_port}"
+            for name in ("m.csv", "m.parquet"):
+                spec = ManifestSpec(uri=f"{web}/{name}?signature=a/secret")
+                (source,) = find_sources(spec)
+                assert source.file.uri == f"{web}/{name}"
+                locations = [row["location"] for row in rows(spec, tmp_path / name)]
+                assert locations == [f"{web}/a.jpg", f"{web}/b.jpg"]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_the_version_of_a_listing_changes_with_any_image(photos: Path, tmp_path: Path) -> None:
