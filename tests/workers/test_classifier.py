@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,13 +14,19 @@ from schemas.images import Classification, DecodedImage
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.spec import ClassifierSpec
 from tests.workers.models import golden
-from tests.workers.models.pictures import CPU, EVAL, noise, opened, photos
+from tests.workers.models.pictures import CPU, EVAL, noise, one_thread, opened, photos
 from workers.classifier import Classifier, top_k
 from workers.models.model import ClassifierModel, LoadedClassifier
 from workers.models.registry import load_classifier
 
 SCORES = 1e-4
 IMAGENET = EVAL / "imagenet63"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.mark.skipif(not IMAGENET.exists(), reason="the photos to measure against are not here")

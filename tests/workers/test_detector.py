@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from schemas.images import DecodedImage, Detections
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.spec import DetectorSpec
 from tests.workers.models import golden
-from tests.workers.models.pictures import CPU, EVAL, noise, opened, photos
+from tests.workers.models.pictures import CPU, EVAL, noise, one_thread, opened, photos
 from workers.detector import Detector, clip, select
 from workers.models.model import DetectorModel, LoadedDetector, as_is
 from workers.models.registry import load_detector
@@ -25,6 +26,12 @@ from workers.models.registry import load_detector
 SCORES = 1e-4
 PIXELS = 0.05
 COCO = EVAL / "coco64"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 def average_precision(results: list[Detections], image_ids: list[int]) -> float:

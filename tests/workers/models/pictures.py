@@ -1,5 +1,7 @@
 """Images and models that the tests of the models share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,15 @@ ROOT = Path(__file__).parents[3]
 PHOTOS = ROOT / "infra" / "demo" / "photos"
 EVAL = ROOT.parent / "shared" / "eval"
 CPU = torch.device("cpu")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in an actor: a third of the time that two threads take where other tests want the cores too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def opened(path: Path, size: tuple[int, int] | None = None) -> DecodedImage:

@@ -32,26 +32,25 @@ def saved(module: Any, path: Path) -> str:
     return str(path)
 
 
-@pytest.fixture(params=["resnet18", "mobilenet_v3_small", "vit_b_32"], scope="module")
+@pytest.fixture(params=["resnet18", "mobilenet_v3_small", "swin_t"], scope="module")
 def classifier(request: pytest.FixtureRequest) -> tuple[str, Any]:
     torch.manual_seed(0)
     module: Any = models.get_model(request.param, weights=None, num_classes=40)
     transforms = models.get_model_weights(request.param).DEFAULT.transforms()
     calibrated(module, torch.stack([transforms(planes(image)) for image in small_photos()]))
-    if request.param == "vit_b_32":  # torchvision starts its head at zero
-        torch.nn.init.normal_(module.heads.head.weight)
+    if request.param == "swin_t":  # its random head is nearly zero
+        torch.nn.init.normal_(module.head.weight)
     return request.param, module
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_classifications_are_those_of_torchvisions_own_transforms_and_model(
-    tmp_path: Path, classifier: tuple[str, Any], suffix: str
+    tmp_path: Path, classifier: tuple[str, Any]
 ) -> None:
     name, module = classifier
     images = small_photos()
     spec = ClassifierSpec(
         model=name,
-        weights=saved(module, tmp_path / f"own{suffix}"),
+        weights=saved(module, tmp_path / "own.pth"),
         categories=[f"class {i}" for i in range(40)],
         top_k=3,
     )
@@ -60,7 +59,7 @@ def test_classifications_are_those_of_torchvisions_own_transforms_and_model(
     with torch.inference_mode():
         expected = [module(transforms(planes(image))[None]).softmax(1)[0].topk(3) for image in images]
     assert len({tuple(best.indices.tolist()) for best in expected}) > 1, "the photos must differ"
-    for batch_size in (1, 3, 16):
+    for batch_size in (1, 3):
         found = Classifier(loaded, CPU, batch_size)(images)
         for result, best in zip(found, expected, strict=True):
             assert isinstance(result, Classification)
