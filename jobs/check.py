@@ -6,9 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.ledger import read_success
-from jobs.manifest import first_columns
+from jobs.manifest import assert_uri_column, first_columns
 from jobs.resolve import resolve
-from schemas.exceptions import ManifestError
 from schemas.spec import JobSpec
 from workers.models.registry import list_models as known_models
 from workers.storage import Store
@@ -22,12 +21,7 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
     """
     job = resolve(spec)
     for source in job.sources:
-        columns = first_columns(source)
-        if spec.manifest.uri_column not in columns:
-            raise ManifestError(
-                f"{source.file.uri} has no column {spec.manifest.uri_column!r} to find the images by; "
-                f"it has: {', '.join(columns) or 'none'}. Set manifest.uri_column to one of them"
-            )
+        assert_uri_column(spec.manifest, source, first_columns(source))
     store = Store(spec.output)
     job.assert_same_run(store)
     state = "complete" if read_success(store) else "to do"

@@ -185,17 +185,27 @@ def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_t
     return _manifest(spec, [file for number in range(len(sources)) for file in files[number]], schemas)
 
 
+def assert_uri_column(spec: ManifestSpec, source: Source, columns: list[str]) -> None:
+    """Refuses a file without the column that the images are found by.
+
+    Raises:
+        ManifestError: with the columns that it has.
+    """
+    if spec.uri_column not in columns:
+        raise ManifestError(
+            f"{source.file.uri} has no column {spec.uri_column!r} to find the images by; "
+            f"it has: {', '.join(columns) or 'none'}. Set manifest.uri_column to one of them"
+        )
+
+
 def _manifest(
     spec: ManifestSpec, files: list[ManifestFile], schemas: list[tuple[Source, pa.Schema]]
 ) -> Manifest:
     if not sum(file.rows for file in files):
         raise ManifestError(f"the manifest {', '.join(map(clean_uri, spec.uris))} has no rows")
     for source, schema in schemas:
-        if len(schema) and spec.uri_column not in schema.names:
-            raise ManifestError(
-                f"{source.file.uri} has no column {spec.uri_column!r} to find the images by; "
-                f"it has: {', '.join(schema.names)}. Set manifest.uri_column to one of them"
-            )
+        if len(schema):
+            assert_uri_column(spec, source, schema.names)
     try:
         merged = pa.unify_schemas([_plain(s) for _, s in schemas], promote_options="permissive")
     except pa.ArrowException as error:

@@ -50,10 +50,12 @@ def publish_shard(run: RunFolder, shard: int) -> Shard:
         StorageError: a file could not be read or written.
     """
     store = run.store
-    publication = choose_winners(run.plan, shard, read_commits(store, f"{COMMITS}/{shard_name(shard)}"))
+    known = read_commits(store, f"{COMMITS}/{shard_name(shard)}")
+    publication = choose_winners(run.plan, shard, known)
     if not store.create(publication.key, publication.to_json()):
         publication = Publication.model_validate_json(store.read(publication.key))
-    commits = {key: Commit.model_validate_json(store.read(key)) for key in publication.winners}
+        known = read_commits(store, f"{COMMITS}/{shard_name(shard)}")  # it may have chosen newer ones
+    commits = {commit.key: commit for commit in known}
 
     tables = {name: _gather(run, publication, commits, name) for name in TABLES}
     found = pa.concat_arrays([tables[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])

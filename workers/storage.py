@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import uuid
 from collections.abc import Iterator
@@ -182,6 +183,7 @@ def parquet_bytes(table: pa.Table, name: str) -> bytes:
     return data
 
 
+@functools.cache
 def _leaves(schema: pa.Schema) -> list[str]:
     """The dotted paths of a schema's leaf columns, as Parquet names them."""
     empty = pa.BufferOutputStream()
