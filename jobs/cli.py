@@ -3,9 +3,11 @@
 What is slow to import (torch, ray) is imported by the command that needs it.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -23,6 +25,9 @@ from schemas.exceptions import (
     StorageError,
 )
 
+if TYPE_CHECKING:
+    from jobs.run import RunOptions
+
 EXIT_CODES: dict[type[RaylabelError], int] = {
     SpecError: 2,
     ManifestError: 3,
@@ -35,9 +40,6 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
     RaylabelError: 1,
 }
 """What a script can tell an outcome by; 0 is done, 1 anything unforeseen."""
-
-STOPPED = 130
-"""The exit code after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     help="Labels images in bulk: a manifest in, Parquet tables of labels, boxes and errors out.",
@@ -70,6 +72,18 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
+Output = Annotated[str, typer.Argument(help="Run directory.")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster to join; RAY_ADDRESS, or a Ray of its own.", show_default=False),
+]
+StopAfterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION", help="End after this long (30m, 1h30m), to be gone on with.", show_default=False
+    ),
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -81,23 +95,43 @@ def run(
     classifier: ClassifierOption = None,
     detector: DetectorOption = None,
     settings: SetOption = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to join; RAY_ADDRESS, or a Ray of its own.", show_default=False),
-    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete the run in the output, and begin anew.")
+    ] = False,
+    stop_after: StopAfterOption = None,
+    address: AddressOption = None,
     as_json: JsonOption = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Label a manifest's images. Run again after a stop, it goes on where it was."""
     from jobs.run import run_job
     from schemas.spec import read_spec
 
     spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
-    try:
-        run_job(spec, address=address, as_json=as_json, verbose=verbose)
-    except KeyboardInterrupt:
-        _complain("stopped; what is committed stays, and the same command goes on from there")
-        raise typer.Exit(STOPPED) from None
+    with _stops():
+        run_job(spec, _options(address, stop_after, as_json, verbose), restart=restart)
+
+
+@app.command()
+def retry(
+    output: Output,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="An error code (repeat for several); all retryable ones.", show_default=False),
+    ] = None,
+    settings: SetOption = None,
+    stop_after: StopAfterOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Label the failed images of a complete run again; what becomes of them replaces their errors."""
+    from jobs.retry import codes_of
+    from jobs.run import retry_run
+
+    chosen = _overrides(None, None, None, None, settings)
+    with _stops():
+        retry_run(output, codes_of(code), chosen, _options(address, stop_after, as_json, verbose))
 
 
 @app.command()
@@ -134,7 +168,7 @@ def models(
 
 @app.command()
 def show(
-    output: Annotated[str, typer.Argument(help="Run directory.")],
+    output: Output,
     limit: Annotated[int, typer.Option(min=1, help="Images to show.")] = 20,
     draw: Annotated[
         Path | None,
@@ -145,6 +179,26 @@ def show(
     from jobs.look import show_run
 
     show_run(output, limit, draw)
+
+
+@contextlib.contextmanager
+def _stops() -> Iterator[None]:
+    """Ends the command with a sentence and an exit code where it was asked to stop."""
+    from jobs.stop import CTRL_C, Stopped
+
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as stop:
+        reason = str(stop) or "Ctrl-C"
+        _complain(f"stopped by {reason}; what is committed stays, and the same command goes on from there")
+        raise typer.Exit(getattr(stop, "exit_code", CTRL_C)) from None
+
+
+def _options(address: str | None, stop_after: str | None, as_json: bool, verbose: bool) -> "RunOptions":
+    from jobs.run import RunOptions
+    from jobs.stop import seconds_of
+
+    return RunOptions(address, seconds_of(stop_after) if stop_after else None, as_json, verbose)
 
 
 def _path(job: Path | None) -> str | None:

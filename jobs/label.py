@@ -1,24 +1,35 @@
 """THE pipeline: manifest → pending units → fetch, decode and label → commit → publish → reconcile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
 from jobs import cluster
 from jobs.budget import check_budget
 from jobs.cluster import Pool
-from jobs.ledger import Ledger, begin_epoch, begin_run, finish_run
+from jobs.epochs import Heart, begin_epoch
+from jobs.ledger import Ledger, finish_run
 from jobs.manifest import open_manifest
+from jobs.progress import Reporter
 from jobs.publish import Publisher
 from jobs.resolve import ResolvedJob
+from jobs.runs import begin_run, clear_strays, clear_work, folder_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
 from workers.label import LabelSettings, LabelUnits
 from workers.manifest import Manifest
 from workers.parts import RunFolder, commit_results
 from workers.storage import Store
+
+UNCONDITIONAL = (
+    "note: this store does not refuse to overwrite (no conditional PUT). A run that is killed still loses "
+    "and doubles nothing, but only as long as no two attempts at it run at once: see to that yourself"
+)
 
 TASK_CPUS = 0.25
 """Of a commit or a publication: mostly waiting for storage, and what the actors leave is little."""
@@ -26,7 +37,7 @@ TASK_CPUS = 0.25
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a run, as it was begun."""
+    """One attempt at a pass over a run's manifest, as it was begun."""
 
     job: ResolvedJob
     manifest: Manifest
@@ -35,54 +46,70 @@ class Attempt:
     epoch: Epoch
 
 
-def label(job: ResolvedJob, progress: Callable[[Ledger], None]) -> dict[str, int]:
+def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dict[str, int]:
     """Labels what is pending of a job, publishes it, and marks the run complete when the sums agree.
 
     Needs a Ray connection (`jobs.cluster.connect`). Killed at any moment, it goes on where it was when it is
-    called again.
+    called again. A retry that was begun (`jobs.retry`) is gone on with likewise.
 
     Args:
         job: what to do.
-        progress: is shown the ledger after each commit.
+        reporter: is told what goes on, and shown the ledger after each commit.
+        restart: delete the run that the output holds, and begin anew.
 
     Returns:
         Rows of each table.
 
     Raises:
         ManifestError: the manifest cannot be read as asked.
-        OutputConflictError: the output holds another run.
+        ModelError: the models cannot be built on the cluster, or fail on every image.
+        OutputConflictError: the output holds another run, or another attempt is running.
         FailureBudgetError: more images failed than `max_failed` allows.
+        StorageError: a file cannot be read or written.
         ReconcileError: the tables do not add up.
     """
-    attempt = begin(job)
-    store, plan = attempt.folder.store, attempt.folder.plan
-    ledger = Ledger.read(store, plan)
-    publisher = Publisher(attempt.folder)
-    progress(ledger)
-    for commit in committed(attempt, ledger.pending):
-        ledger.add(commit)
-        progress(ledger)
-        check_budget(job.spec.max_failed, ledger.failed, ledger.done, plan.rows)
+    attempt = begin(job, reporter, restart=restart)
+    run = attempt.folder
+    heart = Heart(run.store, attempt.record, run.ledger, attempt.epoch)
+    with heart.beating():
+        clear_strays(run.store, attempt.record)
+        ledger = Ledger.read(run)
+        heart.watch(lambda: (ledger.done, dict(ledger.failed)))
+        publisher = Publisher(run)
+        reporter.show(ledger)
+        check_budget(job.spec.max_failed, ledger.failed, ledger.done, ledger.rows)
         publisher.publish(ledger.publishable)
-    check_budget(job.spec.max_failed, ledger.failed, ledger.done, plan.rows)
-    publisher.publish(ledger.publishable)
-    publisher.finish()
-    return finish_run(store, plan)
+        with closing(committed(attempt, ledger.pending)) as commits:
+            for commit in commits:
+                heart.assert_newest()
+                ledger.add(commit)
+                ledger.merge(commit.shard)
+                reporter.show(ledger)
+                check_budget(job.spec.max_failed, ledger.failed, ledger.done, ledger.rows)
+                publisher.publish(ledger.publishable)
+        publisher.finish()
+        heart.assert_newest()
+        rows = finish_run(run)
+        clear_work(run)
+    return rows
 
 
-def begin(job: ResolvedJob) -> Attempt:
+def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Attempt:
     """Opens the manifest, makes or finds the run, and takes an epoch."""
     store = Store(job.spec.output)
-    job.assert_same_run(store)
+    store.conditional = store.creates_once()
+    if not store.conditional:
+        reporter.say(UNCONDITIONAL)
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
-    record = begin_run(store, job.record(manifest))
-    folder = RunFolder(store, record.plan, manifest.carried)
-    return Attempt(job, manifest, record, folder, begin_epoch(store))
+    record = job.record(manifest)
+    record = replace_run(store, record, reporter.say) if restart else begin_run(store, record)
+    folder = folder_of(store, record, manifest.carried)
+    return Attempt(job, manifest, record, folder, begin_epoch(folder.ledger, reporter.say))
 
 
-def committed(attempt: Attempt, pending: list[int]) -> Iterator[Commit]:
+def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit, None, None]:
     """Labels and commits the pending units on the cluster; each commit as soon as it counts."""
-    if not pending:
+    if not len(pending):
         return
     pool = cluster.pool_of(attempt.job.spec.compute)
     units = ray.data.range(len(pending), override_num_blocks=1 + len(pending) // 10_000)
@@ -112,12 +139,12 @@ def committed(attempt: Attempt, pending: list[int]) -> Iterator[Commit]:
             yield Commit.model_validate_json(row["commit"])
 
 
-def settings_of(attempt: Attempt, pending: list[int], pool: Pool) -> LabelSettings:
+def settings_of(attempt: Attempt, pending: NDArray[np.int64], pool: Pool) -> LabelSettings:
     """The part of the job that the labelling actors get."""
     spec, models = attempt.job.spec, (attempt.record.classifier, attempt.record.detector)
     return LabelSettings(
         manifest=attempt.manifest,
-        plan=attempt.record.plan,
+        work=attempt.folder.work,
         pending=pending,
         classifier=spec.classifier,
         detector=spec.detector,

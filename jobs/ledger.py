@@ -1,108 +1,105 @@
-"""The run directory: what a run is, which attempt this is, what is committed, and when it is complete."""
+"""What of a pass is committed and published: read from the files, then kept up to date."""
 
 import json
-import os
-import socket
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable
 
-from schemas.exceptions import OutputConflictError, ReconcileError
-from schemas.ledger import EPOCHS, RUN, SHARDS, SUCCESS, Commit, Epoch, RunRecord, Shard
-from schemas.plan import Plan
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.exceptions import ReconcileError
+from schemas.ledger import COMMITS, SHARDS, SUCCESS, Commit, Shard
+from schemas.ranges import from_ranges
 from schemas.tables import TABLES
+from workers.parts import RunFolder, merge_commits
 from workers.publish import read_commits
-from workers.storage import Store, clean_uri
+from workers.storage import Store
 
-MOST_DIFFERENCES = 20
-"""Lines of difference shown where a run is refused."""
+MERGED_AT = 256
+"""Commit entries of one shard that are made into one."""
 
 
-def read_run(store: Store) -> RunRecord | None:
-    """The run that a directory holds; None where it holds none.
+class Ledger:
+    """The state of one pass.
 
-    Raises:
-        OutputConflictError: there are tables in it that no run of raylabel's wrote.
+    Attributes:
+        run: the pass.
+        failed: images of it that failed, by code.
+        published: shards that it has published.
+        done: rows of it in a final state: labelled or failed.
+        publishable: shards whose units are all committed and that are not published yet.
     """
-    try:
-        return RunRecord.model_validate_json(store.read(RUN))
-    except FileNotFoundError:
-        strangers = [key for table in TABLES for key in store.list(table)]
-        if strangers:
-            raise OutputConflictError(
-                f"{clean_uri(store.url)} has {len(strangers)} files that no run here wrote, {strangers[0]} "
-                "among them. Choose another output"
-            ) from None
-        return None
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.failed: Counter[str] = Counter()
+        self.published: set[int] = set()
+        self.publishable: set[int] = set()
+        self.done = 0
+        self._committed = np.ones(run.plan.units, bool)
+        self._committed[run.work.units] = False
+        self._left = Counter((run.work.units // run.plan.shard_units).tolist())
+        self._single: dict[int, list[Commit]] = {}
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "Ledger":
+        """The state of a pass, from its shards and commits."""
+        ledger = cls(run)
+        for shard in read_shards(run.ledger):
+            if shard.retry == run.retry:
+                ledger._add_shard(shard)
+        open_shards = (key for key in run.ledger.list(f"{COMMITS}/{run.retry:03d}") if ledger._is_open(key))
+        for commit in read_commits(run.ledger, open_shards):
+            ledger.add(commit)
+        return ledger
+
+    def _is_open(self, key: str) -> bool:
+        """Whether a commit's shard is not published yet."""
+        return int(key.split("/")[-2].removeprefix("shard-")) not in self.published
+
+    def _add_shard(self, shard: Shard) -> None:
+        self.published.add(shard.shard)
+        self.failed.update(shard.failed)
+        self.done += len(self.run.work.rows_of_shard(shard.shard))
+        self._committed[self.run.work.units_of_shard(shard.shard)] = True
+        self._left[shard.shard] = 0
+
+    def add(self, commit: Commit) -> None:
+        """Counts a commit; units that are counted already are not counted again."""
+        units = from_ranges(commit.units)
+        new = units[~self._committed[units]]
+        if len(new):
+            self._committed[new] = True
+            self.done += sum(len(self.run.work.rows_of_unit(unit)) for unit in new.tolist())
+            self.failed.update(commit.failed)
+            self._left[commit.shard] -= len(new)
+            if not self._left[commit.shard]:
+                self.publishable.add(commit.shard)
+        if len(new) == len(units) and len(commit.files["labels"]) < MERGED_AT:
+            self._single.setdefault(commit.shard, []).append(commit)
+
+    def merge(self, shard: int) -> None:
+        """Makes a shard's commit entries one where they are many, so that resuming takes few reads."""
+        entries = self._single.get(shard, [])
+        if len(entries) >= MERGED_AT and self._left[shard]:
+            merge_commits(self.run.ledger, entries)
+            del self._single[shard]
+
+    @property
+    def rows(self) -> int:
+        """Rows that the pass has to do."""
+        return self.run.work.size
+
+    @property
+    def pending(self) -> NDArray[np.int64]:
+        """Units still to do, ascending."""
+        return np.flatnonzero(~self._committed)
 
 
-def begin_run(store: Store, record: RunRecord) -> RunRecord:
-    """Makes the run's record, or finds the one that an earlier attempt made of the same job.
-
-    Raises:
-        OutputConflictError: the directory holds another run; the difference is in the message.
-    """
-    found = read_run(store)
-    if found is None and store.create(RUN, record.to_json()):
-        return record
-    found = found or RunRecord.model_validate_json(store.read(RUN))
-    assert_same_run(store, found.identity(), record.identity())
-    return found
-
-
-def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Refuses to go on with a run that would mix its rows with others.
-
-    Raises:
-        OutputConflictError: naming every value that differs.
-    """
-    lines = sorted(
-        f"  {key}: {_short(old)} there, {_short(new)} now" for key, old, new in _differences(there, here)
-    )
-    if lines:
-        more = [f"  and {len(lines) - MOST_DIFFERENCES} more"] if len(lines) > MOST_DIFFERENCES else []
-        raise OutputConflictError(
-            f"{clean_uri(store.url)} holds a run whose rows would differ from this job's:\n"
-            + "\n".join(lines[:MOST_DIFFERENCES] + more)
-            + "\nChoose another output, or delete this one to begin again"
-        )
-
-
-def _differences(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The deepest values at which two nested values part, with their dotted paths."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in there.keys() | here.keys():
-            yield from _differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for number, pair in enumerate(zip(there, here, strict=True)):
-            yield from _differences(*pair, f"{path}[{number}]")
-    elif there != here:
-        yield path, there, here
-
-
-def _short(value: Any) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case {"info": {"name": str(name)}}:  # a whole model
-            return name
-        case list():
-            return f"{len(value)} of them"
-        case _:
-            text = str(value)
-            return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def begin_epoch(store: Store) -> Epoch:
-    """Takes the next number for this attempt; no two attempts get the same."""
-    number = len(store.list(EPOCHS))
-    while True:
-        number += 1
-        epoch = Epoch(number=number, started_at=datetime.now(UTC), host=socket.gethostname(), pid=os.getpid())
-        if store.create(f"{EPOCHS}/{number:06d}.json", epoch.to_json()):
-            return epoch
+def read_shards(ledger: Store) -> list[Shard]:
+    """The records of the published shards, by number."""
+    found = ledger.read_all(ledger.list(SHARDS))
+    return [Shard.model_validate_json(data) for data in found if data is not None]
 
 
 def read_success(store: Store) -> dict[str, int] | None:
@@ -114,69 +111,16 @@ def read_success(store: Store) -> dict[str, int] | None:
     return found
 
 
-@dataclass
-class Ledger:
-    """What of a run is committed and published: read from the files, then kept up to date.
-
-    Attributes:
-        plan: how the manifest is cut.
-        committed: units that some commit holds.
-        failed: images that failed, by code.
-        published: shards whose files are in place.
-    """
-
-    plan: Plan
-    committed: set[int] = field(default_factory=set)
-    failed: Counter[str] = field(default_factory=Counter)
-    published: set[int] = field(default_factory=set)
-    _left: dict[int, int] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, store: Store, plan: Plan) -> "Ledger":
-        """The state of a run, from its shards and commits."""
-        ledger = cls(plan)
-        for shard in read_shards(store):
-            ledger.published.add(shard.shard)
-            ledger.failed.update(shard.failed)
-            ledger.committed.update(plan.units_of_shard(shard.shard))
-        for commit in read_commits(store):
-            if commit.shard not in ledger.published:
-                ledger.add(commit)
-        return ledger
-
-    def add(self, commit: Commit) -> None:
-        """Counts a commit; units that are counted already are not counted again."""
-        new = [unit for unit in commit.units if unit not in self.committed]
-        if new:
-            self.committed.update(new)
-            self.failed.update(commit.failed)
-            left = self._left.get(commit.shard, len(self.plan.units_of_shard(commit.shard)))
-            self._left[commit.shard] = left - len(new)
-
-    @property
-    def pending(self) -> list[int]:
-        """Units still to do, ascending."""
-        return [unit for unit in range(self.plan.units) if unit not in self.committed]
-
-    @property
-    def done(self) -> int:
-        """Manifest rows in a final state: labelled or failed."""
-        short = self.plan.units * self.plan.unit_rows - self.plan.rows
-        last = self.plan.units - 1 in self.committed
-        return len(self.committed) * self.plan.unit_rows - (short if last else 0)
-
-    @property
-    def publishable(self) -> list[int]:
-        """Shards whose units are all committed and that are not published yet."""
-        return [shard for shard, left in self._left.items() if not left and shard not in self.published]
+def count_rows(shards: Iterable[Shard]) -> dict[str, int]:
+    """Rows of each table of some published shards."""
+    total = Counter(dict.fromkeys(TABLES, 0))
+    for shard in shards:
+        for name, file in shard.files.items():
+            total[name] += file.rows
+    return dict(total)
 
 
-def read_shards(store: Store) -> list[Shard]:
-    """The records of the published shards."""
-    return [Shard.model_validate_json(store.read(key)) for key in store.list(SHARDS)]
-
-
-def finish_run(store: Store, plan: Plan) -> dict[str, int]:
+def finish_run(run: RunFolder) -> dict[str, int]:
     """Marks a run complete when its published tables add up to its manifest.
 
     Returns:
@@ -185,12 +129,12 @@ def finish_run(store: Store, plan: Plan) -> dict[str, int]:
     Raises:
         ReconcileError: they do not; `_SUCCESS` was not written.
     """
-    shards = read_shards(store)
-    rows = {name: sum(shard.files[name].rows for shard in shards) for name in TABLES}
+    plan, shards = run.plan, read_shards(run.ledger)
+    rows = count_rows(shards)
     if [s.shard for s in shards] != list(range(plan.shards)) or rows["labels"] + rows["errors"] != plan.rows:
         raise ReconcileError(
             f"{len(shards)} of {plan.shards} shards are published, with {rows['labels']} labels and "
             f"{rows['errors']} errors for {plan.rows} manifest rows. Run the same command again"
         )
-    store.create(SUCCESS, json.dumps(rows).encode())
+    run.store.create(SUCCESS, json.dumps(rows).encode())
     return rows

@@ -7,10 +7,9 @@ import fsspec
 from rich.console import Console
 
 from jobs.draw import contact_sheet, draw_run
-from jobs.ledger import read_run
+from jobs.runs import find_run
 from jobs.show import render, summary
-from schemas.exceptions import StorageError
-from workers.storage import Store, clean_uri, resolve_uri
+from workers.storage import resolve_uri
 
 
 def show_run(output: str, limit: int, draw: Path | None) -> None:
@@ -24,9 +23,7 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
     Raises:
         StorageError: there is no run at `output`.
     """
-    run = read_run(Store(output))
-    if run is None:
-        raise StorageError(f"found no run at {clean_uri(output)}; `raylabel run` makes one")
+    _, run = find_run(output)
     console = Console(highlight=False)
     render(summary(output, limit), console)
     if draw:

@@ -16,7 +16,7 @@ class State:
     """How far a run is.
 
     Attributes:
-        rows: rows of the manifest.
+        rows: rows to do: those of the manifest, or of a retry.
         done: of them labelled or failed, earlier attempts included.
         failed: of them failed.
         images_per_s: since this attempt's first commit; None before its second.
@@ -45,33 +45,49 @@ class Meter:
         rate = left = None
         if self._first:
             rate = (ledger.done - self._first[1]) / max(now - self._first[0], 1e-9)
-            left = (ledger.plan.rows - ledger.done) / rate if rate else None
+            left = (ledger.rows - ledger.done) / rate if rate else None
         elif ledger.done > self._before:
             self._first = now, ledger.done
-        return State(ledger.plan.rows, ledger.done, sum(ledger.failed.values()), rate, left)
+        return State(ledger.rows, ledger.done, sum(ledger.failed.values()), rate, left)
 
 
-class Quiet:
-    """Shows nothing: for output that is not a terminal."""
+class Reporter:
+    """Tells of a run while it goes on. This one only prints what is to be said in words.
 
-    def __enter__(self) -> "Quiet":
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> "Reporter":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __call__(self, ledger: Ledger) -> None:
+    def say(self, text: str) -> None:
+        """Prints a sentence."""
+        self._console.print(text, markup=False)
+
+    def show(self, ledger: Ledger) -> None:
         """Called after each commit."""
 
 
-class JsonLines(Quiet):
-    """One JSON object a line, at most one a second, and one when all is done."""
+class JsonLines(Reporter):
+    """One JSON object a line; of progress at most one a second, and one when all is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._meter = Meter()
         self._last = 0.0
 
-    def __call__(self, ledger: Ledger) -> None:
+    def say(self, text: str) -> None:
+        """Prints a sentence as an event."""
+        print(json.dumps({"event": "said", "text": text}), flush=True)
+
+    def show(self, ledger: Ledger) -> None:
         """Prints the state."""
         state = self._meter(ledger)
         now = time.monotonic()
@@ -80,10 +96,11 @@ class JsonLines(Quiet):
             print(json.dumps({"event": "progress", **asdict(state)}), flush=True)
 
 
-class Bar(Quiet):
+class Bar(Reporter):
     """One bar for the whole job."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._meter = Meter()
         said = TextColumn("{task.description}")
         self._bar = Progress(SpinnerColumn(), BarColumn(bar_width=30), said, console=console)
@@ -96,7 +113,7 @@ class Bar(Quiet):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def __call__(self, ledger: Ledger) -> None:
+    def show(self, ledger: Ledger) -> None:
         """Draws the state; before this attempt's first commit there is only what was done before."""
         state = self._meter(ledger)
         if state.done:

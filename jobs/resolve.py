@@ -1,6 +1,7 @@
 """From a job spec to everything that decides its rows: sources, models, code."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -9,8 +10,8 @@ from typing import Any
 
 import schemas
 import workers
-from jobs.ledger import assert_same_run, read_run
 from jobs.manifest import Source, find_sources
+from jobs.runs import assert_same_run, new_run_id, read_run
 from schemas.ledger import RunRecord, settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
@@ -71,13 +72,21 @@ class ResolvedJob:
         return found
 
     def public_spec(self) -> dict[str, Any]:
-        """The spec with every default filled in and without credentials."""
+        """The spec with every default filled in, local paths made absolute, and without credentials."""
         kept: dict[str, Any] = _without_secrets(self.spec.model_dump(mode="json"))
+        manifest = kept["manifest"]
+        manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
+        manifest["base"] = manifest["base"] and _absolute(manifest["base"])
+        for model in filter(None, (kept["classifier"], kept["detector"])):
+            for key in ("weights", "categories"):
+                if isinstance(model[key], str) and Path(model[key]).is_file():
+                    model[key] = _absolute(model[key])
         return kept
 
     def record(self, manifest: Manifest) -> RunRecord:
         """run.json of a run of this job."""
         return RunRecord(
+            id=new_run_id(),
             raylabel=version("raylabel"),
             created_at=datetime.now(UTC),
             spec=self.public_spec(),
@@ -122,6 +131,11 @@ def code_digest() -> str:
         for path in sorted(folder.rglob("*.py")):
             digest.update(f"{path.relative_to(folder.parent)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _absolute(uri: str) -> str:
+    """The same place, named so that it is found from any folder."""
+    return clean_uri(uri) if "://" in uri else os.path.abspath(uri)
 
 
 def _without_secrets(value: Any) -> Any:

@@ -1,72 +1,137 @@
-"""`raylabel run`: a job from its spec to its end, and what the user is told on the way."""
+"""`raylabel run` and `raylabel retry`: a job from its spec to its end, and what the user is told."""
 
 import json
 import sys
 import time
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
 from jobs import cluster
 from jobs.label import label
 from jobs.ledger import read_success
-from jobs.progress import Bar, JsonLines, Quiet
+from jobs.progress import Bar, JsonLines, Reporter
 from jobs.report import write_report
-from jobs.resolve import resolve
+from jobs.resolve import ResolvedJob, resolve
+from jobs.retry import begin_retry, retried_spec
+from jobs.stop import Stopped, stoppable
 from schemas.spec import JobSpec
 from workers.storage import Store, clean_uri
 
 
-def run_job(spec: JobSpec, *, address: str | None, as_json: bool, verbose: bool) -> None:
+@dataclass(frozen=True)
+class RunOptions:
+    """How a job is run, beside what it is.
+
+    Attributes:
+        address: of the Ray cluster to join; None: RAY_ADDRESS, or a Ray of its own.
+        stop_after: seconds after which it ends, resumable; None: when it is done.
+        as_json: tell a program instead of a person.
+        verbose: show Ray's own messages.
+    """
+
+    address: str | None
+    stop_after: float | None
+    as_json: bool
+    verbose: bool
+
+
+class Teller:
+    """What is told of a job: sentences for a person, or JSON Lines for a program."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self.began = time.monotonic()
+        self.console = Console(quiet=as_json, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A sentence for a person."""
+        self.console.print(text, markup=False)
+
+    def tell(self, event: str, **facts: object) -> None:
+        """An event for a program."""
+        if self._as_json:
+            print(json.dumps({"event": event, **facts}), flush=True)
+
+    def reporter(self) -> Reporter:
+        """What shows the progress."""
+        if self._as_json:
+            return JsonLines(self.console)
+        return Bar(self.console) if sys.stdout.isatty() else Reporter(self.console)
+
+    @property
+    def seconds(self) -> float:
+        """Since the command began."""
+        return time.monotonic() - self.began
+
+
+def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> None:
     """Runs a job to its end, or says that it has been.
 
     Args:
         spec: the job.
-        address: of the Ray cluster to join; None: RAY_ADDRESS, or a Ray of its own.
-        as_json: tell a program instead of a person.
-        verbose: show Ray's own messages.
+        options: how to run it.
+        restart: delete the run that the output holds, and begin anew.
 
     Raises:
         RaylabelError: see `jobs.resolve.resolve`, `jobs.cluster.connect` and `jobs.label.label`.
+        Stopped: it was asked to stop.
     """
-    began = time.monotonic()
-    console = Console(quiet=as_json, highlight=False, soft_wrap=True)
+    teller = Teller(options.as_json)
     output = clean_uri(spec.output)
     job = resolve(spec)
-    store = Store(spec.output)
-    job.assert_same_run(store)
-    if rows := read_success(store):
-        console.print(f"{output} is complete: {said(rows)}. Nothing to do.", markup=False)
-        _tell(as_json, event="complete", output=output, already=True, **rows)
-        return
-
+    if not restart:
+        store = Store(spec.output)
+        job.assert_same_run(store)
+        if rows := read_success(store):
+            teller.say(f"{output} is complete: {said(rows)}. Nothing to do.")
+            teller.tell("complete", output=output, already=True, **rows)
+            return
     for name, fact in job.facts():
-        console.print(f"{name}: {fact}", markup=False)
-    with cluster.connect(address, verbose=verbose) as logs, _reporter(console, as_json) as reporter:
-        console.print(f"Ray's own messages: {logs}", markup=False)
-        _tell(as_json, event="started", output=output, ray_logs=str(logs))
-        rows = label(job, reporter)
+        teller.say(f"{name}: {fact}")
+    _run(job, options, teller, restart=restart)
 
-    seconds = time.monotonic() - began
-    write_report(spec.output, {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"})
-    console.print(f"{said(rows)} in {seconds:.0f} s", markup=False)
-    console.print(
-        f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html", markup=False
-    )
-    console.print(f"a look: raylabel show {output}", markup=False)
-    _tell(as_json, event="complete", output=output, already=False, seconds=round(seconds, 1), **rows)
+
+def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: RunOptions) -> None:
+    """Runs the failed rows of a complete run again; what becomes of them takes the place of their errors.
+
+    Raises:
+        RaylabelError: see `jobs.retry.begin_retry` and `run_job`.
+        Stopped: it was asked to stop.
+    """
+    teller = Teller(options.as_json)
+    job = resolve(retried_spec(output, settings))
+    job.assert_same_run(Store(output))
+    rows = begin_retry(output, codes)
+    if not rows:
+        teller.say(f"no row of {clean_uri(output)} failed with {', '.join(codes)}. Nothing to do.")
+        teller.tell("complete", output=clean_uri(output), already=True)
+        return
+    teller.say(f"retrying {rows:,} rows that failed with {', '.join(codes)}")
+    _run(job, options, teller)
+
+
+def _run(job: ResolvedJob, options: RunOptions, teller: Teller, *, restart: bool = False) -> None:
+    """Connects to Ray, labels, reports."""
+    output = clean_uri(job.spec.output)
+    with cluster.connect(options.address, verbose=options.verbose) as logs, teller.reporter() as reporter:
+        teller.say(f"Ray's own messages: {logs}")
+        teller.tell("started", output=output, ray_logs=str(logs))
+        left = None if options.stop_after is None else options.stop_after - teller.seconds
+        try:
+            with stoppable(left):
+                rows = label(job, reporter, restart=restart)
+        except Stopped as stop:
+            teller.tell("stopped", output=output, reason=str(stop), seconds=round(teller.seconds, 1))
+            raise
+    write_report(job.spec.output, {**dict(job.facts()), "this attempt": f"{teller.seconds:.0f} s"})
+    teller.say(f"{said(rows)} in {teller.seconds:.0f} s")
+    teller.say(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
+    teller.say(f"a look: raylabel show {output}")
+    teller.tell("complete", output=output, already=False, seconds=round(teller.seconds, 1), **rows)
 
 
 def said(rows: dict[str, int]) -> str:
     """A run's rows in a sentence."""
     return f"{rows['labels']:,} images labelled, {rows['boxes']:,} objects, {rows['errors']:,} images failed"
-
-
-def _reporter(console: Console, as_json: bool) -> Quiet:
-    if as_json:
-        return JsonLines()
-    return Bar(console) if sys.stdout.isatty() else Quiet()
-
-
-def _tell(as_json: bool, **event: object) -> None:
-    if as_json:
-        print(json.dumps(event), flush=True)

@@ -1,13 +1,18 @@
-"""The records that a run keeps of itself: run.json, epochs, commits, published shards."""
+"""The records that a run keeps of itself: run.json, epochs, retries, commits, published shards.
+
+All but run.json are kept below `ledger_folder(run.id)`: what a zombie of a run that was restarted still
+writes is in a folder that nobody reads any more.
+"""
 
 import hashlib
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
+from schemas.ranges import Ranges
 
 
 class _Record(BaseModel):
@@ -36,6 +41,7 @@ class RunRecord(_Record):
     """run.json: what a run was asked, and everything that decides its rows.
 
     Attributes:
+        id: names this run among those that were restarted in the same directory.
         raylabel: the version that began the run.
         created_at: when it began, UTC.
         spec: the job spec with every default filled in, credentials cut from its URLs.
@@ -47,6 +53,7 @@ class RunRecord(_Record):
         code: the sha256 over the source of `schemas` and `workers`, which make the rows.
     """
 
+    id: str
     raylabel: str
     created_at: datetime
     spec: dict[str, Any]
@@ -76,19 +83,78 @@ def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 class Epoch(_Record):
-    """One attempt at a run: taken with a conditional PUT, so that no two attempts share a number."""
+    """One attempt at a run: taken with a conditional PUT, so that no two attempts share a number.
+
+    Attributes:
+        number: 1 for the first attempt.
+        started_at: UTC.
+        host: the driver's machine.
+        pid: the driver's process.
+        process_started: when that process began, seconds since 1970: pids are used again.
+    """
 
     number: int
     started_at: datetime
     host: str
     pid: int
+    process_started: float
+
+    @property
+    def key(self) -> str:
+        """Where it is kept."""
+        return f"{EPOCHS}/{self.number:06d}.json"
+
+    @property
+    def beat_key(self) -> str:
+        """Where its heartbeat is kept."""
+        return f"{BEATS}/{self.number:06d}.json"
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} (process {self.pid} on {self.host}, since {self.started_at:%F %T} UTC)"
+
+
+class Beat(_Record):
+    """The heartbeat of an attempt: put anew every few seconds, and once more when it ends.
+
+    Attributes:
+        at: when, UTC.
+        state: "running", or how it ended.
+        reason: why it ended, where it did not complete.
+        done: rows of its pass in a final state; None before the ledger was read.
+        failed: of them failed, by code.
+    """
+
+    at: datetime
+    state: Literal["running", "complete", "stopped", "failed"]
+    reason: str | None = None
+    done: int | None = None
+    failed: dict[str, int] = {}
+
+
+class Retry(_Record):
+    """A pass over the rows that had failed with some codes, after the first one, which does every row.
+
+    Attributes:
+        number: from 1; the first pass is number 0 and has no record.
+        codes: the error codes that were asked for.
+        rows: the manifest rows that had them.
+    """
+
+    number: int
+    codes: list[str]
+    rows: Ranges
+
+    @property
+    def key(self) -> str:
+        """Where it is kept."""
+        return f"{RETRIES}/{self.number:06d}.json"
 
 
 class StagedFile(_Record):
     """One Parquet file of a part or of a shard.
 
     Attributes:
-        key: below the run directory.
+        key: of a part: below the run's ledger; of a shard: below the run directory.
         rows: rows in it.
         size: its bytes.
         sha256: of its bytes, in hexadecimal.
@@ -101,43 +167,64 @@ class StagedFile(_Record):
 
 
 class Commit(_Record):
-    """The entry that makes a staged part count: put last, conditionally.
+    """The entry that makes staged parts count: put last, conditionally.
 
     Attributes:
         epoch: the attempt that made it.
+        retry: the pass it belongs to; 0 is the first.
         shard: the shard that its units belong to.
-        units: the whole units that it holds, ascending.
-        files: by table.
+        units: the units whose rows of this pass it holds.
+        files: by table; more than one where commits were merged.
         failed: images in the errors table, by code.
     """
 
     epoch: int
+    retry: int
     shard: int
-    units: list[int]
-    files: dict[str, StagedFile]
+    units: Ranges
+    files: dict[str, list[StagedFile]]
     failed: dict[str, int]
 
     @property
     def key(self) -> str:
-        """Where the entry is kept, made of what it holds: a retry overwrites nothing and adds nothing."""
-        return f"{COMMITS}/{shard_name(self.shard)}/{part_name(self.epoch, self.units)}.json"
+        """Where the entry is kept, made of what it holds: a task that runs again adds nothing."""
+        return f"{shard_folder(COMMITS, self.retry, self.shard)}/{part_name(self.epoch, self.units)}.json"
+
+
+class Winner(_Record):
+    """Units of a shard, and the files that their rows are taken from.
+
+    Attributes:
+        units: taken from these files; others in them are passed over.
+        files: by table.
+    """
+
+    units: Ranges
+    files: dict[str, list[StagedFile]]
 
 
 class Publication(_Record):
-    """Which commit's rows each unit of a shard takes; put conditionally before the shard's files.
+    """Where the rows of each unit of a shard come from; put conditionally before the shard's files.
 
     Attributes:
+        retry: the pass it belongs to; 0 is the first.
         shard: its number.
-        winners: keys of commits, each with the units taken from it.
+        winners: every unit with rows in this pass, once.
     """
 
+    retry: int
     shard: int
-    winners: dict[str, list[int]]
+    winners: list[Winner]
+
+    @staticmethod
+    def key_of(retry: int, shard: int) -> str:
+        """Where the choice for a shard is kept."""
+        return f"{shard_folder(PUBLICATIONS, retry, shard)}.json"
 
     @property
     def key(self) -> str:
         """Where it is kept."""
-        return f"{PUBLICATIONS}/{shard_name(self.shard)}.json"
+        return self.key_of(self.retry, self.shard)
 
 
 class Shard(_Record):
@@ -145,28 +232,47 @@ class Shard(_Record):
 
     Attributes:
         shard: its number.
+        retry: the pass that published it last; 0 is the first.
         files: by table.
-        failed: images in the errors table, by code.
+        failed: of the images that this pass did, those that failed, by code.
+        errors: rows of its errors table, by code.
     """
 
     shard: int
+    retry: int
     files: dict[str, StagedFile]
     failed: dict[str, int]
+    errors: dict[str, int]
+
+    @staticmethod
+    def key_of(shard: int) -> str:
+        """Where the record of a shard is kept."""
+        return f"{SHARDS}/{shard_name(shard)}.json"
 
     @property
     def key(self) -> str:
         """Where it is kept."""
-        return f"{SHARDS}/{shard_name(self.shard)}.json"
+        return self.key_of(self.shard)
 
 
 RUN = "run.json"
 SUCCESS = "_SUCCESS"
-MANIFEST = "_work/manifest"
-EPOCHS = "_work/epochs"
-PARTS = "_work/parts"
-COMMITS = "_work/commits"
-PUBLICATIONS = "_work/publications"
-SHARDS = "_work/shards"
+WORK = "_work"
+MANIFEST = f"{WORK}/manifest"
+TEMPORARY = f"{WORK}/tmp"
+
+EPOCHS = "epochs"
+BEATS = "beats"
+RETRIES = "retries"
+PARTS = "parts"
+COMMITS = "commits"
+PUBLICATIONS = "publications"
+SHARDS = "shards"
+
+
+def ledger_folder(run_id: str) -> str:
+    """The folder below the run directory that holds a run's ledger and its staged parts."""
+    return f"{WORK}/{run_id}"
 
 
 def shard_name(shard: int) -> str:
@@ -174,7 +280,12 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:05d}"
 
 
-def part_name(epoch: int, units: list[int]) -> str:
+def shard_folder(kind: str, retry: int, shard: int) -> str:
+    """The folder of one shard's parts or commits in one pass."""
+    return f"{kind}/{retry:03d}/{shard_name(shard)}"
+
+
+def part_name(epoch: int, units: Ranges) -> str:
     """A part's name, made of its epoch and its units."""
-    digest = hashlib.sha256(",".join(map(str, units)).encode()).hexdigest()[:12]
-    return f"{epoch:06d}-{units[0]:09d}-{digest}"
+    digest = hashlib.sha256(str(units).encode()).hexdigest()[:12]
+    return f"{epoch:06d}-{units[0][0]:09d}-{digest}"

@@ -1,7 +1,11 @@
 """How a manifest is cut into units and shards: pure arithmetic, the same in every attempt."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.spec import UnitsSpec
@@ -67,3 +71,58 @@ class Plan(BaseModel):
     def shard_of(self, unit: int) -> int:
         """The shard that a unit belongs to."""
         return unit // self.shard_units
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one pass over a plan does: every row, or, in a retry, the rows that had failed.
+
+    Attributes:
+        plan: how the manifest is cut.
+        rows: the manifest rows to do, int64, ascending; None: all.
+    """
+
+    plan: Plan
+    rows: NDArray[np.int64] | None = None
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """The units that have rows to do, ascending."""
+        if self.rows is None:
+            return np.arange(self.plan.units, dtype=np.int64)
+        return np.unique(self.rows // self.plan.unit_rows)
+
+    @property
+    def size(self) -> int:
+        """How many rows there are to do."""
+        return self.plan.rows if self.rows is None else len(self.rows)
+
+    def rows_of_unit(self, unit: int) -> Sequence[int]:
+        """The manifest rows to do of a unit, ascending."""
+        return self._within(self.plan.rows_of_unit(unit))
+
+    def rows_of_shard(self, shard: int) -> Sequence[int]:
+        """The manifest rows to do of a shard, ascending."""
+        return self._within(self.plan.rows_of_shard(shard))
+
+    def units_of_shard(self, shard: int) -> list[int]:
+        """The units of a shard that have rows to do, ascending."""
+        units = self.plan.units_of_shard(shard)
+        if self.rows is None:
+            return list(units)
+        return sorted({row // self.plan.unit_rows for row in self.rows_of_shard(shard)})
+
+    @property
+    def shards(self) -> list[int]:
+        """The shards that have rows to do, ascending."""
+        if self.rows is None:
+            return list(range(self.plan.shards))
+        found: list[int] = np.unique(self.units // self.plan.shard_units).tolist()
+        return found
+
+    def _within(self, rows: range) -> Sequence[int]:
+        if self.rows is None:
+            return rows
+        first, last = np.searchsorted(self.rows, [rows.start, rows.stop])
+        found: list[int] = self.rows[first:last].tolist()
+        return found

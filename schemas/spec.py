@@ -207,10 +207,15 @@ def read_spec(path: str | None, overrides: dict[str, Any]) -> JobSpec:
     Raises:
         SpecError: naming each key that is wrong, the value found and what is allowed.
     """
-    found = _read_yaml(path) if path else {}
+    return override_spec(_read_yaml(path) if path else {}, overrides, path or "the command line")
+
+
+def override_spec(found: dict[str, Any], overrides: dict[str, Any], where: str) -> JobSpec:
+    """A checked spec from plain values with overrides laid over them; see `read_spec` and `build_spec`."""
+    found = dict(found)
     for key, value in overrides.items():
         _set(found, key.split("."), value)
-    return build_spec(found, path or "the command line")
+    return build_spec(found, where)
 
 
 def build_spec(found: dict[str, Any], where: str) -> JobSpec:

@@ -1,4 +1,4 @@
-"""A real S3 server for the tests: SeaweedFS, from PyPI."""
+"""Real S3 servers for the tests, from PyPI: SeaweedFS, and rclone, which ignores conditional writes."""
 
 import contextlib
 import json
@@ -78,7 +78,27 @@ def running_server() -> Iterator[S3Server]:
             yield server
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
+
+
+@contextlib.contextmanager
+def running_rclone() -> Iterator[S3Server]:
+    """A server that overwrites where it was asked not to, for the length of a block."""
+    with tempfile.TemporaryDirectory(prefix="rclone") as folder:
+        (port,) = free_ports(1)
+        Path(folder, "data").mkdir()
+        command = [str(Path(sys.executable).parent / "rclone"), "serve", "s3", f"--addr=127.0.0.1:{port}"]
+        command += [f"--auth-key={ACCESS_KEY},{SECRET_KEY}", f"--config={folder}/rclone.conf"]
+        command += [f"--cache-dir={folder}/cache", f"{folder}/data"]
+        with Path(folder, "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        server = S3Server(f"http://127.0.0.1:{port}")
+        try:
+            _wait(server, process, Path(folder, "log"))
+            yield server
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:

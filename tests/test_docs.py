@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from jobs.cli import EXIT_CODES, app
+from jobs.stop import CTRL_C, DEADLINE, TERMINATED
 from schemas.errors import ErrorCode, Stage
 from schemas.plan import Plan
 from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec, build_spec
@@ -149,7 +150,7 @@ def test_every_stage_is_documented() -> None:
 def test_the_readme_has_every_exit_code() -> None:
     rows = table_rows(section(README, "When something goes wrong"))
     documented = {int(code) for code, _ in rows if code.isdigit()}
-    assert documented == {0, 130, *EXIT_CODES.values()}
+    assert documented == {0, CTRL_C, TERMINATED, DEADLINE, *EXIT_CODES.values()}
 
 
 @pytest.mark.parametrize("text", [*blocks(README, "yaml"), *blocks(SPEC, "yaml")])
@@ -207,14 +208,6 @@ def test_the_readmes_pandas_lines_run() -> None:
     assert isinstance(found["boxes"], pd.DataFrame)
     assert found["boxes"]["area"].between(0, 1, inclusive="right").all()
     assert len(found["large"]) == sum(found["boxes"]["area"] > 0.5)
-
-
-def test_failed_rows_can_be_made_a_manifest(run_directory: Path) -> None:
-    (query,) = blocks(TABLES_PAGE, "sql")
-    duckdb.sql(query)
-    assert (run_directory / "again.csv").read_text() == "manifest_index,image_id,uri\n"
-    duckdb.sql(query.replace("WHERE retryable", ""))
-    assert pd.read_csv(run_directory / "again.csv")["manifest_index"].tolist() == [3, 7, 11]
 
 
 def anchors(page: Path) -> set[str]:

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from schemas.errors import MESSAGE_LIMIT, RowError
 from schemas.exceptions import ImageError, ModelError, RaylabelError
-from schemas.plan import Plan
+from schemas.plan import Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from workers.classifier import Classifier
 from workers.detector import Detector
@@ -27,7 +29,7 @@ class LabelSettings:
 
     Attributes:
         manifest: where the rows of a unit are read from.
-        plan: which rows a unit has.
+        work: which rows of a unit are to be done.
         pending: units to do; the actor is given positions in it.
         classifier: None where none runs.
         detector: None where none runs.
@@ -40,8 +42,8 @@ class LabelSettings:
     """
 
     manifest: Manifest
-    plan: Plan
-    pending: list[int]
+    work: Work
+    pending: NDArray[np.int64]
     classifier: ClassifierSpec | None
     detector: DetectorSpec | None
     fingerprints: tuple[str, ...]
@@ -101,12 +103,12 @@ class LabelUnits:
         """
         if self._failure:
             raise self._failure
-        units = [self._settings.pending[position] for position in batch["id"].to_pylist()]
+        units = self._settings.pending[batch["id"].to_numpy()].tolist()
         return pa.concat_tables([self._label(unit) for unit in units])
 
     def _label(self, unit: int) -> pa.Table:
         manifest = self._settings.manifest
-        rows = manifest.read(self._settings.plan.rows_of_unit(unit))
+        rows = manifest.read(self._settings.work.rows_of_unit(unit))
         images = self._read(rows["location"].to_pylist())
         outcomes = [
             outcome for batch in chunks(images, self._batch_size) for outcome in self._outcomes(batch)

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TextIO, TypeVar
@@ -71,17 +71,19 @@ class Manifest:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
 
-    def read(self, rows: range) -> pa.Table:
-        """The rows of a range of positions.
+    def read(self, rows: Sequence[int]) -> pa.Table:
+        """The rows at some positions, ascending, which should lie near each other.
 
         Returns:
             manifest_index, image_id, uri (without credentials and query), location (where to read the
             image; null where the manifest's URI is null or empty), and the carried columns under their
             names in the labels table.
         """
-        pieces = list(self._pieces(rows))
+        span = range(rows[0], rows[-1] + 1) if len(rows) else range(0)
+        pieces = list(self._pieces(span))
         found = pa.concat_tables(pieces) if pieces else self._arranged(None, [], "")
-        return found.add_column(0, KEYS[0], pa.array(rows, pa.int64()))
+        found = found.add_column(0, KEYS[0], pa.array(span, pa.int64()))
+        return found if len(rows) == len(span) else found.take([row - span.start for row in rows])
 
     def _pieces(self, rows: range) -> Iterator[pa.Table]:
         start = 0

@@ -1,31 +1,43 @@
-"""Staging: whole units written as Parquet under `_work`, and the commit entry that makes them count."""
+"""Staging: whole units written as Parquet beside the ledger, and the commit entry that makes them count."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.exceptions import ReconcileError
-from schemas.ledger import PARTS, Commit, StagedFile, part_name, shard_name
-from schemas.plan import Plan
+from schemas.ledger import PARTS, Commit, StagedFile, part_name, shard_folder
+from schemas.plan import Plan, Work
+from schemas.ranges import from_ranges, to_ranges
+from schemas.tables import TABLES
 from workers.results import split_results
 from workers.storage import Store, parquet_bytes
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run's tables are made.
+    """Where a pass over a run's manifest makes its tables.
 
     Attributes:
         store: the run directory.
-        plan: how the manifest is cut.
+        ledger: the folder below it with the ledger and the staged parts.
+        retry: the number of the pass; 0 is the first.
+        work: the rows that the pass does.
         carried: the manifest's own columns.
     """
 
     store: Store
-    plan: Plan
+    ledger: Store
+    retry: int
+    work: Work
     carried: pa.Schema
+
+    @property
+    def plan(self) -> Plan:
+        """How the manifest is cut."""
+        return self.work.plan
 
 
 def commit_results(run: RunFolder, epoch: int, results: pa.Table) -> list[Commit]:
@@ -47,46 +59,75 @@ def commit_results(run: RunFolder, epoch: int, results: pa.Table) -> list[Commit
         StorageError: a file could not be written; nothing of that part was committed.
     """
     units = sorted(set(results["unit"].to_pylist()))
-    _assert_whole(run.plan, units, results)
+    _assert_whole(run.work, units, results)
     commits = []
     for shard in sorted({run.plan.shard_of(unit) for unit in units}):
         own = [unit for unit in units if run.plan.shard_of(unit) == shard]
         rows = results.filter(pc.is_in(results["unit"], pa.array(own, pa.int64())))
-        tables = split_results(rows, run.carried)
-        stem = f"{PARTS}/{shard_name(shard)}/{part_name(epoch, own)}"
-        files = {
-            name: write_file(run.store, stem, table, name, staged=True) for name, table in tables.items()
-        }
-        failed = count_codes(tables["errors"])
-        commits.append(
-            _put(run.store, Commit(epoch=epoch, shard=shard, units=own, files=files, failed=failed))
-        )
+        commits.append(_commit_part(run, epoch, shard, own, split_results(rows, run.carried)))
     return commits
 
 
-def _put(store: Store, commit: Commit) -> Commit:
-    """Puts a commit entry, or gives the one that a task before this one put for the same units."""
-    if store.create(commit.key, commit.to_json()):
+def _commit_part(
+    run: RunFolder, epoch: int, shard: int, units: list[int], tables: dict[str, pa.Table]
+) -> Commit:
+    """Stages the tables of some units of one shard, and puts the entry that makes them count."""
+    ranges = to_ranges(units)
+    stem = f"{shard_folder(PARTS, run.retry, shard)}/{part_name(epoch, ranges)}"
+    commit = Commit(
+        epoch=epoch,
+        retry=run.retry,
+        shard=shard,
+        units=ranges,
+        files={
+            name: [write_file(run.ledger, stem, table, name, staged=True)] for name, table in tables.items()
+        },
+        failed=count_codes(tables["errors"]),
+    )
+    if run.ledger.create(commit.key, commit.to_json()):
         return commit
-    return Commit.model_validate_json(store.read(commit.key))
+    # a task before this one committed the same units
+    return Commit.model_validate_json(run.ledger.read(commit.key))
 
 
-def _assert_whole(plan: Plan, units: list[int], results: pa.Table) -> None:
-    expected = [index for unit in units for index in plan.rows_of_unit(unit)]
+def _assert_whole(work: Work, units: list[int], results: pa.Table) -> None:
+    expected = [index for unit in units for index in work.rows_of_unit(unit)]
     found = sorted(results["manifest_index"].to_pylist())
     if found != expected:
-        wrong = sorted(set(found) ^ set(expected)) or sorted({i for i in found if found.count(i) > 1})
+        counts = Counter(found)
+        wrong = sorted(set(found) ^ set(expected)) or [index for index, n in counts.items() if n > 1]
         raise ReconcileError(
             f"units {units} must have {len(expected)} rows once each; found {len(found)}, "
             f"wrong among others: {wrong[:5]}"
         )
 
 
+def merge_commits(ledger: Store, commits: list[Commit]) -> Commit:
+    """Puts one entry in the place of many of the same shard and pass, and deletes those.
+
+    Args:
+        ledger: where they are kept.
+        commits: no unit in two of them.
+    """
+    last = commits[-1]
+    merged = Commit(
+        epoch=last.epoch,
+        retry=last.retry,
+        shard=last.shard,
+        units=to_ranges(unit for commit in commits for unit in from_ranges(commit.units)),
+        files={name: [file for commit in commits for file in commit.files[name]] for name in TABLES},
+        failed=dict(sum((Counter(commit.failed) for commit in commits), Counter())),
+    )
+    ledger.create(merged.key, merged.to_json())
+    ledger.delete(commit.key for commit in commits if commit.key != merged.key)
+    return merged
+
+
 def write_file(store: Store, stem: str, rows: pa.Table, table: str, *, staged: bool = False) -> StagedFile:
     """Writes rows of a table as one Parquet file.
 
     Args:
-        store: the run directory.
+        store: where to.
         stem: the key without its ending.
         rows: under the table's schema.
         table: "labels", "boxes" or "errors".

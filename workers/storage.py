@@ -1,11 +1,14 @@
 """Files of a run: a folder on a local disk or in an object store, with the same few verbs for both."""
 
 import contextlib
+import copy
 import errno
 import functools
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +19,11 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.exceptions import StorageError
+from schemas.ledger import TEMPORARY
 from schemas.tables import FLOAT_COLUMNS
+
+READERS = 16
+"""Files read at once."""
 
 _QUERY_SCHEMES = ("http", "https", "ftp")
 
@@ -29,11 +36,23 @@ class Store:
 
     Args:
         url: a path or any fsspec URL. A relative path is made absolute, so that workers find the same folder.
+
+    Attributes:
+        conditional: whether `create` may rely on the store to keep two writers apart; where it may not (see
+            `creates_once`), it looks before it writes.
     """
 
     def __init__(self, url: str) -> None:
         self.fs, self.root = file_system(url)
         self.url = full_url(self.fs, self.root)
+        self.conditional = True
+        self._temporary = f"{self.root}/{TEMPORARY}"
+
+    def below(self, folder: str) -> "Store":
+        """The same store from a folder in it on."""
+        inner = copy.copy(self)
+        inner.root, inner.url = f"{self.root}/{folder}", f"{self.url}/{folder}"
+        return inner
 
     @property
     def is_local(self) -> bool:
@@ -55,14 +74,40 @@ class Store:
             data: bytes = self.fs.cat_file(self.path(key))
             return data
 
-    def read_table(self, key: str) -> pa.Table:
-        """The Parquet table of a key."""
-        return pq.read_table(pa.BufferReader(self.read(key)))
+    def read_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """The bytes of many keys, in their order, several read at once; None where there is no such key."""
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from pool.map(self._read_or_none, keys)
+
+    def _read_or_none(self, key: str) -> bytes | None:
+        try:
+            return self.read(key)
+        except FileNotFoundError:
+            return None
+
+    def read_tables(self, keys: Iterable[str]) -> list[pa.Table]:
+        """The Parquet tables of many keys, in their order.
+
+        Raises:
+            FileNotFoundError: there is no such key.
+        """
+        with ThreadPoolExecutor(READERS) as pool:
+            return [pq.read_table(pa.BufferReader(data)) for data in pool.map(self.read, keys)]
 
     def exists(self, key: str) -> bool:
         """Whether there is such a key."""
         with self._explained("look for", key):
             return bool(self.fs.exists(self.path(key)))
+
+    def folders(self, folder: str) -> list[str]:
+        """The keys of the folders in a folder; none where there is no such folder."""
+        with self._explained("list", folder):
+            try:
+                found = self.fs.ls(self.path(folder), detail=True)
+            except FileNotFoundError:
+                return []
+        names = (entry["name"].rstrip("/") for entry in found if entry["type"] == "directory")
+        return sorted(name.removeprefix(f"{self.root}/") for name in names)
 
     def list(self, prefix: str) -> list[str]:
         """The keys below a folder, sorted; none where there is no such folder."""
@@ -86,6 +131,8 @@ class Store:
     def create(self, key: str, data: bytes) -> bool:
         """Puts a key only where there is none (a conditional PUT; on a local disk a hard link).
 
+        Where the store is not `conditional`, two writers at the same moment can both believe they made it.
+
         Returns:
             Whether this call made it. False: another did, and it stays as it is.
 
@@ -93,12 +140,13 @@ class Store:
             StorageError: it cannot be written.
         """
         with self._explained("create", key):
+            if self.is_local:
+                with self._made_aside(key, data) as made:
+                    return _links(made, self.path(key))
+            if not self.conditional and self.fs.exists(self.path(key)):
+                return False
             try:
-                if self.is_local:
-                    with self._made_aside(key, data) as made:
-                        os.link(made, self.path(key))
-                else:
-                    self.fs.pipe_file(self.path(key), data, mode="create")
+                self.fs.pipe_file(self.path(key), data, **({"mode": "create"} if self.conditional else {}))
             except FileExistsError:
                 return False
             except OSError as error:
@@ -108,10 +156,47 @@ class Store:
                 raise
             return True
 
+    def creates_once(self) -> bool:
+        """Whether `create` keeps two writers apart here: tried with a key of its own.
+
+        Known of a local disk; an S3 server is asked; other file systems only look before they write.
+        """
+        if self.is_local:
+            return True
+        key = f"{TEMPORARY}/create-{uuid.uuid4().hex}"
+        try:
+            once = self.create(key, b"1") and not self.create(key, b"2")
+            return once and "s3" in self.fs.protocol
+        except StorageError:
+            return False
+        finally:
+            self.delete([key])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Deletes keys; those that are not there are passed over.
+
+        Raises:
+            StorageError: a key could not be deleted.
+        """
+        doomed = [self.path(key) for key in keys]
+        with self._explained("delete below", ""):
+            if self.is_local:
+                for path in doomed:
+                    Path(path).unlink(missing_ok=True)
+            elif doomed:
+                with contextlib.suppress(FileNotFoundError):
+                    self.fs.rm(doomed)
+
+    def clear(self, folder: str) -> None:
+        """Deletes all that is below a folder, and the folder."""
+        self.delete(self.list(folder))
+        if self.is_local:
+            shutil.rmtree(self.path(folder), ignore_errors=True)
+
     @contextlib.contextmanager
     def _made_aside(self, key: str, data: bytes) -> Iterator[str]:
         """A finished temporary file beside the local key, gone afterwards."""
-        made = Path(self.root, "_work", "tmp", f"{os.getpid()}-{uuid.uuid4().hex}")
+        made = Path(self._temporary, f"{os.getpid()}-{uuid.uuid4().hex}")
         made.parent.mkdir(parents=True, exist_ok=True)
         Path(self.path(key)).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -133,6 +218,15 @@ class Store:
             raise StorageError(
                 f"cannot {verb} {clean_uri(self.url)}/{key}: {error or type(error).__name__}"
             ) from error
+
+
+def _links(made: str, path: str) -> bool:
+    """Gives a finished file its name; False where the name is taken."""
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        return False
+    return True
 
 
 def file_system(url: str) -> tuple[Any, str]:

@@ -9,23 +9,30 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
 
 from jobs.label import label
+from jobs.progress import Reporter
 from jobs.resolve import resolve
-from schemas.spec import build_spec
+from schemas.spec import JobSpec, build_spec
 
 COMMAND = str(Path(sys.executable).parent / "raylabel")
 TABLES = ("labels", "boxes", "errors")
 
 
-def run_here(**spec: Any) -> dict[str, int]:
+def run_here(*, restart: bool = False, **spec: Any) -> dict[str, int]:
     """Runs a job on the Ray that this process is connected to, in one actor, which starts sooner than two.
 
     Returns:
         The rows of each table.
     """
     spec["compute"] = {"actors": 1, **spec.get("compute", {})}
-    return label(resolve(build_spec(spec, "a test")), lambda _: None)
+    return label_here(build_spec(spec, "a test"), restart=restart)
+
+
+def label_here(spec: JobSpec, *, restart: bool = False) -> dict[str, int]:
+    """Runs a job as its spec says on the Ray that this process is connected to."""
+    return label(resolve(spec), Reporter(Console(quiet=True)), restart=restart)
 
 
 def raylabel(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,95 +1,68 @@
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
-from jobs.ledger import Ledger, assert_same_run, begin_epoch, begin_run, finish_run, read_run, read_success
-from schemas.exceptions import OutputConflictError, ReconcileError
-from schemas.ledger import RunRecord
-from schemas.plan import Plan
-from tests.workers.made_results import AT, CARRIED, CLASSIFIER, DETECTOR, results_of
+from jobs.ledger import MERGED_AT, Ledger, finish_run, read_success
+from schemas.exceptions import ReconcileError
+from schemas.ledger import COMMITS
+from schemas.plan import Plan, Work
+from tests.workers.made_results import results_of, run_folder
 from workers.parts import RunFolder, commit_results
 from workers.publish import publish_shard
-from workers.storage import Store
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
 
-def record(**changes: Any) -> RunRecord:
-    spec = {
-        "manifest": {"uri_column": "uri", "image_id_column": None, "base": None},
-        "decode": {"max_pixels": 100},
-        "fetch": {"max_bytes": 100},
-        "compute": {"precision": "auto"},
-        "units": {"rows": 4, "shard_rows": 24},
-    }
-    values = {
-        "raylabel": "0",
-        "created_at": AT,
-        "spec": spec,
-        "manifest": [],
-        "manifest_columns": {},
-        "plan": PLAN,
-        "classifier": CLASSIFIER,
-        "detector": DETECTOR,
-        "code": "abc",
-    }
-    return RunRecord(**{**values, **changes})
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return RunFolder(Store(str(tmp_path)), PLAN, CARRIED)
-
-
-def test_a_run_is_begun_once_and_found_again(run: RunFolder) -> None:
-    assert read_run(run.store) is None
-    first = begin_run(run.store, record())
-    again = begin_run(run.store, record(created_at="2030-01-01T00:00:00Z", raylabel="1"))
-    assert first == again == read_run(run.store) == record()
-
-
-def test_a_run_of_other_rows_is_refused_with_every_difference(run: RunFolder) -> None:
-    begin_run(run.store, record())
-    other = DETECTOR.model_copy(update={"settings": {"score_threshold": 0.5}, "weights_sha256": "0" * 64})
-    spec = {**record().spec, "decode": {"max_pixels": 200}}
-    with pytest.raises(OutputConflictError) as raised:
-        begin_run(run.store, record(spec=spec, detector=other, classifier=None))
-    assert str(raised.value).splitlines() == [
-        f"{run.store.url} holds a run whose rows would differ from this job's:",
-        "  classifier: guess there, nothing now",
-        "  decode.max_pixels: 100 there, 200 now",
-        "  detector.settings.score_threshold: 0.4 there, 0.5 now",
-        f"  detector.weights_sha256: nothing there, {'0' * 57}... now",
-        "Choose another output, or delete this one to begin again",
-    ]
-
-
-def test_a_folder_with_tables_of_somebody_elses_is_refused(run: RunFolder) -> None:
-    run.store.write("labels/mine.parquet", b"")
-    with pytest.raises(OutputConflictError, match=r"1 files that no run here wrote, labels/mine\.parquet"):
-        begin_run(run.store, record())
-    assert read_success(run.store) is None
-
-
-def test_no_two_attempts_have_one_number(run: RunFolder) -> None:
-    assert [begin_epoch(run.store).number for _ in range(3)] == [1, 2, 3]
+    return run_folder(tmp_path, PLAN)
 
 
 def test_the_ledger_is_the_same_read_from_the_files_or_kept_up_to_date(run: RunFolder) -> None:
-    kept = Ledger(PLAN)
+    kept = Ledger(run)
     for units in ((0, 3, 1), (2, 4, 5), (1, 7), (12,)):
         for commit in commit_results(run, 1, results_of(PLAN, *units)):
             kept.add(commit)
-    read = Ledger.read(run.store, PLAN)
-    assert read.committed == kept.committed == {0, 1, 2, 3, 4, 5, 7, 12}
-    assert read.pending == kept.pending == [6, 8, 9, 10, 11]
+    read = Ledger.read(run)
+    assert read.pending.tolist() == kept.pending.tolist() == [6, 8, 9, 10, 11]
     assert read.done == kept.done == 7 * 4 + 2
-    assert read.publishable == kept.publishable == [0, 2]
+    assert read.publishable == kept.publishable == {0, 2}
     publish_shard(run, 0)
-    after = Ledger.read(run.store, PLAN)
-    assert (after.pending, after.done, after.publishable, after.published) == (kept.pending, 30, [2], {0})
+    after = Ledger.read(run)
+    assert (after.pending.tolist(), after.done) == (kept.pending.tolist(), 30)
+    assert (after.publishable, after.published) == ({2}, {0})
     assert after.failed == kept.failed == {"TRUNCATED": 7}  # though unit 1 was committed twice
+
+
+def test_the_ledger_of_a_retry_knows_the_failed_rows_only(run: RunFolder, tmp_path: Path) -> None:
+    commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
+    for shard in range(PLAN.shards):
+        publish_shard(run, shard)
+    work = Work(PLAN, np.array([3, 7, 27, 31]))
+    retry = run_folder(tmp_path, work, retry=1)
+    ledger = Ledger.read(retry)
+    assert (ledger.rows, ledger.done, ledger.pending.tolist()) == (4, 0, [0, 1, 6, 7])
+    commit_results(retry, 2, results_of(work, 0, 6, 7))
+    ledger = Ledger.read(retry)
+    assert (ledger.done, ledger.failed, ledger.publishable) == (3, {"TRUNCATED": 3}, {1})
+    publish_shard(retry, 1)
+    ledger = Ledger.read(retry)
+    assert (ledger.done, ledger.failed, ledger.published) == (3, {"TRUNCATED": 3}, {1})
+
+
+def test_many_commit_entries_of_a_shard_become_one(tmp_path: Path) -> None:
+    plan = Plan(rows=MERGED_AT + 44, unit_rows=1, shard_units=1000)
+    run = run_folder(tmp_path, plan)
+    ledger = Ledger(run)
+    for unit in range(MERGED_AT + 10):
+        (commit,) = commit_results(run, 1, results_of(plan, unit))
+        ledger.add(commit)
+        ledger.merge(commit.shard)
+    assert len(run.ledger.list(COMMITS)) == 11
+    read = Ledger.read(run)
+    assert (read.done, read.failed) == (ledger.done, ledger.failed)
+    assert read.pending.tolist() == ledger.pending.tolist() == list(range(MERGED_AT + 10, plan.units))
 
 
 def test_a_run_is_complete_only_when_the_sums_agree(run: RunFolder) -> None:
@@ -98,14 +71,10 @@ def test_a_run_is_complete_only_when_the_sums_agree(run: RunFolder) -> None:
     with pytest.raises(
         ReconcileError, match="1 of 3 shards are published, with 18 labels and 6 errors for 50"
     ):
-        finish_run(run.store, PLAN)
+        finish_run(run)
     assert read_success(run.store) is None
     publish_shard(run, 1)
     publish_shard(run, 2)
-    rows = finish_run(run.store, PLAN)
+    rows = finish_run(run)
     assert rows == read_success(run.store)
     assert (rows["labels"], rows["errors"]) == (38, 12)
-
-
-def test_the_same_job_is_no_difference(run: RunFolder) -> None:
-    assert_same_run(run.store, record().identity(), record().identity())

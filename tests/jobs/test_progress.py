@@ -1,19 +1,28 @@
 import io
 import json
-from collections import Counter
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from jobs.ledger import Ledger
 from jobs.progress import Bar, JsonLines, State, said
+from schemas.ledger import Commit
 from schemas.plan import Plan
+from schemas.ranges import to_ranges
+from tests.workers.made_results import run_folder
 
 PLAN = Plan(rows=100, unit_rows=10, shard_units=100)
 
 
 def ledger(*committed: int, failed: int = 0) -> Ledger:
-    return Ledger(PLAN, committed=set(committed), failed=Counter(TIMEOUT=failed))
+    found = Ledger(run_folder(Path("nowhere"), PLAN))
+    if committed:
+        units = to_ranges(committed)
+        found.add(
+            Commit(epoch=1, retry=0, shard=0, units=units, files={"labels": []}, failed={"TIMEOUT": failed})
+        )
+    return found
 
 
 def test_a_state_is_said_in_one_line() -> None:
@@ -27,18 +36,18 @@ def test_the_bar_shows_the_whole_job_on_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     with Bar(console) as bar:
-        bar(ledger())
-        bar(ledger(0, 1, 2, failed=4))
+        bar.show(ledger())
+        bar.show(ledger(0, 1, 2, failed=4))
     shown = screen.getvalue()
     assert "starting: actors load the models" in shown
     assert "30 of 100 images, 4 failed" in shown
 
 
 def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with JsonLines() as report:
-        report(ledger())
-        report(ledger(0))
-        report(ledger(*range(10), failed=3))
+    with JsonLines(Console()) as report:
+        report.show(ledger())
+        report.show(ledger(0))
+        report.show(ledger(*range(10), failed=3))
     first, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert first == {
         "event": "progress",
@@ -53,8 +62,8 @@ def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_an_earlier_attempt_did_does_not_count_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
-    with JsonLines() as report:
-        report(ledger(*range(9)))
-        report(ledger(*range(10)))
+    with JsonLines(Console()) as report:
+        report.show(ledger(*range(9)))
+        report.show(ledger(*range(10)))
     states = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(state["done"], state["images_per_s"]) for state in states] == [(90, None), (100, None)]

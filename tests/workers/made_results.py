@@ -1,6 +1,8 @@
 """Results of units as the labelling actors make them, with every kind of outcome."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +10,10 @@ import pyarrow as pa
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.images import Classification, Detections
 from schemas.models import ModelInfo, ResolvedModel
-from schemas.plan import Plan
+from schemas.plan import Plan, Work
+from workers.parts import RunFolder
 from workers.results import LabelledImage, ResultColumns, results_table
+from workers.storage import Store
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
 CARRIED = pa.schema([("split", pa.string()), ("label", pa.int64())])
@@ -37,9 +41,14 @@ COLUMNS = ResultColumns(CLASSIFIER, DETECTOR, CARRIED)
 
 
 def outcome(index: int) -> LabelledImage | RowError:
-    """Every fourth image fails; image n has n % 3 boxes."""
+    """Every fourth image fails."""
     if index % 4 == 3:
         return RowError(Stage.DECODE, ErrorCode.TRUNCATED, f"image {index} ends early", 1, AT)
+    return labelled(index)
+
+
+def labelled(index: int) -> LabelledImage:
+    """Image n has n % 3 boxes."""
     facts = {
         "width": 100 + index,
         "height": 80,
@@ -63,9 +72,8 @@ def outcome(index: int) -> LabelledImage | RowError:
     )
 
 
-def rows_of(plan: Plan, unit: int) -> pa.Table:
+def rows_of(rows: Sequence[int]) -> pa.Table:
     """Manifest rows as `workers.manifest.Manifest.read` gives them."""
-    rows = plan.rows_of_unit(unit)
     return pa.table(
         {
             "manifest_index": pa.array(rows, pa.int64()),
@@ -78,9 +86,23 @@ def rows_of(plan: Plan, unit: int) -> pa.Table:
     )
 
 
-def results_of(plan: Plan, *units: int) -> pa.Table:
-    """The results of some units, in that order."""
+def results_of(work: Work | Plan, *units: int, cured: bool = False) -> pa.Table:
+    """The results of some units, in that order; `cured`: no image fails any more."""
+    work = Work(work) if isinstance(work, Plan) else work
     return pa.concat_tables(
-        results_table(unit, rows_of(plan, unit), [outcome(n) for n in plan.rows_of_unit(unit)], COLUMNS)
+        results_table(
+            unit,
+            rows_of(work.rows_of_unit(unit)),
+            [labelled(n) if cured else outcome(n) for n in work.rows_of_unit(unit)],
+            COLUMNS,
+        )
         for unit in units
+    )
+
+
+def run_folder(output: Path, work: Work | Plan, retry: int = 0) -> RunFolder:
+    """A pass over a run in a directory."""
+    store = Store(str(output))
+    return RunFolder(
+        store, store.below("_work/run"), retry, Work(work) if isinstance(work, Plan) else work, CARRIED
     )

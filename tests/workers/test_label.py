@@ -1,12 +1,13 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from schemas.exceptions import ModelError
-from schemas.plan import Plan
+from schemas.plan import Plan, Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from schemas.tables import results_schema
 from workers.label import LabelSettings, LabelUnits
@@ -43,8 +44,8 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
         manifest=Manifest(
             write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
         ),
-        plan=Plan(rows=7, unit_rows=3, shard_units=10),
-        pending=[0, 1, 2],
+        work=Work(Plan(rows=7, unit_rows=3, shard_units=10)),
+        pending=np.array([0, 1, 2]),
         classifier=classifier,
         detector=detector,
         fingerprints=(
@@ -102,8 +103,8 @@ def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
     changed = dataclasses.replace(
         settings,
         manifest=Manifest(write_parquet(rows, str(tmp_path / "m"), ""), "uri", None, pa.schema([])),
-        plan=Plan(rows=5, unit_rows=5, shard_units=1),
-        pending=[0],
+        work=Work(Plan(rows=5, unit_rows=5, shard_units=1)),
+        pending=np.array([0]),
         classifier=classifier,
         detector=None,
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),

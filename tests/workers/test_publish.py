@@ -1,17 +1,18 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from schemas.exceptions import ReconcileError
-from schemas.plan import Plan
-from tests.workers.made_results import CARRIED, results_of
-from workers.parts import RunFolder, commit_results
-from workers.publish import publish_shard, read_commits
+from schemas.ledger import COMMITS, PARTS
+from schemas.plan import Plan, Work
+from tests.workers.made_results import CARRIED, results_of, run_folder
+from workers.parts import RunFolder, commit_results, merge_commits
+from workers.publish import choose_winners, publish_shard, read_commits
 from workers.results import split_results
-from workers.storage import Store
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
@@ -33,7 +34,7 @@ def same(left: dict[str, pa.Table], right: dict[str, pa.Table]) -> bool:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return RunFolder(Store(str(tmp_path)), PLAN, CARRIED)
+    return run_folder(tmp_path, PLAN)
 
 
 def test_parts_in_any_order_and_grouping_are_published_as_the_manifest_has_them(run: RunFolder) -> None:
@@ -52,8 +53,8 @@ def test_parts_in_any_order_and_grouping_are_published_as_the_manifest_has_them(
 
 def test_a_part_is_cut_at_the_borders_of_shards(run: RunFolder) -> None:
     commits = commit_results(run, 1, results_of(PLAN, 7, 5, 6))
-    assert [(commit.shard, commit.units) for commit in commits] == [(0, [5]), (1, [6, 7])]
-    assert read_commits(run.store) == commits
+    assert [(commit.shard, commit.units) for commit in commits] == [(0, [(5, 6)]), (1, [(6, 8)])]
+    assert list(read_commits(run.ledger, run.ledger.list(COMMITS))) == commits
 
 
 def test_a_unit_committed_twice_is_published_once(run: RunFolder) -> None:
@@ -70,14 +71,57 @@ def test_committing_again_adds_nothing(run: RunFolder, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_publishing_again_writes_the_same_bytes_even_after_a_late_commit(
-    run: RunFolder, tmp_path: Path
-) -> None:
+def test_the_choice_of_commits_stays_after_a_late_one_that_sorts_before(run: RunFolder) -> None:
+    units = PLAN.units_of_shard(0)
+    publication = choose_winners(run, 0, commit_results(run, 2, results_of(PLAN, *units)))
+    run.ledger.create(publication.key, publication.to_json())
+    commit_results(run, 1, results_of(PLAN, *units, cured=True))  # a zombie of an earlier attempt
+    publish_shard(run, 0)
+    assert same(published(run, 0), expected(0))
+
+
+def test_publishing_again_changes_nothing_even_after_a_late_commit(run: RunFolder, tmp_path: Path) -> None:
     commit_results(run, 2, results_of(PLAN, *PLAN.units_of_shard(0)))
     first = publish_shard(run, 0)
     before = {path: path.read_bytes() for path in tmp_path.glob("*/shard-*.parquet")}
-    commit_results(run, 1, results_of(PLAN, 0, 1))  # a zombie of an earlier attempt
+    commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0), cured=True))
     assert publish_shard(run, 0) == first
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/shard-*.parquet")} == before
+    assert run.ledger.list(COMMITS) == run.ledger.list(PARTS) == []
+
+
+def test_merged_commits_count_as_the_ones_they_replace(run: RunFolder) -> None:
+    commits = [commit_results(run, 1, results_of(PLAN, unit))[0] for unit in (4, 0, 1, 2)]
+    merged = merge_commits(run.ledger, commits)
+    assert (merged.units, merged.failed) == ([(0, 3), (4, 5)], {"TRUNCATED": 4})
+    assert list(read_commits(run.ledger, run.ledger.list(COMMITS))) == [merged]
+    commit_results(run, 1, results_of(PLAN, 3, 5))
+    publish_shard(run, 0)
+    assert same(published(run, 0), expected(0))
+
+
+def test_a_retry_replaces_the_rows_it_did_and_no_others(run: RunFolder, tmp_path: Path) -> None:
+    commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
+    publish_shard(run, 0)
+    work = Work(PLAN, np.array([3, 11, 19, 31]))  # of the failed 3, 7, 11, 15, 19, 23, ...
+    retry = run_folder(tmp_path, work, retry=1)
+    commit_results(retry, 2, results_of(work, 0, 2, cured=True))
+    commit_results(retry, 2, results_of(work, 4))  # fails again
+    record = publish_shard(retry, 0)
+    tables = published(run, 0)
+    first, cured = expected(0), split_results(results_of(PLAN, 0, 2, cured=True), CARRIED)
+    assert tables["errors"].to_pylist() == [
+        row for row in first["errors"].to_pylist() if row["manifest_index"] not in (3, 11)
+    ]
+    for name in ("labels", "boxes"):
+        new = [row for row in cured[name].to_pylist() if row["manifest_index"] in (3, 11)]
+        rows = sorted(
+            first[name].to_pylist() + new, key=lambda r: (r["manifest_index"], r.get("object_index"))
+        )
+        assert tables[name].to_pylist() == rows
+    assert (record.retry, record.failed, record.errors) == (1, {"TRUNCATED": 1}, {"TRUNCATED": 4})
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/shard-*.parquet")}
+    assert publish_shard(run, 0) == record  # a zombie of the first pass
     assert {path: path.read_bytes() for path in tmp_path.glob("*/shard-*.parquet")} == before
 
 

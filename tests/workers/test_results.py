@@ -103,7 +103,7 @@ def test_a_boxes_row_says_all_of_its_object() -> None:
 
 def test_where_no_detector_ran_counts_are_null_and_where_it_found_nothing_zero() -> None:
     alone = ResultColumns(CLASSIFIER, None, CARRIED)
-    rows, found = rows_of(PLAN, 0), [outcome(n) for n in range(6)]
+    rows, found = rows_of(range(6)), [outcome(n) for n in range(6)]
     without = split_results(results_table(0, rows, found, alone), CARRIED)
     counts = ["object_count", "class_counts", "detector"]
     assert without["labels"].select(counts).to_pylist()[0] == dict.fromkeys(counts)
@@ -114,14 +114,14 @@ def test_where_no_detector_ran_counts_are_null_and_where_it_found_nothing_zero()
 
 def test_where_no_classifier_ran_its_columns_are_null() -> None:
     alone = ResultColumns(None, DETECTOR, CARRIED)
-    results = results_table(0, rows_of(PLAN, 0), [outcome(n) for n in range(6)], alone)
+    results = results_table(0, rows_of(range(6)), [outcome(n) for n in range(6)], alone)
     columns = ["label_id", "label", "score", "score_type", "topk", "classifier"]
     assert split_results(results, CARRIED)["labels"].select(columns).to_pylist()[0] == dict.fromkeys(columns)
 
 
 def test_a_unit_in_which_everything_failed_has_no_labels() -> None:
     failed = [outcome(3)] * 6
-    tables = split_results(results_table(0, rows_of(PLAN, 0), failed, COLUMNS), CARRIED)
+    tables = split_results(results_table(0, rows_of(range(6)), failed, COLUMNS), CARRIED)
     assert {name: table.num_rows for name, table in tables.items()} == {"labels": 0, "boxes": 0, "errors": 6}
 
 

@@ -114,3 +114,27 @@ def test_credentials_and_queries_are_cut_from_uris(uri: str, clean: str) -> None
 )
 def test_a_relative_uri_is_meant_from_the_base(uri: str, found: str) -> None:
     assert resolve_uri(uri, "/manifests/") == found
+
+
+def test_a_store_says_whether_it_keeps_two_writers_apart(store: Store) -> None:
+    assert store.creates_once()
+    assert store.list("_work") == []
+    assert not Store("memory://run").creates_once()
+
+
+def test_a_store_that_does_not_still_looks_before_it_creates() -> None:
+    store = Store("memory://elsewhere")
+    store.conditional = False
+    assert [store.create("a", b"1"), store.create("a", b"2"), store.read("a")] == [True, False, b"1"]
+
+
+def test_what_is_deleted_or_cleared_is_gone_and_what_is_not_there_is_passed_over(store: Store) -> None:
+    for key in ("a/1", "a/2", "a/b/3", "c/4"):
+        store.write(key, b"")
+    assert store.folders("a") == ["a/b"]
+    store.delete(["a/1", "a/1", "nowhere"])
+    store.clear("c")
+    store.clear("nowhere")
+    assert store.list("") == ["a/2", "a/b/3"]
+    assert store.below("a").list("b") == ["b/3"]
+    assert store.folders("nowhere") == []

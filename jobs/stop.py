@@ -1,0 +1,76 @@
+"""Stopping early: by a deadline, by SIGTERM (preemption), by Ctrl-C. What is committed stays."""
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from schemas.exceptions import SpecError
+
+CTRL_C, TERMINATED, DEADLINE = 130, 143, 9
+"""Exit codes: the first two as shells have them."""
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+class Stopped(BaseException):
+    """The run was asked to stop. Not an Exception: nothing that goes on after errors may catch it."""
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+def seconds_of(duration: str) -> float:
+    """The seconds of a duration such as 90s, 30m or 1h30m.
+
+    Raises:
+        SpecError: it is not one.
+    """
+    parts = _DURATION.findall(duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise SpecError(f"--stop-after: found {duration!r}, allowed: a duration such as 90s, 30m or 1h30m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+@contextmanager
+def stoppable(seconds_left: float | None) -> Iterator[None]:
+    """Makes a stop raise `Stopped` in the main thread for the length of a block.
+
+    Enter it after `ray.init`, which puts a SIGTERM handler of its own in the place of any before it.
+
+    Args:
+        seconds_left: until the deadline; None: there is none.
+    """
+    handlers = {
+        signal.SIGINT: _handler("Ctrl-C", CTRL_C),
+        signal.SIGTERM: _handler("SIGTERM", TERMINATED),
+        signal.SIGALRM: _handler("the deadline", DEADLINE),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    if seconds_left is not None:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds_left, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handler(reason: str, exit_code: int) -> Callable[[int, FrameType | None], None]:
+    def handle(_: int, __: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, _leave)
+        raise Stopped(reason, exit_code)
+
+    return handle
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """A second stop: at once. Ray's processes end with this one."""
+    os._exit(128 + number)

@@ -1,0 +1,105 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.ledger import read_success
+from jobs.runs import assert_same_run, begin_run, clear_strays, find_run, read_run, replace_run
+from schemas.exceptions import OutputConflictError, StorageError
+from schemas.ledger import RunRecord
+from schemas.plan import Plan
+from tests.workers.made_results import AT, CLASSIFIER, DETECTOR
+from workers.storage import Store
+
+PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
+
+
+def record(**changes: Any) -> RunRecord:
+    spec = {
+        "manifest": {"uri_column": "uri", "image_id_column": None, "base": None},
+        "decode": {"max_pixels": 100},
+        "fetch": {"max_bytes": 100},
+        "compute": {"precision": "auto"},
+        "units": {"rows": 4, "shard_rows": 24},
+    }
+    values = {
+        "id": "run",
+        "raylabel": "0",
+        "created_at": AT,
+        "spec": spec,
+        "manifest": [],
+        "manifest_columns": {},
+        "plan": PLAN,
+        "classifier": CLASSIFIER,
+        "detector": DETECTOR,
+        "code": "abc",
+    }
+    return RunRecord(**{**values, **changes})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def test_a_run_is_begun_once_and_found_again(store: Store) -> None:
+    assert read_run(store) is None
+    first = begin_run(store, record())
+    again = begin_run(store, record(id="other", created_at="2030-01-01T00:00:00Z", raylabel="1"))
+    assert first == again == read_run(store) == record()
+
+
+def test_a_run_of_other_rows_is_refused_with_every_difference(store: Store) -> None:
+    begin_run(store, record())
+    other = DETECTOR.model_copy(update={"settings": {"score_threshold": 0.5}, "weights_sha256": "0" * 64})
+    spec = {**record().spec, "decode": {"max_pixels": 200}}
+    with pytest.raises(OutputConflictError) as raised:
+        begin_run(store, record(spec=spec, detector=other, classifier=None))
+    assert str(raised.value).splitlines() == [
+        f"{store.url} holds a run whose rows would differ from this job's:",
+        "  classifier: guess there, nothing now",
+        "  decode.max_pixels: 100 there, 200 now",
+        "  detector.settings.score_threshold: 0.4 there, 0.5 now",
+        f"  detector.weights_sha256: nothing there, {'0' * 57}... now",
+        "Choose another output, or begin this one anew with --restart, which deletes its tables",
+    ]
+
+
+def test_a_folder_with_tables_of_somebody_elses_is_refused(store: Store) -> None:
+    store.write("labels/mine.parquet", b"")
+    with pytest.raises(OutputConflictError, match=r"1 files that no run here wrote, labels/mine\.parquet"):
+        begin_run(store, record())
+    assert read_success(store) is None
+
+
+def test_the_same_job_is_no_difference(store: Store) -> None:
+    assert_same_run(store, record().identity(), record().identity())
+
+
+def test_where_no_run_is_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"found no run at {tmp_path}"):
+        find_run(str(tmp_path))
+
+
+def test_a_restart_deletes_the_old_tables_and_ledger_and_nothing_else(store: Store, tmp_path: Path) -> None:
+    begin_run(store, record())
+    old = ("labels/shard-00000.parquet", "_work/run/commits/000/shard-00000/c.json", "_SUCCESS")
+    for key in (*old, "_work/manifest/00000.json", "notes.txt"):
+        store.write(key, b"{}")
+    new = replace_run(store, record(id="new", code="other"), print)
+    assert read_success(store) is None
+    clear_strays(store, new)
+    assert read_run(store) == new
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
+        "_work/manifest/00000.json",
+        "notes.txt",
+        "run.json",
+    ]
+
+
+def test_a_run_that_is_no_restart_keeps_its_tables(store: Store) -> None:
+    begin_run(store, record())
+    store.write("labels/shard-00000.parquet", b"")
+    store.write("_work/run/shards/shard-00000.json", b"")
+    clear_strays(store, record())
+    assert store.list("labels") == ["labels/shard-00000.parquet"]
