@@ -1,11 +1,22 @@
-"""The failure budget: when a run is hopeless."""
+"""When a run is hopeless: too many images fail, or the models fail on all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from schemas.exceptions import FailureBudgetError
+from schemas.errors import ErrorCode
+from schemas.exceptions import FailureBudgetError, ModelError
 
 ENOUGH_ROWS = 1_000
 """Rows from which a fraction of what is done speaks for the whole."""
+
+MODEL_IS_AT_FAULT = 32
+"""Images that the models failed on, none labelled, from which on it is not the images."""
+
+_OF_MODELS = (
+    ErrorCode.MODEL_ERROR,
+    ErrorCode.NON_FINITE,
+    ErrorCode.OUT_OF_MEMORY,
+    ErrorCode.WORKER_CRASHED,
+)
 
 
 def check_budget(limit: float | None, failed: Mapping[str, int], done: int, rows: int) -> None:
@@ -33,9 +44,37 @@ def check_budget(limit: float | None, failed: Mapping[str, int], done: int, rows
     else:
         allowed = limit * rows
     if count > allowed:
-        codes = ", ".join(f"{code} {n:,}" for code, n in sorted(failed.items(), key=lambda item: -item[1]))
         raise FailureBudgetError(
-            f"stopped: {count:,} of the {done:,} images done have failed ({codes}), and max_failed is "
-            f"{limit}. What is committed stays. See the errors, mend their cause, and run again in a new "
+            f"stopped: {count:,} of the {done:,} images done have failed ({_said(failed)}), and max_failed "
+            f"is {limit}. What is committed stays. See the errors, mend their cause, and run again in a new "
             "output; or raise max_failed and run the same command again to go on"
         )
+
+
+def check_models(failed: Mapping[str, int], done: int, rows: int, example_of: Callable[[str], str]) -> None:
+    """Stops a run whose models fail on every image that they are given.
+
+    Args:
+        failed: images that failed, by code.
+        done: rows in a final state.
+        rows: rows of the manifest.
+        example_of: gives the message of a failure with some code.
+
+    Raises:
+        ModelError: with the codes and the example.
+    """
+    blamed = {code.value: failed[code] for code in _OF_MODELS if failed.get(code)}
+    count = sum(blamed.values())
+    if sum(failed.values()) < done or count < min(MODEL_IS_AT_FAULT, max(rows, 1)):
+        return
+    example = example_of(max(blamed, key=blamed.__getitem__))
+    raise ModelError(
+        f"stopped: the models failed on each of the {count:,} images that they were given "
+        f"({_said(blamed)}), so they are at fault, not the images. One of the failures: {example}. Mend the "
+        "model, its weights or its settings, and run in a new output or with --restart"
+    )
+
+
+def _said(failed: Mapping[str, int]) -> str:
+    """Codes and counts, most frequent first."""
+    return ", ".join(f"{code} {n:,}" for code, n in sorted(failed.items(), key=lambda item: -item[1]))

@@ -19,6 +19,7 @@ from schemas.exceptions import (
     ManifestError,
     ModelError,
     OutputConflictError,
+    ProcessDiedError,
     RaylabelError,
     ReconcileError,
     SpecError,
@@ -37,6 +38,7 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
     FailureBudgetError: 7,
     ReconcileError: 8,
     ImageError: 1,
+    ProcessDiedError: 1,
     RaylabelError: 1,
 }
 """What a script can tell an outcome by; 0 is done, 1 anything unforeseen."""

@@ -20,7 +20,10 @@ NO_PROGRESS_TIMEOUT_S = 600
 REACHABLE_TIMEOUT_S = 10
 
 RETRIES = 3
-"""Of a task or an actor whose process died; by default Ray Data retries for ever."""
+"""Of a task of our own whose process died."""
+
+RAY_DATAS_ADVICE = "\nFailed to apply UDF transform"
+"""What Ray Data 2.60 appends to the message of every exception begins so."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Pool:
         num_cpus: of each actor.
         num_gpus: of each actor; 0 on CPUs.
         threads: that each actor may compute with, or decode with beside a GPU.
+        memory_share: the part of its node's memory that each actor may count on.
     """
 
     actors: int
     num_cpus: float
     num_gpus: float
     threads: int
+    memory_share: float
 
     @property
     def device(self) -> str:
@@ -126,6 +131,7 @@ def _configure(context: DataContext) -> None:
     context.execution_options.preserve_order = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # Ray Data's own wrapping loses the cause on its way here
 
 
 def pool_of(compute: ComputeSpec) -> Pool:
@@ -153,12 +159,13 @@ def plan_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
         share = int(min(node.get("CPU", 0) // node["GPU"] for node in gpu_nodes))
         actors = sum(int(node["GPU"]) for node in gpu_nodes)
         cpus = share - 1 if share > 1 else share / 2
-        return Pool(_wanted(compute, actors), num_cpus=cpus, num_gpus=1, threads=max(1, share - 1))
+        memory = 1 / max(int(node["GPU"]) for node in gpu_nodes)
+        return Pool(_wanted(compute, actors), cpus, 1, threads=max(1, share - 1), memory_share=memory)
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
         raise RaylabelError("the Ray cluster has no CPU to run on; `ray status` shows its resources")
     each = (min(cores) - 1) / min(cores)
-    return Pool(_wanted(compute, sum(cores)), num_cpus=each, num_gpus=0, threads=1)
+    return Pool(_wanted(compute, sum(cores)), each, 0, threads=1, memory_share=1 / max(cores))
 
 
 def _wanted(compute: ComputeSpec, room: int) -> int:
@@ -184,6 +191,7 @@ def own_exceptions() -> Iterator[None]:
     except Exception as error:
         for cause in _causes(error):
             if isinstance(cause, RaylabelError):
+                cause.args = (str(cause).partition(RAY_DATAS_ADVICE)[0],)
                 raise cause from None
         raise
 

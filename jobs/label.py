@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
 from jobs import cluster
-from jobs.budget import check_budget
+from jobs.budget import check_budget, check_models
 from jobs.cluster import Pool
 from jobs.epochs import Heart, begin_epoch
 from jobs.ledger import Ledger, finish_run
@@ -77,7 +77,7 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
         heart.watch(lambda: (ledger.done, dict(ledger.failed)))
         publisher = Publisher(run)
         reporter.show(ledger)
-        check_budget(job.spec.max_failed, ledger.failed, ledger.done, ledger.rows)
+        assert_hopeful(attempt, ledger)
         publisher.publish(ledger.publishable)
         with closing(committed(attempt, ledger.pending)) as commits:
             for commit in commits:
@@ -85,7 +85,7 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
                 ledger.add(commit)
                 ledger.merge(commit.shard)
                 reporter.show(ledger)
-                check_budget(job.spec.max_failed, ledger.failed, ledger.done, ledger.rows)
+                assert_hopeful(attempt, ledger)
                 publisher.publish(ledger.publishable)
         publisher.finish()
         heart.assert_newest()
@@ -107,6 +107,13 @@ def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Att
     return Attempt(job, manifest, record, folder, begin_epoch(folder.ledger, reporter.say))
 
 
+def assert_hopeful(attempt: Attempt, ledger: Ledger) -> None:
+    """Stops a run in which too many images fail, or all for the models' sake (a retry is of failed ones)."""
+    check_budget(attempt.job.spec.max_failed, ledger.failed, ledger.done, ledger.rows)
+    if attempt.folder.retry == 0:
+        check_models(ledger.failed, ledger.done, ledger.rows, ledger.example)
+
+
 def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit, None, None]:
     """Labels and commits the pending units on the cluster; each commit as soon as it counts."""
     if not len(pending):
@@ -123,15 +130,12 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
             compute=ActorPoolStrategy(size=min(pool.actors, len(pending)), max_concurrent_calls_per_actor=2),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
-            max_restarts=cluster.RETRIES,
-            max_task_retries=cluster.RETRIES,
         )
         .map_batches(
             commit_task(attempt),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
-            max_retries=cluster.RETRIES,
         )
     )
     with cluster.own_exceptions():
@@ -154,6 +158,7 @@ def settings_of(attempt: Attempt, pending: NDArray[np.int64], pool: Pool) -> Lab
         compute=spec.compute,
         device=pool.device,
         threads=pool.threads,
+        memory_share=pool.memory_share,
     )
 
 

@@ -40,6 +40,7 @@ class Ledger:
         self._committed[run.work.units] = False
         self._left = Counter((run.work.units // run.plan.shard_units).tolist())
         self._single: dict[int, list[Commit]] = {}
+        self._failing: dict[str, Commit] = {}
 
     @classmethod
     def read(cls, run: RunFolder) -> "Ledger":
@@ -72,6 +73,7 @@ class Ledger:
             self._committed[new] = True
             self.done += sum(len(self.run.work.rows_of_unit(unit)) for unit in new.tolist())
             self.failed.update(commit.failed)
+            self._failing.update(dict.fromkeys(commit.failed, commit))
             self._left[commit.shard] -= len(new)
             if not self._left[commit.shard]:
                 self.publishable.add(commit.shard)
@@ -84,6 +86,12 @@ class Ledger:
         if len(entries) >= MERGED_AT and self._left[shard]:
             merge_commits(self.run.ledger, entries)
             del self._single[shard]
+
+    def example(self, code: str) -> str:
+        """An image that failed so and why, from the last commit that has one."""
+        files = self._failing[code].files["errors"] if code in self._failing else []
+        errors = (row for t in self.run.ledger.read_tables(f.key for f in files) for row in t.to_pylist())
+        return next((f"{row['uri']}: {row['message']}" for row in errors if row["code"] == code), "none kept")
 
     @property
     def rows(self) -> int:

@@ -8,7 +8,8 @@
     ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
     ├── ReconcileError           the tables do not add up to the manifest; nothing was marked complete
-    └── ImageError               one image failed: becomes a row of the errors table, never ends a job
+    ├── ImageError               one image failed: becomes a row of the errors table, never ends a job
+    └── ProcessDiedError         the process that labels died: its images are tried again, never ends a job
 
 All of them survive pickling, because they cross Ray.
 """
@@ -64,6 +65,25 @@ class ImageError(RaylabelError):
         self.code = code
         self.message = message
         self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.code}: {self.message}"
+
+
+class ProcessDiedError(RaylabelError):
+    """The process that labels died, or was ended for its memory, before it answered.
+
+    Args:
+        stage: the last that it had begun.
+        code: WORKER_CRASHED or OUT_OF_MEMORY.
+        message: what ended it.
+    """
+
+    def __init__(self, stage: Stage, code: ErrorCode, message: str) -> None:
+        super().__init__(stage, code, message)
+        self.stage = stage
+        self.code = code
+        self.message = message
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.code}: {self.message}"

@@ -1,26 +1,34 @@
-"""The labelling actor: units in, results out. A plain callable that knows nothing of Ray."""
+"""The labelling actor: units in, results out. A plain callable that knows nothing of Ray.
 
-from collections.abc import Iterator
+Its process stays light: images and models are in a child of it, which may crash.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from schemas.errors import MESSAGE_LIMIT, RowError
-from schemas.exceptions import ImageError, ModelError, RaylabelError
+from schemas.errors import RowError
+from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.plan import Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
-from workers.classifier import Classifier
-from workers.detector import Detector
-from workers.images import ImageReader, LoadedImage
-from workers.manifest import Manifest, chunks
-from workers.models.registry import load_classifier, load_detector
-from workers.results import LabelledImage, ResultColumns, facts_of, results_table
+from workers.child import Child, Note
+from workers.manifest import Manifest
+from workers.results import ResultColumns, results_table
 
 AUTO_BATCH = {"cpu": 8, "cuda": 64}
+
+TRIES = 2
+"""Of a whole unit, and of a row by itself, whose process died: it may not have been its fault."""
+
+HOPELESS = 3
+"""Rows that crashed one after another in an actor that labelled none: then it is not the images."""
+
+Label = Callable[[tuple[int, list[int]], Note], pa.Table]
+"""Takes a unit and manifest rows of it, ascending; gives their results."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class LabelSettings:
         compute: batch size and precision.
         device: "cpu" or "cuda".
         threads: to compute with on a CPU, to decode with where a GPU computes.
+        memory_share: the part of a machine's memory that one actor may count on.
     """
 
     manifest: Manifest
@@ -52,42 +61,36 @@ class LabelSettings:
     compute: ComputeSpec
     device: str
     threads: int
+    memory_share: float
+
+    @property
+    def batch_size(self) -> int:
+        """Images that a model is given at once."""
+        size = self.compute.batch_size
+        return AUTO_BATCH[self.device] if size == "auto" else size
 
 
 class LabelUnits:
-    """Fetches, decodes and labels whole units with both models, which stay loaded.
+    """Labels whole units in a process of its own, and finds the images that make that process die.
 
-    What keeps the models from being loaded is raised by the first call: an exception of an actor's
-    constructor would come back from Ray as text.
+    A unit whose process died is tried once more in a new one, since anything may kill a process. If that
+    dies too, the unit is halved, and halved again, at the borders of batches while it is longer than one, so
+    that the other images are labelled in the batches that they would have been in. A row that dies by itself
+    becomes a row of the errors table.
+
+    Args:
+        settings: the part of the job that is this actor's.
+        build: called in the child with the settings; gives what labels rows of a unit there.
     """
 
-    def __init__(self, settings: LabelSettings) -> None:
+    def __init__(
+        self, settings: LabelSettings, build: Callable[[LabelSettings], Label] | None = None
+    ) -> None:
         self._settings = settings
-        auto = settings.compute.batch_size == "auto"
-        self._batch_size = AUTO_BATCH[settings.device] if auto else int(settings.compute.batch_size)
-        decode_threads = settings.threads if settings.device == "cuda" else 1
-        self._read = ImageReader(settings.fetch, settings.decode, decode_threads, self._batch_size)
-        self._failure: RaylabelError | None = None
-        try:
-            self._load()
-        except RaylabelError as error:
-            self._failure = error
-
-    def _load(self) -> None:
-        settings = self._settings
-        if settings.device == "cpu":
-            torch.set_num_threads(settings.threads)
-        device, precision = torch.device(settings.device), settings.compute.precision
-        classifier = load_classifier(settings.classifier) if settings.classifier else None
-        detector = load_detector(settings.detector) if settings.detector else None
-        self._columns = ResultColumns(
-            classifier.resolved if classifier else None,
-            detector.resolved if detector else None,
-            settings.manifest.carried,
-        )
-        assert_same_models(self._columns, settings.fingerprints)
-        self._classifier = classifier and Classifier(classifier, device, self._batch_size, precision)
-        self._detector = detector and Detector(detector, device, self._batch_size, precision)
+        self._build = build or _labeller
+        self._child: Child | None = self._new_child()
+        self._labelled = False
+        self._crashed = 0
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The results of some units.
@@ -99,58 +102,72 @@ class LabelUnits:
             One row a manifest row under `schemas.tables.results_schema`.
 
         Raises:
-            ModelError: the models cannot be loaded here, or are not the ones that the driver resolved.
+            ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
+                at every image.
         """
-        if self._failure:
-            raise self._failure
-        units = self._settings.pending[batch["id"].to_numpy()].tolist()
-        return pa.concat_tables([self._label(unit) for unit in units])
-
-    def _label(self, unit: int) -> pa.Table:
-        manifest = self._settings.manifest
-        rows = manifest.read(self._settings.work.rows_of_unit(unit))
-        images = self._read(rows["location"].to_pylist())
-        outcomes = [
-            outcome for batch in chunks(images, self._batch_size) for outcome in self._outcomes(batch)
-        ]
-        return results_table(unit, rows, outcomes, self._columns)
-
-    def _outcomes(self, batch: list[LoadedImage | ImageError]) -> Iterator[LabelledImage | RowError]:
-        """What becomes of each image of a batch: labelled by every model, or failed at its first fault."""
-        good = [image.decoded for image in batch if isinstance(image, LoadedImage)]
-        labels = iter(self._classifier(good) if self._classifier else [None] * len(good))
-        objects = iter(self._detector(good) if self._detector else [None] * len(good))
-        now = datetime.now(UTC)
-        for image in batch:
-            if isinstance(image, ImageError):
-                yield row_error(image, now)
-                continue
-            label, found = next(labels), next(objects)
-            if isinstance(label, ImageError):
-                yield row_error(label, now)
-            elif isinstance(found, ImageError):
-                yield row_error(found, now)
-            else:
-                yield LabelledImage(facts_of(image), label, found, now)
-
-
-def assert_same_models(here: ResultColumns, there: tuple[str, ...]) -> None:
-    """Refuses to label with other models than the run's.
-
-    Raises:
-        ModelError: a fingerprint differs.
-    """
-    fingerprints = tuple(model.fingerprint for model in (here.classifier, here.detector) if model)
-    if fingerprints != there:
-        raise ModelError(
-            f"a worker built {fingerprints} where the driver resolved {there}: the weights or the installed "
-            "libraries differ between machines, or changed during the run"
+        settings = self._settings
+        units = settings.pending[batch["id"].to_numpy()].tolist()
+        return pa.concat_tables(
+            piece
+            for unit in units
+            for piece in self._label(unit, list(settings.work.rows_of_unit(unit)), TRIES)
         )
 
+    def _label(self, unit: int, rows: list[int], tries: int) -> list[pa.Table]:
+        """The results of some rows of a unit; smaller and smaller parts of them while the process dies."""
+        alone = len(rows) == 1
+        for _ in range(TRIES if alone else tries):
+            try:
+                results: pa.Table = self._ask((unit, rows))
+            except ProcessDiedError as death:
+                last = death
+            else:
+                self._labelled |= results["error"].null_count > 0
+                return [results]
+        if alone:
+            return [self._crash(unit, rows, last)]
+        cut = middle(len(rows), self._settings.batch_size)
+        return self._label(unit, rows[:cut], 1) + self._label(unit, rows[cut:], 1)
 
-def row_error(error: ImageError, at: datetime) -> RowError:
-    """An image's exception as the value behind its errors row."""
-    message = (
-        error.message if len(error.message) <= MESSAGE_LIMIT else error.message[: MESSAGE_LIMIT - 1] + "…"
-    )
-    return RowError(error.stage, error.code, message, error.attempts, at)
+    def close(self) -> None:
+        """Ends the process that labels."""
+        if self._child:
+            self._child.end()
+            self._child = None
+
+    def _ask(self, request: tuple[int, list[int]]) -> pa.Table:
+        self._child = self._child or self._new_child()
+        try:
+            return self._child(request)
+        except ProcessDiedError:
+            self.close()
+            raise
+
+    def _crash(self, unit: int, rows: list[int], death: ProcessDiedError) -> pa.Table:
+        """The result of a row that its process died of, every time."""
+        self._crashed += 1
+        if not self._labelled and self._crashed >= HOPELESS:
+            raise ModelError(
+                f"the labelling process died at each of the first {HOPELESS} images, the last time in stage "
+                f"{death.stage} ({death.message}): the models, their libraries or the machine are at fault"
+            )
+        message = f"the process that was given this image alone died ({death.message}), {TRIES} times"
+        error = RowError(death.stage, death.code, message, TRIES, datetime.now(UTC))
+        manifest = self._settings.manifest
+        return results_table(unit, manifest.read(rows), [error], ResultColumns(None, None, manifest.carried))
+
+    def _new_child(self) -> Child:
+        return Child(self._build, self._settings, self._settings.memory_share)
+
+
+def middle(count: int, batch: int) -> int:
+    """Where to halve some rows: at the border of a batch, where they are more than one."""
+    half = count // 2
+    return half if count <= batch else max(half // batch, 1) * batch
+
+
+def _labeller(settings: LabelSettings) -> Label:
+    """What the child does: only there is torch imported."""
+    from workers.labeller import Labeller
+
+    return Labeller(settings)

@@ -113,7 +113,9 @@ class Store:
         """The keys below a folder, sorted; none where there is no such folder."""
         with self._explained("list", prefix):
             found = self.fs.find(self.path(prefix))
-        return sorted(path.removeprefix(f"{self.root}/") for path in found)
+        # some stores keep a folder whose last object was deleted, and name it here
+        below = f"{self.path(prefix)}/" if prefix else f"{self.root}/"
+        return sorted(path.removeprefix(f"{self.root}/") for path in found if path.startswith(below))
 
     def write(self, key: str, data: bytes) -> None:
         """Puts a key, replacing what is there.

@@ -1,59 +1,93 @@
-"""A run that was stopped goes on where it was."""
+"""A run that was stopped or killed goes on where it was; two attempts do not get into each other's way."""
 
 import json
+import random
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.integration.jobs_here import COMMAND, raylabel, rows, run_here, tables
+from tests.integration.jobs_here import raylabel, rows, run_here, tables
+from tests.integration.killing import commits, started
+
+
+@pytest.fixture
+def job(photos: Path, tmp_path: Path) -> list[str]:
+    """The command for a job of 42 units of four photos, but for its output."""
+    manifest = tmp_path / "m.txt"
+    manifest.write_text("\n".join(sorted(str(path) for path in photos.glob("*.[pj]*g")) * 24))
+    settings = ["--detector", "none", "--set", "units.rows=4"]
+    return ["run", "--manifest", str(manifest), *settings]
+
+
+def undisturbed(job: list[str], output: Path) -> dict[str, list[dict[str, object]]]:
+    """The rows of the same job that nobody disturbed."""
+    run_here(manifest=job[2], output=str(output), detector=None, units={"rows": 4})
+    return {name: rows(table) for name, table in tables(output).items()}
+
+
+def found(output: Path) -> dict[str, list[dict[str, object]]]:
+    return {name: rows(table) for name, table in tables(output).items()}
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_job_whose_driver_was_killed_goes_on_where_it_was(photos: Path, tmp_path: Path) -> None:
-    manifest = tmp_path / "m.txt"
-    names = sorted(str(path) for path in photos.glob("*.[pj]*g"))
-    manifest.write_text("\n".join(names * 8))
-    job = ["run", "--manifest", str(manifest), "--set", "units.rows=4", "--json"]
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    run_here(manifest=str(manifest), output=str(undisturbed), units={"rows": 4})
+def test_a_killed_job_goes_on_where_it_was_and_a_second_attempt_beside_a_running_one_is_refused(
+    job: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job += ["--output", str(output)]
+    with started(*job) as first:
+        first.wait_until(lambda: len(commits(output)) >= 3)
+        second = raylabel(*job)
+        assert (second.returncode, first.process.poll()) == (6, None)
+        assert f"attempt 1 (process {first.process.pid} on " in second.stderr
+        assert "is running here. Two at once would do all work twice" in second.stderr
+        first.kill("driver", random.Random(0))
+    kept = {path: path.read_bytes() for path in commits(output)}
+    assert 3 <= len(kept) < 42
+    assert not list(output.glob("labels/*"))
 
-    process = subprocess.Popen([COMMAND, *job, "--output", str(killed)], stdout=subprocess.DEVNULL)
-    commits = killed / "_work" / "commits"
-    end = time.monotonic() + 120
-    while len(list(commits.rglob("*.json"))) < 3 and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = {path: path.read_bytes() for path in commits.rglob("*.json")}
-    assert 3 <= len(kept) < 14
-    assert not list(killed.glob("labels/*"))
-
-    assert raylabel(*job, "--output", str(killed)).returncode == 0
-    assert {path: path.read_bytes() for path in kept} == kept
-    units = [unit for path in commits.rglob("*.json") for unit in json.loads(path.read_text())["units"]]
-    redone = len(units) - 14  # at most what the killed attempt committed while it was dying
-    assert sorted(set(units)) == list(range(14))
-    assert redone == 0
-    there, here = tables(undisturbed), tables(killed)
-    for name in there:
-        assert rows(here[name]) == rows(there[name])
+    with started(*job) as again:
+        again.wait_until(lambda: len(commits(output)) > len(kept))
+        assert {path: path.read_bytes() for path in kept} == kept
+        entries = [json.loads(path.read_text()) for path in commits(output)]
+        assert sum(entry["epoch"] == 1 for entry in entries) == len(kept)
+        done = [unit for entry in entries for start, stop in entry["units"] for unit in range(start, stop)]
+        assert len(done) == len(set(done)), "a committed unit was done again"
+        assert again.end()[0] == 0
+    assert found(output) == undisturbed(job, tmp_path / "undisturbed")
 
 
-def test_ctrl_c_says_that_the_run_can_go_on(photos: Path, tmp_path: Path) -> None:
-    manifest = tmp_path / "m.txt"
-    manifest.write_text("\n".join(str(path) for path in sorted(photos.glob("*.[pj]*g")) * 30))
-    job = [COMMAND, "run", "--manifest", str(manifest), "--output", str(tmp_path / "out")]
-    process = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
-    while not list((tmp_path / "out").rglob("commits/*/*.json")) and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert (
-        complaint == "raylabel: stopped; what is committed stays, and the same command goes on from there\n"
-    )
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
+@pytest.mark.usefixtures("ray_here")
+def test_ctrl_c_sigterm_and_a_deadline_end_cleanly_and_the_run_goes_on(
+    job: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job += ["--output", str(output)]
+    for number, (name, code) in {signal.SIGINT: ("Ctrl-C", 130), signal.SIGTERM: ("SIGTERM", 143)}.items():
+        before = len(commits(output))
+        with started(*job) as attempt:
+            attempt.wait_until(lambda before=before: len(commits(output)) > before)
+            attempt.process.send_signal(number)
+            returned, _, complaint = attempt.end()
+            assert attempt.pids("raylet") == []
+        assert returned == code
+        assert complaint == (
+            f"raylabel: stopped by {name}; what is committed stays, and the same command goes on from there\n"
+        )
+    late = raylabel(*job, "--stop-after", "1s", "--json")
+    assert late.returncode == 9
+    assert json.loads(late.stdout.splitlines()[-1])["reason"] == "the deadline"
+    assert "stopped by the deadline; what is committed stays" in late.stderr
+    assert not (output / "_SUCCESS").exists()
+    assert raylabel(*job).returncode == 0
+    assert found(output) == undisturbed(job, tmp_path / "undisturbed")
+
+
+def test_a_second_ctrl_c_ends_at_once(job: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with started(*job, "--output", str(output)) as attempt:
+        attempt.wait_until(lambda: commits(output))
+        attempt.process.send_signal(signal.SIGINT)
+        attempt.process.send_signal(signal.SIGINT)
+        assert attempt.process.wait(5) == 130

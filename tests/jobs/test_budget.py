@@ -1,7 +1,7 @@
 import pytest
 
-from jobs.budget import check_budget
-from schemas.exceptions import FailureBudgetError
+from jobs.budget import check_budget, check_models
+from schemas.exceptions import FailureBudgetError, ModelError
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,40 @@ def test_the_message_counts_the_codes_and_says_what_to_do() -> None:
         "stopped: 2,001 of the 5,000 images done have failed (NOT_FOUND 2,000, TIMEOUT 1), and max_failed is "
         "2. What is committed stays. See the errors, mend their cause, and run again in a new output; or "
         "raise max_failed and run the same command again to go on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("failed", "done", "rows", "stops"),
+    [
+        ({"NON_FINITE": 31}, 31, 100, False),
+        ({"NON_FINITE": 32}, 32, 100, True),
+        ({"NON_FINITE": 32}, 33, 100, False),  # one was labelled
+        ({"MODEL_ERROR": 20, "WORKER_CRASHED": 12, "NOT_FOUND": 500}, 532, 1_000, True),
+        ({"NOT_FOUND": 500}, 500, 1_000, False),
+        ({"MODEL_ERROR": 7}, 7, 7, True),
+        ({"MODEL_ERROR": 6, "TRUNCATED": 1}, 7, 7, False),
+        ({}, 0, 100, False),
+    ],
+)
+def test_a_run_stops_when_the_models_fail_on_every_image_that_they_are_given(
+    failed: dict[str, int], done: int, rows: int, stops: bool
+) -> None:
+    try:
+        check_models(failed, done, rows, str)
+    except ModelError:
+        assert stops
+    else:
+        assert not stops
+
+
+def test_a_model_at_fault_is_blamed_with_an_example() -> None:
+    with pytest.raises(ModelError) as raised:
+        check_models(
+            {"NOT_FOUND": 3, "NON_FINITE": 60, "MODEL_ERROR": 4}, 67, 1_000, lambda code: f"a {code} image"
+        )
+    assert str(raised.value) == (
+        "stopped: the models failed on each of the 64 images that they were given (NON_FINITE 60, "
+        "MODEL_ERROR 4), so they are at fault, not the images. One of the failures: a NON_FINITE image. Mend "
+        "the model, its weights or its settings, and run in a new output or with --restart"
     )

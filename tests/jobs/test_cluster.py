@@ -10,14 +10,14 @@ from schemas.spec import ComputeSpec
 @pytest.mark.parametrize(
     ("compute", "nodes", "pool"),
     [
-        ({}, [{"CPU": 2.0}], Pool(2, 0.5, 0, 1)),
-        ({}, [{"CPU": 1.0}], Pool(1, 0.0, 0, 1)),
-        ({}, [{"CPU": 4.0}, {"CPU": 8.0}, {"memory": 1.0}], Pool(12, 0.75, 0, 1)),
-        ({"actors": 3}, [{"CPU": 8.0}], Pool(3, 0.875, 0, 1)),
-        ({}, [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0}], Pool(4, 7, 1, 7)),
-        ({}, [{"CPU": 4.0, "GPU": 4.0}], Pool(4, 0.5, 1, 1)),
-        ({"device": "cpu"}, [{"CPU": 4.0, "GPU": 1.0}], Pool(4, 0.75, 0, 1)),
-        ({"device": "cuda", "actors": 1}, [{"CPU": 4.0, "GPU": 2.0}], Pool(1, 1, 1, 1)),
+        ({}, [{"CPU": 2.0}], Pool(2, 0.5, 0, 1, 1 / 2)),
+        ({}, [{"CPU": 1.0}], Pool(1, 0.0, 0, 1, 1)),
+        ({}, [{"CPU": 4.0}, {"CPU": 8.0}, {"memory": 1.0}], Pool(12, 0.75, 0, 1, 1 / 8)),
+        ({"actors": 3}, [{"CPU": 8.0}], Pool(3, 0.875, 0, 1, 1 / 8)),
+        ({}, [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0}], Pool(4, 7, 1, 7, 1 / 4)),
+        ({}, [{"CPU": 4.0, "GPU": 4.0}], Pool(4, 0.5, 1, 1, 1 / 4)),
+        ({"device": "cpu"}, [{"CPU": 4.0, "GPU": 1.0}], Pool(4, 0.75, 0, 1, 1 / 4)),
+        ({"device": "cuda", "actors": 1}, [{"CPU": 4.0, "GPU": 2.0}], Pool(1, 1, 1, 1, 1 / 2)),
     ],
 )
 def test_there_is_one_actor_a_gpu_or_cpu_and_room_left_to_commit(

@@ -5,7 +5,7 @@ import pytest
 
 from schemas import exceptions
 from schemas.errors import ErrorCode, Stage
-from schemas.exceptions import ImageError, RaylabelError
+from schemas.exceptions import ImageError, ProcessDiedError, RaylabelError
 
 CLASSES = [
     value
@@ -16,11 +16,11 @@ CLASSES = [
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_exception_survives_the_way_through_ray(kind: type[RaylabelError]) -> None:
-    error = (
-        ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4)
-        if kind is ImageError
-        else kind("what, why")
-    )
+    coded: dict[type[RaylabelError], RaylabelError] = {
+        ImageError: ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4),
+        ProcessDiedError: ProcessDiedError(Stage.DETECT, ErrorCode.WORKER_CRASHED, "signal SIGSEGV"),
+    }
+    error = coded.get(kind) or kind("what, why")
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is kind
     assert (str(back), back.__dict__) == (str(error), error.__dict__)

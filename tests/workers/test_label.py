@@ -1,117 +1,155 @@
 import dataclasses
+import functools
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from schemas.exceptions import ModelError
 from schemas.plan import Plan, Work
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
 from schemas.tables import results_schema
-from workers.label import LabelSettings, LabelUnits
+from tests.poison import BROKEN_DECODER, CRASH_MARK, POISON_MODEL, killed_by
+from workers import memory
+from workers.label import TRIES, LabelSettings, LabelUnits, middle
 from workers.manifest import Manifest, write_parquet
-from workers.models.registry import load_classifier, load_detector
-
-MOODY = '''
-import torch
-from workers.models.model import ClassifierModel
-
-class Moody(torch.nn.Module):
-    """Raises at red images, says NaN of green ones."""
-    def forward(self, images):
-        red, green, blue = images.mean(dim=(0, 2, 3))
-        if (images[:, 0] > 0.9).any():
-            raise RuntimeError("I do not like red")
-        logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(len(images), 1)
-        logits[images[:, 1].mean(dim=(1, 2)) > 0.9] = float("nan")
-        return logits
-
-def build() -> ClassifierModel:
-    transform = lambda image: torch.nn.functional.interpolate(image[None] / 255, (4, 4))[0]
-    return ClassifierModel(module=Moody(), transform=transform, categories=("a", "b", "c"))
-'''
+from workers.models.registry import load_classifier
 
 
-@pytest.fixture(scope="module")
-def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
-    """The seven demo photos in units of three, both built-in models."""
-    folder = tmp_path_factory.mktemp("label")
-    rows = [{"uri": str(path), "split": "test"} for path in sorted(photos.glob("*.[pj]*g"))]
-    classifier, detector = ClassifierSpec(), DetectorSpec()
-    return LabelSettings(
-        manifest=Manifest(
-            write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
-        ),
-        work=Work(Plan(rows=7, unit_rows=3, shard_units=10)),
-        pending=np.array([0, 1, 2]),
+@pytest.fixture
+def folder(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Coloured images, a photo that is fine and one that crashes the decoder; and what they crash."""
+    (tmp_path / "poison_model.py").write_text(POISON_MODEL)
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_DECODER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    colours = {"blue": (0, 0, 255), "grey": (9, 9, 9), "red": (255, 0, 0), "white": (255, 255, 255)}
+    for name, colour in colours.items():
+        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
+    photo = (photos / "china.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
+    return tmp_path
+
+
+def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings:
+    """A job over some images, in units of eight and batches of two."""
+    rows = [{"uri": f"{folder}/{name}"} for name in names]
+    classifier = ClassifierSpec(model="poison_model:build")
+    found = LabelSettings(
+        manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
+        work=Work(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
+        pending=np.arange(-(-len(rows) // 8)),
         classifier=classifier,
-        detector=detector,
-        fingerprints=(
-            load_classifier(classifier).resolved.fingerprint,
-            load_detector(detector).resolved.fingerprint,
-        ),
+        detector=None,
+        fingerprints=(load_classifier(classifier).resolved.fingerprint,),
         fetch=FetchSpec(),
         decode=DecodeSpec(),
         compute=ComputeSpec(batch_size=2),
         device="cpu",
         threads=1,
+        memory_share=1,
     )
+    return dataclasses.replace(found, **changes)
 
 
-def test_units_become_results_without_a_cluster(settings: LabelSettings) -> None:
-    results = LabelUnits(settings)(pa.table({"id": [2, 0]}))
-    assert results.schema == results_schema(settings.manifest.carried)
-    assert results["unit"].to_pylist() == [2, 0, 0, 0]
-    assert results["manifest_index"].to_pylist() == [6, 0, 1, 2]
-    assert results["label"].to_pylist() == ["missile", "football helmet", "tripod", "tiger cat"]
-    assert [[box["class_name"] for box in boxes] for boxes in results["boxes"].to_pylist()] == [
-        [],
-        ["person"],
-        ["person"],
-        ["cat", "dog"],
-    ]
-    assert results["split"].to_pylist() == ["test"] * 4
-    assert results["error"].null_count == 4
+@pytest.fixture
+def units(folder: Path, request: pytest.FixtureRequest) -> Iterator[LabelUnits]:
+    """An actor for the images that a test is parametrized with."""
+    with closing(LabelUnits(settings_of(folder, request.param))) as units:
+        yield units
 
 
-def test_other_models_than_the_drivers_are_refused_at_the_first_call(settings: LabelSettings) -> None:
-    units = LabelUnits(
-        dataclasses.replace(settings, fingerprints=("efficientnet_lite0-other", "nanodet_g-other"))
-    )
-    with pytest.raises(ModelError, match=r"a worker built .* where the driver resolved .*-other"):
+def outcomes(results: pa.Table) -> list[str]:
+    """The label of each row, or its stage and code."""
+    found = zip(results["label"].to_pylist(), results["error"].to_pylist(), strict=True)
+    return [label or f"{error['stage']} {error['code']}" for label, error in found]
+
+
+@pytest.mark.parametrize("units", [["grey.png"] * 9 + ["blue.png"]], indirect=True)
+def test_units_become_results_without_a_cluster(units: LabelUnits) -> None:
+    results = units(pa.table({"id": [1, 0]}))
+    assert results.schema == results_schema(pa.schema([]))
+    assert results["manifest_index"].to_pylist() == [8, 9, *range(8)]
+    assert results["unit"].to_pylist() == [1, 1] + [0] * 8
+    assert outcomes(results) == ["other", "blue"] + ["other"] * 8
+
+
+@pytest.mark.parametrize("units", [["red.png", "blue.png", "photo.jpg", "crash.jpg"]], indirect=True)
+def test_images_that_crash_the_model_or_the_decoder_are_found_and_the_rest_is_labelled(
+    units: LabelUnits,
+) -> None:
+    results = units(pa.table({"id": [0]}))
+    expected = ["classify WORKER_CRASHED", "blue", "other", "decode WORKER_CRASHED"]
+    assert outcomes(results) == expected
+    assert results.schema == results_schema(pa.schema([]))
+    errors = [error for error in results["error"].to_pylist() if error]
+    assert "signal SIGSEGV" in errors[0]["message"]
+    assert "signal SIGABRT" in errors[1]["message"]
+    assert [(error["retryable"], error["attempts"]) for error in errors] == [(True, TRIES)] * 2
+
+
+def test_an_image_that_takes_too_much_memory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "NEARLY_FULL", 0.0)
+    share = 2**30 / memory.memory().limit
+    with closing(LabelUnits(settings_of(folder, ["white.png"], memory_share=share))) as units:
+        units._labelled = True  # of many images before
+        results = units(pa.table({"id": [0]}))
+    assert outcomes(results) == ["classify OUT_OF_MEMORY"]
+    assert "more than its share of 1,02" in results["error"].to_pylist()[0]["message"]
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.sets(st.integers(0, 15), max_size=4), st.integers(1, 5))
+def test_whichever_rows_crash_they_are_found_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory, deadly: set[int], batch: int
+) -> None:
+    folder = tmp_path_factory.mktemp("units")
+    (folder / "poison_model.py").write_text(POISON_MODEL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        job = settings_of(folder, ["x.png"] * 16, compute=ComputeSpec(batch_size=batch))
+    poison = " ".join(map(str, deadly))
+    with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
+        units._labelled = True  # of many images before
+        results = units(pa.table({"id": [0, 1]}))
+    assert results["manifest_index"].to_pylist() == list(range(16))
+    crashed = {row for row, error in enumerate(results["error"].to_pylist()) if error}
+    assert crashed == deadly
+
+
+def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
+    job = settings_of(folder, ["red.png"] * 8)
+    with (
+        closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"))) as units,
+        pytest.raises(ModelError, match=r"died at each of the first 3 images.*decode \(signal SIGABRT\)"),
+    ):
         units(pa.table({"id": [0]}))
 
 
-def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
-    settings: LabelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "moody_model.py").write_text(MOODY)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    colours = {
-        "blue": (0, 0, 255),
-        "red": (255, 0, 0),
-        "grey": (9, 9, 9),
-        "green": (0, 255, 0),
-        "black": (0, 0, 0),
-    }
-    for name, colour in colours.items():
-        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
-    classifier = ClassifierSpec(model="moody_model:build")
-    rows = [{"uri": f"{tmp_path}/{name}.png"} for name in colours]
-    changed = dataclasses.replace(
-        settings,
-        manifest=Manifest(write_parquet(rows, str(tmp_path / "m"), ""), "uri", None, pa.schema([])),
-        work=Work(Plan(rows=5, unit_rows=5, shard_units=1)),
-        pending=np.array([0]),
-        classifier=classifier,
-        detector=None,
-        fingerprints=(load_classifier(classifier).resolved.fingerprint,),
-        compute=ComputeSpec(batch_size=5),
-    )
-    results = LabelUnits(changed)(pa.table({"id": [0]})).to_pylist()
-    assert [row["label"] for row in results] == ["a", None, "a", None, "a"]
-    errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in results]
-    assert errors == [None, ("classify", "MODEL_ERROR"), None, ("classify", "NON_FINITE"), None]
-    assert "I do not like red" in results[1]["error"]["message"]
+@pytest.mark.parametrize("units", [["blue.png"] * 8], indirect=True)
+def test_a_process_that_is_killed_by_others_costs_no_image(units: LabelUnits) -> None:
+    assert units._child
+    units._child._process.kill()
+    assert outcomes(units(pa.table({"id": [0]}))) == ["blue"] * 8
+
+
+def test_models_that_cannot_be_loaded_are_said_at_every_call(folder: Path) -> None:
+    with closing(LabelUnits(settings_of(folder, ["blue.png"], fingerprints=("other",)))) as units:
+        for _ in range(2):
+            with pytest.raises(ModelError, match=r"a worker built .* where the driver resolved"):
+                units(pa.table({"id": [0]}))
+
+
+@given(st.integers(2, 600), st.integers(1, 70))
+def test_rows_are_halved_at_the_borders_of_batches(count: int, batch: int) -> None:
+    cut = middle(count, batch)
+    assert 0 < cut < count
+    assert cut % batch == 0 or count <= batch
+    assert abs(2 * cut - count) <= 2 * batch

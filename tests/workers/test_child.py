@@ -1,0 +1,126 @@
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from schemas.errors import ErrorCode, Stage
+from schemas.exceptions import ManifestError, ProcessDiedError
+from workers import memory
+from workers.child import Child, Note
+
+SHARE = 300 * 2**20 / memory.memory().limit
+"""300 MB; a child that has read its imports has under 150."""
+
+
+def serving(argument: object) -> Callable[[tuple[str, object], Note], object]:
+    """Builds a function that does what it is told to."""
+    if isinstance(argument, Exception):
+        raise argument
+
+    def do(request: tuple[str, object], note: Note) -> object:
+        verb, value = request
+        note(Stage.DETECT)
+        match verb:
+            case "echo":
+                return value
+            case "segfault":
+                ctypes.string_at(0)
+            case "abort":
+                os.abort()
+            case "exit":
+                os._exit(7)
+            case "raise":
+                raise value  # type: ignore[misc]
+            case "hoard":
+                return hoard(value)
+        return os.getpid()
+
+    return do
+
+
+def hoard(seconds: object) -> None:
+    kept = bytearray(os.urandom(1024)) * (400 * 1024)
+    time.sleep(float(str(seconds)))
+    del kept
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    child = Child(serving, None, SHARE)
+    yield child
+    child.end()
+
+
+def test_a_child_answers_from_a_process_of_its_own(child: Child) -> None:
+    assert child(("echo", [1, "two"])) == [1, "two"]
+    assert child(("pid", None)) not in (child(("echo", os.getpid())), None)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (("segfault", None), "signal SIGSEGV"),
+        (("abort", None), "signal SIGABRT"),
+        (("exit", None), "exit code 7"),
+        (("raise", OSError("the device is gone")), "OSError: the device is gone"),
+    ],
+)
+def test_how_and_in_which_stage_a_child_died_is_told(
+    child: Child, request_: tuple[str, object], said: str
+) -> None:
+    with pytest.raises(ProcessDiedError) as died:
+        child(request_)
+    assert (died.value.stage, died.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
+    assert died.value.message == said
+
+
+def test_a_child_that_raises_memory_error_died_of_memory(child: Child) -> None:
+    with pytest.raises(ProcessDiedError, match="OUT_OF_MEMORY: MemoryError"):
+        child(("raise", MemoryError()))
+
+
+def test_raylabels_own_exceptions_come_back_and_the_child_lives(child: Child) -> None:
+    with pytest.raises(ManifestError, match="no such row"):
+        child(("raise", ManifestError("no such row")))
+    assert child(("echo", 1)) == 1
+
+
+def test_what_kept_a_child_from_being_built_is_raised_by_every_call() -> None:
+    child = Child(serving, ManifestError("no manifest"), SHARE)
+    for _ in range(2):
+        with pytest.raises(ManifestError, match="no manifest"):
+            child(("echo", 1))
+    child.end()
+
+
+def test_a_child_over_its_share_is_ended_only_where_the_machine_is_nearly_full(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert child(("hoard", 1)) is None
+    monkeypatch.setattr(memory, "NEARLY_FULL", 0.0)
+    assert child(("echo", 1)) == 1
+    with pytest.raises(ProcessDiedError, match="more than its share of 300 MB") as died:
+        child(("hoard", 60))
+    assert died.value.code == ErrorCode.OUT_OF_MEMORY
+
+
+def test_a_child_ends_when_its_parent_is_killed() -> None:
+    code = (
+        "from tests.workers.test_child import *\n"
+        "child = Child(serving, None, 1)\n"
+        "print(child(('pid', None)), flush=True)\n"
+        "child(('hoard', 600))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    gone, _ = psutil.wait_procs([child], timeout=10)
+    assert gone == [child]

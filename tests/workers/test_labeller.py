@@ -1,0 +1,124 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from schemas.errors import Stage
+from schemas.exceptions import ModelError
+from schemas.plan import Plan, Work
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
+from schemas.tables import results_schema
+from workers.label import LabelSettings
+from workers.labeller import Labeller
+from workers.manifest import Manifest, write_parquet
+from workers.models.registry import load_classifier, load_detector
+
+MOODY = '''
+import torch
+from workers.models.model import ClassifierModel
+
+class Moody(torch.nn.Module):
+    """Raises at red images, says NaN of green ones."""
+    def forward(self, images):
+        red, green, blue = images.mean(dim=(0, 2, 3))
+        if (images[:, 0] > 0.9).any():
+            raise RuntimeError("I do not like red")
+        logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(len(images), 1)
+        logits[images[:, 1].mean(dim=(1, 2)) > 0.9] = float("nan")
+        return logits
+
+def build() -> ClassifierModel:
+    transform = lambda image: torch.nn.functional.interpolate(image[None] / 255, (4, 4))[0]
+    return ClassifierModel(module=Moody(), transform=transform, categories=("a", "b", "c"))
+'''
+
+
+@pytest.fixture(scope="module")
+def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
+    """The seven demo photos in units of three, both built-in models."""
+    folder = tmp_path_factory.mktemp("label")
+    rows = [{"uri": str(path), "split": "test"} for path in sorted(photos.glob("*.[pj]*g"))]
+    classifier, detector = ClassifierSpec(), DetectorSpec()
+    return LabelSettings(
+        manifest=Manifest(
+            write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
+        ),
+        work=Work(Plan(rows=7, unit_rows=3, shard_units=10)),
+        pending=np.array([0, 1, 2]),
+        classifier=classifier,
+        detector=detector,
+        fingerprints=(
+            load_classifier(classifier).resolved.fingerprint,
+            load_detector(detector).resolved.fingerprint,
+        ),
+        fetch=FetchSpec(),
+        decode=DecodeSpec(),
+        compute=ComputeSpec(batch_size=2),
+        device="cpu",
+        threads=1,
+        memory_share=1,
+    )
+
+
+def unheard(_: Stage) -> None:
+    """For those who do not ask how far it is."""
+
+
+def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> None:
+    labeller, stages = Labeller(settings), []
+    results = pa.concat_tables([labeller((2, [6]), stages.append), labeller((0, [0, 1, 2]), unheard)])
+    assert stages == ["decode", "classify", "detect", "decode"]
+    assert results.schema == results_schema(settings.manifest.carried)
+    assert results["unit"].to_pylist() == [2, 0, 0, 0]
+    assert results["manifest_index"].to_pylist() == [6, 0, 1, 2]
+    assert results["label"].to_pylist() == ["missile", "football helmet", "tripod", "tiger cat"]
+    assert [[box["class_name"] for box in boxes] for boxes in results["boxes"].to_pylist()] == [
+        [],
+        ["person"],
+        ["person"],
+        ["cat", "dog"],
+    ]
+    assert results["split"].to_pylist() == ["test"] * 4
+    assert results["error"].null_count == 4
+
+
+def test_other_models_than_the_drivers_are_refused(settings: LabelSettings) -> None:
+    others = ("efficientnet_lite0-other", "nanodet_g-other")
+    with pytest.raises(ModelError, match=r"a worker built .* where the driver resolved .*-other"):
+        Labeller(dataclasses.replace(settings, fingerprints=others))
+
+
+def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
+    settings: LabelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "moody_model.py").write_text(MOODY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    colours = {
+        "blue": (0, 0, 255),
+        "red": (255, 0, 0),
+        "grey": (9, 9, 9),
+        "green": (0, 255, 0),
+        "black": (0, 0, 0),
+    }
+    for name, colour in colours.items():
+        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
+    classifier = ClassifierSpec(model="moody_model:build")
+    rows = [{"uri": f"{tmp_path}/{name}.png"} for name in colours]
+    changed = dataclasses.replace(
+        settings,
+        manifest=Manifest(write_parquet(rows, str(tmp_path / "m"), ""), "uri", None, pa.schema([])),
+        work=Work(Plan(rows=5, unit_rows=5, shard_units=1)),
+        pending=np.array([0]),
+        classifier=classifier,
+        detector=None,
+        fingerprints=(load_classifier(classifier).resolved.fingerprint,),
+        compute=ComputeSpec(batch_size=5),
+    )
+    results = Labeller(changed)((0, [0, 1, 2, 3, 4]), unheard).to_pylist()
+    assert [row["label"] for row in results] == ["a", None, "a", None, "a"]
+    errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in results]
+    assert errors == [None, ("classify", "MODEL_ERROR"), None, ("classify", "NON_FINITE"), None]
+    assert "I do not like red" in results[1]["error"]["message"]

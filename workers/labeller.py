@@ -1,0 +1,122 @@
+"""Rows of a unit to results: fetched, decoded, labelled by both models."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import torch
+
+from schemas.errors import MESSAGE_LIMIT, RowError, Stage
+from schemas.exceptions import ImageError, ModelError
+from schemas.images import DecodedImage
+from workers.child import Note
+from workers.classifier import Classifier
+from workers.detector import Detector
+from workers.images import ImageReader, LoadedImage
+from workers.label import LabelSettings
+from workers.manifest import chunks
+from workers.models.inference import Predictor, ResultT
+from workers.models.registry import load_classifier, load_detector
+from workers.results import LabelledImage, ResultColumns, facts_of, results_table
+
+
+class Labeller:
+    """Fetches, decodes and labels rows of a unit with both models, which stay loaded.
+
+    Raises:
+        ModelError: the models cannot be loaded here, or are not the ones that the driver resolved.
+    """
+
+    def __init__(self, settings: LabelSettings) -> None:
+        self._settings = settings
+        decode_threads = settings.threads if settings.device == "cuda" else 1
+        self._read = ImageReader(settings.fetch, settings.decode, decode_threads, settings.batch_size)
+        if settings.device == "cpu":
+            torch.set_num_threads(settings.threads)
+        device, precision = torch.device(settings.device), settings.compute.precision
+        classifier = load_classifier(settings.classifier) if settings.classifier else None
+        detector = load_detector(settings.detector) if settings.detector else None
+        self._columns = ResultColumns(
+            classifier.resolved if classifier else None,
+            detector.resolved if detector else None,
+            settings.manifest.carried,
+        )
+        assert_same_models(self._columns, settings.fingerprints)
+        size = settings.batch_size
+        self._classifier = Classifier(classifier, device, size, precision) if classifier else None
+        self._detector = Detector(detector, device, size, precision) if detector else None
+
+    def __call__(self, request: tuple[int, list[int]], note: Note) -> pa.Table:
+        """The results of some rows.
+
+        Args:
+            request: the unit, and manifest rows of it, ascending.
+            note: is told of each stage that begins.
+
+        Returns:
+            One row a manifest row under `schemas.tables.results_schema`.
+        """
+        unit, indices = request
+        rows = self._settings.manifest.read(indices)
+        note(Stage.DECODE)
+        images = self._read(rows["location"].to_pylist())
+        outcomes = [
+            outcome
+            for batch in chunks(images, self._settings.batch_size)
+            for outcome in self._outcomes(batch, note)
+        ]
+        return results_table(unit, rows, outcomes, self._columns)
+
+    def _outcomes(
+        self, batch: list[LoadedImage | ImageError], note: Note
+    ) -> Iterator[LabelledImage | RowError]:
+        """What becomes of each image of a batch: labelled by every model, or failed at its first fault."""
+        good = [image.decoded for image in batch if isinstance(image, LoadedImage)]
+        labels = _noted(self._classifier, good, note)
+        objects = _noted(self._detector, good, note)
+        answers = zip(labels, objects, strict=True)
+        note(Stage.DECODE)  # of the next batch
+        now = datetime.now(UTC)
+        for image in batch:
+            if isinstance(image, ImageError):
+                yield row_error(image, now)
+                continue
+            label, found = next(answers)
+            if isinstance(label, ImageError):
+                yield row_error(label, now)
+            elif isinstance(found, ImageError):
+                yield row_error(found, now)
+            else:
+                yield LabelledImage(facts_of(image), label, found, now)
+
+
+def _noted(
+    model: Predictor[ResultT] | None, images: list[DecodedImage], note: Note
+) -> Sequence[ResultT | ImageError | None]:
+    """What a model says of some images; None of each where there is no model."""
+    if model is None:
+        return [None] * len(images)
+    note(model.stage)
+    return model(images)
+
+
+def assert_same_models(here: ResultColumns, there: tuple[str, ...]) -> None:
+    """Refuses to label with other models than the run's.
+
+    Raises:
+        ModelError: a fingerprint differs.
+    """
+    fingerprints = tuple(model.fingerprint for model in (here.classifier, here.detector) if model)
+    if fingerprints != there:
+        raise ModelError(
+            f"a worker built {fingerprints} where the driver resolved {there}: the weights or the installed "
+            "libraries differ between machines, or changed during the run"
+        )
+
+
+def row_error(error: ImageError, at: datetime) -> RowError:
+    """An image's exception as the value behind its errors row."""
+    message = (
+        error.message if len(error.message) <= MESSAGE_LIMIT else error.message[: MESSAGE_LIMIT - 1] + "…"
+    )
+    return RowError(error.stage, error.code, message, error.attempts, at)
