@@ -1,9 +1,14 @@
 """What makes the process that labels crash: a model that some images kill, a broken decoder."""
 
+import ctypes
 import os
+import time
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from PIL import Image
 
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.tables import ERROR
@@ -11,26 +16,8 @@ from workers.child import Note
 from workers.label import Label, LabelSettings
 from workers.results import ResultColumns, results_table
 
-POISON_MODEL = '''
-import ctypes, time
-import torch
-from workers.models.model import ClassifierModel
-
-class Poison(torch.nn.Module):
-    """Says whether an image is blue; reads address 0 at red ones, hoards memory at white ones."""
-    def forward(self, images):
-        red, green, blue = images.mean(dim=(2, 3)).unbind(1)
-        if (red - green > 0.9).any():
-            ctypes.string_at(0)
-        if (green > 0.9).any():
-            hoard = torch.ones(2**30)  # 4 GB
-            time.sleep(60)
-        return torch.stack([blue - red, red - blue + 0.5], dim=1)
-
-def build() -> ClassifierModel:
-    transform = lambda image: torch.nn.functional.interpolate(image[None] / 255, (4, 4))[0]
-    return ClassifierModel(module=Poison(), transform=transform, categories=("blue", "other"))
-'''
+if TYPE_CHECKING:
+    from workers.models.model import ClassifierModel
 
 CRASH_MARK = b"\xff\xfe\x00\x07CRASH"
 """A comment that a JPEG may have."""
@@ -49,6 +36,53 @@ def decode_jpeg(data, *arguments, **options):
 simplejpeg.decode_jpeg = decode_jpeg
 """
 """Run by Python at its start where it is on the path as sitecustomize.py."""
+
+
+def poisoned() -> "ClassifierModel":
+    """A classifier that says whether an image is blue, and that some colours are bad for.
+
+    It reads address 0 at a red image, takes 4 GB at a white one, raises at a green one and says NaN of a
+    yellow one.
+    """
+    import torch
+
+    from workers.models.model import ClassifierModel
+
+    class Poisoned(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            red, green, blue = (images.mean(dim=(2, 3)) > 0.9).unbind(1)
+            if (red & ~green).any():
+                ctypes.string_at(0)
+            if (red & green & blue).any():
+                hoard = torch.ones(2**30)
+                time.sleep(60)
+                del hoard
+            if (green & ~red).any():
+                raise RuntimeError("I do not like green")
+            logits = torch.stack([blue.float(), 0.5 * torch.ones(len(images))], dim=1)
+            logits[red & green] = float("nan")
+            return logits
+
+    def transform(image: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.interpolate(image[None] / 255, (4, 4))[0]
+
+    return ClassifierModel(module=Poisoned(), transform=transform, categories=("blue", "other"))
+
+
+COLOURS = {
+    "blue": (0, 0, 255),
+    "grey": (99, 99, 99),
+    "red": (255, 0, 0),
+    "white": (255, 255, 255),
+    "green": (0, 255, 0),
+    "yellow": (255, 255, 0),
+}
+
+
+def paint(folder: Path) -> None:
+    """Writes an image of each colour, named so."""
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (20, 20), colour).save(folder / f"{name}.png")
 
 
 def killed_by(poison: str, job: LabelSettings) -> Label:

@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -99,10 +99,3 @@ def _kind_of(process: psutil.Process) -> Victim | None:
 def commits(output: Path) -> list[Path]:
     """The commit entries that are in a run directory."""
     return sorted(output.glob("_work/*/commits/*/*/*.json"))
-
-
-@contextlib.contextmanager
-def started(*arguments: str, **environment: str) -> Iterator[Attempt]:
-    """An attempt for the length of a block."""
-    with Attempt(*arguments, **environment) as attempt:
-        yield attempt

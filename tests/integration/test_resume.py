@@ -1,14 +1,14 @@
 """A run that was stopped or killed goes on where it was; two attempts do not get into each other's way."""
 
 import json
-import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
-from tests.integration.killing import commits, started
+from tests.integration.killing import Attempt, commits
 
 
 @pytest.fixture
@@ -30,64 +30,57 @@ def found(output: Path) -> dict[str, list[dict[str, object]]]:
     return {name: rows(table) for name, table in tables(output).items()}
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_a_killed_job_goes_on_where_it_was_and_a_second_attempt_beside_a_running_one_is_refused(
-    job: list[str], tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    job += ["--output", str(output)]
-    with started(*job) as first:
-        first.wait_until(lambda: len(commits(output)) >= 3)
-        second = raylabel(*job)
-        assert (second.returncode, first.process.poll()) == (6, None)
-        assert f"attempt 1 (process {first.process.pid} on " in second.stderr
-        assert "is running here. Two at once would do all work twice" in second.stderr
-        first.kill("driver", random.Random(0))
-    kept = {path: path.read_bytes() for path in commits(output)}
-    assert 3 <= len(kept) < 42
-    assert not list(output.glob("labels/*"))
-
-    with started(*job) as again:
-        again.wait_until(lambda: len(commits(output)) > len(kept))
-        assert {path: path.read_bytes() for path in kept} == kept
-        entries = [json.loads(path.read_text()) for path in commits(output)]
-        assert sum(entry["epoch"] == 1 for entry in entries) == len(kept)
-        done = [unit for entry in entries for start, stop in entry["units"] for unit in range(start, stop)]
-        assert len(done) == len(set(done)), "a committed unit was done again"
-        assert again.end()[0] == 0
-    assert found(output) == undisturbed(job, tmp_path / "undisturbed")
-
-
-@pytest.mark.usefixtures("ray_here")
-def test_ctrl_c_sigterm_and_a_deadline_end_cleanly_and_the_run_goes_on(
-    job: list[str], tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    job += ["--output", str(output)]
-    for number, (name, code) in {signal.SIGINT: ("Ctrl-C", 130), signal.SIGTERM: ("SIGTERM", 143)}.items():
-        before = len(commits(output))
-        with started(*job) as attempt:
-            attempt.wait_until(lambda before=before: len(commits(output)) > before)
+def stop(job: list[str], output: Path, *numbers: int) -> tuple[int, str, float]:
+    """Starts an attempt, signals it after its first commit; its exit code, complaint and seconds to end."""
+    before = len(commits(output))
+    with Attempt(*job) as attempt:
+        attempt.wait_until(lambda: len(commits(output)) > before)
+        since = time.monotonic()
+        for number in numbers:
             attempt.process.send_signal(number)
-            returned, _, complaint = attempt.end()
-            assert attempt.pids("raylet") == []
-        assert returned == code
-        assert complaint == (
-            f"raylabel: stopped by {name}; what is committed stays, and the same command goes on from there\n"
-        )
+        code, _, complaint = attempt.end()
+        return code, complaint, time.monotonic() - since
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_job_stopped_by_ctrl_c_sigterm_a_deadline_and_a_kill_goes_on_where_it_was(
+    job: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job += ["--output", str(output)]
+    said = "raylabel: stopped by {}; what is committed stays, and the same command goes on from there\n"
+
+    assert stop(job, output, signal.SIGINT)[:2] == (130, said.format("Ctrl-C"))
+    kept = {path: path.read_bytes() for path in commits(output)}
+    assert stop(job, output, signal.SIGTERM)[:2] == (143, said.format("SIGTERM"))
+    code, _, seconds = stop(job, output, signal.SIGINT, signal.SIGINT)
+    assert code == 130
+    assert seconds < 5, "a second Ctrl-C ends at once"
+    assert stop(job, output, signal.SIGKILL)[0] == -signal.SIGKILL
+
     late = raylabel(*job, "--stop-after", "1s", "--json")
-    assert late.returncode == 9
+    assert (late.returncode, late.stderr) == (9, said.format("the deadline"))
     assert json.loads(late.stdout.splitlines()[-1])["reason"] == "the deadline"
-    assert "stopped by the deadline; what is committed stays" in late.stderr
+
+    assert {path: path.read_bytes() for path in kept} == kept
+    entries = [json.loads(path.read_text()) for path in commits(output)]
+    assert {entry["epoch"] for entry in entries} == {1, 2, 3, 4}
+    done = [unit for entry in entries for start, stop in entry["units"] for unit in range(start, stop)]
+    assert len(done) == len(set(done)), "a committed unit was done again"
+    assert not list(output.glob("labels/*"))
     assert not (output / "_SUCCESS").exists()
+
     assert raylabel(*job).returncode == 0
     assert found(output) == undisturbed(job, tmp_path / "undisturbed")
 
 
-def test_a_second_ctrl_c_ends_at_once(job: list[str], tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    with started(*job, "--output", str(output)) as attempt:
-        attempt.wait_until(lambda: commits(output))
-        attempt.process.send_signal(signal.SIGINT)
-        attempt.process.send_signal(signal.SIGINT)
-        assert attempt.process.wait(5) == 130
+def test_a_second_attempt_beside_a_running_one_is_refused(job: list[str], tmp_path: Path) -> None:
+    job += ["--output", str(tmp_path / "out")]
+    with Attempt(*job) as first:
+        first.wait_until(lambda: list(tmp_path.glob("out/_work/*/epochs/*.json")))
+        second = raylabel(*job)
+        assert second.returncode == 6
+        assert f"attempt 1 (process {first.process.pid} on " in second.stderr
+        assert "is running here. Two at once would do all work twice" in second.stderr
+        assert first.end()[0] == 0
+    assert tables(tmp_path / "out")["labels"]["manifest_index"].to_pylist() == list(range(168))

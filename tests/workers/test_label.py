@@ -10,13 +10,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from schemas.exceptions import ModelError
 from schemas.plan import Plan, Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
 from schemas.tables import results_schema
-from tests.poison import BROKEN_DECODER, CRASH_MARK, POISON_MODEL, killed_by
+from tests.poison import BROKEN_DECODER, CRASH_MARK, killed_by, paint
 from workers import memory
 from workers.label import TRIES, LabelSettings, LabelUnits, middle
 from workers.manifest import Manifest, write_parquet
@@ -26,12 +25,9 @@ from workers.models.registry import load_classifier
 @pytest.fixture
 def folder(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Coloured images, a photo that is fine and one that crashes the decoder; and what they crash."""
-    (tmp_path / "poison_model.py").write_text(POISON_MODEL)
     (tmp_path / "sitecustomize.py").write_text(BROKEN_DECODER)
     monkeypatch.syspath_prepend(str(tmp_path))
-    colours = {"blue": (0, 0, 255), "grey": (9, 9, 9), "red": (255, 0, 0), "white": (255, 255, 255)}
-    for name, colour in colours.items():
-        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
+    paint(tmp_path)
     photo = (photos / "china.jpg").read_bytes()
     (tmp_path / "photo.jpg").write_bytes(photo)
     (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
@@ -41,7 +37,7 @@ def folder(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings:
     """A job over some images, in units of eight and batches of two."""
     rows = [{"uri": f"{folder}/{name}"} for name in names]
-    classifier = ClassifierSpec(model="poison_model:build")
+    classifier = ClassifierSpec(model="tests.poison:poisoned")
     found = LabelSettings(
         manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
         work=Work(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
@@ -111,10 +107,7 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
     tmp_path_factory: pytest.TempPathFactory, deadly: set[int], batch: int
 ) -> None:
     folder = tmp_path_factory.mktemp("units")
-    (folder / "poison_model.py").write_text(POISON_MODEL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        job = settings_of(folder, ["x.png"] * 16, compute=ComputeSpec(batch_size=batch))
+    job = settings_of(folder, ["x.png"] * 16, compute=ComputeSpec(batch_size=batch))
     poison = " ".join(map(str, deadly))
     with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
         units._labelled = True  # of many images before

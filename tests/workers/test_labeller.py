@@ -4,36 +4,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from schemas.errors import Stage
 from schemas.exceptions import ModelError
 from schemas.plan import Plan, Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from schemas.tables import results_schema
+from tests.poison import paint
 from workers.label import LabelSettings
 from workers.labeller import Labeller
 from workers.manifest import Manifest, write_parquet
 from workers.models.registry import load_classifier, load_detector
-
-MOODY = '''
-import torch
-from workers.models.model import ClassifierModel
-
-class Moody(torch.nn.Module):
-    """Raises at red images, says NaN of green ones."""
-    def forward(self, images):
-        red, green, blue = images.mean(dim=(0, 2, 3))
-        if (images[:, 0] > 0.9).any():
-            raise RuntimeError("I do not like red")
-        logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(len(images), 1)
-        logits[images[:, 1].mean(dim=(1, 2)) > 0.9] = float("nan")
-        return logits
-
-def build() -> ClassifierModel:
-    transform = lambda image: torch.nn.functional.interpolate(image[None] / 255, (4, 4))[0]
-    return ClassifierModel(module=Moody(), transform=transform, categories=("a", "b", "c"))
-'''
 
 
 @pytest.fixture(scope="module")
@@ -92,33 +73,22 @@ def test_other_models_than_the_drivers_are_refused(settings: LabelSettings) -> N
 
 
 def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
-    settings: LabelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: LabelSettings, tmp_path: Path
 ) -> None:
-    (tmp_path / "moody_model.py").write_text(MOODY)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    colours = {
-        "blue": (0, 0, 255),
-        "red": (255, 0, 0),
-        "grey": (9, 9, 9),
-        "green": (0, 255, 0),
-        "black": (0, 0, 0),
-    }
-    for name, colour in colours.items():
-        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
-    classifier = ClassifierSpec(model="moody_model:build")
-    rows = [{"uri": f"{tmp_path}/{name}.png"} for name in colours]
+    paint(tmp_path)
+    names = ("blue", "green", "grey", "yellow", "blue")
+    classifier = ClassifierSpec(model="tests.poison:poisoned")
+    rows = [{"uri": f"{tmp_path}/{name}.png"} for name in names]
     changed = dataclasses.replace(
         settings,
         manifest=Manifest(write_parquet(rows, str(tmp_path / "m"), ""), "uri", None, pa.schema([])),
-        work=Work(Plan(rows=5, unit_rows=5, shard_units=1)),
-        pending=np.array([0]),
         classifier=classifier,
         detector=None,
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
         compute=ComputeSpec(batch_size=5),
     )
     results = Labeller(changed)((0, [0, 1, 2, 3, 4]), unheard).to_pylist()
-    assert [row["label"] for row in results] == ["a", None, "a", None, "a"]
+    assert [row["label"] for row in results] == ["blue", None, "other", None, "blue"]
     errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in results]
     assert errors == [None, ("classify", "MODEL_ERROR"), None, ("classify", "NON_FINITE"), None]
-    assert "I do not like red" in results[1]["error"]["message"]
+    assert "I do not like green" in results[1]["error"]["message"]

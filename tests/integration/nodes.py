@@ -1,0 +1,84 @@
+"""A Ray cluster of several nodes on this machine, whose nodes can be killed."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from tests.s3 import free_ports
+
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+class Nodes:
+    """A head, which takes no work unless it is given CPUs, and workers of two CPUs.
+
+    Attributes:
+        address: to join the cluster at.
+        head: the head's process.
+        workers: the workers' processes.
+    """
+
+    def __init__(self, folder: str, environment: dict[str, str]) -> None:
+        (port,) = free_ports(1)
+        self.address = f"127.0.0.1:{port}"
+        self._folder, self._environment = folder, {**os.environ, **environment}
+        self._started = 0
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def start_head(self, cpus: int) -> None:
+        """Starts the head and waits until it runs."""
+        port = self.address.partition(":")[2]
+        self.head = self._start("--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false")
+
+    def add(self) -> None:
+        """Starts one more worker and waits until it has joined."""
+        self.workers.append(self._start(f"--address={self.address}", "--num-cpus=2"))
+
+    def kill(self, number: int) -> None:
+        """Kills a worker's raylet and all that it had started, at once."""
+        _kill(self.workers[number])
+
+    def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        self._started += 1
+        command = [RAY, "start", "--block", "--node-ip-address=127.0.0.1", *arguments]
+        command += [f"--temp-dir={self._folder}", "--object-store-memory=150000000"]
+        with Path(self._folder, f"node-{self._started}.log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
+        end = time.monotonic() + 120
+        while "Ray runtime started" not in (said := Path(log.name).read_text()):
+            assert process.poll() is None, said
+            assert time.monotonic() < end, said
+            time.sleep(0.2)
+        return process
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(family, 30)
+    process.wait(30)
+
+
+@contextlib.contextmanager
+def running_nodes(workers: int, *, head_cpus: int = 0, **environment: str) -> Iterator[Nodes]:
+    """A cluster for the length of a block. Nodes are started one after another."""
+    with tempfile.TemporaryDirectory(prefix="rc", ignore_cleanup_errors=True) as folder:
+        nodes = Nodes(folder, environment)
+        try:
+            nodes.start_head(head_cpus)
+            for _ in range(workers):
+                nodes.add()
+            yield nodes
+        finally:
+            for each in (*nodes.workers, nodes.head):
+                _kill(each)
