@@ -122,9 +122,10 @@ def replace_run(store: Store, record: RunRecord, say: Callable[[str], None]) -> 
 def clear_strays(store: Store, record: RunRecord) -> None:
     """Deletes what a run that was restarted left in the directory: its tables first, its ledger last.
 
-    While its ledger is there the clearing is not done, and the next attempt goes on with it.
+    While its ledger is there the clearing is not done, and the next attempt goes on with it. (A folder
+    without files is no ledger: some object stores go on naming folders that were emptied.)
     """
-    others = [folder for folder in store.folders(WORK) if folder not in _kept(record)]
+    others = [folder for folder in store.folders(WORK) if folder not in _kept(record) and store.list(folder)]
     if others:
         for name in TABLES:
             store.clear(name)

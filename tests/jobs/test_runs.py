@@ -8,6 +8,7 @@ from jobs.runs import assert_same_run, begin_run, clear_strays, find_run, read_r
 from schemas.exceptions import OutputConflictError, StorageError
 from schemas.ledger import RunRecord
 from schemas.plan import Plan
+from tests.s3 import S3Server
 from tests.workers.made_results import AT, CLASSIFIER, DETECTOR
 from workers.storage import Store
 
@@ -95,6 +96,18 @@ def test_a_restart_deletes_the_old_tables_and_ledger_and_nothing_else(store: Sto
         "notes.txt",
         "run.json",
     ]
+
+
+def test_what_a_restarted_run_publishes_outlives_its_next_attempts(s3: S3Server) -> None:
+    store = Store(f"s3://{s3.new_bucket()}/out")
+    begin_run(store, record())
+    store.write("_work/run/commits/000/shard-00000/c.json", b"{}")
+    new = replace_run(store, record(id="new", code="other"), print)
+    clear_strays(store, new)
+    assert store.folders("_work") == ["_work/run"]  # this server goes on naming it
+    store.write("labels/shard-00000.parquet", b"")
+    clear_strays(store, new)
+    assert store.list("labels") == ["labels/shard-00000.parquet"]
 
 
 def test_a_run_that_is_no_restart_keeps_its_tables(store: Store) -> None:

@@ -27,6 +27,14 @@ def test_what_is_written_is_read_back_and_listed(store: Store) -> None:
     assert [store.list("nothing"), store.exists("labels/b.parquet"), store.exists("x")] == [[], True, False]
 
 
+def test_a_folder_that_was_emptied_has_no_keys(store: Store) -> None:
+    store.write("commits/000/shard-00000/1.json", b"1")
+    store.delete(["commits/000/shard-00000/1.json"])
+    assert [store.list("commits/000/shard-00000"), store.list("commits/000"), store.list("commits")] == [
+        []
+    ] * 3
+
+
 def test_a_key_that_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(FileNotFoundError):
         store.read("run.json")
