@@ -66,7 +66,7 @@ def assert_over(ledger: Store, epoch: Epoch, say: Callable[[str], None]) -> None
         OutputConflictError: naming the attempt.
     """
     beat = last_beat(ledger, epoch)
-    if (beat and beat.state != "running") or _is_gone(epoch):
+    if (beat and beat.state != "running") or is_gone(epoch):
         return
     say(f"{epoch} did not say that it ended: watching it for up to {STALE_S:.0f} s")
     end = time.monotonic() + STALE_S
@@ -82,7 +82,7 @@ def assert_over(ledger: Store, epoch: Epoch, say: Callable[[str], None]) -> None
             )
 
 
-def _is_gone(epoch: Epoch) -> bool:
+def is_gone(epoch: Epoch) -> bool:
     """Whether the attempt's process ran on this machine and does not any more."""
     if epoch.host != socket.gethostname():
         return False
