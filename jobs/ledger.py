@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.exceptions import ReconcileError
-from schemas.ledger import COMMITS, SHARDS, SUCCESS, Commit, Shard
+from schemas.ledger import COMMITS, SHARDS, SUCCESS, Commit, Shard, shard_number
 from schemas.ranges import from_ranges
 from schemas.tables import TABLES
 from workers.parts import RunFolder, merge_commits
@@ -56,7 +56,7 @@ class Ledger:
 
     def _is_open(self, key: str) -> bool:
         """Whether a commit's shard is not published yet."""
-        return int(key.split("/")[-2].removeprefix("shard-")) not in self.published
+        return shard_number(key.split("/")[-2]) not in self.published
 
     def _add_shard(self, shard: Shard) -> None:
         self.published.add(shard.shard)

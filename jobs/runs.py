@@ -23,7 +23,7 @@ from schemas.ledger import (
     RunRecord,
     ledger_folder,
 )
-from schemas.plan import Work
+from schemas.plan import Plan, Work
 from schemas.ranges import from_ranges
 from schemas.tables import TABLES
 from workers.parts import RunFolder
@@ -144,18 +144,28 @@ def _kept(record: RunRecord) -> set[str]:
     return {ledger_folder(record.id), MANIFEST, TEMPORARY}
 
 
+def read_retries(ledger: Store) -> list[Retry]:
+    """Every retry of a run, by number."""
+    found = ledger.read_all(ledger.list(RETRIES))
+    return [Retry.model_validate_json(data) for data in found if data is not None]
+
+
 def last_retry(ledger: Store) -> Retry | None:
     """The newest retry of a run; None where there is none."""
     keys = ledger.list(RETRIES)
     return Retry.model_validate_json(ledger.read(keys[-1])) if keys else None
 
 
+def work_of(plan: Plan, retry: Retry | None) -> Work:
+    """The rows that a pass does."""
+    return Work(plan, from_ranges(retry.rows) if retry else None)
+
+
 def folder_of(store: Store, record: RunRecord, carried: pa.Schema) -> RunFolder:
     """Where the newest pass of a run makes its tables."""
     ledger = ledger_of(store, record)
     retry = last_retry(ledger)
-    work = Work(record.plan, from_ranges(retry.rows) if retry else None)
-    return RunFolder(store, ledger, retry.number if retry else 0, work, carried)
+    return RunFolder(store, ledger, retry.number if retry else 0, work_of(record.plan, retry), carried)
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -280,6 +280,12 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:05d}"
 
 
+def shard_number(name: str) -> int | None:
+    """The number in a shard's name; None where it is not one."""
+    number = name.removeprefix("shard-")
+    return int(number) if number.isdecimal() and shard_name(int(number)) == name else None
+
+
 def shard_folder(kind: str, retry: int, shard: int) -> str:
     """The folder of one shard's parts or commits in one pass."""
     return f"{kind}/{retry:03d}/{shard_name(shard)}"

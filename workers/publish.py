@@ -71,13 +71,7 @@ def _published(run: RunFolder, shard: int) -> Shard | None:
 
 
 def _publish(run: RunFolder, shard: int) -> Shard:
-    publication = _pinned(run, shard)
-    new = {name: _gather(run, publication, name) for name in TABLES}
-    found = pa.concat_arrays([new[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
-    if sorted(found.to_pylist()) != list(run.work.rows_of_shard(shard)):
-        raise ReconcileError(f"the parts of shard {shard} do not hold each of its rows once")
-
-    tables = new if run.retry == 0 else {name: _laid_over(run, shard, name, new[name]) for name in TABLES}
+    new, tables = make_tables(run, _pinned(run, shard))
     # boxes before labels: whoever sees an image's label finds its boxes
     files = {
         name: write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
@@ -92,6 +86,23 @@ def _publish(run: RunFolder, shard: int) -> Shard:
     )
     run.ledger.write(published.key, published.to_json())
     return published
+
+
+def make_tables(run: RunFolder, publication: Publication) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
+    """What a pass did of a shard, and the shard's whole tables that come of it.
+
+    Raises:
+        ReconcileError: the parts do not hold every row that the pass has of the shard exactly once.
+        FileNotFoundError: a part, or for a retry a published file, is not there.
+    """
+    shard = publication.shard
+    new = {name: _gather(run, publication, name) for name in TABLES}
+    found = pa.concat_arrays([new[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
+    if sorted(found.to_pylist()) != list(run.work.rows_of_shard(shard)):
+        raise ReconcileError(f"the parts of shard {shard} do not hold each of its rows once")
+    if run.retry == 0:
+        return new, new
+    return new, {name: _laid_over(run, shard, name, new[name]) for name in TABLES}
 
 
 def _pinned(run: RunFolder, shard: int) -> Publication:

@@ -100,7 +100,7 @@ def results_of(work: Work | Plan, *units: int, cured: bool = False) -> pa.Table:
     )
 
 
-def run_folder(output: Path, work: Work | Plan, retry: int = 0) -> RunFolder:
+def run_folder(output: Path | str, work: Work | Plan, retry: int = 0) -> RunFolder:
     """A pass over a run in a directory."""
     store = Store(str(output))
     return RunFolder(
