@@ -43,6 +43,9 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
 }
 """What a script can tell an outcome by; 0 is done, 1 anything unforeseen."""
 
+NOT_COMPLETE = 10
+"""Exit code of `reconcile` where all that there is of a run is proven, but the run is not complete."""
+
 app = typer.Typer(
     help="Labels images in bulk: a manifest in, Parquet tables of labels, boxes and errors out.",
     no_args_is_help=True,
@@ -181,6 +184,23 @@ def show(
     from jobs.look import show_run
 
     show_run(output, limit, draw)
+
+
+@app.command()
+def status(output: Output, as_json: JsonOption = False) -> None:
+    """Tell how a run stands, while it runs and after: state, progress, what to do next."""
+    from jobs.status import show_status
+
+    show_status(output, as_json=as_json)
+
+
+@app.command()
+def reconcile(output: Output, as_json: JsonOption = False) -> None:
+    """Prove a run from its files: every image there once, every file as it was written."""
+    from jobs.reconcile import reconcile_run
+
+    if not reconcile_run(output, as_json=as_json):
+        raise typer.Exit(NOT_COMPLETE)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@
     ├── StorageError             a file or object cannot be listed, read or written
     ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
-    ├── ReconcileError           the tables do not add up to the manifest; nothing was marked complete
+    ├── ReconcileError           the tables do not add up to the manifest, or are not as the ledger says
     ├── ImageError               one image failed: becomes a row of the errors table, never ends a job
     └── ProcessDiedError         the process that labels died: its images are tried again, never ends a job
 
@@ -46,7 +46,7 @@ class FailureBudgetError(RaylabelError):
 
 
 class ReconcileError(RaylabelError):
-    """The tables and the manifest do not add up. `_SUCCESS` was not written."""
+    """The tables, the ledger and the manifest do not add up; no run is marked complete on it."""
 
 
 class ImageError(RaylabelError):

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.cli import EXIT_CODES, app
+from jobs.cli import EXIT_CODES, NOT_COMPLETE, app
 from jobs.stop import CTRL_C, DEADLINE, TERMINATED
 from schemas.errors import ErrorCode, Stage
 from schemas.plan import Plan
@@ -150,7 +150,7 @@ def test_every_stage_is_documented() -> None:
 def test_the_readme_has_every_exit_code() -> None:
     rows = table_rows(section(README, "When something goes wrong"))
     documented = {int(code) for code, _ in rows if code.isdigit()}
-    assert documented == {0, CTRL_C, TERMINATED, DEADLINE, *EXIT_CODES.values()}
+    assert documented == {0, CTRL_C, TERMINATED, DEADLINE, NOT_COMPLETE, *EXIT_CODES.values()}
 
 
 @pytest.mark.parametrize("text", [*blocks(README, "yaml"), *blocks(SPEC, "yaml")])
