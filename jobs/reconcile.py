@@ -27,6 +27,10 @@ MOST_FAULTS = 20
 """Faults that are told one by one."""
 
 
+MEND = "Put files that are no run's elsewhere, and others back from a copy; or begin anew with --restart"
+"""What to do about faults: nothing here makes up for files that somebody changed."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """What was proved of a run.
@@ -86,7 +90,7 @@ class Proof:
             lines = [f"  {fault}" for fault in self.faults[:MOST_FAULTS]]
             lines += [f"  and {more:,} more"] if more > 0 else []
             faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults):,} faults"
-            return "\n".join([f"{self.output} is not as its ledger says, {faults}:", *lines])
+            return "\n".join([f"{self.output} is not as its ledger says, {faults}:", *lines, MEND])
         if self.complete:
             return (
                 f"{self.output} is complete and proven: each of {self.rows:,} manifest rows is there once, "

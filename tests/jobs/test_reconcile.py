@@ -383,9 +383,10 @@ def test_many_faults_are_counted_and_the_first_of_them_told(
         store.write(f"errors/{number:02d}", b"")
     with pytest.raises(ReconcileError) as raised:
         reconcile_run(str(tmp_path), as_json=True)
-    first, *lines, last = str(raised.value).splitlines()
+    first, *lines, last, mend = str(raised.value).splitlines()
     assert first == f"{tmp_path} is not as its ledger says, 30 faults:"
     assert (len(lines), last) == (MOST_FAULTS, "  and 10 more")
+    assert mend.endswith("or begin anew with --restart")
     assert lines[0] == "  errors/00: found a file that no shard of this run has; expected none"
     told = json.loads(capsys.readouterr().out)
     assert (told["state"], told["fault_count"], len(told["faults"])) == ("faulty", 30, MOST_FAULTS)
