@@ -84,3 +84,24 @@ def test_a_second_attempt_beside_a_running_one_is_refused(job: list[str], tmp_pa
         assert "is running here. Two at once would do all work twice" in second.stderr
         assert first.end()[0] == 0
     assert tables(tmp_path / "out")["labels"]["manifest_index"].to_pylist() == list(range(168))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_driver_that_slept_is_taken_over_from_and_stops_when_it_wakes(
+    job: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job += ["--output", str(output)]
+    with Attempt(*job) as first:
+        first.wait_until(lambda: len(commits(output)) >= 3)
+        first.process.send_signal(signal.SIGSTOP)  # its workers go on: zombies
+        with Attempt(*job) as second:
+            second.wait_until(lambda: "/000002-" in "".join(map(str, commits(output))))
+            first.process.send_signal(signal.SIGCONT)
+            code, _, complaint = first.end()
+            assert second.end()[0] == 0
+    assert code == 6
+    assert "attempt 2 (process" in complaint
+    assert "This one stops; what it committed counts" in complaint
+    assert found(output) == undisturbed(job, tmp_path / "undisturbed")
