@@ -113,8 +113,8 @@ class Store:
         """The keys below a folder, sorted; none where there is no such folder."""
         with self._explained("list", prefix):
             found = self.fs.find(self.path(prefix))
-        # some stores keep a folder whose last object was deleted, and name it here
-        below = f"{self.path(prefix)}/" if prefix else f"{self.root}/"
+        # a server may keep a folder that was emptied, which s3fs gives as if it were a file in it
+        below = f"{self.path(prefix).rstrip('/')}/"
         return sorted(path.removeprefix(f"{self.root}/") for path in found if path.startswith(below))
 
     def write(self, key: str, data: bytes) -> None:

@@ -146,3 +146,5 @@ def test_what_is_deleted_or_cleared_is_gone_and_what_is_not_there_is_passed_over
     assert store.list("") == ["a/2", "a/b/3"]
     assert store.below("a").list("b") == ["b/3"]
     assert store.folders("nowhere") == []
+    store.delete(["a/2", "a/b/3"])
+    assert [store.list("a"), store.list("a/b"), store.list("")] == [[], [], []]
