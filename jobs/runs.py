@@ -16,6 +16,7 @@ from schemas.ledger import (
     PUBLICATIONS,
     RETRIES,
     RUN,
+    SHARDS,
     SUCCESS,
     TEMPORARY,
     WORK,
@@ -120,17 +121,37 @@ def replace_run(store: Store, record: RunRecord, say: Callable[[str], None]) -> 
 
 
 def clear_strays(store: Store, record: RunRecord) -> None:
-    """Deletes what a run that was restarted left in the directory: its tables first, its ledger last.
+    """Deletes what a run that was restarted left in the directory.
 
-    While its ledger is there the clearing is not done, and the next attempt goes on with it. (A folder
-    without files is no ledger: some object stores go on naming folders that were emptied.)
+    First what it could still be published from, then its tables, its ledger last: while that is there the
+    clearing is not done, and the next attempt goes on with it. But once this run has begun to publish, the
+    tables are its own, and a ledger that is there was made again by a worker that outlived its driver.
+
+    Raises:
+        OutputConflictError: this run was restarted itself; nothing was deleted.
     """
-    others = [folder for folder in store.folders(WORK) if folder not in _kept(record) and store.list(folder)]
-    if others:
+    others = [folder for folder in store.folders(WORK) if folder not in _kept(record)]
+    if not others:
+        return
+    _assert_here(store, record)
+    for folder in others:
+        for kind in (COMMITS, PUBLICATIONS, PARTS):
+            store.clear(f"{folder}/{kind}")
+    ledger = ledger_of(store, record)
+    if not ledger.list(PUBLICATIONS) and not ledger.list(SHARDS):
         for name in TABLES:
             store.clear(name)
-        for folder in others:
-            store.clear(folder)
+    for folder in others:
+        store.clear(folder)
+
+
+def _assert_here(store: Store, record: RunRecord) -> None:
+    """Refuses to clear a directory that another run was begun in while this attempt slept."""
+    now = read_run(store)
+    if now is None or now.id != record.id:
+        raise OutputConflictError(
+            f"another run was begun in {clean_uri(store.url)} with --restart; this attempt stops"
+        )
 
 
 def clear_work(run: RunFolder) -> None:

@@ -4,12 +4,14 @@ from typing import Any
 import pytest
 
 from jobs.ledger import read_success
-from jobs.runs import assert_same_run, begin_run, clear_strays, find_run, read_run, replace_run
+from jobs.runs import assert_same_run, begin_run, clear_strays, find_run, folder_of, read_run, replace_run
 from schemas.exceptions import OutputConflictError, StorageError
 from schemas.ledger import RunRecord
 from schemas.plan import Plan
 from tests.s3 import S3Server
-from tests.workers.made_results import AT, CLASSIFIER, DETECTOR
+from tests.workers.made_results import AT, CARRIED, CLASSIFIER, DETECTOR, results_of
+from workers.parts import commit_results
+from workers.publish import publish_shard
 from workers.storage import Store
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
@@ -116,3 +118,31 @@ def test_a_run_that_is_no_restart_keeps_its_tables(store: Store) -> None:
     store.write("_work/run/shards/shard-00000.json", b"")
     clear_strays(store, record())
     assert store.list("labels") == ["labels/shard-00000.parquet"]
+
+
+def test_what_outlived_a_restart_costs_the_new_run_no_tables(store: Store) -> None:
+    begin_run(store, record())
+    new = replace_run(store, record(id="new"), print)
+    clear_strays(store, new)
+    run = folder_of(store, new, CARRIED)
+    commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
+    publish_shard(run, 0)
+    published = store.list("labels")
+    commit_results(folder_of(store, record(), CARRIED), 1, results_of(PLAN, 0))  # a worker of the old run's
+    clear_strays(store, new)
+    assert store.list("labels") == published == ["labels/shard-00000.parquet"]
+    assert store.folders("_work") == ["_work/new", "_work/tmp"]
+
+
+def test_an_attempt_at_a_run_that_was_restarted_clears_nothing(store: Store) -> None:
+    begin_run(store, record())
+    new = replace_run(store, record(id="new"), print)
+    for key in ("labels/shard-00000.parquet", "_work/new/shards/shard-00000.json"):
+        store.write(key, b"")
+    with pytest.raises(OutputConflictError, match=r"another run was begun in .* with --restart"):
+        clear_strays(store, record())
+    assert read_run(store) == new
+    assert store.list("labels") + store.list("_work/new/shards") == [
+        "labels/shard-00000.parquet",
+        "_work/new/shards/shard-00000.json",
+    ]
