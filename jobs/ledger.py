@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,11 @@ class Ledger:
             if shard.retry == run.retry:
                 ledger._add_shard(shard)
         open_shards = (key for key in run.ledger.list(f"{COMMITS}/{run.retry:03d}") if ledger._is_open(key))
-        for commit in read_commits(run.ledger, open_shards):
-            ledger.add(commit)
+        commits = read_commits(run.ledger, open_shards)
+        for _, found in groupby(commits, key=lambda commit: commit.shard):
+            # the largest first: where merging was cut short, entries are there beside the one made of them
+            for commit in sorted(found, key=lambda commit: -len(from_ranges(commit.units))):
+                ledger.add(commit)
         return ledger
 
     def _is_open(self, key: str) -> bool:

@@ -8,7 +8,7 @@ from schemas.exceptions import ReconcileError
 from schemas.ledger import COMMITS
 from schemas.plan import Plan, Work
 from tests.workers.made_results import results_of, run_folder
-from workers.parts import RunFolder, commit_results
+from workers.parts import RunFolder, commit_results, merge_commits
 from workers.publish import publish_shard
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
@@ -78,3 +78,17 @@ def test_a_run_is_complete_only_when_the_sums_agree(run: RunFolder) -> None:
     rows = finish_run(run)
     assert rows == read_success(run.store)
     assert (rows["labels"], rows["errors"]) == (38, 12)
+
+
+def test_a_merge_that_was_cut_short_counts_every_image_once(run: RunFolder) -> None:
+    entries = [
+        commit_results(run, epoch, results_of(PLAN, unit))[0] for epoch, unit in enumerate((0, 1, 2), 1)
+    ]
+    merge_commits(run.ledger, entries)
+    for entry in entries[:2]:  # that were not deleted yet
+        run.ledger.create(entry.key, entry.to_json())
+    read = Ledger.read(run)
+    assert (read.done, read.failed) == (12, {"TRUNCATED": 3})
+    commit_results(run, 4, results_of(PLAN, 3, 4, 5))
+    publish_shard(run, 0)
+    assert Ledger.read(run).failed == {"TRUNCATED": 6}
