@@ -111,6 +111,8 @@ class Heart:
         self._epoch = epoch
         self._progress: Callable[[], tuple[int, dict[str, int]]] | None = None
         self._succeeded_by: str | None = None
+        self._restarted = False
+        self._looked = time.time()
         self._ended = threading.Event()
 
     @contextmanager
@@ -142,9 +144,14 @@ class Heart:
     def assert_newest(self) -> None:
         """Stops an attempt that another one has succeeded.
 
+        It knows from the last beat; where that is too long ago, as this process slept, it looks itself.
+
         Raises:
             OutputConflictError: naming the other.
         """
+        if time.time() - self._looked > 2 * BEAT_S:
+            with suppress(StorageError, FileNotFoundError):
+                self._look()
         if self._succeeded_by:
             raise OutputConflictError(
                 f"{self._succeeded_by} has taken over {clean_uri(self._store.url)}, as this attempt, number "
@@ -163,12 +170,16 @@ class Heart:
     def _look(self) -> None:
         run = RunRecord.model_validate_json(self._store.read(RUN))
         newest = last_epoch(self._ledger)
+        self._looked = time.time()
         if run.id != self._record.id:
+            self._restarted = True
             self._succeeded_by = f"a run begun with --restart at {run.created_at:%F %T} UTC"
         elif newest and newest.number != self._epoch.number:
             self._succeeded_by = str(newest)
 
     def _beat(self, state: str, reason: str | None = None) -> None:
+        if self._restarted:  # its ledger is deleted, and a beat would begin it again
+            return
         done, failed = self._progress() if self._progress else (None, {})
         beat = Beat(at=datetime.now(UTC), state=state, reason=reason, done=done, failed=failed)
         self._ledger.write(self._epoch.beat_key, beat.to_json())

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.exceptions import ReconcileError
+from schemas.exceptions import OutputConflictError, ReconcileError
 from schemas.ledger import COMMITS, PARTS, Commit, Publication, Shard, Winner, shard_folder, shard_name
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES, table_schema
 from workers.parts import RunFolder, count_codes, write_file
-from workers.storage import Store
+from workers.storage import Store, clean_uri
 
 
 def read_commits(ledger: Store, keys: Iterable[str]) -> Iterator[Commit]:
@@ -47,9 +47,11 @@ def publish_shard(run: RunFolder, shard: int) -> Shard:
 
     The choice of commits is pinned first, conditionally, so that the files are a pure function of it: two
     publishers, or one that was interrupted, write the same bytes. A retry's rows take the place of those
-    that the shard's files hold of the same images.
+    that the shard's files hold of the same images. A publisher that slept looks again before each file, and
+    leaves a shard alone that was published meanwhile.
 
     Raises:
+        OutputConflictError: the run was restarted meanwhile.
         ReconcileError: the parts do not hold every row of the shard exactly once; nothing was published.
         StorageError: a file could not be read or written.
     """
@@ -72,11 +74,11 @@ def _published(run: RunFolder, shard: int) -> Shard | None:
 
 def _publish(run: RunFolder, shard: int) -> Shard:
     new, tables = make_tables(run, _pinned(run, shard))
-    # boxes before labels: whoever sees an image's label finds its boxes
-    files = {
-        name: write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
-        for name in ("boxes", "labels", "errors")
-    }
+    files = {}
+    for name in ("boxes", "labels", "errors"):  # whoever sees an image's label finds its boxes
+        if newer := _overtaken(run, shard):
+            return newer
+        files[name] = write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
     published = Shard(
         shard=shard,
         retry=run.retry,
@@ -84,6 +86,8 @@ def _publish(run: RunFolder, shard: int) -> Shard:
         failed=count_codes(new["errors"]),
         errors=count_codes(tables["errors"]),
     )
+    if newer := _overtaken(run, shard):
+        return newer
     run.ledger.write(published.key, published.to_json())
     return published
 
@@ -103,6 +107,22 @@ def make_tables(run: RunFolder, publication: Publication) -> tuple[dict[str, pa.
     if run.retry == 0:
         return new, new
     return new, {name: _laid_over(run, shard, name, new[name]) for name in TABLES}
+
+
+def _overtaken(run: RunFolder, shard: int) -> Shard | None:
+    """What another publisher made of the shard since this one began: older rows must not replace it.
+
+    Raises:
+        OutputConflictError: the choice for the shard is gone: with its run, or with the pass it was made in.
+    """
+    if newer := _published(run, shard):
+        return newer
+    if not run.ledger.exists(Publication.key_of(run.retry, shard)):
+        raise OutputConflictError(
+            f"shard {shard} is published no more: {clean_uri(run.store.url)} was begun anew with --restart, "
+            "or deleted"
+        )
+    return None
 
 
 def _pinned(run: RunFolder, shard: int) -> Publication:

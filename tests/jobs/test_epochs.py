@@ -127,6 +127,18 @@ def test_a_silent_attempt_is_succeeded_and_stops_when_it_wakes(
     assert beat.state == "failed"
 
 
+def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
+    store: Store, ledger: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = heart(store, ledger, begin_epoch(ledger, pytest.fail))
+    other = json_epoch(ledger, 1).model_copy(update={"number": 2})
+    ledger.create(other.key, other.to_json())
+    sleeper.assert_newest()
+    monkeypatch.setattr(epochs, "BEAT_S", -1)  # every beat is overdue
+    with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
+        sleeper.assert_newest()
+
+
 def json_epoch(ledger: Store, number: int) -> Epoch:
     return Epoch.model_validate(json.loads(ledger.read(f"epochs/{number:06d}.json")))
 

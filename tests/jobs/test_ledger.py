@@ -5,7 +5,7 @@ import pytest
 
 from jobs.ledger import MERGED_AT, Ledger, finish_run, read_success
 from schemas.exceptions import ReconcileError
-from schemas.ledger import COMMITS
+from schemas.ledger import COMMITS, SUCCESS
 from schemas.plan import Plan, Work
 from tests.workers.made_results import results_of, run_folder
 from workers.parts import RunFolder, commit_results, merge_commits
@@ -92,3 +92,11 @@ def test_a_merge_that_was_cut_short_counts_every_image_once(run: RunFolder) -> N
     commit_results(run, 4, results_of(PLAN, 3, 4, 5))
     publish_shard(run, 0)
     assert Ledger.read(run).failed == {"TRUNCATED": 6}
+
+
+def test_a_mark_that_an_earlier_pass_left_is_replaced(run: RunFolder) -> None:
+    commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
+    for shard in range(PLAN.shards):
+        publish_shard(run, shard)
+    run.store.write(SUCCESS, b'{"labels": 1, "boxes": 0, "errors": 49}')
+    assert finish_run(run) == read_success(run.store) == {"labels": 38, "boxes": 37, "errors": 12}
