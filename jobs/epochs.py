@@ -54,6 +54,8 @@ def begin_epoch(ledger: Store, say: Callable[[str], None]) -> Epoch:
         )
         if ledger.create(epoch.key, epoch.to_json()):
             return epoch
+        if last_epoch(ledger) == epoch:  # it was sent again, as its answer was lost
+            return epoch
 
 
 def assert_over(ledger: Store, epoch: Epoch, say: Callable[[str], None]) -> None:
