@@ -46,7 +46,8 @@ def retried_spec(output: str, settings: dict[str, Any]) -> JobSpec:
 def begin_retry(output: str, codes: list[str]) -> int:
     """Begins a pass over the rows of a complete run that failed so, or finds one that was stopped.
 
-    The pass is done by `jobs.label.label`.
+    The pass is done by `jobs.label.label`. Its record is put before `_SUCCESS` is deleted: killed in between,
+    the run is as complete as it was, and the next call begins the next pass over the same rows.
 
     Returns:
         How many rows it has; 0: no row failed so, and none was begun.
