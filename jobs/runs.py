@@ -130,7 +130,8 @@ def clear_strays(store: Store, record: RunRecord) -> None:
     Raises:
         OutputConflictError: this run was restarted itself; nothing was deleted.
     """
-    others = [folder for folder in store.folders(WORK) if folder not in _kept(record)]
+    # a folder without files is no ledger: some object stores go on naming folders that were emptied
+    others = [folder for folder in store.folders(WORK) if folder not in _kept(record) and store.list(folder)]
     if not others:
         return
     _assert_here(store, record)
