@@ -19,7 +19,7 @@ from jobs.manifest import open_manifest
 from jobs.progress import Reporter
 from jobs.publish import Publisher
 from jobs.resolve import ResolvedJob
-from jobs.runs import begin_run, clear_strays, clear_work, folder_of, replace_run
+from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
 from workers.label import LabelSettings, LabelUnits
 from workers.manifest import Manifest
@@ -89,9 +89,7 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
                 publisher.publish(ledger.publishable)
         publisher.finish()
         heart.assert_newest()
-        rows = finish_run(run)
-        clear_work(run)
-    return rows
+        return finish_run(run)
 
 
 def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Attempt:
@@ -103,8 +101,9 @@ def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Att
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
     record = job.record(manifest)
     record = replace_run(store, record, reporter.say) if restart else begin_run(store, record)
-    folder = folder_of(store, record, manifest.carried)
-    return Attempt(job, manifest, record, folder, begin_epoch(folder.ledger, reporter.say))
+    epoch = begin_epoch(ledger_of(store, record), reporter.say)
+    # the pass is looked for last: until the epoch is taken another attempt may begin the next one
+    return Attempt(job, manifest, record, folder_of(store, record, manifest.carried), epoch)
 
 
 def assert_hopeful(attempt: Attempt, ledger: Ledger) -> None:

@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.exceptions import ReconcileError
-from schemas.ledger import COMMITS, SHARDS, SUCCESS, Commit, Shard, shard_number
+from schemas.ledger import (
+    COMMITS,
+    PARTS,
+    PUBLICATIONS,
+    SHARDS,
+    SUCCESS,
+    TEMPORARY,
+    Commit,
+    Shard,
+    shard_number,
+)
 from schemas.ranges import from_ranges
 from schemas.tables import TABLES
 from workers.parts import RunFolder, merge_commits
@@ -133,7 +143,7 @@ def count_rows(shards: Iterable[Shard]) -> dict[str, int]:
 
 
 def finish_run(run: RunFolder) -> dict[str, int]:
-    """Marks a run complete when its published tables add up to its manifest.
+    """Marks a run complete when its published tables add up to its manifest, its work cleared away.
 
     Returns:
         Rows of each table.
@@ -142,10 +152,12 @@ def finish_run(run: RunFolder) -> dict[str, int]:
         ReconcileError: they do not; `_SUCCESS` was not written.
     """
     rows = _added_up(run)
+    _clear_work(run)
     if not run.store.create(SUCCESS, json.dumps(rows).encode()) and read_success(run.store) != rows:
         # one of the two is of an earlier pass, by an attempt that slept
         rows = _added_up(run)
         run.store.write(SUCCESS, json.dumps(rows).encode())
+    run.store.clear(TEMPORARY)
     return rows
 
 
@@ -159,3 +171,13 @@ def _added_up(run: RunFolder) -> dict[str, int]:
             f"{rows['errors']} errors for {plan.rows} manifest rows. Run the same command again"
         )
     return rows
+
+
+def _clear_work(run: RunFolder) -> None:
+    """Deletes what a complete run needs no more: staged parts and commits.
+
+    Not those of a later pass: an attempt that slept since it completed this one may find it begun.
+    """
+    for kind in (COMMITS, PUBLICATIONS, PARTS):
+        for retry in range(run.retry + 1):
+            run.ledger.clear(f"{kind}/{retry:03d}")

@@ -155,17 +155,6 @@ def _assert_here(store: Store, record: RunRecord) -> None:
         )
 
 
-def clear_work(run: RunFolder) -> None:
-    """Deletes what a complete run needs no more: staged parts, commits, and half-made files.
-
-    Not those of a later pass: an attempt that slept since it completed this one may find it begun.
-    """
-    for kind in (COMMITS, PUBLICATIONS, PARTS):
-        for retry in range(run.retry + 1):
-            run.ledger.clear(f"{kind}/{retry:03d}")
-    run.store.clear(TEMPORARY)
-
-
 def _kept(record: RunRecord) -> set[str]:
     return {ledger_folder(record.id), MANIFEST, TEMPORARY}
 

@@ -15,7 +15,7 @@ from schemas.errors import RowError
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.plan import Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
-from workers.child import Child, Note
+from workers.child import Child, Note, Nursery
 from workers.manifest import Manifest
 from workers.results import ResultColumns, results_table
 
@@ -81,13 +81,18 @@ class LabelUnits:
     Args:
         settings: the part of the job that is this actor's.
         build: called in the child with the settings; gives what labels rows of a unit there.
+        preload: the module that takes long to import there.
     """
 
     def __init__(
-        self, settings: LabelSettings, build: Callable[[LabelSettings], Label] | None = None
+        self,
+        settings: LabelSettings,
+        build: Callable[[LabelSettings], Label] | None = None,
+        preload: str = "workers.labeller",
     ) -> None:
         self._settings = settings
         self._build = build or _labeller
+        self._nursery = Nursery(preload)
         self._child: Child | None = self._new_child()
         self._labelled = False
         self._crashed = 0
@@ -130,17 +135,16 @@ class LabelUnits:
         return self._label(unit, rows[:cut], 1) + self._label(unit, rows[cut:], 1)
 
     def close(self) -> None:
-        """Ends the process that labels."""
-        if self._child:
-            self._child.end()
-            self._child = None
+        """Ends the processes that label."""
+        self._nursery.end()
 
     def _ask(self, request: tuple[int, list[int]]) -> pa.Table:
         self._child = self._child or self._new_child()
         try:
             return self._child(request)
         except ProcessDiedError:
-            self.close()
+            self._child.end()
+            self._child = None
             raise
 
     def _crash(self, unit: int, rows: list[int], death: ProcessDiedError) -> pa.Table:
@@ -157,7 +161,7 @@ class LabelUnits:
         return results_table(unit, manifest.read(rows), [error], ResultColumns(None, None, manifest.carried))
 
     def _new_child(self) -> Child:
-        return Child(self._build, self._settings, self._settings.memory_share)
+        return Child(self._nursery, self._build, self._settings, self._settings.memory_share)
 
 
 def middle(count: int, batch: int) -> int:

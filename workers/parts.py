@@ -1,5 +1,6 @@
 """Staging: whole units written as Parquet beside the ledger, and the commit entry that makes them count."""
 
+import contextlib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -84,10 +85,11 @@ def _commit_part(
         },
         failed=count_codes(tables["errors"]),
     )
-    if run.ledger.create(commit.key, commit.to_json()):
-        return commit
-    # a task before this one committed the same units
-    return Commit.model_validate_json(run.ledger.read(commit.key))
+    if not run.ledger.create(commit.key, commit.to_json()):
+        # a task before this one committed the same units; its entry may have been merged with others since
+        with contextlib.suppress(FileNotFoundError):
+            return Commit.model_validate_json(run.ledger.read(commit.key))
+    return commit
 
 
 def _assert_whole(work: Work, units: list[int], results: pa.Table) -> None:

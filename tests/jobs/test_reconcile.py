@@ -13,7 +13,7 @@ import pytest
 
 from jobs.ledger import finish_run
 from jobs.reconcile import MOST_FAULTS, Proof, prove_run, reconcile_run
-from jobs.runs import begin_run, clear_work
+from jobs.runs import begin_run
 from jobs.shards import Run, look_at, prove_look, prove_shard
 from schemas.exceptions import ReconcileError, StorageError
 from schemas.ledger import COMMITS, PARTS, Retry
@@ -53,7 +53,6 @@ def completed(output: str) -> RunFolder:
     for shard in range(PLAN.shards):
         publish_shard(run, shard)
     finish_run(run)
-    clear_work(run)
     return run
 
 
@@ -350,7 +349,6 @@ def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> 
                 merge_commits(run.ledger, [commit_results(run, 1, results_of(PLAN, u))[0] for u in units])
                 publish_shard(run, shard)
             finish_run(run)
-            clear_work(run)
             retry = Retry(number=1, codes=["TRUNCATED"], rows=to_ranges(FAILED))
             run.ledger.create(retry.key, retry.to_json())
             run.store.delete(["_SUCCESS"])
@@ -360,7 +358,6 @@ def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> 
             for shard in again.work.shards:
                 publish_shard(again, shard)
             finish_run(again)
-            clear_work(again)
         finally:
             ended.set()
 

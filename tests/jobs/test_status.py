@@ -12,7 +12,7 @@ import pytest
 
 from jobs.epochs import Heart, begin_epoch
 from jobs.ledger import finish_run
-from jobs.runs import begin_run, clear_work
+from jobs.runs import begin_run
 from jobs.status import find_status, show_status, speed, state_of
 from jobs.stop import Stopped
 from schemas.exceptions import FailureBudgetError, StorageError
@@ -64,7 +64,6 @@ def complete(run: RunFolder) -> None:
         for shard in range(PLAN.shards):
             publish_shard(run, shard)
         finish_run(run)
-        clear_work(run)
 
 
 def test_a_run_is_followed_from_its_record_to_its_end(

@@ -12,7 +12,7 @@ import pytest
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ManifestError, ProcessDiedError
 from workers import memory
-from workers.child import Child, Note
+from workers.child import Child, Note, Nursery
 
 SHARE = 300 * 2**20 / memory.memory().limit
 """300 MB; a child that has read its imports has under 150."""
@@ -50,16 +50,23 @@ def hoard(seconds: object) -> None:
     del kept
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery("tests.workers.test_child")
+    yield nursery
+    nursery.end()
+
+
 @pytest.fixture
-def child() -> Iterator[Child]:
-    child = Child(serving, None, SHARE)
+def child(nursery: Nursery) -> Iterator[Child]:
+    child = Child(nursery, serving, None, SHARE)
     yield child
     child.end()
 
 
 def test_a_child_answers_from_a_process_of_its_own(child: Child) -> None:
     assert child(("echo", [1, "two"])) == [1, "two"]
-    assert child(("pid", None)) not in (child(("echo", os.getpid())), None)
+    assert child(("pid", None)) == child.pid != os.getpid()
 
 
 @pytest.mark.parametrize(
@@ -91,8 +98,8 @@ def test_raylabels_own_exceptions_come_back_and_the_child_lives(child: Child) ->
     assert child(("echo", 1)) == 1
 
 
-def test_what_kept_a_child_from_being_built_is_raised_by_every_call() -> None:
-    child = Child(serving, ManifestError("no manifest"), SHARE)
+def test_what_kept_a_child_from_being_built_is_raised_by_every_call(nursery: Nursery) -> None:
+    child = Child(nursery, serving, ManifestError("no manifest"), SHARE)
     for _ in range(2):
         with pytest.raises(ManifestError, match="no manifest"):
             child(("echo", 1))
@@ -113,14 +120,26 @@ def test_a_child_over_its_share_is_ended_only_where_the_machine_is_nearly_full(
 def test_a_child_ends_when_its_parent_is_killed() -> None:
     code = (
         "from tests.workers.test_child import *\n"
-        "child = Child(serving, None, 1)\n"
+        "child = Child(Nursery('json'), serving, None, 1)\n"
         "print(child(('pid', None)), flush=True)\n"
         "child(('hoard', 600))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     child = psutil.Process(int(parent.stdout.readline()))
+    nursery = child.parent()
+    assert nursery
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    gone, _ = psutil.wait_procs([child], timeout=10)
-    assert gone == [child]
+    gone, _ = psutil.wait_procs([child, nursery], timeout=10)
+    assert set(gone) == {child, nursery}
+
+
+def test_a_nursery_that_was_killed_is_replaced_and_its_child_lives(child: Child, nursery: Nursery) -> None:
+    nursery._process.kill()
+    assert child(("echo", 1)) == 1
+    other = Child(nursery, serving, None, SHARE)
+    assert other(("echo", 2)) == 2
+    other.end()
+    with pytest.raises(ProcessDiedError, match="killed together with the process that had started it"):
+        child(("abort", None))

@@ -1,5 +1,7 @@
 import dataclasses
 import functools
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -109,7 +111,7 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
     folder = tmp_path_factory.mktemp("units")
     job = settings_of(folder, ["x.png"] * 16, compute=ComputeSpec(batch_size=batch))
     poison = " ".join(map(str, deadly))
-    with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
+    with closing(LabelUnits(job, functools.partial(killed_by, poison), "tests.poison")) as units:
         units._labelled = True  # of many images before
         results = units(pa.table({"id": [0, 1]}))
     assert results["manifest_index"].to_pylist() == list(range(16))
@@ -120,7 +122,7 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
 def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
     job = settings_of(folder, ["red.png"] * 8)
     with (
-        closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"))) as units,
+        closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"), "tests.poison")) as units,
         pytest.raises(ModelError, match=r"died at each of the first 3 images.*decode \(signal SIGABRT\)"),
     ):
         units(pa.table({"id": [0]}))
@@ -129,7 +131,7 @@ def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
 @pytest.mark.parametrize("units", [["blue.png"] * 8], indirect=True)
 def test_a_process_that_is_killed_by_others_costs_no_image(units: LabelUnits) -> None:
     assert units._child
-    units._child._process.kill()
+    os.kill(units._child.pid, signal.SIGKILL)
     assert outcomes(units(pa.table({"id": [0]}))) == ["blue"] * 8
 
 
