@@ -10,21 +10,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from jobs.ledger import finish_run
+from jobs.ledger import Ledger, finish_run, read_shards
 from jobs.reconcile import MOST_FAULTS, Proof, prove_run, reconcile_run
 from jobs.runs import begin_run
 from jobs.shards import Run, look_at, prove_look, prove_shard
 from schemas.exceptions import ReconcileError, StorageError
 from schemas.ledger import COMMITS, PARTS, Retry
 from schemas.plan import Plan, Work
-from schemas.ranges import to_ranges
+from schemas.ranges import from_ranges, to_ranges
 from tests.conftest import ROOT
 from tests.jobs.test_runs import record
 from tests.s3 import S3Server
 from tests.workers.made_results import results_of, run_folder
 from workers.parts import RunFolder, commit_results, merge_commits, write_file
-from workers.publish import choose_winners, make_tables, publish_shard
+from workers.publish import choose_winners, make_tables, publish_shard, read_commits
 from workers.storage import Store, parquet_bytes
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
@@ -425,3 +427,60 @@ def test_exit_codes_tell_proven_from_incomplete_from_faulty(tmp_path: Path) -> N
     assert code() == 0
     run.store.delete([LABELS])
     assert code() == 8
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("commit"), st.sets(st.integers(0, PLAN.units - 1), min_size=1, max_size=5)),
+        st.tuples(st.just("merge"), st.integers(0, PLAN.shards - 1)),
+        st.tuples(st.just("publish"), st.integers(0, 9)),
+        st.tuples(st.just("begin anew"), st.none()),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(steps)
+def test_whatever_is_committed_merged_published_and_read_again_in_any_order_adds_up(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.ledger.MERGED_AT", 2)
+        assert_adds_up(str(tmp_path_factory.mktemp("run")), steps)
+
+
+def assert_adds_up(output: str, steps: list[tuple[str, Any]]) -> None:
+    """Attempts that overlap, as zombies make them: units committed twice, merged, published again."""
+    run, epoch = begun(output), 1
+    ledger = Ledger.read(run)
+    for verb, value in steps:
+        match verb:
+            case "commit":
+                for commit in commit_results(run, epoch, results_of(PLAN, *value)):
+                    ledger.add(commit)
+            case "merge":
+                ledger.merge(value)
+            case "publish":
+                for shard in sorted(ledger.publishable)[: value % 3 + 1]:
+                    publish_shard(run, shard)
+            case _:
+                epoch, ledger = epoch + 1, Ledger.read(run)
+        assert prove_run(output).faults == ()
+    ledger = Ledger.read(run)
+    assert set(ledger.pending.tolist()) | committed_units(run) == set(range(PLAN.units))
+    if len(ledger.pending):
+        commit_results(run, epoch, results_of(PLAN, *ledger.pending.tolist()))
+    for shard in range(PLAN.shards):
+        publish_shard(run, shard)
+    assert finish_run(run) == {"labels": 38, "boxes": 37, "errors": 12}
+    proof = prove_run(output)
+    assert (proof.state, proof.faults, proof.to_do) == ("complete", (), 0)
+
+
+def committed_units(run: RunFolder) -> set[int]:
+    """The units that are published or in a commit."""
+    published = {shard.shard for shard in read_shards(run.ledger)}
+    commits = read_commits(run.ledger, run.ledger.list(COMMITS))
+    units = {unit for commit in commits for unit in from_ranges(commit.units).tolist()}
+    return units | {unit for shard in published for unit in PLAN.units_of_shard(shard)}

@@ -1,7 +1,8 @@
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.plan import Plan, auto_unit_rows
+from schemas.plan import Plan, Work, auto_unit_rows
 from schemas.spec import UnitsSpec
 
 plans = st.builds(
@@ -33,3 +34,21 @@ def test_a_shard_is_about_a_hundred_thousand_images() -> None:
     assert (plan.unit_rows, plan.units, plan.shards) == (64, 15_625, 11)
     assert plan.rows_of_shard(0) == range(99_968)
     assert plan.rows_of_shard(10) == range(999_680, 1_000_000)
+
+
+@given(plans, st.data())
+def test_the_work_of_a_retry_is_its_rows_by_unit_and_by_shard(plan: Plan, data: st.DataObject) -> None:
+    rows = sorted(data.draw(st.sets(st.integers(0, plan.rows - 1), max_size=50))) if plan.rows else []
+    work = Work(plan, np.array(rows, np.int64))
+    assert work.size == len(rows)
+    assert [row for unit in work.units.tolist() for row in work.rows_of_unit(unit)] == rows
+    assert [row for shard in work.shards for row in work.rows_of_shard(shard)] == rows
+    assert [unit for shard in work.shards for unit in work.units_of_shard(shard)] == work.units.tolist()
+
+
+@given(plans)
+def test_the_work_of_the_first_pass_is_every_row(plan: Plan) -> None:
+    work = Work(plan)
+    assert (work.size, work.units.tolist()) == (plan.rows, list(range(plan.units)))
+    assert work.shards == list(range(plan.shards))
+    assert all(work.rows_of_unit(unit) == plan.rows_of_unit(unit) for unit in range(plan.units))
