@@ -3,7 +3,7 @@
     RaylabelError
     ├── SpecError                the job spec is wrong; mend it and run again
     ├── ManifestError            the manifest cannot be read as asked
-    ├── ModelError               a model cannot be built: unknown name, wrong weights, wrong categories
+    ├── ModelError               a model cannot be built (unknown name, wrong weights) or fails on every image
     ├── StorageError             a file or object cannot be listed, read or written
     ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
@@ -30,7 +30,7 @@ class ManifestError(RaylabelError):
 
 
 class ModelError(RaylabelError):
-    """A model cannot be built: unknown name, weights that do not fit, a sha256 that does not match."""
+    """A model cannot be built (unknown name, other weights than named) or fails on every image."""
 
 
 class StorageError(RaylabelError):

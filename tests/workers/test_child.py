@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -115,6 +116,35 @@ def test_a_child_over_its_share_is_ended_only_where_the_machine_is_nearly_full(
     with pytest.raises(ProcessDiedError, match="more than its share of 300 MB") as died:
         child(("hoard", 60))
     assert died.value.code == ErrorCode.OUT_OF_MEMORY
+
+
+@pytest.fixture
+def small_container() -> Iterator[Path]:
+    """A control group with 300 MB, where this process may make one."""
+    group = Path("/sys/fs/cgroup/memory/raylabel-test")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(300 * 2**20))
+    except OSError:
+        pytest.skip("only root, with control groups of version 1, may make a small container here")
+    yield group
+    group.rmdir()
+
+
+def test_a_child_that_the_kernel_killed_for_its_memory_died_of_memory(
+    child: Child, small_container: Path
+) -> None:
+    (small_container / "cgroup.procs").write_text(str(child.pid))
+    with pytest.raises(ProcessDiedError, match="signal SIGKILL, out of memory") as died:
+        child(("hoard", 60))
+    assert died.value.code == ErrorCode.OUT_OF_MEMORY
+
+
+def test_a_child_that_somebody_killed_crashed(child: Child) -> None:
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(ProcessDiedError, match="signal SIGKILL") as died:
+        child(("echo", 1))
+    assert died.value.code == ErrorCode.WORKER_CRASHED
 
 
 def test_a_child_ends_when_its_parent_is_killed() -> None:
