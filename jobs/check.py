@@ -9,7 +9,6 @@ from jobs.ledger import read_success
 from jobs.manifest import assert_uri_column, first_columns
 from jobs.resolve import resolve
 from schemas.spec import JobSpec
-from workers.models.registry import list_models as known_models
 from workers.storage import Store
 
 
@@ -36,6 +35,8 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
 
 def list_models(text: str, *, timm: bool, as_json: bool) -> None:
     """Prints the models that a job can name, those whose name holds some text."""
+    from workers.models.registry import list_models as known_models
+
     found = [model for model in known_models(timm=timm) if text.lower() in model.name.lower()]
     if as_json:
         print(json.dumps([model.model_dump() for model in found]))

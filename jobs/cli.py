@@ -109,6 +109,7 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Label a manifest's images. Run again after a stop, it goes on where it was."""
+    _import_torch_meanwhile()
     from jobs.run import run_job
     from schemas.spec import read_spec
 
@@ -131,6 +132,7 @@ def retry(
     verbose: VerboseOption = False,
 ) -> None:
     """Label the failed images of a complete run again; what becomes of them replaces their errors."""
+    _import_torch_meanwhile()
     from jobs.retry import codes_of
     from jobs.run import retry_run
 
@@ -150,6 +152,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a job without running it: the spec, the manifest, both models, the output."""
+    _import_torch_meanwhile()
     from jobs.check import check_job
     from schemas.spec import read_spec
 
@@ -201,6 +204,13 @@ def reconcile(output: Output, as_json: JsonOption = False) -> None:
 
     if not reconcile_run(output, as_json=as_json):
         raise typer.Exit(NOT_COMPLETE)
+
+
+def _import_torch_meanwhile() -> None:
+    """Starts the process that imports torch, while this one imports Ray."""
+    from workers.nursery import labelling_nursery
+
+    labelling_nursery()
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
 from workers.label import LabelSettings, LabelUnits
 from workers.manifest import Manifest
+from workers.nursery import labelling_nursery
 from workers.parts import RunFolder, commit_results
 from workers.storage import Store
 
@@ -158,6 +159,7 @@ def settings_of(attempt: Attempt, pending: NDArray[np.int64], pool: Pool) -> Lab
         device=pool.device,
         threads=pool.threads,
         memory_share=pool.memory_share,
+        nursery=labelling_nursery().address,
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,12 +13,14 @@ import schemas
 import workers
 from jobs.manifest import Source, find_sources
 from jobs.runs import assert_same_run, new_run_id, read_run
+from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.ledger import RunRecord, settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
-from schemas.spec import JobSpec
+from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec
+from workers.child import Child, Note
 from workers.manifest import Manifest
-from workers.models.registry import load_classifier, load_detector
+from workers.nursery import labelling_nursery
 from workers.storage import Store, clean_uri
 
 
@@ -102,16 +105,38 @@ class ResolvedJob:
 def resolve(spec: JobSpec) -> ResolvedJob:
     """Finds the manifest's files and builds both models once, on the CPU.
 
+    The models are built in a child: this process need not import torch, and does other things meanwhile.
+
     Raises:
         ManifestError: the manifest is not there, or it cannot be told what it is.
         ModelError: a model cannot be built, or its weights are not the ones named.
     """
-    return ResolvedJob(
-        spec=spec,
-        sources=find_sources(spec.manifest),
-        classifier=load_classifier(spec.classifier).resolved if spec.classifier else None,
-        detector=load_detector(spec.detector).resolved if spec.detector else None,
-    )
+    sources = find_sources(spec.manifest)
+    builder = Child(labelling_nursery().address, _builder, None, memory_share=1)
+    try:
+        classifier, detector = builder((spec.classifier, spec.detector))
+    except ProcessDiedError as death:
+        raise ModelError(f"the process that built the models died: {death.message}") from None
+    finally:
+        builder.end()
+    return ResolvedJob(spec, sources, classifier, detector)
+
+
+Models = tuple[ResolvedModel | None, ResolvedModel | None]
+
+
+def _builder(_: None) -> Callable[[tuple[ClassifierSpec | None, DetectorSpec | None], Note], Models]:
+    """What the child does: only there is torch imported."""
+    from workers.models.registry import load_classifier, load_detector
+
+    def build(specs: tuple[ClassifierSpec | None, DetectorSpec | None], _: Note) -> Models:
+        classifier, detector = specs
+        return (
+            load_classifier(classifier).resolved if classifier else None,
+            load_detector(detector).resolved if detector else None,
+        )
+
+    return build
 
 
 def _described(source: Source) -> str:

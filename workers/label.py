@@ -15,8 +15,9 @@ from schemas.errors import RowError
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.plan import Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
-from workers.child import Child, Note, Nursery
+from workers.child import Child, Note
 from workers.manifest import Manifest
+from workers.nursery import LABELLER, Nursery
 from workers.results import ResultColumns, results_table
 
 AUTO_BATCH = {"cpu": 8, "cuda": 64}
@@ -48,6 +49,7 @@ class LabelSettings:
         device: "cpu" or "cuda".
         threads: to compute with on a CPU, to decode with where a GPU computes.
         memory_share: the part of a machine's memory that one actor may count on.
+        nursery: the address of the driver's; an actor on another machine has one of its own.
     """
 
     manifest: Manifest
@@ -62,6 +64,7 @@ class LabelSettings:
     device: str
     threads: int
     memory_share: float
+    nursery: str
 
     @property
     def batch_size(self) -> int:
@@ -81,18 +84,14 @@ class LabelUnits:
     Args:
         settings: the part of the job that is this actor's.
         build: called in the child with the settings; gives what labels rows of a unit there.
-        preload: the module that takes long to import there.
     """
 
     def __init__(
-        self,
-        settings: LabelSettings,
-        build: Callable[[LabelSettings], Label] | None = None,
-        preload: str = "workers.labeller",
+        self, settings: LabelSettings, build: Callable[[LabelSettings], Label] | None = None
     ) -> None:
         self._settings = settings
         self._build = build or _labeller
-        self._nursery = Nursery(preload)
+        self._own_nursery: Nursery | None = None
         self._child: Child | None = self._new_child()
         self._labelled = False
         self._crashed = 0
@@ -135,8 +134,11 @@ class LabelUnits:
         return self._label(unit, rows[:cut], 1) + self._label(unit, rows[cut:], 1)
 
     def close(self) -> None:
-        """Ends the processes that label."""
-        self._nursery.end()
+        """Ends the process that labels, and the nursery if it is this actor's own."""
+        if self._child:
+            self._child.end()
+        if self._own_nursery:
+            self._own_nursery.end()
 
     def _ask(self, request: tuple[int, list[int]]) -> pa.Table:
         self._child = self._child or self._new_child()
@@ -161,7 +163,12 @@ class LabelUnits:
         return results_table(unit, manifest.read(rows), [error], ResultColumns(None, None, manifest.carried))
 
     def _new_child(self) -> Child:
-        return Child(self._nursery, self._build, self._settings, self._settings.memory_share)
+        address = self._own_nursery.address if self._own_nursery else self._settings.nursery
+        try:
+            return Child(address, self._build, self._settings, self._settings.memory_share)
+        except OSError:  # it is on another machine, or was killed
+            self._own_nursery = Nursery(LABELLER)
+            return Child(self._own_nursery.address, self._build, self._settings, self._settings.memory_share)
 
 
 def middle(count: int, batch: int) -> int:

@@ -1,5 +1,6 @@
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ManifestError, ProcessDiedError
 from workers import memory
-from workers.child import Child, Note, Nursery
+from workers.child import Child, Note
+from workers.nursery import Nursery, Surroundings
 
 SHARE = 300 * 2**20 / memory.memory().limit
 """300 MB; a child that has read its imports has under 150."""
@@ -38,6 +40,8 @@ def serving(argument: object) -> Callable[[tuple[str, object], Note], object]:
                 os._exit(7)
             case "raise":
                 raise value  # type: ignore[misc]
+            case "surroundings":
+                return Surroundings.here()
             case "hoard":
                 return hoard(value)
         return os.getpid()
@@ -60,7 +64,7 @@ def nursery() -> Iterator[Nursery]:
 
 @pytest.fixture
 def child(nursery: Nursery) -> Iterator[Child]:
-    child = Child(nursery, serving, None, SHARE)
+    child = Child(nursery.address, serving, None, SHARE)
     yield child
     child.end()
 
@@ -100,7 +104,7 @@ def test_raylabels_own_exceptions_come_back_and_the_child_lives(child: Child) ->
 
 
 def test_what_kept_a_child_from_being_built_is_raised_by_every_call(nursery: Nursery) -> None:
-    child = Child(nursery, serving, ManifestError("no manifest"), SHARE)
+    child = Child(nursery.address, serving, ManifestError("no manifest"), SHARE)
     for _ in range(2):
         with pytest.raises(ManifestError, match="no manifest"):
             child(("echo", 1))
@@ -150,7 +154,7 @@ def test_a_child_that_somebody_killed_crashed(child: Child) -> None:
 def test_a_child_ends_when_its_parent_is_killed() -> None:
     code = (
         "from tests.workers.test_child import *\n"
-        "child = Child(Nursery('json'), serving, None, 1)\n"
+        "child = Child(Nursery('json').address, serving, None, 1)\n"
         "print(child(('pid', None)), flush=True)\n"
         "child(('hoard', 600))"
     )
@@ -159,17 +163,34 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
     child = psutil.Process(int(parent.stdout.readline()))
     nursery = child.parent()
     assert nursery
+    folder = Path(nursery.cmdline()[-2]).parent
+    assert folder.is_dir()
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
     gone, _ = psutil.wait_procs([child, nursery], timeout=10)
     assert set(gone) == {child, nursery}
+    assert not folder.exists()
 
 
-def test_a_nursery_that_was_killed_is_replaced_and_its_child_lives(child: Child, nursery: Nursery) -> None:
+def test_a_child_lives_on_when_its_nursery_was_killed_and_no_other_comes() -> None:
+    nursery = Nursery("tests.workers.test_child")
+    child = Child(nursery.address, serving, None, SHARE)
     nursery._process.kill()
+    nursery.end()
     assert child(("echo", 1)) == 1
-    other = Child(nursery, serving, None, SHARE)
-    assert other(("echo", 2)) == 2
-    other.end()
-    with pytest.raises(ProcessDiedError, match="killed together with the process that had started it"):
+    with pytest.raises(OSError, match="refused"):
+        Child(nursery.address, serving, None, SHARE)
+    with pytest.raises(ProcessDiedError, match="ended together with the process that had started it"):
         child(("abort", None))
+    shutil.rmtree(Path(nursery.address).parent)
+
+
+def test_a_child_has_the_surroundings_of_the_process_that_it_serves(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OF_MINE", "1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    child = Child(nursery.address, serving, None, SHARE)
+    found = child(("surroundings", None))
+    child.end()
+    assert found == Surroundings.here()

@@ -22,6 +22,7 @@ from workers import memory
 from workers.label import TRIES, LabelSettings, LabelUnits, middle
 from workers.manifest import Manifest, write_parquet
 from workers.models.registry import load_classifier
+from workers.nursery import labelling_nursery
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
         device="cpu",
         threads=1,
         memory_share=1,
+        nursery=labelling_nursery().address,
     )
     return dataclasses.replace(found, **changes)
 
@@ -111,7 +113,7 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
     folder = tmp_path_factory.mktemp("units")
     job = settings_of(folder, ["x.png"] * 16, compute=ComputeSpec(batch_size=batch))
     poison = " ".join(map(str, deadly))
-    with closing(LabelUnits(job, functools.partial(killed_by, poison), "tests.poison")) as units:
+    with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
         units._labelled = True  # of many images before
         results = units(pa.table({"id": [0, 1]}))
     assert results["manifest_index"].to_pylist() == list(range(16))
@@ -122,7 +124,7 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
 def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
     job = settings_of(folder, ["red.png"] * 8)
     with (
-        closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"), "tests.poison")) as units,
+        closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"))) as units,
         pytest.raises(ModelError, match=r"died at each of the first 3 images.*decode \(signal SIGABRT\)"),
     ):
         units(pa.table({"id": [0]}))

@@ -41,6 +41,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
         device="cpu",
         threads=1,
         memory_share=1,
+        nursery="",
     )
 
 
