@@ -109,11 +109,12 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Label a manifest's images. Run again after a stop, it goes on where it was."""
-    _import_torch_meanwhile()
-    from jobs.run import run_job
     from schemas.spec import read_spec
 
     spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
+    _import_torch_meanwhile()
+    from jobs.run import run_job
+
     with _stops():
         run_job(spec, _options(address, stop_after, as_json, verbose), restart=restart)
 
@@ -152,11 +153,12 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a job without running it: the spec, the manifest, both models, the output."""
-    _import_torch_meanwhile()
-    from jobs.check import check_job
     from schemas.spec import read_spec
 
     spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
+    _import_torch_meanwhile()
+    from jobs.check import check_job
+
     check_job(spec, as_json=as_json)
 
 

@@ -56,9 +56,11 @@ class Nursery:
 
     def end(self) -> None:
         """Ends it; its children live on as long as those that they serve."""
+        self._process.kill()
+        self._process.wait()
         if self._process.stdin:
             self._process.stdin.close()
-        self._process.wait()
+        shutil.rmtree(Path(self.address).parent, ignore_errors=True)
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -175,14 +174,12 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
 def test_a_child_lives_on_when_its_nursery_was_killed_and_no_other_comes() -> None:
     nursery = Nursery("tests.workers.test_child")
     child = Child(nursery.address, serving, None, SHARE)
-    nursery._process.kill()
     nursery.end()
     assert child(("echo", 1)) == 1
-    with pytest.raises(OSError, match="refused"):
+    with pytest.raises(FileNotFoundError):
         Child(nursery.address, serving, None, SHARE)
     with pytest.raises(ProcessDiedError, match="ended together with the process that had started it"):
         child(("abort", None))
-    shutil.rmtree(Path(nursery.address).parent)
 
 
 def test_a_child_has_the_surroundings_of_the_process_that_it_serves(
