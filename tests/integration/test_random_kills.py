@@ -26,13 +26,13 @@ Tables = dict[str, pa.Table]
 
 
 @pytest.fixture
-def manifest(photos: Path, tmp_path: Path) -> Path:
-    """160 rows: photos, and some that are not there or broken."""
+def manifest(photos: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Photos, and some that are not there or broken: 160 rows, or as many copies as are asked for."""
     names = sorted(str(path) for path in photos.glob("*.[pj]*g"))
     (tmp_path / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:60_000])
     names.append(str(tmp_path / "half.jpg"))
     path = tmp_path / "m.txt"
-    path.write_text("\n".join([*names * 19, *["/nowhere.jpg"] * 8]))
+    path.write_text("\n".join([*names * getattr(request, "param", 19), *["/nowhere.jpg"] * 8]))
     return path
 
 
@@ -149,6 +149,7 @@ def test_a_job_under_fire_ends_with_the_tables_of_an_undisturbed_one(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("manifest", [60], indirect=True)
 def test_two_hundred_kills_leave_no_trace_in_the_tables(
     manifest: Path, undisturbed: Tables, tmp_path: Path, s3: S3Server
 ) -> None:
