@@ -74,15 +74,17 @@ def test_a_job_stopped_by_ctrl_c_sigterm_a_deadline_and_a_kill_goes_on_where_it_
     assert found(output) == undisturbed(job, tmp_path / "undisturbed")
 
 
-def test_a_second_attempt_beside_a_running_one_is_refused(job: list[str], tmp_path: Path) -> None:
+def test_of_two_attempts_at_once_one_goes_on_and_the_other_says_why_it_stopped(
+    job: list[str], tmp_path: Path
+) -> None:
     job += ["--output", str(tmp_path / "out")]
-    with Attempt(*job) as first:
-        first.wait_until(lambda: list(tmp_path.glob("out/_work/*/epochs/*.json")))
-        second = raylabel(*job)
-        assert second.returncode == 6
-        assert f"attempt 1 (process {first.process.pid} on " in second.stderr
-        assert "is running here. Two at once would do all work twice" in second.stderr
-        assert first.end()[0] == 0
+    with Attempt(*job) as one, Attempt(*job) as two:
+        ended = {attempt.process.pid: attempt.end() for attempt in (one, two)}
+    (winner,) = (pid for pid, (code, _, _) in ended.items() if code == 0)
+    ((code, _, complaint),) = (end for pid, end in ended.items() if pid != winner)
+    assert code == 6
+    assert f"attempt 1 (process {winner} on " in complaint
+    assert "is running here. Two at once would do all work twice" in complaint
     assert tables(tmp_path / "out")["labels"]["manifest_index"].to_pylist() == list(range(168))
 
 
