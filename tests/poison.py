@@ -22,31 +22,32 @@ if TYPE_CHECKING:
 CRASH_MARK = b"\xff\xfe\x00\x07CRASH"
 """A comment that a JPEG may have."""
 
-BROKEN_DECODER = """
-import os
-import simplejpeg
 
-decode = simplejpeg.decode_jpeg
+def break_decoder() -> None:
+    """From now on JPEGs with the mark make this process crash."""
+    import simplejpeg
 
-def decode_jpeg(data, *arguments, **options):
-    if b"CRASH" in data:
-        os.abort()
-    return decode(data, *arguments, **options)
+    decode = simplejpeg.decode_jpeg
 
-simplejpeg.decode_jpeg = decode_jpeg
-"""
-"""Run by Python at its start where it is on the path as sitecustomize.py."""
+    def decode_jpeg(data: bytes, *arguments: object, **options: object) -> object:
+        if CRASH_MARK in data:
+            os.abort()
+        return decode(data, *arguments, **options)
+
+    simplejpeg.decode_jpeg = decode_jpeg
 
 
 def poisoned() -> "ClassifierModel":
     """A classifier that says whether an image is blue, and that some colours are bad for.
 
     It reads address 0 at a red image, takes 4 GB at a white one, raises at a green one and says NaN of a
-    yellow one.
+    yellow one. Whoever builds it has a broken decoder besides.
     """
     import torch
 
     from workers.models.model import ClassifierModel
+
+    break_decoder()
 
     class Poisoned(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

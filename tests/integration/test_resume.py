@@ -43,7 +43,7 @@ def stop(job: list[str], output: Path, *numbers: int) -> tuple[int, str, float]:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_job_stopped_by_ctrl_c_sigterm_a_deadline_and_a_kill_goes_on_where_it_was(
+def test_a_job_stopped_by_ctrl_c_sigterm_or_a_deadline_goes_on_where_it_was(
     job: list[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
@@ -56,7 +56,6 @@ def test_a_job_stopped_by_ctrl_c_sigterm_a_deadline_and_a_kill_goes_on_where_it_
     code, _, seconds = stop(job, output, signal.SIGINT, signal.SIGINT)
     assert code == 130
     assert seconds < 5, "a second Ctrl-C ends at once"
-    assert stop(job, output, signal.SIGKILL)[0] == -signal.SIGKILL
 
     late = raylabel(*job, "--stop-after", "1s", "--json")
     assert (late.returncode, late.stderr) == (9, said.format("the deadline"))
@@ -64,7 +63,7 @@ def test_a_job_stopped_by_ctrl_c_sigterm_a_deadline_and_a_kill_goes_on_where_it_
 
     assert {path: path.read_bytes() for path in kept} == kept
     entries = [json.loads(path.read_text()) for path in commits(output)]
-    assert {entry["epoch"] for entry in entries} == {1, 2, 3, 4}
+    assert {entry["epoch"] for entry in entries} == {1, 2, 3}
     done = [unit for entry in entries for start, stop in entry["units"] for unit in range(start, stop)]
     assert len(done) == len(set(done)), "a committed unit was done again"
     assert not list(output.glob("labels/*"))

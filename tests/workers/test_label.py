@@ -17,7 +17,7 @@ from schemas.exceptions import ModelError
 from schemas.plan import Plan, Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
 from schemas.tables import results_schema
-from tests.poison import BROKEN_DECODER, CRASH_MARK, killed_by, paint
+from tests.poison import CRASH_MARK, killed_by, paint
 from workers import memory
 from workers.label import TRIES, LabelSettings, LabelUnits, middle
 from workers.manifest import Manifest, write_parquet
@@ -26,10 +26,8 @@ from workers.nursery import labelling_nursery
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Coloured images, a photo that is fine and one that crashes the decoder; and what they crash."""
-    (tmp_path / "sitecustomize.py").write_text(BROKEN_DECODER)
-    monkeypatch.syspath_prepend(str(tmp_path))
+def folder(tmp_path: Path, photos: Path) -> Path:
+    """Coloured images, a photo that is fine and one that crashes the decoder."""
     paint(tmp_path)
     photo = (photos / "china.jpg").read_bytes()
     (tmp_path / "photo.jpg").write_bytes(photo)
