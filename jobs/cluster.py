@@ -76,7 +76,7 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
                 logging_level=logging.INFO if verbose else logging.WARNING,
                 **own,
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises many kinds, a plain Exception among them
             raise RaylabelError(
                 f"cannot join a Ray cluster at {address}: {error}. Check --address and RAY_ADDRESS, or leave "
                 "both out to run on this machine alone"
