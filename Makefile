@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help env demo test test-slow check format clean
+BENCH := .venv/bench
+
+.PHONY: help env demo test test-slow bench check format clean
 
 help:
 	@echo "make demo       label the demo photos on this machine and draw what was found"
 	@echo "make test       the tests (under 15 minutes)"
 	@echo "make test-slow  the long ones: kills, growth"
+	@echo "make bench      raylabel beside its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
 	@echo "make check      format, lint, types and tests"
 
 env: $(STAMP)
@@ -29,6 +32,16 @@ test: env
 
 test-slow: env
 	@$(BIN)/python -m pytest -m slow
+
+# Peers ask for other versions of what raylabel uses: they get an environment of their own on top of it.
+$(BENCH)/.installed: $(STAMP)
+	@$(PYTHON) -m venv $(BENCH)
+	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(BENCH)/bin/python -c 'import site; print(site.getsitepackages()[0])')/raylabel.pth"
+	@$(BENCH)/bin/pip install -qq --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+bench: env $(BENCH)/.installed
+	@$(BIN)/python -m tests.benchmarks.contest --peers $(BENCH)/bin/python $(ARGS)
 
 check: env
 	@$(BIN)/ruff format .

@@ -34,6 +34,21 @@ def make_photos(count: int) -> Path:
     return unfinished.rename(folder)
 
 
+def repeated(photos: Path, times: int) -> Path:
+    """A folder that has each photo several times, as hard links; made once."""
+    folder = photos.with_name(f"{photos.name}-x{times}")
+    if folder.exists():
+        return folder
+    unfinished = folder.with_suffix(".unfinished")
+    unfinished.mkdir(exist_ok=True)
+    for file in photos.glob("*.jpg"):
+        for number in range(times):
+            link = unfinished / f"{number:03d}-{file.name}"
+            link.unlink(missing_ok=True)
+            link.hardlink_to(file)
+    return unfinished.rename(folder)
+
+
 def source_photos() -> list[Path]:
     """The demo's photos, and the labelled ones where they lie beside the project."""
     return sorted(
