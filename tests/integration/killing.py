@@ -16,7 +16,7 @@ from tests.integration.jobs_here import COMMAND
 
 Victim = Literal["driver", "actor", "labeller", "task", "raylet"]
 
-PATIENCE_S = 180
+PATIENCE_S = 300
 
 
 class Attempt:
