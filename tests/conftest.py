@@ -26,10 +26,14 @@ def photos() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _ray_folder() -> Iterator[None]:
-    """Ray's sessions of these tests go to a folder that is gone afterwards (short: it holds sockets)."""
+    """Ray's sessions, and what killed processes leave behind, go to a folder that is gone afterwards.
+
+    Its name is short, as it holds sockets.
+    """
     folder = tempfile.mkdtemp(prefix="rl")
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_TMPDIR", folder)
+    patch.setenv("TMPDIR", folder)
     patch.delenv("RAY_ADDRESS", raising=False)
     yield
     patch.undo()
