@@ -48,6 +48,7 @@ class Child:
         self._memory = memory_share * memory().limit
         self._stage = Stage.DECODE
         self._kills = kernel_kills()
+        self._ended = False
         self.pid, self._pipe = new_child(nursery)
         self._pipe.send((build, argument))
 
@@ -79,9 +80,11 @@ class Child:
     def end(self) -> None:
         """Kills the process, if it is still there."""
         self._pipe.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        exit_code(self._nursery, self.pid)
+        if not self._ended:  # else its pid may be another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            exit_code(self._nursery, self.pid)
+            self._ended = True
 
     def _assert_memory(self) -> None:
         try:
@@ -98,6 +101,7 @@ class Child:
 
     def _death(self) -> ProcessDiedError:
         returned = exit_code(self._nursery, self.pid)
+        self._ended = True
         if returned is None:
             how = "ended together with the process that had started it"
         elif returned < 0:

@@ -142,9 +142,11 @@ def nurse() -> None:
                 pid = pipe.recv()
                 if pid is not None:
                     pipe.send(_code_of(pid, codes))
-                elif os.fork() == 0:
+                elif (child := os.fork()) == 0:
                     asked.close()
                     _begin(pipe)
+                else:
+                    codes.pop(child, None)  # of an earlier child with the same pid
     shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 

@@ -23,7 +23,6 @@ from schemas.plan import Plan, Work
 from schemas.ranges import from_ranges, to_ranges
 from tests.conftest import ROOT
 from tests.jobs.test_runs import record
-from tests.s3 import S3Server
 from tests.workers.made_results import results_of, run_folder
 from workers.parts import RunFolder, commit_results, merge_commits, write_file
 from workers.publish import choose_winners, make_tables, publish_shard, read_commits
@@ -32,15 +31,6 @@ from workers.storage import Store, parquet_bytes
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 FAILED = [3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47]
 LEDGER = "_work/run"
-
-
-@pytest.fixture(params=["disk", "s3"])
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A run directory on a local disk, and one in a bucket."""
-    if request.param == "disk":
-        return str(tmp_path / "out")
-    server: S3Server = request.getfixturevalue("s3")
-    return f"s3://{server.new_bucket()}/out"
 
 
 def begun(output: str, plan: Plan = PLAN) -> RunFolder:

@@ -21,7 +21,6 @@ from schemas.plan import Plan, Work
 from schemas.ranges import to_ranges
 from tests.jobs.test_epochs import driver
 from tests.jobs.test_runs import record
-from tests.s3 import S3Server
 from tests.workers.made_results import results_of, run_folder
 from workers.parts import RunFolder, commit_results
 from workers.publish import publish_shard
@@ -29,15 +28,6 @@ from workers.storage import Store
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-@pytest.fixture(params=["disk", "s3"])
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A run directory on a local disk, and one in a bucket."""
-    if request.param == "disk":
-        return str(tmp_path / "out")
-    server: S3Server = request.getfixturevalue("s3")
-    return f"s3://{server.new_bucket()}/out"
 
 
 @pytest.fixture
