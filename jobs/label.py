@@ -21,6 +21,7 @@ from jobs.publish import Publisher
 from jobs.resolve import ResolvedJob
 from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
+from schemas.spec import ComputeSpec, Runtime
 from workers.label import LabelSettings, LabelUnits
 from workers.manifest import Manifest
 from workers.nursery import labelling_nursery
@@ -34,6 +35,10 @@ UNCONDITIONAL = (
 
 TASK_CPUS = 0.25
 """Of a commit or a publication: mostly waiting for storage, and what the actors leave is little."""
+
+EXPORTED_FROM = 64
+"""Rows of a run from which on networks are made ready for another runtime by themselves: that takes an actor
+about a second, and saves less on a few images."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +162,16 @@ def settings_of(attempt: Attempt, pending: NDArray[np.int64], pool: Pool) -> Lab
         decode=spec.decode,
         compute=spec.compute,
         device=pool.device,
+        runtime=runtime_of(spec.compute, attempt.record.plan.rows),
         threads=pool.threads,
         memory_share=pool.memory_share,
         nursery=labelling_nursery().address,
     )
+
+
+def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
+    """What computes the networks of a run; the same in every attempt at it."""
+    return "torch" if compute.runtime == "auto" and rows < EXPORTED_FROM else compute.runtime
 
 
 def commit_task(attempt: Attempt) -> Callable[[pa.Table], pa.Table]:

@@ -11,6 +11,8 @@ from pydantic_core import ErrorDetails
 from schemas.exceptions import SpecError
 
 ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Runtime = Literal["auto", "torch", "onnxruntime"]
 
 
 class _Section(BaseModel):
@@ -131,14 +133,17 @@ class ComputeSpec(_Section):
     Attributes:
         device: "auto" takes the GPU where there is one.
         actors: copies of the models; "auto": one a GPU, or one a CPU core.
-        batch_size: images a model is given at once; "auto": 64 on a GPU, 8 on a CPU.
+        batch_size: images a model is given at once; "auto": 64 on a GPU, 1 on a CPU.
         precision: "auto" is bfloat16 (or float16) autocast on a GPU and float32 on a CPU.
+        runtime: what computes the networks; "auto" is torch on a GPU, and on a CPU ONNX Runtime for models
+            that are known to run in it, unless the manifest is short.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     actors: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Precision = "auto"
+    runtime: Runtime = "auto"
 
 
 class UnitsSpec(_Section):

@@ -8,7 +8,8 @@ from torch import Tensor
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import Classification, DecodedImage
-from workers.models.inference import ModelInput, Precision, Predictor
+from schemas.spec import Precision, Runtime
+from workers.models.inference import ModelInput, Predictor
 from workers.models.model import LoadedClassifier, ScoreType
 
 MAX_ASPECT = 200
@@ -23,6 +24,7 @@ class Classifier(Predictor[Classification]):
         device: where to run it.
         batch_size: most images in one pass.
         precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
+        runtime: "auto" is ONNX Runtime on a CPU, where it can run the model, else torch.
     """
 
     stage: ClassVar[Stage] = Stage.CLASSIFY
@@ -33,8 +35,9 @@ class Classifier(Predictor[Classification]):
         device: torch.device,
         batch_size: int,
         precision: Precision = "auto",
+        runtime: Runtime = "auto",
     ) -> None:
-        super().__init__(model.model, device, batch_size, precision)
+        super().__init__(model.model, device, batch_size, precision, runtime)
         self._classes = len(model.model.categories)
         self._top_k = model.top_k
         self._score_type = model.score_type

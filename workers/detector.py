@@ -10,7 +10,8 @@ from torch import Tensor
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.images import Detections
-from workers.models.inference import ModelInput, Precision, Predictor
+from schemas.spec import Precision, Runtime
+from workers.models.inference import ModelInput, Predictor
 from workers.models.model import LoadedDetector
 
 
@@ -22,6 +23,7 @@ class Detector(Predictor[Detections]):
         device: where to run it.
         batch_size: most images in one pass.
         precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
+        runtime: "auto" is ONNX Runtime on a CPU, where it can run the model, else torch.
     """
 
     stage: ClassVar[Stage] = Stage.DETECT
@@ -32,8 +34,9 @@ class Detector(Predictor[Detections]):
         device: torch.device,
         batch_size: int,
         precision: Precision = "auto",
+        runtime: Runtime = "auto",
     ) -> None:
-        super().__init__(model.model, device, batch_size, precision)
+        super().__init__(model.model, device, batch_size, precision, runtime)
         self._thresholds = np.array(model.thresholds, np.float32)
         self._max_boxes = model.max_boxes
 

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from schemas.errors import RowError
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.plan import Work
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Runtime
 from workers.child import Child, Note
 from workers.manifest import Manifest
 from workers.nursery import LABELLER, Nursery
 from workers.results import ResultColumns, results_table
 
-AUTO_BATCH = {"cpu": 8, "cuda": 64}
+AUTO_BATCH = {"cpu": 1, "cuda": 64}
+"""Images that a model is given at once. More gain nothing on a CPU: docs/design.md has the figures."""
+
+LEAST_CHUNK = 8
+"""Images that go through a stage one after another: what is done once for all costs too much for one."""
 
 TRIES = 2
 """Of a whole unit, and of a row by itself, whose process died: it may not have been its fault."""
@@ -47,6 +51,7 @@ class LabelSettings:
         decode: how files become pixels.
         compute: batch size and precision.
         device: "cpu" or "cuda".
+        runtime: what computes the networks.
         threads: to compute with on a CPU, to decode with where a GPU computes.
         memory_share: the part of a machine's memory that one actor may count on.
         nursery: the address of the driver's; an actor on another machine has one of its own.
@@ -62,6 +67,7 @@ class LabelSettings:
     decode: DecodeSpec
     compute: ComputeSpec
     device: str
+    runtime: Runtime
     threads: int
     memory_share: float
     nursery: str
@@ -72,12 +78,17 @@ class LabelSettings:
         size = self.compute.batch_size
         return AUTO_BATCH[self.device] if size == "auto" else size
 
+    @property
+    def chunk_size(self) -> int:
+        """Images that are decoded, then classified, then sent through the detector, before the next ones."""
+        return max(LEAST_CHUNK, self.batch_size)
+
 
 class LabelUnits:
     """Labels whole units in a process of its own, and finds the images that make that process die.
 
     A unit whose process died is tried once more in a new one, since anything may kill a process. If that
-    dies too, the unit is halved, and halved again, at the borders of batches while it is longer than one, so
+    dies too, the unit is halved, and halved again, at the borders of chunks while it is longer than one, so
     that the other images are labelled in the batches that they would have been in. A row that dies by itself
     becomes a row of the errors table.
 
@@ -130,7 +141,7 @@ class LabelUnits:
                 return [results]
         if alone:
             return [self._crash(unit, rows, last)]
-        cut = middle(len(rows), self._settings.batch_size)
+        cut = middle(len(rows), self._settings.chunk_size)
         return self._label(unit, rows[:cut], 1) + self._label(unit, rows[cut:], 1)
 
     def close(self) -> None:
@@ -171,10 +182,10 @@ class LabelUnits:
             return Child(self._own_nursery.address, self._build, self._settings, self._settings.memory_share)
 
 
-def middle(count: int, batch: int) -> int:
-    """Where to halve some rows: at the border of a batch, where they are more than one."""
+def middle(count: int, chunk: int) -> int:
+    """Where to halve some rows: at the border of a chunk, where they are more than one."""
     half = count // 2
-    return half if count <= batch else max(half // batch, 1) * batch
+    return half if count <= chunk else max(half // chunk, 1) * chunk
 
 
 def _labeller(settings: LabelSettings) -> Label:

@@ -30,10 +30,10 @@ class Labeller:
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
         decode_threads = settings.threads if settings.device == "cuda" else 1
-        self._read = ImageReader(settings.fetch, settings.decode, decode_threads, settings.batch_size)
+        self._read = ImageReader(settings.fetch, settings.decode, decode_threads, settings.chunk_size)
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
-        device, precision = torch.device(settings.device), settings.compute.precision
+        device = torch.device(settings.device)
         classifier = load_classifier(settings.classifier) if settings.classifier else None
         detector = load_detector(settings.detector) if settings.detector else None
         self._columns = ResultColumns(
@@ -42,9 +42,9 @@ class Labeller:
             settings.manifest.carried,
         )
         assert_same_models(self._columns, settings.fingerprints)
-        size = settings.batch_size
-        self._classifier = Classifier(classifier, device, size, precision) if classifier else None
-        self._detector = Detector(detector, device, size, precision) if detector else None
+        how = (device, settings.batch_size, settings.compute.precision, settings.runtime)
+        self._classifier = Classifier(classifier, *how) if classifier else None
+        self._detector = Detector(detector, *how) if detector else None
 
     def __call__(self, request: tuple[int, list[int]], note: Note) -> pa.Table:
         """The results of some rows.
@@ -62,22 +62,22 @@ class Labeller:
         images = self._read(rows["location"].to_pylist())
         outcomes = [
             outcome
-            for batch in chunks(images, self._settings.batch_size)
-            for outcome in self._outcomes(batch, note)
+            for chunk in chunks(images, self._settings.chunk_size)
+            for outcome in self._outcomes(chunk, note)
         ]
         return results_table(unit, rows, outcomes, self._columns)
 
     def _outcomes(
-        self, batch: list[LoadedImage | ImageError], note: Note
+        self, chunk: list[LoadedImage | ImageError], note: Note
     ) -> Iterator[LabelledImage | RowError]:
-        """What becomes of each image of a batch: labelled by every model, or failed at its first fault."""
-        good = [image.decoded for image in batch if isinstance(image, LoadedImage)]
+        """What becomes of each image of a chunk: labelled by every model, or failed at its first fault."""
+        good = [image.decoded for image in chunk if isinstance(image, LoadedImage)]
         labels = _noted(self._classifier, good, note)
         objects = _noted(self._detector, good, note)
         answers = zip(labels, objects, strict=True)
-        note(Stage.DECODE)  # of the next batch
+        note(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
-        for image in batch:
+        for image in chunk:
             if isinstance(image, ImageError):
                 yield row_error(image, now)
                 continue

@@ -22,7 +22,7 @@ def record(**changes: Any) -> RunRecord:
         "manifest": {"uri_column": "uri", "image_id_column": None, "base": None},
         "decode": {"max_pixels": 100},
         "fetch": {"max_bytes": 100},
-        "compute": {"precision": "auto"},
+        "compute": {"precision": "auto", "runtime": "auto"},
         "units": {"rows": 4, "shard_rows": 24},
     }
     values = {

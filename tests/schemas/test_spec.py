@@ -56,7 +56,13 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
         },
         "fetch": {"concurrency": 16, "attempts": 4, "timeout_s": 30, "max_bytes": 268_435_456},
         "decode": {"max_pixels": 120_000_000},
-        "compute": {"device": "auto", "actors": "auto", "batch_size": "auto", "precision": "auto"},
+        "compute": {
+            "device": "auto",
+            "actors": "auto",
+            "batch_size": "auto",
+            "precision": "auto",
+            "runtime": "auto",
+        },
         "units": {"rows": "auto", "shard_rows": 100_000},
         "max_failed": None,
     }

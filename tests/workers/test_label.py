@@ -50,6 +50,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
         decode=DecodeSpec(),
         compute=ComputeSpec(batch_size=2),
         device="cpu",
+        runtime="auto",
         threads=1,
         memory_share=1,
         nursery=labelling_nursery().address,

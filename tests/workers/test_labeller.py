@@ -39,6 +39,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
         decode=DecodeSpec(),
         compute=ComputeSpec(batch_size=2),
         device="cpu",
+        runtime="auto",
         threads=1,
         memory_share=1,
         nursery="",

@@ -79,6 +79,7 @@ def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
     model = ClassifierModel(
         module=module,
         transform=LiteTransform(),
+        network="",
         categories=categories,
         input_size=INPUT_SIZE,
         licence=LICENCE,

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from torch import Tensor
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from schemas.spec import Precision, Runtime
 from workers.models.model import ClassifierModel, DetectorModel
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from workers.models.runtime import placed
 
 ResultT = TypeVar("ResultT")
 
@@ -49,6 +49,11 @@ class Predictor(ABC, Generic[ResultT]):
         batch_size: most images in one pass.
         precision: of the network's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU, or float16
             where the GPU has no bfloat16.
+        runtime: what computes the network; "auto" is ONNX Runtime in float32 on a CPU, where it gives the
+            same answers, else torch.
+
+    Raises:
+        ModelError: the runtime cannot run this model.
     """
 
     stage: ClassVar[Stage]
@@ -59,12 +64,12 @@ class Predictor(ABC, Generic[ResultT]):
         device: torch.device,
         batch_size: int,
         precision: Precision,
+        runtime: Runtime,
     ) -> None:
         self.device = device
         self.batch_size = batch_size
         self.dtype = autocast_dtype(device, precision)
-        layout = torch.channels_last if model.channels_last else torch.preserve_format
-        self._module = model.module.to(device).to(memory_format=layout).eval()
+        self._module = placed(model, device, self.dtype, runtime)
         self._transform = model.transform
         self._transform_device = device if model.transform_on_device else torch.device("cpu")
         self._mixes_shapes = model.mixes_shapes

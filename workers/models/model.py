@@ -43,6 +43,9 @@ class _Model:
         channels_last: whether the module runs in channels-last layout. On a CPU it takes a third off
             convolutional classifiers and NanoDet, and nothing off torchvision's detectors (measured).
         transform_on_device: whether the transform may be given a tensor on the GPU.
+        network: the name of the submodule that another runtime may take the place of; "" is the module
+            itself. It takes a batch, float (n, 3, h, w) of one size, does the same whatever the values in it
+            are, and returns a tensor or several. None: torch runs the module.
         licence: of the weights.
         quality: measured or published, with the data it was measured on.
     """
@@ -55,6 +58,7 @@ class _Model:
     mixes_shapes: bool = True
     channels_last: bool = True
     transform_on_device: bool = True
+    network: str | None = None
     licence: str = "see the source"
     quality: str = "not stated"
 

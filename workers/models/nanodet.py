@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, max_pool2d, pad
+from torch.nn.functional import interpolate, max_pool2d
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.transforms import InterpolationMode
@@ -33,7 +33,7 @@ QUALITY = "published: AP 0.229 on COCO val2017; measured: AP 0.325 on 64 images 
 
 @dataclass(frozen=True)
 class Fit:
-    """uint8 RGB (3, H, W) to normalised float BGR (3, h, w) that just fits into 416 x 416.
+    """uint8 RGB (3, H, W) to normalised float BGR, fitted into (3, 416, 416); zeros on the right and below.
 
     Resized as uint8, bilinear and antialiased: a tenth of the time of the float resize, and within 1 of 255
     of Pillow.
@@ -49,10 +49,12 @@ class Fit:
         height, width = image.shape[-2:]
         scale = self.scale(width, height)
         fitted = [max(1, round(height * scale)), max(1, round(width * scale))]
-        bgr = resize(image, fitted, InterpolationMode(self.interpolation), antialias=True).flip(0).float()
-        mean, std = (bgr.new_tensor(x)[:, None, None] for x in (self.mean_bgr, self.std_bgr))
-        normalised: Tensor = (bgr - mean) / std
-        return normalised
+        bgr = resize(image, fitted, InterpolationMode(self.interpolation), antialias=True).flip(0)
+        mean, std = (bgr.new_tensor(x, dtype=torch.float32) for x in (self.mean_bgr, self.std_bgr))
+        padded: Tensor = bgr.new_zeros((3, self.size, self.size), dtype=torch.float32)
+        # in place: what is made anew on the way costs as much as the resize
+        padded[:, : fitted[0], : fitted[1]].copy_(bgr).sub_(mean[:, None, None]).div_(std[:, None, None])
+        return padded
 
     def scale(self, width: int, height: int) -> float:
         """Input pixels per image pixel."""
@@ -60,12 +62,11 @@ class Fit:
 
 
 class NanoDet(nn.Module):
-    """NanoDet-g: CSP backbone, PAN neck, one head per stride; BatchNorm is folded.
+    """NanoDet-g: fits images, runs its network, decodes and suppresses boxes.
 
-    Takes a list of n images, uint8 RGB (3, height, width), of any sizes; each is fitted into 416 x 416 and
-    padded with zeros on the right and at the bottom. Returns torchvision's list of n dictionaries, boxes in
-    pixels of the image and inside it. `score_thresh`, `nms_thresh` and `detections_per_img` are
-    torchvision's names.
+    Takes a list of n images, uint8 RGB (3, height, width), of any sizes. Returns torchvision's list of n
+    dictionaries, boxes in pixels of the image and inside it. `score_thresh`, `nms_thresh` and
+    `detections_per_img` are torchvision's names.
 
     Args:
         classes: how many classes it tells apart.
@@ -78,14 +79,7 @@ class NanoDet(nn.Module):
         self.detections_per_img = 100
         self.classes = classes
         self.fit = Fit()
-        self.stem = _conv(3, 32, stride=2)
-        self.stages = nn.ModuleList(
-            [_Stage(32, 32, 1, 1), _Stage(64, 64, 2, 2), _Stage(128, 128, 2, 2), _Stage(256, 256, 2, 3)]
-        )
-        self.lat = nn.ModuleList(nn.Conv2d(channels, 128, 1) for channels in (128, 256, 512))
-        self.head = nn.ModuleList(
-            nn.Sequential(_conv(128, 128), nn.Conv2d(128, classes + 4 * BINS, 1)) for _ in STRIDES
-        )
+        self.network = Network(classes + 4 * BINS)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """The objects of each image.
@@ -93,23 +87,52 @@ class NanoDet(nn.Module):
         Raises:
             FloatingPointError: the network answered with NaN or infinity.
         """
-        fitted = [self.fit(image) for image in images]
-        padded = [pad(x, (0, SIZE - x.shape[2], 0, SIZE - x.shape[1])) for x in fitted]
-        levels = self._levels(torch.stack(padded))
+        levels = self.network(torch.stack([self.fit(image) for image in images]))
         require_finite(levels)
-        return [
-            self._suppress(scores, self._in_image(boxes, image))
-            for image, scores, boxes in zip(images, *self._decode(levels), strict=True)
-        ]
+        answers = torch.cat([level.float().flatten(2) for level in levels], dim=2)
+        cells = torch.cat([_cells(level, stride) for level, stride in zip(levels, STRIDES, strict=True)])
+        return [self._objects(each.T, cells, image) for each, image in zip(answers, images, strict=True)]
 
-    def _in_image(self, boxes: Tensor, image: Tensor) -> Tensor:
-        """Boxes (cells, 4) from input pixels to pixels of the image, clipped to it."""
+    def _objects(self, answers: Tensor, cells: Tensor, image: Tensor) -> dict[str, Tensor]:
+        """What scores enough in one image and is not covered by a better box of its class.
+
+        Args:
+            answers: (cells, classes + 4 * BINS), of all strides.
+            cells: (cells, 3), see `_cells`.
+            image: (3, height, width); its size is asked only.
+        """
+        scores = answers[:, : self.classes].sigmoid()
+        some, labels = torch.where(scores > self.score_thresh)
+        scores, boxes = scores[some, labels], _boxes(answers[some, self.classes :], cells[some])
         height, width = image.shape[-2:]
-        clipped: Tensor = clip_boxes_to_image(boxes / self.fit.scale(width, height), (height, width))
-        return clipped
+        boxes = clip_boxes_to_image(boxes / self.fit.scale(width, height), (height, width))
+        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
+        return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
 
-    def _levels(self, batch: Tensor) -> list[Tensor]:
-        """The heads' raw answers, (n, classes + 4 * BINS, h, w) for each stride."""
+
+class Network(nn.Module):
+    """NanoDet-g's network: CSP backbone, PAN neck, one head per stride; BatchNorm is folded.
+
+    Takes a batch (n, 3, h, w) and returns the heads' raw answers, (n, channels, h / stride, w / stride) for
+    each of the `STRIDES`.
+
+    Args:
+        channels: of each answer: one a class, then BINS for each side of a box.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = _conv(3, 32, stride=2)
+        self.stages = nn.ModuleList(
+            [_Stage(32, 32, 1, 1), _Stage(64, 64, 2, 2), _Stage(128, 128, 2, 2), _Stage(256, 256, 2, 3)]
+        )
+        self.lat = nn.ModuleList(nn.Conv2d(inputs, 128, 1) for inputs in (128, 256, 512))
+        self.head = nn.ModuleList(
+            nn.Sequential(_conv(128, 128), nn.Conv2d(128, channels, 1)) for _ in STRIDES
+        )
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """The raw answers, finest stride first."""
         x = max_pool2d(self.stem(batch), 3, stride=2, padding=1)
         features = []
         for stage in self.stages:
@@ -120,30 +143,7 @@ class NanoDet(nn.Module):
         low = low + _resized(middle, low)
         middle = middle + _resized(low, middle)
         high = high + _resized(middle, high)
-        return [head(x) for head, x in zip(self.head, (low, middle, high), strict=True)]
-
-    def _decode(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores (n, cells, classes) and boxes (n, cells, 4) in input pixels, of all strides, float32."""
-        scores, boxes = [], []
-        for level, stride in zip(levels, STRIDES, strict=True):
-            answers = level.float().flatten(2).transpose(1, 2)
-            logits, bins = answers[..., : self.classes], answers[..., self.classes :]
-            sides = (
-                bins.reshape(*bins.shape[:2], 4, BINS).softmax(3)
-                @ torch.arange(BINS, device=bins.device).float()
-            )
-            centre = _centres(level.shape[2], level.shape[3], stride, bins.device)
-            left_top, right_bottom = (sides * stride).chunk(2, dim=2)
-            scores.append(logits.sigmoid())
-            boxes.append(torch.cat([centre - left_top, centre + right_bottom], dim=2))
-        return torch.cat(scores, dim=1), torch.cat(boxes, dim=1)
-
-    def _suppress(self, scores: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        """Of one image: what scores enough and is not covered by a better box of its class."""
-        cells, labels = torch.where(scores > self.score_thresh)
-        scores, boxes = scores[cells, labels], boxes[cells]
-        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
-        return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
+        return tuple(head(x) for head, x in zip(self.head, (low, middle, high), strict=True))
 
 
 class _Stage(nn.Module):
@@ -181,12 +181,22 @@ def _resized(x: Tensor, like: Tensor) -> Tensor:
     return interpolate(x, size=like.shape[-2:], mode="bilinear")
 
 
-def _centres(rows: int, columns: int, stride: int, device: torch.device) -> Tensor:
-    """[x, y] of the cells' centres in input pixels, row by row, shape (rows * columns, 2)."""
+def _cells(level: Tensor, stride: int) -> Tensor:
+    """[x, y, stride] of the cells of a level, centres in input pixels, row by row, (rows * columns, 3)."""
+    rows, columns = level.shape[2:]
     y, x = torch.meshgrid(
-        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+        torch.arange(rows, device=level.device), torch.arange(columns, device=level.device), indexing="ij"
     )
-    return (torch.stack([x, y], dim=2).flatten(0, 1) + 0.5) * stride
+    x, y = ((each.flatten() + 0.5) * stride for each in (x, y))
+    return torch.stack([x, y, torch.full_like(x, stride)], dim=1)
+
+
+def _boxes(bins: Tensor, cells: Tensor) -> Tensor:
+    """Boxes (n, 4) in input pixels from the bins (n, 4 * BINS) of their sides' distances, and their cells."""
+    distances = bins.reshape(-1, 4, BINS).softmax(2) @ torch.arange(BINS, device=bins.device).float()
+    centre, stride = cells[:, :2], cells[:, 2:]
+    left_top, right_bottom = (distances * stride).chunk(2, dim=1)
+    return torch.cat([centre - left_top, centre + right_bottom], dim=1)
 
 
 def coco_names() -> tuple[str, ...]:
@@ -220,11 +230,12 @@ def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
         file = read_weights(str(WEIGHTS), spec.sha256 or SHA256)
     else:
         file = read_weights(spec.weights, spec.sha256)
-    load_state(module, file.state, f"{NAME} with {len(categories)} classes", file.location)
+    load_state(module.network, file.state, f"{NAME} with {len(categories)} classes", file.location)
     model = DetectorModel(
         module=module,
         transform=as_is,
         preprocessing=repr(module.fit),
+        network="network",
         categories=categories,
         input_size=INPUT_SIZE,
         licence=LICENCE,

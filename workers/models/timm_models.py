@@ -58,6 +58,7 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
     model = ClassifierModel(
         module=module.eval(),
         transform=PilTransform(create_transform(**config, is_training=False)),
+        network="",
         categories=renamed(own, given, name),
         input_size="x".join(str(side) for side in config["input_size"][1:]),
         transform_on_device=False,

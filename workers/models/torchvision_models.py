@@ -76,6 +76,7 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
         module=parts.module,
         transform=_Preset(parts.preset.transforms()),
         preprocessing=repr(parts.preset.transforms()),
+        network="",
         categories=parts.categories,
         input_size=_input_size(name, parts.preset, "classifier"),
         licence=parts.licence,

@@ -1,0 +1,100 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from schemas.exceptions import ModelError
+from schemas.images import Classification, Detections
+from schemas.spec import ClassifierSpec, DetectorSpec
+from tests.workers.models.pictures import CPU, one_thread, photos
+from workers.classifier import Classifier
+from workers.detector import Detector
+from workers.models.model import ClassifierModel
+from workers.models.registry import load_classifier, load_detector
+from workers.models.runtime import OnnxNetwork, placed
+
+FLOAT32 = torch.float32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+class Dark(nn.Module):
+    """Answers dark batches otherwise than bright ones, which a trace of one of them cannot know."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        means = batch.mean(dim=(2, 3))
+        return means if batch.mean() > 0.5 else -means
+
+
+def shrunk(image: Tensor) -> Tensor:
+    return image[:, :32, :32].float() / 255
+
+
+def halved_brightness(image: Tensor) -> Tensor:
+    """A picture that is wider than high is dark."""
+    return shrunk(image) * (0.5 if image.shape[2] > image.shape[1] else 2)
+
+
+def small(module: nn.Module, network: str | None = "", transform: object = shrunk) -> ClassifierModel:
+    return ClassifierModel(module=module, transform=transform, categories=("r", "g", "b"), network=network)
+
+
+def test_the_built_in_models_answer_by_onnx_runtime_as_by_torch_and_no_batch_matters() -> None:
+    images = list(photos().values())
+    answers = []
+    for runtime, size in (("torch", 1), ("onnxruntime", 1), ("onnxruntime", 4)):
+        classifier = Classifier(load_classifier(ClassifierSpec()), CPU, size, runtime=runtime)
+        detector = Detector(load_detector(DetectorSpec(score_threshold=0.1)), CPU, size, runtime=runtime)
+        answers.append((classifier(images), detector(images)))
+    (labels, objects), *others = answers
+    assert sum(len(x.scores) for x in objects if isinstance(x, Detections)) > 20
+    for other_labels, other_objects in others:
+        for one, other in zip(labels, other_labels, strict=True):
+            assert isinstance(one, Classification)
+            assert isinstance(other, Classification)
+            np.testing.assert_array_equal(one.label_ids, other.label_ids)
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-5, rtol=0)
+        for one, other in zip(objects, other_objects, strict=True):
+            assert isinstance(one, Detections)
+            assert isinstance(other, Detections)
+            np.testing.assert_array_equal(one.class_ids, other.class_ids)
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-5, rtol=0)
+            np.testing.assert_allclose(one.boxes, other.boxes, atol=0.01, rtol=0)
+
+
+def test_what_runs_the_built_in_models_by_itself_on_a_cpu_is_onnx_runtime() -> None:
+    classifier, detector = load_classifier(ClassifierSpec()).model, load_detector(DetectorSpec()).model
+    assert isinstance(placed(classifier, CPU, FLOAT32, "auto"), OnnxNetwork)
+    assert isinstance(placed(detector, CPU, FLOAT32, "auto").get_submodule("network"), OnnxNetwork)
+
+
+def test_a_model_that_names_no_network_is_run_by_torch() -> None:
+    module = nn.Flatten()
+    assert placed(small(module, network=None), CPU, FLOAT32, "auto") is module
+    with pytest.raises(ModelError, match=r"compute\.runtime is onnxruntime, .*: it names no part"):
+        placed(small(module, network=None), CPU, FLOAT32, "onnxruntime")
+
+
+def test_a_network_whose_trace_answers_otherwise_is_run_by_torch() -> None:
+    model = small(Dark(), transform=halved_brightness)
+    assert placed(model, CPU, FLOAT32, "auto") is model.module
+    with pytest.raises(ModelError, match=r"its answers differ from torch's by .*Allowed here: auto, torch"):
+        placed(model, CPU, FLOAT32, "onnxruntime")
+
+
+def test_a_network_whose_inputs_have_no_fixed_shape_is_run_by_torch() -> None:
+    model = small(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), transform=lambda x: x.float())
+    assert placed(model, CPU, FLOAT32, "auto") is model.module
+
+
+def test_bfloat16_is_computed_by_torch() -> None:
+    model = load_classifier(ClassifierSpec()).model
+    assert placed(model, CPU, torch.bfloat16, "auto") is model.module
+    with pytest.raises(ModelError, match="it is for float32 on a CPU, found bfloat16 on cpu"):
+        placed(model, CPU, torch.bfloat16, "onnxruntime")
