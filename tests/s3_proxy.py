@@ -1,4 +1,4 @@
-"""A forwarding proxy before an S3 server, that can kill the client of a request at a chosen moment."""
+"""A forwarding proxy before an S3 server, that can kill the client of a request or answer it badly."""
 
 import contextlib
 import http.client
@@ -22,6 +22,25 @@ Hook = Callable[["Exchange"], None]
 
 
 @dataclass
+class Answer:
+    """What the client is told; a hook may change it.
+
+    Attributes:
+        status: of HTTP.
+        headers: without those about the connection and the length.
+        body: bytes that are sent.
+        length: bytes that are announced; the connection ends after a body that is shorter.
+        hold: waited for before it ends; None: it ends at once.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    length: int
+    hold: threading.Event | None = None
+
+
+@dataclass
 class Exchange:
     """A request on its way to the server, and the answer on its way back.
 
@@ -29,18 +48,31 @@ class Exchange:
         method: GET, HEAD, PUT, POST or DELETE.
         path: of the bucket and the key, decoded, such as "bucket/runs/out/run.json".
         query: as it was sent, such as "delete" or "list-type=2&prefix=...".
+        headers: as they were sent.
         body: as it was sent.
-        status: of the server's answer; None before there is one.
+        answer: the server's, or a hook's own; None before there is one.
         dropped: whether the proxy ends the connection here, without a word to either side.
     """
 
     method: str
     path: str
     query: str
+    headers: dict[str, str]
     body: bytes
     client: "Client"
-    status: int | None = None
+    answer: Answer | None = None
     dropped: bool = False
+
+    @property
+    def status(self) -> int | None:
+        """Of the answer; None before there is one."""
+        return self.answer.status if self.answer else None
+
+    def refuse(self, status: int, code: str) -> None:
+        """Answers as S3 does when it refuses; called before the request was forwarded, it is not."""
+        body = f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+        body = b"" if self.method == "HEAD" else body
+        self.answer = Answer(status, {"Content-Type": "application/xml"}, body, len(body))
 
     @property
     def changes(self) -> bool:
@@ -145,22 +177,28 @@ class _Handler(BaseHTTPRequestHandler):
     def forward(self) -> None:
         """One request there and its answer back, with a call of each hook on the way."""
         url = urlsplit(self.path)
-        exchange = Exchange(self.command, unquote(url.path).lstrip("/"), url.query, self._body(), self.client)
+        path, headers = unquote(url.path).lstrip("/"), dict(self.headers)
+        exchange = Exchange(self.command, path, url.query, headers, self._body(), self.client)
         self.close_connection = True  # unless all goes well
         self.server.before(exchange)
-        if exchange.dropped:
-            return
+        if exchange.answer is None and not exchange.dropped:
+            self._ask(exchange)
+        if exchange.answer and not exchange.dropped:
+            self._answer(exchange.answer)
+
+    def _ask(self, exchange: Exchange) -> None:
+        """Has the server's answer, unless a hook ends it."""
         with contextlib.closing(http.client.HTTPConnection(self.server.upstream, timeout=120)) as upstream:
             self._send(upstream, exchange)
             if exchange.dropped:
                 return
             answer = upstream.getresponse()
             data = answer.read()
-        exchange.status = answer.status
+        ours = ("connection", "transfer-encoding", "content-length")
+        headers = {name: value for name, value in answer.getheaders() if name.lower() not in ours}
+        length = int(answer.getheader("Content-Length", 0)) if self.command == "HEAD" else len(data)
+        exchange.answer = Answer(answer.status, headers, data, length)
         self.server.after(exchange)
-        if not exchange.dropped:
-            self._answer(answer, data)
-            self.close_connection = self.headers.get("Connection", "").lower() == "close"
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815 - the names http.server looks for
 
@@ -189,17 +227,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not exchange.dropped:
             upstream.send(exchange.body[half:])
 
-    def _answer(self, answer: http.client.HTTPResponse, data: bytes) -> None:
-        self.send_response_only(answer.status, answer.reason)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
-                self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
-        if length is not None and answer.status != 204:
-            self.send_header("Content-Length", length)
+    def _answer(self, answer: Answer) -> None:
+        self.send_response_only(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if answer.status != 204:
+            self.send_header("Content-Length", str(answer.length))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(answer.body)
         self.wfile.flush()
+        if answer.hold:
+            answer.hold.wait(20)
+        whole = self.command == "HEAD" or len(answer.body) == answer.length
+        self.close_connection = not whole or self.headers.get("Connection", "").lower() == "close"
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""

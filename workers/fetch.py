@@ -11,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import FetchSpec
+from workers import objects
 from workers.storage import clean_uri, file_system
 
 FIRST_WAIT_S = 0.2
@@ -68,11 +69,13 @@ def fetch(location: str, spec: FetchSpec) -> bytes:
 
 def _read(location: str, spec: FetchSpec) -> bytes:
     """At most one byte more than allowed, in one request, within the time allowed."""
-    fs, path = file_system(location)
-    if isinstance(fs, LocalFileSystem):
-        with Path(path).open("rb") as file:
-            return file.read(spec.max_bytes + 1)
     try:
+        if place := objects.bucket_and_key(location):
+            return objects.read(*place, spec.max_bytes + 1, spec.timeout_s)
+        fs, path = file_system(location)
+        if isinstance(fs, LocalFileSystem):
+            with Path(path).open("rb") as file:
+                return file.read(spec.max_bytes + 1)
         # a range makes s3fs send one GET, where it otherwise sends a HEAD first
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
             return bytes(
@@ -121,13 +124,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _s3_code(error: BaseException) -> str:
     """The code of an S3 answer, which s3fs keeps as the cause of its own exception."""
     for cause in _causes(error):
+        if isinstance(cause, objects.ObjectError):
+            return cause.s3_code
         if isinstance(answer := getattr(cause, "response", None), dict):
             return str(answer.get("Error", {}).get("Code", ""))
     return ""
 
 
 def _http_status(error: BaseException) -> int:
-    """The status of an HTTP answer, which aiohttp's exceptions have."""
+    """The status of an HTTP answer, which the exceptions of aiohttp and of `workers.objects` have."""
     statuses = (getattr(cause, "status", None) for cause in _causes(error))
     return next((status for status in statuses if isinstance(status, int)), 0)
 
