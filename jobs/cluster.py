@@ -16,7 +16,9 @@ from ray.data import DataContext
 from schemas.exceptions import RaylabelError
 from schemas.spec import ComputeSpec
 
-NO_PROGRESS_TIMEOUT_S = 600
+NO_PROGRESS_TIMEOUT_S = 7200
+"""Without a bundle of units done. A large detector on a CPU may take an hour for one; a process that hangs is
+found sooner, by `workers.child`."""
 REACHABLE_TIMEOUT_S = 10
 
 RETRIES = 3

@@ -1,11 +1,10 @@
-"""THE pipeline: manifest → pending units → fetch, decode and label → commit → publish → reconcile."""
+"""THE pipeline: manifest → pending units → fetch, decode, label and commit → publish → reconcile."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
@@ -21,20 +20,19 @@ from jobs.publish import Publisher
 from jobs.resolve import ResolvedJob
 from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
+from schemas.plan import Bundles
 from schemas.spec import ComputeSpec, Runtime
-from workers.label import LabelSettings, LabelUnits
+from workers.label import LabelSettings
 from workers.manifest import Manifest
 from workers.nursery import labelling_nursery
-from workers.parts import RunFolder, commit_results
+from workers.parts import RunFolder
 from workers.storage import Store
+from workers.units import CommitUnits
 
 UNCONDITIONAL = (
     "note: this store does not refuse to overwrite (no conditional PUT). A run that is killed still loses "
     "and doubles nothing, but only as long as no two attempts at it run at once: see to that yourself"
 )
-
-TASK_CPUS = 0.25
-"""Of a commit or a publication: mostly waiting for storage, and what the actors leave is little."""
 
 EXPORTED_FROM = 64
 """Rows of a run from which on networks are made ready for another runtime by themselves: that takes an actor
@@ -123,24 +121,19 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
     """Labels and commits the pending units on the cluster; each commit as soon as it counts."""
     if not len(pending):
         return
-    pool = cluster.pool_of(attempt.job.spec.compute)
-    units = ray.data.range(len(pending), override_num_blocks=1 + len(pending) // 10_000)
+    pool, plan = cluster.pool_of(attempt.job.spec.compute), attempt.record.plan
+    bundles = Bundles.of(pending, plan.unit_rows, pool.actors)
     commits = (
-        units.repartition(target_num_rows_per_block=1)
+        ray.data.range(len(bundles), override_num_blocks=1 + len(bundles) // 10_000)
+        .repartition(target_num_rows_per_block=1)
         .map_batches(
-            LabelUnits,
-            fn_constructor_args=[settings_of(attempt, pending, pool)],
+            CommitUnits,
+            fn_constructor_args=[settings_of(attempt, pool), attempt.folder, attempt.epoch.number, bundles],
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(pool.actors, len(pending)), max_concurrent_calls_per_actor=2),
+            compute=ActorPoolStrategy(size=min(pool.actors, len(bundles)), max_concurrent_calls_per_actor=2),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
-        )
-        .map_batches(
-            commit_task(attempt),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=TASK_CPUS,
         )
     )
     with cluster.own_exceptions():
@@ -148,13 +141,12 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
             yield Commit.model_validate_json(row["commit"])
 
 
-def settings_of(attempt: Attempt, pending: NDArray[np.int64], pool: Pool) -> LabelSettings:
+def settings_of(attempt: Attempt, pool: Pool) -> LabelSettings:
     """The part of the job that the labelling actors get."""
     spec, models = attempt.job.spec, (attempt.record.classifier, attempt.record.detector)
     return LabelSettings(
         manifest=attempt.manifest,
         work=attempt.folder.work,
-        pending=pending,
         classifier=spec.classifier,
         detector=spec.detector,
         fingerprints=tuple(model.fingerprint for model in models if model),
@@ -172,14 +164,3 @@ def settings_of(attempt: Attempt, pending: NDArray[np.int64], pool: Pool) -> Lab
 def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
     """What computes the networks of a run; the same in every attempt at it."""
     return "torch" if compute.runtime == "auto" and rows < EXPORTED_FROM else compute.runtime
-
-
-def commit_task(attempt: Attempt) -> Callable[[pa.Table], pa.Table]:
-    """What a commit task runs: results in, commit entries out."""
-    folder, epoch = attempt.folder, attempt.epoch.number
-
-    def commit(results: pa.Table) -> pa.Table:
-        commits = commit_results(folder, epoch, results)
-        return pa.table({"commit": [entry.model_dump_json() for entry in commits]})
-
-    return commit

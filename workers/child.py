@@ -7,6 +7,7 @@ runs in a child takes nobody along. Children come from a nursery, so that the ne
 import contextlib
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -21,6 +22,10 @@ from workers.nursery import exit_code, new_child
 
 WATCH_S = 0.2
 """Seconds between two looks at the memory of a process that is at work."""
+
+SILENCE_S = 1800
+"""Seconds without a stage or an answer after which a process hangs: by then the models have been built, or a
+chunk of images tried as often as it may be."""
 
 Note = Callable[[Stage], None]
 """Called when a stage begins: what is known of a process that dies in it."""
@@ -62,8 +67,10 @@ class Child:
         try:
             self._pipe.send(request)
             while True:
+                heard = time.monotonic()
                 while not self._pipe.poll(WATCH_S):
                     self._assert_memory()
+                    self._assert_heard(heard)
                 kind, value = self._pipe.recv()
                 match kind:
                     case "stage":
@@ -97,6 +104,12 @@ class Child:
                 ErrorCode.OUT_OF_MEMORY,
                 f"had {used >> 20:,} MB, more than its share of {int(self._memory) >> 20:,} MB, when the "
                 "machine's memory was nearly full",
+            )
+
+    def _assert_heard(self, last: float) -> None:
+        if time.monotonic() - last > SILENCE_S:
+            raise ProcessDiedError(
+                self._stage, ErrorCode.WORKER_CRASHED, f"hung: it said nothing for {SILENCE_S} s"
             )
 
     def _death(self) -> ProcessDiedError:

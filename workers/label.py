@@ -1,15 +1,13 @@
-"""The labelling actor: units in, results out. A plain callable that knows nothing of Ray.
+"""Units to results, and the images found that crash what labels them. Knows nothing of Ray.
 
-Its process stays light: images and models are in a child of it, which may crash.
+This process stays light: images and models are in a child of it, which may crash.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from schemas.errors import RowError
 from schemas.exceptions import ModelError, ProcessDiedError
@@ -43,7 +41,6 @@ class LabelSettings:
     Attributes:
         manifest: where the rows of a unit are read from.
         work: which rows of a unit are to be done.
-        pending: units to do; the actor is given positions in it.
         classifier: None where none runs.
         detector: None where none runs.
         fingerprints: of the models, as the driver resolved them.
@@ -59,7 +56,6 @@ class LabelSettings:
 
     manifest: Manifest
     work: Work
-    pending: NDArray[np.int64]
     classifier: ClassifierSpec | None
     detector: DetectorSpec | None
     fingerprints: tuple[str, ...]
@@ -107,11 +103,8 @@ class LabelUnits:
         self._labelled = False
         self._crashed = 0
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """The results of some units.
-
-        Args:
-            batch: column `id`, int64: positions in the pending units.
+    def __call__(self, unit: int) -> pa.Table:
+        """The results of a unit.
 
         Returns:
             One row a manifest row under `schemas.tables.results_schema`.
@@ -120,13 +113,7 @@ class LabelUnits:
             ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
                 at every image.
         """
-        settings = self._settings
-        units = settings.pending[batch["id"].to_numpy()].tolist()
-        return pa.concat_tables(
-            piece
-            for unit in units
-            for piece in self._label(unit, list(settings.work.rows_of_unit(unit)), TRIES)
-        )
+        return pa.concat_tables(self._label(unit, list(self._settings.work.rows_of_unit(unit)), TRIES))
 
     def _label(self, unit: int, rows: list[int], tries: int) -> list[pa.Table]:
         """The results of some rows of a unit; smaller and smaller parts of them while the process dies."""

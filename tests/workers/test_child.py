@@ -12,6 +12,7 @@ import pytest
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ManifestError, ProcessDiedError
+from workers import child as children
 from workers import memory
 from workers.child import Child, Note
 from workers.nursery import Nursery, Surroundings
@@ -41,6 +42,8 @@ def serving(argument: object) -> Callable[[tuple[str, object], Note], object]:
                 raise value  # type: ignore[misc]
             case "surroundings":
                 return Surroundings.here()
+            case "hang":
+                time.sleep(60)
             case "hoard":
                 return hoard(value)
         return os.getpid()
@@ -71,6 +74,16 @@ def child(nursery: Nursery) -> Iterator[Child]:
 def test_a_child_answers_from_a_process_of_its_own(child: Child) -> None:
     assert child(("echo", [1, "two"])) == [1, "two"]
     assert child(("pid", None)) == child.pid != os.getpid()
+
+
+def test_a_process_that_says_nothing_any_more_is_given_up(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "SILENCE_S", 0.5)
+    with pytest.raises(ProcessDiedError) as raised:
+        child(("hang", None))
+    assert (raised.value.stage, raised.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
+    assert raised.value.message == "hung: it said nothing for 0.5 s"
 
 
 @pytest.mark.parametrize(

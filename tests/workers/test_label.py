@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -42,7 +41,6 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
     found = LabelSettings(
         manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
         work=Work(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
-        pending=np.arange(-(-len(rows) // 8)),
         classifier=classifier,
         detector=None,
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
@@ -73,7 +71,7 @@ def outcomes(results: pa.Table) -> list[str]:
 
 @pytest.mark.parametrize("units", [["grey.png"] * 9 + ["blue.png"]], indirect=True)
 def test_units_become_results_without_a_cluster(units: LabelUnits) -> None:
-    results = units(pa.table({"id": [1, 0]}))
+    results = pa.concat_tables([units(1), units(0)])
     assert results.schema == results_schema(pa.schema([]))
     assert results["manifest_index"].to_pylist() == [8, 9, *range(8)]
     assert results["unit"].to_pylist() == [1, 1] + [0] * 8
@@ -84,7 +82,7 @@ def test_units_become_results_without_a_cluster(units: LabelUnits) -> None:
 def test_images_that_crash_the_model_or_the_decoder_are_found_and_the_rest_is_labelled(
     units: LabelUnits,
 ) -> None:
-    results = units(pa.table({"id": [0]}))
+    results = units(0)
     expected = ["classify WORKER_CRASHED", "blue", "other", "decode WORKER_CRASHED"]
     assert outcomes(results) == expected
     assert results.schema == results_schema(pa.schema([]))
@@ -99,7 +97,7 @@ def test_an_image_that_takes_too_much_memory_is_found(folder: Path, monkeypatch:
     share = 2**30 / memory.memory().limit
     with closing(LabelUnits(settings_of(folder, ["white.png"], memory_share=share))) as units:
         units._labelled = True  # of many images before
-        results = units(pa.table({"id": [0]}))
+        results = units(0)
     assert outcomes(results) == ["classify OUT_OF_MEMORY"]
     assert "more than its share of 1,02" in results["error"].to_pylist()[0]["message"]
 
@@ -114,7 +112,7 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
     poison = " ".join(map(str, deadly))
     with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
         units._labelled = True  # of many images before
-        results = units(pa.table({"id": [0, 1]}))
+        results = pa.concat_tables([units(0), units(1)])
     assert results["manifest_index"].to_pylist() == list(range(16))
     crashed = {row for row, error in enumerate(results["error"].to_pylist()) if error}
     assert crashed == deadly
@@ -126,26 +124,26 @@ def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
         closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"))) as units,
         pytest.raises(ModelError, match=r"died at each of the first 3 images.*decode \(signal SIGABRT\)"),
     ):
-        units(pa.table({"id": [0]}))
+        units(0)
 
 
 @pytest.mark.parametrize("units", [["blue.png"] * 8], indirect=True)
 def test_a_process_that_is_killed_by_others_costs_no_image(units: LabelUnits) -> None:
     assert units._child
     os.kill(units._child.pid, signal.SIGKILL)
-    assert outcomes(units(pa.table({"id": [0]}))) == ["blue"] * 8
+    assert outcomes(units(0)) == ["blue"] * 8
 
 
 def test_models_that_cannot_be_loaded_are_said_at_every_call(folder: Path) -> None:
     with closing(LabelUnits(settings_of(folder, ["blue.png"], fingerprints=("other",)))) as units:
         for _ in range(2):
             with pytest.raises(ModelError, match=r"a worker built .* where the driver resolved"):
-                units(pa.table({"id": [0]}))
+                units(0)
 
 
 @given(st.integers(2, 600), st.integers(1, 70))
-def test_rows_are_halved_at_the_borders_of_batches(count: int, batch: int) -> None:
-    cut = middle(count, batch)
+def test_rows_are_halved_at_the_borders_of_chunks(count: int, chunk: int) -> None:
+    cut = middle(count, chunk)
     assert 0 < cut < count
-    assert cut % batch == 0 or count <= batch
-    assert abs(2 * cut - count) <= 2 * batch
+    assert cut % chunk == 0 or count <= chunk
+    assert abs(2 * cut - count) <= 2 * chunk

@@ -1,7 +1,6 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -28,7 +27,6 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
             write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
         ),
         work=Work(Plan(rows=7, unit_rows=3, shard_units=10)),
-        pending=np.array([0, 1, 2]),
         classifier=classifier,
         detector=detector,
         fingerprints=(

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from schemas.exceptions import StorageError
+from schemas.ledger import Commit
+from schemas.plan import Bundles
+from tests.poison import paint
+from tests.workers.test_label import settings_of
+from workers.label import LabelSettings
+from workers.parts import RunFolder
+from workers.storage import Store
+from workers.units import CommitUnits
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> LabelSettings:
+    """Twenty images in units of eight."""
+    paint(tmp_path)
+    return settings_of(tmp_path, ["grey.png"] * 19 + ["blue.png"])
+
+
+@pytest.fixture
+def run(tmp_path: Path, settings: LabelSettings) -> RunFolder:
+    store = Store(str(tmp_path / "run"))
+    return RunFolder(store, store.below("_work"), 0, settings.work, pa.schema([]))
+
+
+def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run: RunFolder) -> None:
+    bundles = Bundles(np.array([0, 2]), np.array([0, 2]))
+    answer = CommitUnits(settings, run, 7, bundles)(pa.table({"id": [0]}))
+    commits = [Commit.model_validate_json(entry) for entry in answer["commit"].to_pylist()]
+    assert [(commit.epoch, commit.units) for commit in commits] == [(7, [(0, 1)]), (7, [(2, 3)])]
+    assert [Commit.model_validate_json(run.ledger.read(commit.key)) for commit in commits] == commits
+    labels = pa.concat_tables(run.ledger.read_tables(commit.files["labels"][0].key for commit in commits))
+    assert labels["manifest_index"].to_pylist() == [*range(8), 16, 17, 18, 19]
+    assert labels["label"].to_pylist() == ["other"] * 11 + ["blue"]
+
+
+def test_results_that_cannot_be_written_are_an_error(settings: LabelSettings, run: RunFolder) -> None:
+    Path(run.store.root).write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="cannot write"):
+        CommitUnits(settings, run, 1, Bundles(np.array([0]), np.array([0, 1])))(pa.table({"id": [0]}))

@@ -1,0 +1,44 @@
+"""The labelling actor: bundles of units in, commit entries out. A plain callable, ignorant of Ray."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pyarrow as pa
+
+from schemas.plan import Bundles
+from workers.label import LabelSettings, LabelUnits
+from workers.parts import RunFolder, commit_results
+
+
+class CommitUnits:
+    """Labels units, and commits each one while the next is labelled.
+
+    Args:
+        settings: the part of the job that is this actor's.
+        run: where the results are committed.
+        epoch: this attempt's number.
+        bundles: the units to do.
+    """
+
+    def __init__(self, settings: LabelSettings, run: RunFolder, epoch: int, bundles: Bundles) -> None:
+        self._label = LabelUnits(settings)
+        self._commit = partial(commit_results, run, epoch)
+        self._bundles = bundles
+        self._committer = ThreadPoolExecutor(1, "commit")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Does some bundles.
+
+        Args:
+            batch: column `id`, int64: numbers of bundles.
+
+        Returns:
+            Column `commit`, string: the entries that count, as JSON.
+
+        Raises:
+            ModelError: see `workers.label.LabelUnits`.
+            StorageError: results could not be written.
+        """
+        units = [unit for bundle in batch["id"].to_pylist() for unit in self._bundles[bundle]]
+        commits = [self._committer.submit(self._commit, self._label(unit)) for unit in units]
+        return pa.table({"commit": [entry.model_dump_json() for c in commits for entry in c.result()]})
