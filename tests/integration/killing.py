@@ -89,7 +89,7 @@ def _kind_of(process: psutil.Process) -> Victim | None:
             return "raylet"
         if command.startswith("ray::MapWorker"):
             return "actor"
-        if command.startswith(("ray::MapBatches(commit)", "ray::publish_shard")):
+        if command.startswith("ray::publish_shard"):
             return "task"
         if "workers.nursery" in command:  # or the nursery that it came from
             return "labeller"
