@@ -163,6 +163,65 @@ def check(
 
 
 @app.command()
+def plan(
+    job: JobFile = None,
+    manifest: ManifestOption = None,
+    output: OutputOption = None,
+    classifier: ClassifierOption = None,
+    detector: DetectorOption = None,
+    settings: SetOption = None,
+    sample: Annotated[int, typer.Option(min=1, help="Images to probe.")] = 64,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Nodes of the cluster; 1.", show_default=False)
+    ] = None,
+    node_cpus: Annotated[
+        int | None, typer.Option(min=1, help="Cores of a node; this machine's.", show_default=False)
+    ] = None,
+    node_gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="GPUs of a node; this machine's, or 0 with --node-cpus.", show_default=False
+        ),
+    ] = None,
+    network_gbps: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Gigabits a second that a node can read.", show_default=False),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Of a node for an hour.", show_default=False)
+    ] = None,
+    gpu_images_per_s: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="What a GPU does of both models, if you know.", show_default=False),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Also say how many nodes are done in time (8h, 1h30m).",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict how long a job takes, what holds it up and what it costs, from a sample of its images."""
+    from jobs.stop import seconds_of
+    from schemas.spec import read_spec
+
+    spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
+    seconds = seconds_of(within, "--within") if within else None
+    _import_torch_meanwhile()
+    from jobs.plan import PlanOptions, plan_job
+
+    plan_job(
+        spec,
+        PlanOptions(
+            sample, nodes, node_cpus, node_gpus, network_gbps, price, gpu_images_per_s, seconds, as_json
+        ),
+    )
+
+
+@app.command()
 def models(
     text: Annotated[str, typer.Argument(help="Only models whose name holds this.")] = "",
     timm: Annotated[

@@ -136,9 +136,14 @@ def _configure(context: DataContext) -> None:
     context.raise_original_map_exception = True  # Ray Data's own wrapping loses the cause on its way here
 
 
+def nodes() -> list[dict[str, float]]:
+    """The resources of each node of the connected cluster, as Ray names them."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def pool_of(compute: ComputeSpec) -> Pool:
     """The actors that the connected cluster has room for; see `plan_pool`."""
-    return plan_pool(compute, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    return plan_pool(compute, nodes())
 
 
 def plan_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:

@@ -31,9 +31,16 @@ class State:
 
 
 class Meter:
-    """Turns ledgers into states. Speed counts from this attempt's first commit: until then actors start."""
+    """Turns ledgers into states. Speed counts from this attempt's first commit: until then actors start.
+
+    Attributes:
+        labelled: rows that this attempt brought into a final state so far.
+        images_per_s: as of the last state.
+    """
 
     def __init__(self) -> None:
+        self.labelled = 0
+        self.images_per_s: float | None = None
         self._before: int | None = None
         self._first: tuple[float, int] | None = None
 
@@ -48,6 +55,7 @@ class Meter:
             left = (ledger.rows - ledger.done) / rate if rate else None
         elif ledger.done > self._before:
             self._first = now, ledger.done
+        self.labelled, self.images_per_s = ledger.done - self._before, rate
         return State(ledger.rows, ledger.done, sum(ledger.failed.values()), rate, left)
 
 
@@ -56,9 +64,13 @@ class Reporter:
 
     Args:
         console: where to.
+
+    Attributes:
+        meter: what it was shown.
     """
 
     def __init__(self, console: Console) -> None:
+        self.meter = Meter()
         self._console = console
 
     def __enter__(self) -> "Reporter":
@@ -73,6 +85,7 @@ class Reporter:
 
     def show(self, ledger: Ledger) -> None:
         """Called after each commit."""
+        self.meter(ledger)
 
 
 class JsonLines(Reporter):
@@ -80,7 +93,6 @@ class JsonLines(Reporter):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._meter = Meter()
         self._last = 0.0
 
     def say(self, text: str) -> None:
@@ -89,7 +101,7 @@ class JsonLines(Reporter):
 
     def show(self, ledger: Ledger) -> None:
         """Prints the state."""
-        state = self._meter(ledger)
+        state = self.meter(ledger)
         now = time.monotonic()
         if now - self._last >= 1 or state.done == state.rows:
             self._last = now
@@ -101,7 +113,6 @@ class Bar(Reporter):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._meter = Meter()
         said = TextColumn("{task.description}")
         self._bar = Progress(SpinnerColumn(), BarColumn(bar_width=30), said, console=console)
         self._task = self._bar.add_task("starting: actors load the models", total=None)
@@ -115,7 +126,7 @@ class Bar(Reporter):
 
     def show(self, ledger: Ledger) -> None:
         """Draws the state; before this attempt's first commit there is only what was done before."""
-        state = self._meter(ledger)
+        state = self.meter(ledger)
         if state.done:
             self._bar.update(self._task, total=state.rows, completed=state.done, description=said(state))
 

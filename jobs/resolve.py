@@ -1,6 +1,7 @@
 """From a job spec to everything that decides its rows: sources, models, code."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +59,13 @@ class ResolvedJob:
         """
         if found := read_run(store):
             assert_same_run(store, found.identity(), self.identity())
+
+    def digest(self) -> str:
+        """Names the job with all that decides its rows and its speed, wherever its output is."""
+        spec = {
+            key: value for key, value in self.public_spec().items() if key not in ("output", "max_failed")
+        }
+        return hashlib.sha256(json.dumps([self.identity(), spec], sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> list[tuple[str, str]]:
         """What a person wants to know of a job before it runs: name and value."""

@@ -16,6 +16,7 @@ from jobs.report import write_report
 from jobs.resolve import ResolvedJob, resolve
 from jobs.retry import begin_retry, retried_spec
 from jobs.stop import Stopped, stoppable
+from jobs.verdict import verdict_on
 from schemas.spec import JobSpec
 from workers.storage import Store, clean_uri
 
@@ -109,10 +110,12 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
         teller.tell("complete", output=clean_uri(output), already=True)
         return
     teller.say(f"retrying {rows:,} rows that failed with {', '.join(codes)}")
-    _run(job, options, teller)
+    _run(job, options, teller, retry=True)
 
 
-def _run(job: ResolvedJob, options: RunOptions, teller: Teller, *, restart: bool = False) -> None:
+def _run(
+    job: ResolvedJob, options: RunOptions, teller: Teller, *, restart: bool = False, retry: bool = False
+) -> None:
     """Connects to Ray, labels, reports."""
     output = clean_uri(job.spec.output)
     with cluster.connect(options.address, verbose=options.verbose) as logs, teller.reporter() as reporter:
@@ -122,14 +125,21 @@ def _run(job: ResolvedJob, options: RunOptions, teller: Teller, *, restart: bool
         try:
             with stoppable(left):
                 rows = label(job, reporter, restart=restart)
+            machines = cluster.nodes()
         except Stopped as stop:
             teller.tell("stopped", output=output, reason=str(stop), seconds=round(teller.seconds, 1))
             raise
-    write_report(job.spec.output, {**dict(job.facts()), "this attempt": f"{teller.seconds:.0f} s"})
-    teller.say(f"{said(rows)} in {teller.seconds:.0f} s")
+    seconds = teller.seconds
+    verdict = None if retry else verdict_on(job, reporter.meter, seconds, machines)
+    facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
+    write_report(job.spec.output, {**facts, "predicted": str(verdict)} if verdict else facts)
+    teller.say(f"{said(rows)} in {seconds:.0f} s")
+    if verdict:
+        teller.say(f"predicted: {verdict}")
     teller.say(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
     teller.say(f"a look: raylabel show {output}")
-    teller.tell("complete", output=output, already=False, seconds=round(teller.seconds, 1), **rows)
+    predicted = {"predicted": verdict.to_dict()} if verdict else {}
+    teller.tell("complete", output=output, already=False, seconds=round(seconds, 1), **rows, **predicted)
 
 
 def said(rows: dict[str, int]) -> str:

@@ -24,15 +24,15 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
-def seconds_of(duration: str) -> float:
-    """The seconds of a duration such as 90s, 30m or 1h30m.
+def seconds_of(duration: str, option: str = "--stop-after") -> float:
+    """The seconds of a duration such as 90s, 30m or 1h30m, which an option was given.
 
     Raises:
         SpecError: it is not one.
     """
     parts = _DURATION.findall(duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
-        raise SpecError(f"--stop-after: found {duration!r}, allowed: a duration such as 90s, 30m or 1h30m")
+        raise SpecError(f"{option}: found {duration!r}, allowed: a duration such as 90s, 30m or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 

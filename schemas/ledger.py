@@ -261,6 +261,8 @@ SUCCESS = "_SUCCESS"
 WORK = "_work"
 MANIFEST = f"{WORK}/manifest"
 TEMPORARY = f"{WORK}/tmp"
+PREDICTION = f"{WORK}/prediction.json"
+"""A file beside the ledgers' folders: it is no part of a run, and none is confused by it."""
 
 EPOCHS = "epochs"
 BEATS = "beats"

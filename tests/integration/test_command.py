@@ -1,6 +1,7 @@
 """The command as a user runs it: its own Ray, its exit codes, what it prints and leaves behind."""
 
 import json
+import re
 from pathlib import Path
 
 import duckdb
@@ -13,11 +14,20 @@ from tests.workers.models import golden
 
 @pytest.fixture(scope="module")
 def demo(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo job, run once by command."""
+    """The demo job, planned and run once by command."""
     output = tmp_path_factory.mktemp("demo") / "run"
-    done = raylabel("run", "--manifest", str(photos), "--output", str(output), "--json")
+    arguments = ["--manifest", str(photos), "--output", str(output), "--json"]
+    planned = raylabel("plan", *arguments)
+    assert (planned.returncode, planned.stderr) == (0, "")
+    (plan,) = events(planned)
+    done = raylabel("run", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     *_, last = events(done)
+    predicted = last.pop("predicted")
+    assert predicted["images_per_s"] == round(plan["images_per_s"], 2)
+    assert predicted["seconds"] == round(plan["seconds"], 1)
+    assert predicted["off"] >= 0  # as told where a person reads it, of the cluster it was made for
+    assert predicted["cluster"] == plan["cluster"]
     assert {k: v for k, v in last.items() if k != "seconds"} == {
         "event": "complete",
         "output": str(output),
@@ -76,7 +86,9 @@ def test_the_run_directory_holds_what_the_design_says(demo: Path) -> None:
     assert record["spec"]["detector"]["score_threshold"] == 0.4
     assert len(record["classifier"]["categories"]) == 1000
     assert json.loads((demo / "_SUCCESS").read_text()) == {"labels": 7, "boxes": 4, "errors": 0}
-    assert "espresso" in (demo / "report.html").read_text()
+    report = (demo / "report.html").read_text()
+    assert "espresso" in report
+    assert re.search(r"images/s and [\d,]+ s by `raylabel plan`; it took .*% off", report)
 
 
 def test_a_complete_run_says_so_and_does_nothing(demo: Path, photos: Path) -> None:
@@ -86,6 +98,21 @@ def test_a_complete_run_says_so_and_does_nothing(demo: Path, photos: Path) -> No
     assert (
         done.stdout == f"{demo} is complete: 7 images labelled, 4 objects, 0 images failed. Nothing to do.\n"
     )
+    assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
+
+
+def test_a_run_that_was_planned_is_proven_like_any_other(demo: Path) -> None:
+    done = raylabel("reconcile", str(demo), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (demo / "_work" / "prediction.json").exists()
+
+
+def test_a_complete_run_can_still_be_planned_and_keeps_its_own_prediction(demo: Path, photos: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
+    done = raylabel("plan", "--manifest", str(photos), "--output", str(demo), "--sample", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "probed: 1 of 7 images" in done.stdout
+    assert "kept:" not in done.stdout
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
 
 

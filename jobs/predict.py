@@ -1,0 +1,160 @@
+"""How long a job takes on a cluster, and what holds it up: arithmetic on what one image takes."""
+
+import math
+from dataclasses import dataclass, replace
+
+from jobs.cluster import plan_pool
+from schemas.plan import MOST_BUNDLE_ROWS, Plan
+from schemas.prediction import Cluster, Costs, Prediction
+from schemas.spec import ComputeSpec
+from workers.label import AUTO_BATCH
+
+OVERHEAD_CPU_S = 0.0015
+"""Of a core, for each image: Ray, the ledger, the tables. What a run on busy cores takes beyond fetching,
+decoding and its models."""
+
+STARTUP_S = 12.0
+"""From the command until the first images are labelled: Ray and the models start."""
+
+DRIVER_S_PER_BUNDLE = 0.010
+"""Of the driver, for each bundle of units that it hands out, however many nodes there are."""
+
+MOST_NODES = 10_000
+"""More are not looked at when nodes are sought for a deadline."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What of a job decides its speed, beside what an image takes.
+
+    Attributes:
+        plan: how the manifest is cut.
+        compute: which device, and how many actors.
+        concurrency: files that an actor reads at once.
+        startup_s: until the first images are labelled.
+    """
+
+    plan: Plan
+    compute: ComputeSpec
+    concurrency: int
+    startup_s: float
+
+
+def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
+    """How a job goes on a cluster: as fast as the resource that is used up first.
+
+    Every actor begins each unit with an empty hand: it waits for the first file and, beside a GPU, while its
+    first batch is decoded or its last one labelled. Where units do not come out even, actors are idle in the
+    last round.
+
+    Raises:
+        RaylabelError: the cluster has not what `compute` asks for.
+    """
+    pool = plan_pool(load.compute, [{"CPU": cluster.cpus, "GPU": cluster.gpus}] * cluster.nodes)
+    actors = min(pool.actors, load.plan.units)
+    cores: float = cluster.nodes * cluster.cpus
+    cpu_parts = {
+        "fetch": costs.fetch_cpu_s,
+        "decode": costs.decode_cpu_s,
+        "raylabel and Ray": costs.own_cpu_s,
+    }
+    if pool.device == "cpu":
+        cpu_parts |= costs.models or {}
+    else:  # a thread of each actor attends to its GPU
+        cores = max(cores - actors, cores / 2)
+    unit_rows, slots = load.plan.unit_rows, min(load.concurrency, load.plan.unit_rows)
+    limits = {
+        "models": _per_s(actors, sum((costs.models or {}).values())),
+        "decode": _per_s(actors * pool.threads, costs.decode_cpu_s),
+        "CPUs": _per_s(cores, sum(cpu_parts.values())),
+        "network": _per_s(cluster.nodes * (cluster.network_gbps or math.inf) * 1e9 / 8, costs.file_bytes),
+        # of a unit's files those that are not asked for at once come one wait after another
+        "reads": _per_s(actors * unit_rows, costs.fetch_s * (unit_rows / slots - 1)),
+        "driver": max(1, MOST_BUNDLE_ROWS // unit_rows) * unit_rows / DRIVER_S_PER_BUNDLE,
+    }
+    tightest = min(limits, key=lambda name: limits[name])
+    working, waiting = actors / limits[tightest], costs.fetch_s / unit_rows
+    if pool.device == "cuda":  # on a CPU decoding and models take turns on the same cores anyway
+        batch = AUTO_BATCH["cuda"] if load.compute.batch_size == "auto" else load.compute.batch_size
+        fed = min(limits[name] for name in ("decode", "CPUs", "network", "reads"))
+        waiting += min(batch, unit_rows) / unit_rows * actors / max(limits["models"], fed)
+    rate = actors / (working + waiting)
+    rounds = math.ceil(load.plan.units / actors)
+    idle = rounds * actors / load.plan.units
+    return Prediction(
+        cluster=cluster,
+        rows=load.plan.rows,
+        images_per_s=rate,
+        startup_s=load.startup_s,
+        seconds=load.startup_s + load.plan.rows / rate * idle,
+        bottleneck=tightest if working > waiting else "units",
+        busy={
+            **{name: rate / limit for name, limit in limits.items() if limit < math.inf},
+            "reads": rate * costs.fetch_s / (actors * slots),
+        },
+        cpu_parts=cpu_parts,
+        model_parts=costs.models,
+    )
+
+
+def nodes_within(costs: Costs, load: Load, cluster: Cluster, seconds: float) -> Prediction | None:
+    """The smallest number of such nodes that is done in time; None where no number is."""
+
+    def with_nodes(nodes: int) -> Prediction:
+        return predict(costs, load, replace(cluster, nodes=nodes))
+
+    too_few, enough = 0, 1
+    while with_nodes(enough).seconds > seconds:
+        if enough == MOST_NODES:
+            return None
+        too_few, enough = enough, min(2 * enough, MOST_NODES)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if with_nodes(middle).seconds > seconds:
+            too_few = middle
+        else:
+            enough = middle
+    return with_nodes(enough)
+
+
+def _per_s(many: float, seconds: float) -> float:
+    return many / seconds if seconds else math.inf
+
+
+HELP = {
+    "models": "more or larger GPUs, or a smaller model",
+    "actors": "more actors: compute.actors, or smaller units (units.rows)",
+    "decode": "more CPUs for each GPU, or smaller images",
+    "CPUs": "more cores",
+    "network": "nodes with more bandwidth, or smaller files",
+    "reads": "a larger fetch.concurrency",
+    "units": "larger units (units.rows): each begins with a wait for its first files",
+    "driver": "larger units (units.rows over 512): 512 images take the driver 10 ms",
+}
+"""What would make a job faster, by what holds it up."""
+
+
+def said_bottleneck(found: Prediction) -> tuple[str, str]:
+    """What holds a job up and what would help, in words."""
+    on_gpus = found.cpu_parts.keys().isdisjoint(found.model_parts or {})
+    match found.bottleneck:
+        case "CPUs":
+            models = {} if on_gpus else found.model_parts or {}
+            part = max(found.cpu_parts, key=lambda name: found.cpu_parts[name])
+            share = found.cpu_parts[part] / sum(found.cpu_parts.values())
+            if part in models:
+                return f"models ({part} {share:.0%} of the CPU time)", "more cores, a GPU, or a smaller model"
+            return f"{part} ({share:.0%} of the CPU time)", HELP["decode" if on_gpus else "CPUs"]
+        case "models" if found.model_parts:
+            part = max(
+                found.model_parts, key=lambda name: found.model_parts[name] if found.model_parts else 0
+            )
+            share = found.model_parts[part] / sum(found.model_parts.values())
+            named = f"models ({part} {share:.0%} of their time)" if len(found.model_parts) > 1 else "models"
+            return named, HELP["models" if on_gpus else "actors"]
+        case "reads":
+            return "fetch latency: as many reads are under way as may be", HELP["reads"]
+        case "units":
+            return "the beginnings of units", HELP["units"]
+        case name:
+            return name, HELP[name]

@@ -1,0 +1,88 @@
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from schemas.errors import Stage
+from schemas.plan import Plan, Work
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
+from tests.image_server import serving
+from tests.poison import paint
+from workers.label import LabelSettings
+from workers.manifest import Manifest
+from workers.models.registry import load_classifier, load_detector
+from workers.probe import Probed, prober
+
+NOTHING = Work(Plan(rows=0, unit_rows=1, shard_units=1))
+
+
+def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -> LabelSettings:
+    loaded = (
+        load_classifier(classifier).resolved if classifier else None,
+        load_detector(detector).resolved if detector else None,
+    )
+    return LabelSettings(
+        manifest=Manifest([], "uri", None, pa.schema([])),
+        work=NOTHING,
+        classifier=classifier,
+        detector=detector,
+        fingerprints=tuple(model.fingerprint for model in loaded if model),
+        fetch=FetchSpec(concurrency=2),
+        decode=DecodeSpec(),
+        compute=ComputeSpec(),
+        device="cpu",
+        runtime="torch",
+        threads=1,
+        memory_share=1,
+        nursery="",
+    )
+
+
+def probed(asked: LabelSettings, locations: Sequence[str | None]) -> tuple[Probed, list[Stage]]:
+    answer, stages = prober(asked), list[Stage]()
+    assert answer(list(locations), stages.append) is None
+    found = answer(None, stages.append)
+    assert found
+    return found, stages
+
+
+def test_images_are_timed_step_by_step_after_a_chunk_to_warm_up(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_bytes(b"this is no image")
+    files = [tmp_path / "no.jpg", *sorted(photos.glob("*.[pj]*g")), tmp_path / "gone.jpg"]
+    found, stages = probed(settings(ClassifierSpec(), DetectorSpec()), [None, *map(str, files)])
+    assert stages == 3 * ["decode", "classify", "detect"]  # chunks of eight and two, the first one twice
+    assert found.images == 10
+    assert found.failed == {"NOT_AN_IMAGE": 1, "NOT_FOUND": 2}  # each once
+    assert found.example == "list: NOT_FOUND: the manifest's row has no URI"
+    assert found.file_bytes == sum(file.stat().st_size for file in files if file.exists())
+    assert list(found.models) == ["classifier", "detector"]
+    parts = (found.decode_cpu_s, *found.models.values())
+    assert all(seconds > 0 for seconds in (*parts, found.fetch_s, found.fetch_cpu_s))
+    assert sum(parts) <= found.work_cpu_s
+
+
+def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
+    names = [path.name for path in sorted(photos.glob("*.jpg"))]
+    with serving(photos) as server:
+
+        def slow(_path: str, _before: int, _port: int) -> int:
+            time.sleep(0.05)
+            return 200
+
+        server.answer = slow
+        found, _ = probed(
+            settings(None, DetectorSpec()), [server.url(f"{n}/{names[n % 3]}") for n in range(8)]
+        )
+        assert sum(server.requests.values()) == 8
+    assert found.failed == {}
+    assert found.fetch_s >= 0.05
+    assert list(found.models) == ["detector"]
+
+
+def test_images_that_a_model_fails_on_count_as_failed(tmp_path: Path) -> None:
+    paint(tmp_path)
+    locations = [f"{tmp_path}/{name}.png" for name in ("blue", "green", "grey", "yellow", "blue")]
+    found, _ = probed(settings(ClassifierSpec(model="tests.poison:poisoned"), None), locations)
+    assert found.failed == {"MODEL_ERROR": 1, "NON_FINITE": 1}
+    assert "I do not like green" in found.example
