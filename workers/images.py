@@ -36,12 +36,13 @@ class ImageReader:
     """Fetch and decode, ahead of whoever takes the images.
 
     Bytes are read ahead by as many threads as `fetch.concurrency`; pixels, which are large, only as far as
-    `decode_ahead` images. The order is the order of the locations.
+    `decode_ahead` images, or not at all. The order is the order of the locations.
 
     Args:
         fetch: how files are read.
         decode: the bound on pixels.
-        decode_threads: threads that decode.
+        decode_threads: threads that decode; 0: images are decoded by whoever takes them, who would otherwise
+            wait for the same core.
         decode_ahead: images decoded before they are taken.
     """
 
@@ -50,16 +51,19 @@ class ImageReader:
         self._decode = decode
         self._ahead = decode_ahead
         self._fetchers = ThreadPoolExecutor(fetch.concurrency, "fetch")
-        self._decoders = ThreadPoolExecutor(decode_threads, "decode")
+        self._decoders = ThreadPoolExecutor(decode_threads, "decode") if decode_threads else None
 
     def __call__(self, locations: Iterable[str | None]) -> Iterator[LoadedImage | ImageError]:
         """The images of some locations, in their order; None is a manifest row without a URI."""
         fetched = _ahead(
             (self._fetchers.submit(self._bytes, location) for location in locations), self._fetch.concurrency
         )
-        decoded = _ahead((self._decoders.submit(self._load, data) for data in fetched), self._ahead)
-        for future in decoded:
-            yield future.result()
+        if self._decoders is None:
+            yield from (self._load(future.result()) for future in fetched)
+        else:
+            loading = (self._decoders.submit(self._load_fetched, future) for future in fetched)
+            for future in _ahead(loading, self._ahead):
+                yield future.result()
 
     def _bytes(self, location: str | None) -> bytes | ImageError:
         if location is None:
@@ -69,8 +73,10 @@ class ImageReader:
         except ImageError as error:
             return error
 
-    def _load(self, fetched: "Future[bytes | ImageError]") -> LoadedImage | ImageError:
-        data = fetched.result()
+    def _load_fetched(self, fetched: "Future[bytes | ImageError]") -> LoadedImage | ImageError:
+        return self._load(fetched.result())
+
+    def _load(self, data: bytes | ImageError) -> LoadedImage | ImageError:
         if isinstance(data, ImageError):
             return data
         try:

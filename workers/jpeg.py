@@ -30,11 +30,12 @@ def has_every_scan(data: bytes, image: JpegImagePlugin.JpegImageFile) -> bool:
     libjpeg fills in what missing scans would have brought, without a warning.
     """
     progressive = "progressive" in image.info
-    missing = {(layer[0], k) for layer in image.layer for k in range(64)}
+    # a scan of a sequential JPEG brings all 64 coefficients of a component: the first stands for them
+    missing = {(layer[0], k) for layer in image.layer for k in range(64 if progressive else 1)}
     for segment in _segments(data):
         if segment.marker == _SOS:
             components = segment.payload[1 : 1 + 2 * segment.payload[0] : 2]
-            first, last, bits = segment.payload[-3:] if progressive else (0, 63, 0)
+            first, last, bits = segment.payload[-3:] if progressive else (0, 0, 0)
             if bits & 15 == 0:
                 missing -= {(component, k) for component in components for k in range(first, last + 1)}
         if not missing:

@@ -29,7 +29,7 @@ class Labeller:
 
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
-        decode_threads = settings.threads if settings.device == "cuda" else 1
+        decode_threads = settings.threads if settings.device == "cuda" else 0
         self._read = ImageReader(settings.fetch, settings.decode, decode_threads, settings.chunk_size)
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)

@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -40,7 +39,7 @@ class Prober(Labeller):
 
     def __init__(self, settings: LabelSettings) -> None:
         super().__init__(settings)
-        threads = settings.threads if settings.device == "cuda" else 1
+        threads = settings.threads if settings.device == "cuda" else 0
         self._steps = SteppingReader(settings.fetch, settings.decode, threads, settings.chunk_size)
         self._files: list[File] = []
         self._waits: list[float] = []
@@ -108,7 +107,8 @@ class SteppingReader(ImageReader):
 
     def decoded(self, files: Iterable[File]) -> list[LoadedImage | ImageError]:
         """The pixels of some files."""
-        return list(self._decoders.map(lambda file: self._load(_done(file)), files))
+        decode_all = self._decoders.map if self._decoders else map
+        return list(decode_all(self._load, files))
 
     def _timed_bytes(self, location: str | None) -> tuple[File, float]:
         return _timed(time.perf_counter, lambda: self._bytes(location))
@@ -119,9 +119,3 @@ def _timed(clock: Callable[[], float], work: Callable[[], T]) -> tuple[T, float]
     began = clock()
     found = work()
     return found, clock() - began
-
-
-def _done(value: T) -> "Future[T]":
-    future: Future[T] = Future()
-    future.set_result(value)
-    return future

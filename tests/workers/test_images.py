@@ -1,17 +1,22 @@
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.spec import DecodeSpec, FetchSpec
 from workers.images import ImageReader, LoadedImage
 
 
-def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [0, 2])
+def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
+    photos: Path, tmp_path: Path, threads: int
+) -> None:
     (tmp_path / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:50_000])
     names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
     locations = [*names, None, str(tmp_path / "gone.jpg"), str(tmp_path / "half.jpg"), *reversed(names)]
-    read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), decode_threads=2, decode_ahead=2)
+    read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), decode_threads=threads, decode_ahead=2)
     found = [
         hashlib.sha256(Path(location).read_bytes()).digest()
         if isinstance(image, LoadedImage) and location
