@@ -34,7 +34,7 @@ from tests.benchmarks.results import (
 from tests.s3 import running_server
 
 TIMEOUT_S = 3600
-FEW = 16
+FEW = 64
 """Photos of the run that shows what starting costs."""
 
 TIMES = 10
@@ -43,7 +43,10 @@ DECODERS = ("raylabel", "simplejpeg", "torchvision", "opencv", "pillow")
 RUNTIMES = ("eager", "channels_last", "compiled", "onnx", "openvino", "openvino_bf16")
 PEERS = {"Daft": "daft_peer", "Ray Data": "ray_data", "DataLoader": "loader"}
 PHOTOS, PHOTOS_NAME, OUTPUT = "{photos}", "{photos_name}", "{output}"
-NOTHING = ["--classifier", "tests.benchmarks.nothing:touch", "--detector", "none"]
+NOTHING = [
+    *("--classifier", "tests.benchmarks.nothing:touch", "--detector", "none"),
+    *("--set", "compute.batch_size=64"),
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def contestants(peers: str) -> Iterator[Contestant]:
         OUTPUT,
     ]
     yield Contestant(WHOLE, RAYLABEL, ours)
+    yield Contestant(WHOLE, f"{RAYLABEL}, by torch", [*ours, "--set", "compute.runtime=torch"])
     for name, module in PEERS.items():
         command = [peers, "-m", f"tests.benchmarks.{module}", PHOTOS, OUTPUT]
         yield Contestant(WHOLE, f"{name}, as documented", command)

@@ -12,25 +12,27 @@ from pathlib import Path
 WHOLE, FEEDING, FLOOR = "whole job", "feeding alone", "floor"
 RAYLABEL = "raylabel"
 PAGE = Path(__file__).parent / "RESULTS.md"
-OURS = ("ray", "torch", "torchvision", "pyarrow", "simplejpeg", "pillow")
-THEIRS = ("daft", "pyarrow", "onnxruntime", "openvino", "opencv-python-headless")
+OURS = ("ray", "torch", "torchvision", "onnxruntime", "pyarrow", "simplejpeg", "pillow", "obstore")
+THEIRS = ("daft", "pyarrow", "openvino", "opencv-python-headless")
 
 METHOD = """\
 Every contestant is a command in a process of its own; they take turns, and each round begins with another
 one. Medians of the rounds are shown, with the least and the most in brackets; where the machine is shared,
-trust the ratios. Each runs twice in a round, on 16 photos and on all. **start-up** is the time of the
-first, from the command to the last table: imports, Ray or another engine, processes, models, and 16 photos.
+trust the ratios. Each runs twice in a round, on 64 photos and on all. **start-up** is the time of the
+first, from the command to the last table: imports, Ray or another engine, processes, models, and 64 photos.
 **in all** is the same of the second. **images/s** is the other photos by the difference: start-up is apart,
 and what is read, batched or written when does not matter. **differ** is on how many photos the label, the
 number or classes of the objects, a score (by 0.01) or a box (by a pixel) is not raylabel's. Ray runs its
 workers at niceness 15 (RAY_worker_niceness): beside other load raylabel and Ray Data lose more than the
 others do.
 
-All run the same torch modules (EfficientNet-Lite0, NanoDet-g) with the same preprocessing. Peers run as
-their documentation has it, and tuned as far as it says how: as many one-thread model processes as cores,
-channels-last, batches of 8. Feeding alone has each photo ten times and no models: a function looks at every
-pixel once. The floors run a process of one thread on each core: decode reads and decodes the files and
-looks at every pixel; models resize, run both networks and suppress boxes, from pixels in memory. The floor
+All run the same models (EfficientNet-Lite0, NanoDet-g) with the same preprocessing: peers by torch, raylabel
+by ONNX Runtime, which it takes by itself; "raylabel, by torch" is the same pipeline with the peers' runtime.
+Peers run as their documentation has it, and tuned as far as it says how: as many one-thread model processes
+as cores, channels-last, the best batch size of 1, 4 and 8. Feeding alone has each photo ten times and no
+models: a function looks at every pixel once, in batches of 64. The floors run a process of one thread on each
+core: decode reads and decodes the files and looks at every pixel; models resize, run both networks and
+suppress boxes, from pixels in memory, in the best batch size of 1, 4 and 8. The floor
 of the whole job is both after each other, by the fastest float32 runtime, and nothing else. `openvino_bf16`
 is what OpenVINO does by itself on a processor that has bfloat16: it computes something else, and is shown
 for comparison only. Daft's JPEG decoder gives other pixels than libjpeg-turbo (0.2 of 255 apart on average,
