@@ -1,6 +1,6 @@
 """The command line. Thin: it reads options, calls one function a command, and turns errors into exit codes.
 
-What is slow to import (torch, ray) is imported by the command that needs it.
+What is slow to import (torch, ray, also rich and yaml) is imported by the command that needs it.
 """
 
 import contextlib
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
-from rich.console import Console
 
 from schemas.exceptions import (
     FailureBudgetError,
@@ -51,6 +49,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # frames around the help took half of the time that it took to show
 )
 
 JobFile = Annotated[Path | None, typer.Argument(help="The job spec, YAML.", show_default=False)]
@@ -132,7 +131,7 @@ def retry(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Label the failed images of a complete run again; what becomes of them replaces their errors."""
+    """Label the failed images of a complete run again. What becomes of them replaces their errors."""
     _import_torch_meanwhile()
     from jobs.retry import codes_of
     from jobs.run import retry_run
@@ -152,7 +151,7 @@ def check(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a job without running it: the spec, the manifest, both models, the output."""
+    """Check a job without running it. That is: the spec, the manifest, both models, the output."""
     from schemas.spec import read_spec
 
     spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
@@ -252,7 +251,7 @@ def show(
 
 @app.command()
 def status(output: Output, as_json: JsonOption = False) -> None:
-    """Tell how a run stands, while it runs and after: state, progress, what to do next."""
+    """Tell how a run stands, while it runs and after. That is: state, progress, what to do next."""
     from jobs.status import show_status
 
     show_status(output, as_json=as_json)
@@ -260,7 +259,7 @@ def status(output: Output, as_json: JsonOption = False) -> None:
 
 @app.command()
 def reconcile(output: Output, as_json: JsonOption = False) -> None:
-    """Prove a run from its files: every image there once, every file as it was written."""
+    """Prove a run from its files. That is: every image there once, every file as it was written."""
     from jobs.reconcile import reconcile_run
 
     if not reconcile_run(output, as_json=as_json):
@@ -306,6 +305,8 @@ def _overrides(
     settings: list[str] | None,
 ) -> dict[str, Any]:
     """The spec's keys that the command line sets."""
+    import yaml
+
     found: dict[str, Any] = {}
     if manifest:
         found["manifest.uri"] = manifest if len(manifest) > 1 else manifest[0]
@@ -337,7 +338,7 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"raylabel: {message}", markup=False)
+    typer.echo(f"raylabel: {message}", err=True)
 
 
 if __name__ == "__main__":
