@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
@@ -20,7 +21,7 @@ from jobs.publish import Publisher
 from jobs.resolve import ResolvedJob
 from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
-from schemas.plan import Bundles
+from schemas.plan import bundled
 from schemas.spec import ComputeSpec, Runtime
 from workers.label import LabelSettings
 from workers.manifest import Manifest
@@ -37,6 +38,12 @@ UNCONDITIONAL = (
 EXPORTED_FROM = 64
 """Rows of a run from which on networks are made ready for another runtime by themselves: that takes an actor
 about a second, and saves less on a few images."""
+
+ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR = 16_384, 1_024
+"""Bundles of units, at least and for each actor, after which the actors start anew.
+
+Ray Data hands out ten a second when nobody asks for one, and each takes 10 KB of the driver's memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -121,14 +128,23 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
     """Labels and commits the pending units on the cluster; each commit as soon as it counts."""
     if not len(pending):
         return
-    pool, plan = cluster.pool_of(attempt.job.spec.compute), attempt.record.plan
-    bundles = Bundles.of(pending, plan.unit_rows, pool.actors)
-    commits = (
-        ray.data.range(len(bundles), override_num_blocks=1 + len(bundles) // 10_000)
+    pool = cluster.pool_of(attempt.job.spec.compute)
+    bundles = bundled(pending, attempt.record.plan.unit_rows, pool.actors)
+    size = max(ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR * pool.actors)
+    with cluster.own_exceptions():
+        for start in range(0, len(bundles), size):
+            for row in commits_of(attempt, pool, bundles[start : start + size]).iter_rows():
+                yield Commit.model_validate_json(row["commit"])
+
+
+def commits_of(attempt: Attempt, pool: Pool, bundles: pa.ListArray) -> ray.data.Dataset:
+    """What labels and commits some bundles of units when it is iterated over: entries, column `commit`."""
+    return (
+        ray.data.from_arrow(pa.table({"units": bundles}))
         .repartition(target_num_rows_per_block=1)
         .map_batches(
             CommitUnits,
-            fn_constructor_args=[settings_of(attempt, pool), attempt.folder, attempt.epoch.number, bundles],
+            fn_constructor_args=[settings_of(attempt, pool), attempt.folder, attempt.epoch.number],
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=min(pool.actors, len(bundles)), max_concurrent_calls_per_actor=2),
@@ -136,9 +152,6 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
             num_gpus=pool.num_gpus,
         )
     )
-    with cluster.own_exceptions():
-        for row in commits.iter_rows():
-            yield Commit.model_validate_json(row["commit"])
 
 
 def settings_of(attempt: Attempt, pool: Pool) -> LabelSettings:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -132,29 +133,19 @@ class Work:
         return found
 
 
-@dataclass(frozen=True)
-class Bundles:
+def bundled(units: NDArray[np.int64], unit_rows: int, actors: int) -> pa.ListArray:
     """Units as they are handed to the actors, several at once: each hand-over costs Ray 0.1 CPU-seconds.
 
-    Attributes:
-        units: all of them, int64, in the order in which they are handed out.
-        starts: where in `units` each bundle starts, and at last where the last one ends, int64.
+    Args:
+        units: all of them, in the order in which they are handed out.
+        unit_rows: images in each.
+        actors: that take them.
+
+    Returns:
+        list<int64>: bundles of up to 512 rows; smaller and smaller ones at the end, so that all actors end
+        together.
     """
-
-    units: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, units: NDArray[np.int64], unit_rows: int, actors: int) -> Self:
-        """Bundles of up to 512 rows; smaller and smaller ones at the end, so that all actors end together."""
-        most, starts = max(1, MOST_BUNDLE_ROWS // unit_rows), [0]
-        while (left := len(units) - starts[-1]) > 0:
-            starts.append(starts[-1] + min(most, max(1, left // (BUNDLES_LEFT * actors))))
-        return cls(units, np.array(starts, np.int64))
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, bundle: int) -> list[int]:
-        found: list[int] = self.units[self.starts[bundle] : self.starts[bundle + 1]].tolist()
-        return found
+    most, starts = max(1, MOST_BUNDLE_ROWS // unit_rows), [0]
+    while (left := len(units) - starts[-1]) > 0:
+        starts.append(starts[-1] + min(most, max(1, left // (BUNDLES_LEFT * actors))))
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(units, pa.int64()))

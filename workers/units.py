@@ -5,7 +5,6 @@ from functools import partial
 
 import pyarrow as pa
 
-from schemas.plan import Bundles
 from workers.label import LabelSettings, LabelUnits
 from workers.parts import RunFolder, commit_results
 
@@ -17,20 +16,18 @@ class CommitUnits:
         settings: the part of the job that is this actor's.
         run: where the results are committed.
         epoch: this attempt's number.
-        bundles: the units to do.
     """
 
-    def __init__(self, settings: LabelSettings, run: RunFolder, epoch: int, bundles: Bundles) -> None:
+    def __init__(self, settings: LabelSettings, run: RunFolder, epoch: int) -> None:
         self._label = LabelUnits(settings)
         self._commit = partial(commit_results, run, epoch)
-        self._bundles = bundles
         self._committer = ThreadPoolExecutor(1, "commit")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Does some bundles.
 
         Args:
-            batch: column `id`, int64: numbers of bundles.
+            batch: column `units`, list<int64>: their numbers.
 
         Returns:
             Column `commit`, string: the entries that count, as JSON.
@@ -39,6 +36,6 @@ class CommitUnits:
             ModelError: see `workers.label.LabelUnits`.
             StorageError: results could not be written.
         """
-        units = [unit for bundle in batch["id"].to_pylist() for unit in self._bundles[bundle]]
+        units = [unit for bundle in batch["units"].to_pylist() for unit in bundle]
         commits = [self._committer.submit(self._commit, self._label(unit)) for unit in units]
         return pa.table({"commit": [entry.model_dump_json() for c in commits for entry in c.result()]})

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.plan import Bundles, Plan, Work, auto_unit_rows
+from schemas.plan import Plan, Work, auto_unit_rows, bundled
 from schemas.spec import UnitsSpec
 
 plans = st.builds(
@@ -58,17 +58,14 @@ def test_the_work_of_the_first_pass_is_every_row(plan: Plan) -> None:
 def test_bundles_are_all_units_once_and_in_order_and_end_with_single_ones(
     units: set[int], unit_rows: int, actors: int
 ) -> None:
-    bundles = Bundles.of(np.array(sorted(units), np.int64), unit_rows, actors)
-    found = [bundles[i] for i in range(len(bundles))]
+    found = bundled(np.array(sorted(units), np.int64), unit_rows, actors).to_pylist()
     assert [unit for bundle in found for unit in bundle] == sorted(units)
     assert all(len(bundle) == 1 or len(bundle) * unit_rows <= 512 for bundle in found)
     assert all(len(bundle) == 1 for bundle in found[-actors:])
 
 
 def test_a_short_run_is_handed_out_by_single_units_and_a_long_one_by_512_rows() -> None:
-    short = Bundles.of(np.arange(16), unit_rows=62, actors=2)
-    assert [len(short[i]) for i in range(len(short))] == [1] * 16
-    long = Bundles.of(np.arange(1000), unit_rows=64, actors=2)
-    sizes = [len(long[i]) for i in range(len(long))]
+    assert bundled(np.arange(16), unit_rows=62, actors=2).to_pylist() == [[unit] for unit in range(16)]
+    sizes = [len(bundle) for bundle in bundled(np.arange(1000), unit_rows=64, actors=2).to_pylist()]
     assert sizes[:100] == [8] * 100
     assert sizes[-32:] == sorted(sizes[-32:], reverse=True)

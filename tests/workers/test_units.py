@@ -1,12 +1,10 @@
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from schemas.exceptions import StorageError
 from schemas.ledger import Commit
-from schemas.plan import Bundles
 from tests.poison import paint
 from tests.workers.test_label import settings_of
 from workers.label import LabelSettings
@@ -29,8 +27,7 @@ def run(tmp_path: Path, settings: LabelSettings) -> RunFolder:
 
 
 def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run: RunFolder) -> None:
-    bundles = Bundles(np.array([0, 2]), np.array([0, 2]))
-    answer = CommitUnits(settings, run, 7, bundles)(pa.table({"id": [0]}))
+    answer = CommitUnits(settings, run, 7)(pa.table({"units": [[0, 2]]}))
     commits = [Commit.model_validate_json(entry) for entry in answer["commit"].to_pylist()]
     assert [(commit.epoch, commit.units) for commit in commits] == [(7, [(0, 1)]), (7, [(2, 3)])]
     assert [Commit.model_validate_json(run.ledger.read(commit.key)) for commit in commits] == commits
@@ -42,4 +39,4 @@ def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run:
 def test_results_that_cannot_be_written_are_an_error(settings: LabelSettings, run: RunFolder) -> None:
     Path(run.store.root).write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot write"):
-        CommitUnits(settings, run, 1, Bundles(np.array([0]), np.array([0, 1])))(pa.table({"id": [0]}))
+        CommitUnits(settings, run, 1)(pa.table({"units": [[0]]}))
