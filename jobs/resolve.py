@@ -1,9 +1,10 @@
 """From a job spec to everything that decides its rows: sources, models, code."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -113,38 +114,55 @@ class ResolvedJob:
 def resolve(spec: JobSpec) -> ResolvedJob:
     """Finds the manifest's files and builds both models once, on the CPU.
 
+    Raises:
+        RaylabelError: see `resolving`.
+    """
+    with resolving(spec) as resolved:
+        return resolved()
+
+
+@contextlib.contextmanager
+def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
+    """Begins to resolve a job; gives what waits for it.
+
     The models are built in a child: this process need not import torch, and does other things meanwhile.
 
     Raises:
         ManifestError: the manifest is not there, or it cannot be told what it is.
-        ModelError: a model cannot be built, or its weights are not the ones named.
+        ModelError: by what it gives: a model cannot be built, or its weights are not the ones named.
     """
     sources = find_sources(spec.manifest)
-    builder = Child(labelling_nursery().address, _builder, None, memory_share=1)
+    models = spec.classifier, spec.detector
+    builder = Child(labelling_nursery().address, _models, models, memory_share=1)
+
+    def resolved() -> ResolvedJob:
+        try:
+            classifier, detector = builder(None)
+        except ProcessDiedError as death:
+            raise ModelError(f"the process that built the models died: {death.message}") from None
+        finally:
+            builder.end()
+        return ResolvedJob(spec, sources, classifier, detector)
+
     try:
-        classifier, detector = builder((spec.classifier, spec.detector))
-    except ProcessDiedError as death:
-        raise ModelError(f"the process that built the models died: {death.message}") from None
+        yield resolved
     finally:
         builder.end()
-    return ResolvedJob(spec, sources, classifier, detector)
 
 
 Models = tuple[ResolvedModel | None, ResolvedModel | None]
 
 
-def _builder(_: None) -> Callable[[tuple[ClassifierSpec | None, DetectorSpec | None], Note], Models]:
-    """What the child does: only there is torch imported."""
+def _models(specs: tuple[ClassifierSpec | None, DetectorSpec | None]) -> Callable[[None, Note], Models]:
+    """What the child does: builds the models, and says what they are; only there is torch imported."""
     from workers.models.registry import load_classifier, load_detector
 
-    def build(specs: tuple[ClassifierSpec | None, DetectorSpec | None], _: Note) -> Models:
-        classifier, detector = specs
-        return (
-            load_classifier(classifier).resolved if classifier else None,
-            load_detector(detector).resolved if detector else None,
-        )
-
-    return build
+    classifier, detector = specs
+    models = (
+        load_classifier(classifier).resolved if classifier else None,
+        load_detector(detector).resolved if detector else None,
+    )
+    return lambda *_: models
 
 
 def _described(source: Source) -> str:

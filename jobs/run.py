@@ -3,8 +3,9 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -13,12 +14,14 @@ from jobs.label import label
 from jobs.ledger import read_success
 from jobs.progress import Bar, JsonLines, Reporter
 from jobs.report import write_report
-from jobs.resolve import ResolvedJob, resolve
+from jobs.resolve import ResolvedJob, resolve, resolving
 from jobs.retry import begin_retry, retried_spec
 from jobs.stop import Stopped, stoppable
 from jobs.verdict import verdict_on
 from schemas.spec import JobSpec
 from workers.storage import Store, clean_uri
+
+How = Literal["run", "restart", "retry"]
 
 
 @dataclass(frozen=True)
@@ -80,18 +83,15 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
         Stopped: it was asked to stop.
     """
     teller = Teller(options.as_json)
-    output = clean_uri(spec.output)
-    job = resolve(spec)
-    if not restart:
-        store = Store(spec.output)
-        job.assert_same_run(store)
-        if rows := read_success(store):
+    output, store = clean_uri(spec.output), Store(spec.output)
+    rows = None if restart else read_success(store)
+    with resolving(spec) as resolved:
+        if rows:
+            resolved().assert_same_run(store)
             teller.say(f"{output} is complete: {said(rows)}. Nothing to do.")
             teller.tell("complete", output=output, already=True, **rows)
             return
-    for name, fact in job.facts():
-        teller.say(f"{name}: {fact}")
-    _run(job, options, teller, restart=restart)
+        _run(spec, resolved, options, teller, "restart" if restart else "run")
 
 
 def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: RunOptions) -> None:
@@ -110,29 +110,38 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
         teller.tell("complete", output=clean_uri(output), already=True)
         return
     teller.say(f"retrying {rows:,} rows that failed with {', '.join(codes)}")
-    _run(job, options, teller, retry=True)
+    _run(job.spec, lambda: job, options, teller, "retry")
 
 
 def _run(
-    job: ResolvedJob, options: RunOptions, teller: Teller, *, restart: bool = False, retry: bool = False
+    spec: JobSpec,
+    resolved: Callable[[], ResolvedJob],
+    options: RunOptions,
+    teller: Teller,
+    how: How,
 ) -> None:
-    """Connects to Ray, labels, reports."""
-    output = clean_uri(job.spec.output)
+    """Connects to Ray while the job is resolved, labels, reports."""
+    output = clean_uri(spec.output)
     with cluster.connect(options.address, verbose=options.verbose) as logs, teller.reporter() as reporter:
-        teller.say(f"Ray's own messages: {logs}")
-        teller.tell("started", output=output, ray_logs=str(logs))
         left = None if options.stop_after is None else options.stop_after - teller.seconds
         try:
             with stoppable(left):
-                rows = label(job, reporter, restart=restart)
+                job = resolved()
+                if how != "restart":
+                    job.assert_same_run(Store(spec.output))
+                for name, fact in job.facts():
+                    teller.say(f"{name}: {fact}")
+                teller.say(f"Ray's own messages: {logs}")
+                teller.tell("started", output=output, ray_logs=str(logs), seconds=round(teller.seconds, 1))
+                rows = label(job, reporter, restart=how == "restart")
             machines = cluster.nodes()
         except Stopped as stop:
             teller.tell("stopped", output=output, reason=str(stop), seconds=round(teller.seconds, 1))
             raise
     seconds = teller.seconds
-    verdict = None if retry else verdict_on(job, reporter.meter, seconds, machines)
+    verdict = None if how == "retry" else verdict_on(job, reporter.meter, seconds, machines)
     facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
-    write_report(job.spec.output, {**facts, "predicted": str(verdict)} if verdict else facts)
+    write_report(spec.output, {**facts, "predicted": str(verdict)} if verdict else facts)
     teller.say(f"{said(rows)} in {seconds:.0f} s")
     if verdict:
         teller.say(f"predicted: {verdict}")

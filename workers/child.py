@@ -5,6 +5,7 @@ runs in a child takes nobody along. Children come from a nursery, so that the ne
 """
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -54,8 +55,16 @@ class Child:
         self._stage = Stage.DECODE
         self._kills = kernel_kills()
         self._ended = False
-        self.pid, self._pipe = new_child(nursery)
+        self._pipe = new_child(nursery)
         self._pipe.send((build, argument))
+
+    @functools.cached_property
+    def pid(self) -> int | None:
+        """Of the process, waited for; None where its nursery died before there was one."""
+        with contextlib.suppress(EOFError, ConnectionError):
+            pid: int = self._pipe.recv()
+            return pid
+        return None
 
     def __call__(self, request: Any) -> Any:
         """What the function answers; the first call waits until it is built.
@@ -66,10 +75,10 @@ class Child:
         """
         try:
             self._pipe.send(request)
-            while True:
+            while self.pid:
                 heard = time.monotonic()
                 while not self._pipe.poll(WATCH_S):
-                    self._assert_memory()
+                    self._assert_memory(self.pid)
                     self._assert_heard(heard)
                 kind, value = self._pipe.recv()
                 match kind:
@@ -82,20 +91,22 @@ class Child:
                     case "dying":
                         raise ProcessDiedError(self._stage, *value)
         except (EOFError, ConnectionError):
-            raise self._death() from None
+            pass
+        raise self._death()
 
     def end(self) -> None:
         """Kills the process, if it is still there."""
+        pid = self.pid
         self._pipe.close()
-        if not self._ended:  # else its pid may be another's by now
+        if pid and not self._ended:  # else its pid may be another's by now
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            exit_code(self._nursery, self.pid)
+                os.kill(pid, signal.SIGKILL)
+            exit_code(self._nursery, pid)
             self._ended = True
 
-    def _assert_memory(self) -> None:
+    def _assert_memory(self, pid: int) -> None:
         try:
-            used = psutil.Process(self.pid).memory_info().rss
+            used = psutil.Process(pid).memory_info().rss
         except psutil.NoSuchProcess:
             return  # its death is seen on the pipe
         if used > self._memory and memory().is_nearly_full:
@@ -113,7 +124,7 @@ class Child:
             )
 
     def _death(self) -> ProcessDiedError:
-        returned = exit_code(self._nursery, self.pid)
+        returned = exit_code(self._nursery, self.pid) if self.pid else None
         self._ended = True
         if returned is None:
             how = "ended together with the process that had started it"

@@ -104,21 +104,19 @@ class Surroundings:
             _OOM_SCORE.write_text(self.oom_score)
 
 
-def new_child(nursery: str) -> tuple[int, Connection]:
-    """A child: its pid, and the connection that it serves on (see `nurse`). It writes on this stderr.
+def new_child(nursery: str) -> Connection:
+    """The connection that a new child serves on (see `nurse`); its pid is the first that it says.
+
+    Does not wait for it, as the nursery may still be importing. The child writes on this process's stderr.
 
     Raises:
         OSError: there is no nursery at that address, or no more.
     """
     pipe = Client(nursery, "AF_UNIX")
-    try:
-        pipe.send(None)
-        pid: int = pipe.recv()
-        pipe.send(Surroundings.here())
-        send_handle(pipe, 2, pid)
-    except EOFError:
-        raise ConnectionResetError(f"the nursery at {nursery} is gone") from None
-    return pid, pipe
+    pipe.send(None)
+    pipe.send(Surroundings.here())
+    send_handle(pipe, 2, 0)  # it is Windows that wants a pid
+    return pipe
 
 
 def exit_code(nursery: str, pid: int) -> int | None:

@@ -36,7 +36,8 @@ class Tree:
     @property
     def cpu_seconds(self) -> float:
         """User and system time of all processes until now."""
-        return sum(self._used.values())
+        self._look()
+        return sum(self._used.copy().values())
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Self]:
@@ -50,19 +51,26 @@ class Tree:
             thread.join()
 
     def _watch(self) -> None:
-        root = psutil.Process(self.pid)
         while not self._ended.wait(SAMPLE_S):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._sample([root, *root.children(recursive=True)])
+            self._look()
+            self.peak = max(self.peak, sum(self._memory()))
 
-    def _sample(self, processes: list[psutil.Process]) -> None:
-        total = 0
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+    def _look(self) -> None:
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 self._used[process] = times.user + times.system
+
+    def _memory(self) -> Iterator[int]:
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 memory = process.memory_full_info()
-                total += memory.pss
                 if process.pid == self.pid:
                     self.root_peak = max(self.root_peak, memory.rss)
-        self.peak = max(self.peak, total)
+                yield memory.pss
+
+    def _processes(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.pid)
+            return [root, *root.children(recursive=True)]
+        return []

@@ -187,8 +187,9 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
 def test_a_child_lives_on_when_its_nursery_was_killed_and_no_other_comes() -> None:
     nursery = Nursery("tests.workers.test_child")
     child = Child(nursery.address, serving, None, SHARE)
-    nursery.end()
     assert child(("echo", 1)) == 1
+    nursery.end()
+    assert child(("echo", 2)) == 2
     with pytest.raises(FileNotFoundError):
         Child(nursery.address, serving, None, SHARE)
     with pytest.raises(ProcessDiedError, match="ended together with the process that had started it"):
