@@ -4,8 +4,8 @@
 
 Each case is `raylabel run --json`, started as a user does, over hard links of the same thousand photos. The
 model is none, so that what is measured is what raylabel itself costs; with --models it is both built-in ones.
-A run of 16 photos shows what starting takes. An image's cost is the CPU time of all processes from the first
-progress that a run tells to its last, by the images between them.
+A run of 16 photos shows what starting takes. An image's cost is the CPU time of all processes in the second half
+of a run, when all of them have started, by the images of that half.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Case:
         images: how many there were.
         seconds: from the command to its end.
         cpu_seconds: of all its processes, until its last progress.
-        cost: CPU seconds an image, while at work: without starting and ending.
+        cost: CPU seconds an image, in the second half.
         peak: of the memory of all its processes, in bytes.
         driver: the most resident memory of the driver alone, in bytes.
         spilled: most bytes that Ray's object store had on disk, and how often it was told to spill.
@@ -90,7 +90,7 @@ def measured(photos: Path, images: int, model: list[str]) -> Case:
         Tree(process.pid).watched() as tree,
     ):
         for event in events(process):
-            if event.get("done"):
+            if event.get("done", 0) >= images / 2:
                 work.append((event["done"], tree.cpu_seconds))
                 store.append(store_of(logs))
             elif event["event"] == "started":
