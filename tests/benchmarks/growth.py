@@ -4,8 +4,8 @@
 
 Each case is `raylabel run --json`, started as a user does, over hard links of the same thousand photos. The
 model is none, so that what is measured is what raylabel itself costs; with --models it is both built-in ones.
-A run of 16 photos shows what starting takes. An image's cost is the CPU time of all processes in the second half
-of a run, when all of them have started, by the images of that half.
+A run of 16 photos shows what starting takes. An image's cost is the CPU time of all processes in the second
+half of a run, when all of them have started, by the images of that half.
 """
 
 import argparse
