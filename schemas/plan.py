@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.spec import UnitsSpec
 
 LEAST_UNITS, MOST_UNITS = 16, 65_536
-USUAL_UNIT_ROWS, MOST_UNIT_ROWS = 64, 512
+USUAL_UNIT_ROWS, MOST_UNIT_ROWS = 128, 512
 
 
 MOST_BUNDLE_ROWS = 512
@@ -20,7 +20,7 @@ BUNDLES_LEFT = 8
 
 
 def auto_unit_rows(rows: int) -> int:
-    """Images in a unit: 64; fewer where there would be under 16 units, up to 512 where there would be many.
+    """Images in a unit: 128; fewer where there would be under 16 units, up to 512 where there would be many.
 
     A short manifest is cut small so that every actor has work; a long one large, because every unit costs
     the driver about 10 ms.

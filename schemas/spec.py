@@ -150,7 +150,7 @@ class UnitsSpec(_Section):
     """How the manifest is cut; fixed when a run begins.
 
     Attributes:
-        rows: images in a unit, the piece of work that is committed as a whole; "auto": 64, fewer where the
+        rows: images in a unit, the piece of work that is committed as a whole; "auto": 128, fewer where the
             manifest is short, up to 512 where it is long.
         shard_rows: about how many images the rows of one published file are.
     """

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,8 +13,13 @@ from schemas.images import DecodedImage
 from schemas.spec import DecodeSpec, FetchSpec
 from workers.decode import decode
 from workers.fetch import fetch
+from workers.manifest import chunks
 
 T = TypeVar("T")
+
+LOCAL_RUN = 8
+"""Local files that a thread reads one after another for a CPU: handing over one costs what reading it does.
+(A GPU may be fed from a file system that is slow to answer, and has cores to spare.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +58,25 @@ class ImageReader:
         self._fetchers = ThreadPoolExecutor(fetch.concurrency, "fetch")
         self._decoders = ThreadPoolExecutor(decode_threads, "decode") if decode_threads else None
 
-    def __call__(self, locations: Iterable[str | None]) -> Iterator[LoadedImage | ImageError]:
+    def __call__(self, locations: Sequence[str | None]) -> Iterator[LoadedImage | ImageError]:
         """The images of some locations, in their order; None is a manifest row without a URI."""
-        fetched = _ahead(
-            (self._fetchers.submit(self._bytes, location) for location in locations), self._fetch.concurrency
-        )
         if self._decoders is None:
-            yield from (self._load(future.result()) for future in fetched)
+            yield from map(self._load, self._fetched(locations))
         else:
-            loading = (self._decoders.submit(self._load_fetched, future) for future in fetched)
+            loading = (self._decoders.submit(self._load, data) for data in self._fetched(locations))
             for future in _ahead(loading, self._ahead):
                 yield future.result()
+
+    def _fetched(self, locations: Sequence[str | None]) -> Iterator[bytes | ImageError]:
+        """Each file, the next ones being read meanwhile."""
+        local = all(location and "://" not in location for location in locations)
+        size = LOCAL_RUN if local and self._decoders is None else 1
+        fetching = (self._fetchers.submit(self._files, run) for run in chunks(locations, size))
+        for future in _ahead(fetching, -(-self._fetch.concurrency // size)):
+            yield from future.result()
+
+    def _files(self, locations: list[str | None]) -> list[bytes | ImageError]:
+        return [self._bytes(location) for location in locations]
 
     def _bytes(self, location: str | None) -> bytes | ImageError:
         if location is None:
@@ -72,9 +85,6 @@ class ImageReader:
             return fetch(location, self._fetch)
         except ImageError as error:
             return error
-
-    def _load_fetched(self, fetched: "Future[bytes | ImageError]") -> LoadedImage | ImageError:
-        return self._load(fetched.result())
 
     def _load(self, data: bytes | ImageError) -> LoadedImage | ImageError:
         if isinstance(data, ImageError):

@@ -26,12 +26,12 @@ def test_a_unit_is_in_the_shard_that_lists_it(plan: Plan) -> None:
 
 def test_a_short_manifest_is_cut_small_and_a_long_one_large() -> None:
     rows = [1, 7, 64, 1_000, 5_000, 4_000_000, 10_000_000, 1_000_000_000]
-    assert [auto_unit_rows(n) for n in rows] == [1, 1, 4, 62, 64, 64, 152, 512]
+    assert [auto_unit_rows(n) for n in rows] == [1, 1, 4, 62, 128, 128, 152, 512]
 
 
 def test_a_shard_is_about_a_hundred_thousand_images() -> None:
     plan = Plan.of(1_000_000, UnitsSpec())
-    assert (plan.unit_rows, plan.units, plan.shards) == (64, 15_625, 11)
+    assert (plan.unit_rows, plan.units, plan.shards) == (128, 7_813, 11)
     assert plan.rows_of_shard(0) == range(99_968)
     assert plan.rows_of_shard(10) == range(999_680, 1_000_000)
 
