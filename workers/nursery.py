@@ -7,6 +7,7 @@ surroundings. It ends with it, however that ends.
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import os
 import select
@@ -133,6 +134,7 @@ def nurse() -> None:
     preload, address, listener = sys.argv[1:]
     with contextlib.suppress(Exception):  # what cannot be imported is said by the child that needs it
         importlib.import_module(preload)
+    gc.freeze()  # children share the memory of what was imported as long as their collectors leave it alone
     codes: dict[int, int] = {}
     with socket.socket(fileno=int(listener)) as asked:
         while sys.stdin.fileno() not in wait([asked, sys.stdin.fileno()]):
