@@ -68,7 +68,7 @@ def asked() -> Job:
     parser.add_argument("output", type=Path)
     parser.add_argument("--tuned", action="store_true")
     parser.add_argument("--nothing", action="store_true")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=4)
     return Job(**vars(parser.parse_args()))
 
 
