@@ -168,7 +168,7 @@ def plan_job(spec: JobSpec, options: PlanOptions) -> None:
     probe = probe_here(job, manifest.rows, locations, here)
     costs = costs_on(pool, probe, options.gpu_images_per_s)
     plan = Plan.of(manifest.rows, spec.units)
-    load = Load(plan, spec.compute, spec.fetch.concurrency, STARTUP_S + opening)
+    load = Load(plan, spec.compute, spec.fetch.reads(pool.device), STARTUP_S + opening)
     found = predict(costs, load, cluster)
     enough = nodes_within(costs, load, cluster, options.within) if options.within else None
     kept = keep(store, job, found)

@@ -40,23 +40,27 @@ class LoadedImage:
 class ImageReader:
     """Fetch and decode, ahead of whoever takes the images.
 
-    Bytes are read ahead by as many threads as `fetch.concurrency`; pixels, which are large, only as far as
-    `decode_ahead` images, or not at all. The order is the order of the locations.
+    Bytes are read ahead by as many threads as `fetch.concurrency`. Beside a GPU, threads decode ahead too; on
+    a CPU images are decoded by whoever takes them, who would otherwise wait for the same core. The order is
+    the order of the locations.
 
     Args:
         fetch: how files are read.
         decode: the bound on pixels.
-        decode_threads: threads that decode; 0: images are decoded by whoever takes them, who would otherwise
-            wait for the same core.
-        decode_ahead: images decoded before they are taken.
+        device: that the models run on, "cpu" or "cuda".
+        threads: that decode beside a GPU.
+        decode_ahead: images that they decode before they are taken.
     """
 
-    def __init__(self, fetch: FetchSpec, decode: DecodeSpec, decode_threads: int, decode_ahead: int) -> None:
+    def __init__(
+        self, fetch: FetchSpec, decode: DecodeSpec, device: str, threads: int, decode_ahead: int
+    ) -> None:
         self._fetch = fetch
         self._decode = decode
+        self._reads = fetch.reads(device)
         self._ahead = decode_ahead
-        self._fetchers = ThreadPoolExecutor(fetch.concurrency, "fetch")
-        self._decoders = ThreadPoolExecutor(decode_threads, "decode") if decode_threads else None
+        self._fetchers = ThreadPoolExecutor(self._reads, "fetch")
+        self._decoders = ThreadPoolExecutor(threads, "decode") if device == "cuda" else None
 
     def __call__(self, locations: Sequence[str | None]) -> Iterator[LoadedImage | ImageError]:
         """The images of some locations, in their order; None is a manifest row without a URI."""
@@ -72,7 +76,7 @@ class ImageReader:
         local = all(location and "://" not in location for location in locations)
         size = LOCAL_RUN if local and self._decoders is None else 1
         fetching = (self._fetchers.submit(self._files, run) for run in chunks(locations, size))
-        for future in _ahead(fetching, -(-self._fetch.concurrency // size)):
+        for future in _ahead(fetching, -(-self._reads // size)):
             yield from future.result()
 
     def _files(self, locations: list[str | None]) -> list[bytes | ImageError]:

@@ -29,8 +29,8 @@ class Labeller:
 
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
-        decode_threads = settings.threads if settings.device == "cuda" else 0
-        self._read = ImageReader(settings.fetch, settings.decode, decode_threads, settings.chunk_size)
+        reading = (settings.fetch, settings.decode, settings.device, settings.threads, settings.chunk_size)
+        self._read = ImageReader(*reading)
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         device = torch.device(settings.device)

@@ -39,8 +39,8 @@ class Prober(Labeller):
 
     def __init__(self, settings: LabelSettings) -> None:
         super().__init__(settings)
-        threads = settings.threads if settings.device == "cuda" else 0
-        self._steps = SteppingReader(settings.fetch, settings.decode, threads, settings.chunk_size)
+        reading = (settings.fetch, settings.decode, settings.device, settings.threads, settings.chunk_size)
+        self._steps = SteppingReader(*reading)
         self._files: list[File] = []
         self._waits: list[float] = []
         self._fetch_cpu_s = 0.0
@@ -50,7 +50,7 @@ class Prober(Labeller):
         # the process's time: a file system may do its work in a thread of its own
         fetched, self._fetch_cpu_s = _timed(time.process_time, lambda: self._steps.fetched(locations))
         self._files = [file for file, _ in fetched]
-        connecting = min(self._settings.fetch.concurrency, len(fetched) // 2)
+        connecting = min(self._settings.fetch.reads(self._settings.device), len(fetched) // 2)
         self._waits = [seconds for _, seconds in fetched[connecting:]]
 
     def probed(self, note: Note) -> Probed:

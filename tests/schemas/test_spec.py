@@ -54,7 +54,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "nms_iou": None,
             "max_boxes": None,
         },
-        "fetch": {"concurrency": 16, "attempts": 4, "timeout_s": 30, "max_bytes": 268_435_456},
+        "fetch": {"concurrency": "auto", "attempts": 4, "timeout_s": 30, "max_bytes": 268_435_456},
         "decode": {"max_pixels": 120_000_000},
         "compute": {
             "device": "auto",

@@ -9,14 +9,14 @@ from schemas.spec import DecodeSpec, FetchSpec
 from workers.images import ImageReader, LoadedImage
 
 
-@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
-    photos: Path, tmp_path: Path, threads: int
+    photos: Path, tmp_path: Path, device: str
 ) -> None:
     (tmp_path / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:50_000])
     names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
     locations = [*names, None, str(tmp_path / "gone.jpg"), str(tmp_path / "half.jpg"), *reversed(names)]
-    read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), decode_threads=threads, decode_ahead=2)
+    read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), device, threads=2, decode_ahead=2)
     found = [
         hashlib.sha256(Path(location).read_bytes()).digest()
         if isinstance(image, LoadedImage) and location
@@ -36,7 +36,7 @@ def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
 
 def test_a_loaded_image_says_what_its_file_was(photos: Path) -> None:
     data = (photos / "rocket.jpg").read_bytes()
-    read = ImageReader(FetchSpec(), DecodeSpec(), decode_threads=1, decode_ahead=1)
+    read = ImageReader(FetchSpec(), DecodeSpec(), "cpu", threads=1, decode_ahead=1)
     (image,) = read([str(photos / "rocket.jpg")])
     assert isinstance(image, LoadedImage)
     assert (image.byte_size, image.sha256) == (len(data), hashlib.sha256(data).digest())
