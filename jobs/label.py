@@ -129,7 +129,7 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
     if not len(pending):
         return
     pool = cluster.pool_of(attempt.job.spec.compute)
-    bundles = bundled(pending, attempt.record.plan.unit_rows, pool.actors)
+    bundles = bundled(pending, attempt.record.plan.unit_rows, pool.actors, pool.device)
     size = max(ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR * pool.actors)
     with cluster.own_exceptions():
         for start in range(0, len(bundles), size):

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from jobs.cluster import plan_pool
-from schemas.plan import MOST_BUNDLE_ROWS, Plan
+from schemas.plan import Plan, most_bundle_units
 from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import ComputeSpec
 from workers.label import AUTO_BATCH
@@ -43,9 +43,9 @@ class Load:
 def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
     """How a job goes on a cluster: as fast as the resource that is used up first.
 
-    Every actor begins each unit with an empty hand: it waits for the first file and, beside a GPU, while its
-    first batch is decoded or its last one labelled. Where units do not come out even, actors are idle in the
-    last round.
+    Every actor begins each bundle of units with an empty hand: it waits for the first file. Beside a GPU it
+    waits at each unit, while the first batch is decoded or the last one labelled. Where units do not come out
+    even, actors are idle in the last round.
 
     Raises:
         RaylabelError: the cluster has not what `compute` asks for.
@@ -62,18 +62,22 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
         cpu_parts |= costs.models or {}
     else:  # a thread of each actor attends to its GPU
         cores = max(cores - actors, cores / 2)
-    unit_rows, slots = load.plan.unit_rows, min(load.concurrency, load.plan.unit_rows)
+    unit_rows, bundle_rows = (
+        load.plan.unit_rows,
+        most_bundle_units(load.plan.unit_rows, pool.device) * load.plan.unit_rows,
+    )
+    slots = min(load.concurrency, bundle_rows)
     limits = {
         "models": _per_s(actors, sum((costs.models or {}).values())),
         "decode": _per_s(actors * pool.threads, costs.decode_cpu_s),
         "CPUs": _per_s(cores, sum(cpu_parts.values())),
         "network": _per_s(cluster.nodes * (cluster.network_gbps or math.inf) * 1e9 / 8, costs.file_bytes),
-        # of a unit's files those that are not asked for at once come one wait after another
-        "reads": _per_s(actors * unit_rows, costs.fetch_s * (unit_rows / slots - 1)),
-        "driver": max(1, MOST_BUNDLE_ROWS // unit_rows) * unit_rows / DRIVER_S_PER_BUNDLE,
+        # of a bundle's files those that are not asked for at once come one wait after another
+        "reads": _per_s(actors * bundle_rows, costs.fetch_s * (bundle_rows / slots - 1)),
+        "driver": bundle_rows / DRIVER_S_PER_BUNDLE,
     }
     tightest = min(limits, key=lambda name: limits[name])
-    working, waiting = actors / limits[tightest], costs.fetch_s / unit_rows
+    working, waiting = actors / limits[tightest], costs.fetch_s / bundle_rows
     if pool.device == "cuda":  # on a CPU decoding and models take turns on the same cores anyway
         batch = AUTO_BATCH["cuda"] if load.compute.batch_size == "auto" else load.compute.batch_size
         fed = min(limits[name] for name in ("decode", "CPUs", "network", "reads"))
@@ -128,8 +132,8 @@ HELP = {
     "CPUs": "more cores",
     "network": "nodes with more bandwidth, or smaller files",
     "reads": "a larger fetch.concurrency",
-    "units": "larger units (units.rows): each begins with a wait for its first files",
-    "driver": "larger units (units.rows over 512): 512 images take the driver 10 ms",
+    "units": "larger units (units.rows): each begins with a wait for its first images",
+    "driver": "larger units (units.rows): each bundle of them takes the driver 10 ms",
 }
 """What would make a job faster, by what holds it up."""
 

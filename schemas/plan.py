@@ -14,8 +14,10 @@ from schemas.spec import UnitsSpec
 LEAST_UNITS, MOST_UNITS = 16, 65_536
 USUAL_UNIT_ROWS, MOST_UNIT_ROWS = 128, 512
 
+MOST_BUNDLE_ROWS = {"cpu": 512, "cuda": 4096}
+"""Images that an actor is handed at once, by the device of its models. A bundle may take a CPU an hour with
+a large detector; a GPU waits for the first files of each."""
 
-MOST_BUNDLE_ROWS = 512
 BUNDLES_LEFT = 8
 
 
@@ -133,19 +135,25 @@ class Work:
         return found
 
 
-def bundled(units: NDArray[np.int64], unit_rows: int, actors: int) -> pa.ListArray:
+def most_bundle_units(unit_rows: int, device: str) -> int:
+    """Units that an actor is handed at once, at most."""
+    return max(1, MOST_BUNDLE_ROWS[device] // unit_rows)
+
+
+def bundled(units: NDArray[np.int64], unit_rows: int, actors: int, device: str) -> pa.ListArray:
     """Units as they are handed to the actors, several at once: each hand-over costs Ray 0.1 CPU-seconds.
 
     Args:
         units: all of them, in the order in which they are handed out.
         unit_rows: images in each.
         actors: that take them.
+        device: that their models run on, "cpu" or "cuda".
 
     Returns:
-        list<int64>: bundles of up to 512 rows; smaller and smaller ones at the end, so that all actors end
-        together.
+        list<int64>: bundles of up to `MOST_BUNDLE_ROWS`; smaller and smaller ones at the end, so that all
+        actors end together.
     """
-    most, starts = max(1, MOST_BUNDLE_ROWS // unit_rows), [0]
+    most, starts = most_bundle_units(unit_rows, device), [0]
     while (left := len(units) - starts[-1]) > 0:
         starts.append(starts[-1] + min(most, max(1, left // (BUNDLES_LEFT * actors))))
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(units, pa.int64()))

@@ -13,7 +13,7 @@ from PIL import Image
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.tables import ERROR
 from workers.child import Note
-from workers.label import Label, LabelSettings
+from workers.label import Label, LabelSettings, Request
 from workers.results import ResultColumns, results_table
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
     """Labels without models, and dies of some rows: a child that is up in no time."""
     deadly = {int(row) for row in poison.split()}
 
-    def label(request: tuple[int, list[int]], _: Note) -> pa.Table:
-        unit, rows = request
+    def label(request: Request, _: Note) -> pa.Table:
+        unit, rows, _then = request
         if deadly.intersection(rows):
             os.abort()
         found = job.manifest.read(rows)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from schemas.errors import ErrorCode, Stage
@@ -16,6 +17,9 @@ from workers.fetch import fetch
 from workers.manifest import chunks
 
 T = TypeVar("T")
+
+Run = tuple[str | None, ...]
+Fetching = Future[list[bytes | ImageError]]
 
 LOCAL_RUN = 8
 """Local files that a thread reads one after another for a CPU: handing over one costs what reading it does.
@@ -61,25 +65,44 @@ class ImageReader:
         self._ahead = decode_ahead
         self._fetchers = ThreadPoolExecutor(self._reads, "fetch")
         self._decoders = ThreadPoolExecutor(threads, "decode") if device == "cuda" else None
+        self._begun: dict[Run, Fetching] = {}
 
-    def __call__(self, locations: Sequence[str | None]) -> Iterator[LoadedImage | ImageError]:
-        """The images of some locations, in their order; None is a manifest row without a URI."""
+    def __call__(
+        self, locations: Sequence[str | None], then: Sequence[str | None] = ()
+    ) -> Iterator[LoadedImage | ImageError]:
+        """The images of some locations, in their order; None is a manifest row without a URI.
+
+        Args:
+            locations: of the images.
+            then: what will be asked for next, it is thought: reading it begins when all these are being read.
+        """
         if self._decoders is None:
-            yield from map(self._load, self._fetched(locations))
+            yield from map(self._load, self._fetched(locations, then))
         else:
-            loading = (self._decoders.submit(self._load, data) for data in self._fetched(locations))
+            loading = (self._decoders.submit(self._load, data) for data in self._fetched(locations, then))
             for future in _ahead(loading, self._ahead):
                 yield future.result()
 
-    def _fetched(self, locations: Sequence[str | None]) -> Iterator[bytes | ImageError]:
+    def _fetched(
+        self, locations: Sequence[str | None], then: Sequence[str | None]
+    ) -> Iterator[bytes | ImageError]:
         """Each file, the next ones being read meanwhile."""
         local = all(location and "://" not in location for location in locations)
         size = LOCAL_RUN if local and self._decoders is None else 1
-        fetching = (self._fetchers.submit(self._files, run) for run in chunks(locations, size))
-        for future in _ahead(fetching, -(-self._reads // size)):
+        most = -(-self._reads // size)
+        for future in _ahead(self._fetching(_runs(locations, size), islice(_runs(then, size), most)), most):
             yield from future.result()
 
-    def _files(self, locations: list[str | None]) -> list[bytes | ImageError]:
+    def _fetching(self, runs: Iterator[Run], then: Iterator[Run]) -> Iterator[Fetching]:
+        """Begins to read runs one after another, those that were begun before excepted, and then the next."""
+        begun, self._begun = self._begun, {}
+        for run in runs:
+            yield begun.pop(run, None) or self._fetchers.submit(self._files, run)
+        for needless in begun.values():
+            needless.cancel()
+        self._begun = {run: self._fetchers.submit(self._files, run) for run in then}
+
+    def _files(self, locations: Run) -> list[bytes | ImageError]:
         return [self._bytes(location) for location in locations]
 
     def _bytes(self, location: str | None) -> bytes | ImageError:
@@ -100,7 +123,12 @@ class ImageReader:
         return LoadedImage(decoded, len(data), hashlib.sha256(data).digest())
 
 
-def _ahead(futures: Iterator["Future[T]"], most: int) -> Iterator["Future[T]"]:
+def _runs(locations: Sequence[str | None], size: int) -> Iterator[Run]:
+    """Locations that one thread reads one after another."""
+    return map(tuple, chunks(locations, size))
+
+
+def _ahead(futures: Iterator[Future[T]], most: int) -> Iterator[Future[T]]:
     """The same futures in the same order, with up to `most` more already started behind each."""
     started: deque[Future[T]] = deque()
     for future in futures:

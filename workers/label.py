@@ -3,9 +3,10 @@
 This process stays light: images and models are in a child of it, which may crash.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -30,8 +31,23 @@ TRIES = 2
 HOPELESS = 3
 """Rows that crashed one after another in an actor that labelled none: then it is not the images."""
 
-Label = Callable[[tuple[int, list[int]], Note], pa.Table]
-"""Takes a unit and manifest rows of it, ascending; gives their results."""
+
+class Request(NamedTuple):
+    """What is asked of a process that labels.
+
+    Attributes:
+        unit: its number.
+        rows: manifest rows of it, ascending.
+        then: manifest rows that will probably be asked for next.
+    """
+
+    unit: int
+    rows: Sequence[int]
+    then: Sequence[int] = ()
+
+
+Label = Callable[[Request, Note], pa.Table]
+"""Gives the results of the rows that it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +119,12 @@ class LabelUnits:
         self._labelled = False
         self._crashed = 0
 
-    def __call__(self, unit: int) -> pa.Table:
+    def __call__(self, unit: int, then: int | None = None) -> pa.Table:
         """The results of a unit.
+
+        Args:
+            unit: its number.
+            then: the unit that will be asked for next, where that is known: its files are read meanwhile.
 
         Returns:
             One row a manifest row under `schemas.tables.results_schema`.
@@ -113,14 +133,17 @@ class LabelUnits:
             ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
                 at every image.
         """
-        return pa.concat_tables(self._label(unit, list(self._settings.work.rows_of_unit(unit)), TRIES))
+        rows_of = self._settings.work.rows_of_unit
+        request = Request(unit, rows_of(unit), () if then is None else rows_of(then))
+        return pa.concat_tables(self._label(request, TRIES))
 
-    def _label(self, unit: int, rows: list[int], tries: int) -> list[pa.Table]:
+    def _label(self, request: Request, tries: int) -> list[pa.Table]:
         """The results of some rows of a unit; smaller and smaller parts of them while the process dies."""
+        unit, rows, _ = request
         alone = len(rows) == 1
         for _ in range(TRIES if alone else tries):
             try:
-                results: pa.Table = self._ask((unit, rows))
+                results: pa.Table = self._ask(request)
             except ProcessDiedError as death:
                 last = death
             else:
@@ -129,7 +152,7 @@ class LabelUnits:
         if alone:
             return [self._crash(unit, rows, last)]
         cut = middle(len(rows), self._settings.chunk_size)
-        return self._label(unit, rows[:cut], 1) + self._label(unit, rows[cut:], 1)
+        return self._label(Request(unit, rows[:cut]), 1) + self._label(Request(unit, rows[cut:]), 1)
 
     def close(self) -> None:
         """Ends the process that labels, and the nursery if it is this actor's own."""
@@ -138,7 +161,7 @@ class LabelUnits:
         if self._own_nursery:
             self._own_nursery.end()
 
-    def _ask(self, request: tuple[int, list[int]]) -> pa.Table:
+    def _ask(self, request: Request) -> pa.Table:
         self._child = self._child or self._new_child()
         try:
             return self._child(request)
@@ -147,7 +170,7 @@ class LabelUnits:
             self._child = None
             raise
 
-    def _crash(self, unit: int, rows: list[int], death: ProcessDiedError) -> pa.Table:
+    def _crash(self, unit: int, rows: Sequence[int], death: ProcessDiedError) -> pa.Table:
         """The result of a row that its process died of, every time."""
         self._crashed += 1
         if not self._labelled and self._crashed >= HOPELESS:

@@ -13,7 +13,7 @@ from workers.child import Note
 from workers.classifier import Classifier
 from workers.detector import Detector
 from workers.images import ImageReader, LoadedImage
-from workers.label import LabelSettings
+from workers.label import LabelSettings, Request
 from workers.manifest import chunks
 from workers.models.inference import Predictor, ResultT
 from workers.models.registry import load_classifier, load_detector
@@ -46,26 +46,25 @@ class Labeller:
         self._classifier = Classifier(classifier, *how) if classifier else None
         self._detector = Detector(detector, *how) if detector else None
 
-    def __call__(self, request: tuple[int, list[int]], note: Note) -> pa.Table:
+    def __call__(self, request: Request, note: Note) -> pa.Table:
         """The results of some rows.
 
         Args:
-            request: the unit, and manifest rows of it, ascending.
+            request: which rows.
             note: is told of each stage that begins.
 
         Returns:
             One row a manifest row under `schemas.tables.results_schema`.
         """
-        unit, indices = request
-        rows = self._settings.manifest.read(indices)
+        rows, then = (self._settings.manifest.read(indices) for indices in (request.rows, request.then))
         note(Stage.DECODE)
-        images = self._read(rows["location"].to_pylist())
+        images = self._read(rows["location"].to_pylist(), then["location"].to_pylist())
         outcomes = [
             outcome
             for chunk in chunks(images, self._settings.chunk_size)
             for outcome in self._outcomes(chunk, note)
         ]
-        return results_table(unit, rows, outcomes, self._columns)
+        return results_table(request.unit, rows, outcomes, self._columns)
 
     def _outcomes(
         self, chunk: list[LoadedImage | ImageError], note: Note

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import zip_longest
 
 import pyarrow as pa
 
@@ -37,5 +38,8 @@ class CommitUnits:
             StorageError: results could not be written.
         """
         units = [unit for bundle in batch["units"].to_pylist() for unit in bundle]
-        commits = [self._committer.submit(self._commit, self._label(unit)) for unit in units]
+        commits = [
+            self._committer.submit(self._commit, self._label(unit, then))
+            for unit, then in zip_longest(units, units[1:])
+        ]
         return pa.table({"commit": [entry.model_dump_json() for c in commits for entry in c.result()]})

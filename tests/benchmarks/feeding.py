@@ -10,7 +10,7 @@ import heapq
 from dataclasses import dataclass, replace
 
 from jobs.predict import Load, predict
-from schemas.plan import Plan
+from schemas.plan import Plan, most_bundle_units
 from schemas.prediction import Cluster, Costs
 from schemas.spec import ComputeSpec
 
@@ -90,31 +90,39 @@ def simulated(costs: Costs, cpus: int, unit: int, concurrency: int) -> float:
     Args:
         costs: of an image.
         cpus: of the node; one thread attends to the GPU, the others decode and do what else a core must.
-        unit: images that are asked for together; the next unit begins when the last one is done.
+        unit: images that are labelled before the next ones are decoded.
         concurrency: files that are read at once.
     """
-    return unit / unit_done(0.0, costs, max(cpus - 1, 1), unit, concurrency)  # all are alike
+    units = most_bundle_units(unit, "cuda")
+    return (
+        units * unit / bundle_done(0.0, costs, max(cpus - 1, 1), (units, unit), concurrency)
+    )  # all bundles are alike
 
 
-def unit_done(began: float, costs: Costs, threads: int, unit: int, concurrency: int) -> float:
-    """When the last batch of a unit is labelled."""
+def bundle_done(
+    began: float, costs: Costs, threads: int, units_of: tuple[int, int], concurrency: int
+) -> float:
+    """When the last batch of so many units of so many images is labelled."""
     core = costs.fetch_cpu_s + costs.decode_cpu_s + costs.own_cpu_s
     gpu = sum((costs.models or {}).values())
     readers, decoders = [began] * concurrency, [began] * threads
+    units, unit = units_of
     asked: list[float] = []  # when the models asked for each image: then one more is begun ahead
     now = began
-    for image in range(unit):
+    for image in range(units * unit):
+        place = image % unit
+        if place == 0:
+            unit_began = now
         asked.append(now)
-        read_from, decode_from = (
-            asked[image - ahead] if image >= ahead else began for ahead in (BATCH + concurrency, BATCH)
-        )
+        read_from = asked[image - BATCH - concurrency] if image >= BATCH + concurrency else began
+        decode_from = asked[image - BATCH] if place >= BATCH else unit_began
         read = max(read_from, heapq.heappop(readers)) + costs.fetch_s
         heapq.heappush(readers, read)
         decoded = max(decode_from, heapq.heappop(decoders), read) + core
         heapq.heappush(decoders, decoded)
         now = max(now, decoded)
-        if image % BATCH == BATCH - 1 or image == unit - 1:
-            now += (image % BATCH + 1) * gpu
+        if place % BATCH == BATCH - 1 or place == unit - 1:
+            now += (place % BATCH + 1) * gpu
     return now
 
 

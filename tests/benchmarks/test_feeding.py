@@ -11,8 +11,8 @@ def test_a_simulation_of_one_batch_is_the_sum_of_its_parts() -> None:
     costs = Costs(1.0, 0, fetch_cpu_s=0.25, decode_cpu_s=0.5, own_cpu_s=0.25, models={"model": 0.5})
     # two reads at once: 8 images are there after 1, 1, 2, 2, 3, 3, 4, 4 s; the one core takes 1 s each, until
     # 9 s; the GPU 4 s for all of them
-    assert feeding.unit_done(0.0, costs, 1, 8, 2) == pytest.approx(13)
-    assert feeding.unit_done(100.0, costs, 4, 8, 2) == pytest.approx(100 + 5 + 4)
+    assert feeding.bundle_done(0.0, costs, 1, (1, 8), 2) == pytest.approx(13)
+    assert feeding.bundle_done(100.0, costs, 4, (1, 8), 2) == pytest.approx(100 + 5 + 4)
 
 
 @pytest.mark.parametrize("cpus", [4, 8, 32])

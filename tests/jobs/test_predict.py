@@ -65,7 +65,7 @@ def test_a_gpu_node_does_as_many_images_as_its_gpus_have_time_for() -> None:
             "models": rate * 0.002 / 2,
             "decode": rate * 0.003 / 14,
             "CPUs": rate * 0.005 / 14,
-            "driver": rate * 0.010 / 640,
+            "driver": rate * 0.010 / 3840,  # bundles of six units
             "reads": 0.0,
         }
     )
@@ -103,15 +103,20 @@ def test_reads_under_way_are_limited_by_their_number() -> None:
     assert said_bottleneck(found) == ("fetch latency: as many reads are under way as may be", HELP["reads"])
 
 
-def test_each_unit_begins_with_a_wait_for_its_first_file() -> None:
+def test_each_bundle_begins_with_a_wait_for_its_first_file_and_each_unit_for_its_first_batch() -> None:
     slow = replace(ON_GPU, fetch_s=0.2)
-    found = predict(slow, load(concurrency=1024), Cluster(nodes=1, cpus=33, gpus=1))
-    # 64 images take 0.2 s to be read, 0.01 s of 32 cores, 0.128 s of the GPU
-    assert found.images_per_s == pytest.approx(64 / 0.338)
-    assert said_bottleneck(found) == ("the beginnings of units", HELP["units"])
-    longer = predict(slow, load(unit_rows=512, rows=51_200, concurrency=1024), found.cluster)
-    assert longer.images_per_s == pytest.approx(512 / (0.21 + 512 * 0.002))
+    found = predict(slow, load(concurrency=4096), Cluster(nodes=1, cpus=33, gpus=1))
+    # 64 units of a bundle: 0.2 s until they are read, and of each 0.01 s of 32 cores and 0.128 s of the GPU
+    assert found.images_per_s == pytest.approx(4096 / (0.2 + 64 * 0.138))
+    longer = predict(slow, load(unit_rows=512, rows=51_200, concurrency=4096), found.cluster)
+    assert longer.images_per_s == pytest.approx(4096 / (0.2 + 8 * (0.01 + 512 * 0.002)))
     assert longer.bottleneck == "models"
+
+
+def test_units_of_one_batch_leave_a_fast_gpu_idle() -> None:
+    fast = replace(ON_GPU, models={"classifier": 0.0001})
+    found = predict(fast, load(), Cluster(nodes=1, cpus=33, gpus=1))
+    assert said_bottleneck(found) == ("the beginnings of units", HELP["units"])
 
 
 def test_the_driver_is_one_however_many_nodes_there_are() -> None:

@@ -58,14 +58,20 @@ def test_the_work_of_the_first_pass_is_every_row(plan: Plan) -> None:
 def test_bundles_are_all_units_once_and_in_order_and_end_with_single_ones(
     units: set[int], unit_rows: int, actors: int
 ) -> None:
-    found = bundled(np.array(sorted(units), np.int64), unit_rows, actors).to_pylist()
+    found = bundled(np.array(sorted(units), np.int64), unit_rows, actors, "cpu").to_pylist()
     assert [unit for bundle in found for unit in bundle] == sorted(units)
     assert all(len(bundle) == 1 or len(bundle) * unit_rows <= 512 for bundle in found)
     assert all(len(bundle) == 1 for bundle in found[-actors:])
 
 
 def test_a_short_run_is_handed_out_by_single_units_and_a_long_one_by_512_rows() -> None:
-    assert bundled(np.arange(16), unit_rows=62, actors=2).to_pylist() == [[unit] for unit in range(16)]
-    sizes = [len(bundle) for bundle in bundled(np.arange(1000), unit_rows=64, actors=2).to_pylist()]
+    assert bundled(np.arange(16), 62, actors=2, device="cpu").to_pylist() == [[unit] for unit in range(16)]
+    sizes = [len(bundle) for bundle in bundled(np.arange(1000), 64, actors=2, device="cpu").to_pylist()]
     assert sizes[:100] == [8] * 100
     assert sizes[-32:] == sorted(sizes[-32:], reverse=True)
+
+
+def test_a_gpu_is_handed_more_at_once() -> None:
+    bundles = bundled(np.arange(1000), 64, actors=2, device="cuda").to_pylist()
+    assert len(bundles[0]) == 1000 // 16 < 4096 // 64
+    assert len(bundled(np.arange(10_000), 64, actors=2, device="cuda")[0]) == 4096 // 64

@@ -41,3 +41,27 @@ def test_a_loaded_image_says_what_its_file_was(photos: Path) -> None:
     assert isinstance(image, LoadedImage)
     assert (image.byte_size, image.sha256) == (len(data), hashlib.sha256(data).digest())
     assert (image.decoded.format, image.decoded.width, image.decoded.height) == ("JPEG", 640, 427)
+
+
+def test_what_is_asked_for_next_is_read_meanwhile(photos: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jpg", tmp_path / "second.jpg"
+    data = (photos / "rocket.jpg").read_bytes()
+    first.write_bytes(data)
+    second.write_bytes(data)
+    read = ImageReader(FetchSpec(), DecodeSpec(), "cpu", threads=1, decode_ahead=1)
+    list(read([str(first)], then=[str(second)]))
+    for fetching in read._begun.values():
+        fetching.result()
+    second.unlink()
+    (image,) = read([str(second)])
+    assert isinstance(image, LoadedImage)
+    (again,) = read([str(second)])
+    assert isinstance(again, ImageError)
+
+
+def test_what_was_read_ahead_in_vain_changes_nothing(photos: Path) -> None:
+    names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
+    read = ImageReader(FetchSpec(concurrency=2), DecodeSpec(), "cuda", threads=2, decode_ahead=2)
+    list(read(names[:2], then=names[5:]))
+    found = [image.sha256 for image in read(names[2:5], then=names) if isinstance(image, LoadedImage)]
+    assert found == [hashlib.sha256(Path(name).read_bytes()).digest() for name in names[2:5]]

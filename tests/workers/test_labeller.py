@@ -10,7 +10,7 @@ from schemas.plan import Plan, Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from schemas.tables import results_schema
 from tests.poison import paint
-from workers.label import LabelSettings
+from workers.label import LabelSettings, Request
 from workers.labeller import Labeller
 from workers.manifest import Manifest, write_parquet
 from workers.models.registry import load_classifier, load_detector
@@ -50,7 +50,9 @@ def unheard(_: Stage) -> None:
 
 def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> None:
     labeller, stages = Labeller(settings), []
-    results = pa.concat_tables([labeller((2, [6]), stages.append), labeller((0, [0, 1, 2]), unheard)])
+    results = pa.concat_tables(
+        [labeller(Request(2, [6]), stages.append), labeller(Request(0, [0, 1, 2]), unheard)]
+    )
     assert stages == ["decode", "classify", "detect", "decode"]
     assert results.schema == results_schema(settings.manifest.carried)
     assert results["unit"].to_pylist() == [2, 0, 0, 0]
