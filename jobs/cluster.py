@@ -16,9 +16,10 @@ from ray.data import DataContext
 from schemas.exceptions import RaylabelError
 from schemas.spec import ComputeSpec
 
-NO_PROGRESS_TIMEOUT_S = 7200
-"""Without a bundle of units done. A large detector on a CPU may take an hour for one; a process that hangs is
-found sooner, by `workers.child`."""
+NO_PROGRESS_TIMEOUT_S = 4 * 3600
+"""Without a bundle of units done. A large detector on a CPU may take an hour for one, and to find the image
+that hangs a process takes up to fourteen times `workers.child.SILENCE_S`."""
+
 REACHABLE_TIMEOUT_S = 10
 
 RETRIES = 3
@@ -150,7 +151,7 @@ def plan_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
     """How many actors some nodes have room for: one a GPU, or one a CPU where there is no GPU.
 
     On a CPU node the actors together ask for one CPU less than it has; beside a GPU an actor decodes with
-    its share of the CPUs but one. So the tasks that commit are never starved.
+    its share of the CPUs but one. The task that hands out bundles has it.
 
     Args:
         compute: device and number of actors, where the user sets them.

@@ -22,8 +22,7 @@ from jobs.resolve import ResolvedJob
 from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
 from schemas.plan import bundled
-from schemas.spec import ComputeSpec, Runtime
-from workers.label import LabelSettings
+from workers.label import LabelSettings, runtime_of
 from workers.manifest import Manifest
 from workers.nursery import labelling_nursery
 from workers.parts import RunFolder
@@ -34,10 +33,6 @@ UNCONDITIONAL = (
     "note: this store does not refuse to overwrite (no conditional PUT). A run that is killed still loses "
     "and doubles nothing, but only as long as no two attempts at it run at once: see to that yourself"
 )
-
-EXPORTED_FROM = 64
-"""Rows of a run from which on networks are made ready for another runtime by themselves: that takes an actor
-about a second, and saves less on a few images."""
 
 ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR = 16_384, 1_024
 """Bundles of units, at least and for each actor, after which the actors start anew.
@@ -172,8 +167,3 @@ def settings_of(attempt: Attempt, pool: Pool) -> LabelSettings:
         memory_share=pool.memory_share,
         nursery=labelling_nursery().address,
     )
-
-
-def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
-    """What computes the networks of a run; the same in every attempt at it."""
-    return "torch" if compute.runtime == "auto" and rows < EXPORTED_FROM else compute.runtime

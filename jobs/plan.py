@@ -4,6 +4,7 @@ A few images of the manifest go through the labelling processes of this machine,
 here. `jobs.predict` makes hours of what they took. Needs no Ray cluster, and leaves no run.
 """
 
+import contextlib
 import dataclasses
 import json
 import tempfile
@@ -21,6 +22,7 @@ from jobs.manifest import open_manifest
 from jobs.predict import STARTUP_S, Load, nodes_within, predict, said_bottleneck
 from jobs.probe import Probe, probe_here, sample_locations, this_machine
 from jobs.resolve import ResolvedJob, resolve
+from schemas.exceptions import StorageError
 from schemas.ledger import PREDICTION
 from schemas.plan import Plan
 from schemas.prediction import Cluster, Costs, KeptPrediction, Prediction
@@ -196,12 +198,13 @@ def costs_on(pool: Pool, probe: Probe, gpu_images_per_s: float | None) -> Costs:
 
 
 def keep(store: Store, job: ResolvedJob, found: Prediction) -> bool:
-    """Keeps a prediction for the run's report, unless that run is complete already."""
-    if found.model_parts is None or read_success(store):
-        return False
+    """Keeps a prediction for the run's report, unless that is written already or nothing can be."""
     kept = KeptPrediction(job=job.digest(), at=datetime.now(UTC), prediction=found)
-    store.write(PREDICTION, kept.model_dump_json(indent=1).encode())
-    return True
+    with contextlib.suppress(StorageError):
+        if found.model_parts is not None and not read_success(store):
+            store.write(PREDICTION, kept.model_dump_json(indent=1).encode())
+            return True
+    return False
 
 
 def _map_here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:

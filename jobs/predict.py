@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from jobs.cluster import plan_pool
-from schemas.plan import Plan, most_bundle_units
+from schemas.plan import BUNDLES_LEFT, Plan, most_bundle_units
 from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import ComputeSpec
 from workers.label import AUTO_BATCH
@@ -62,10 +62,9 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
         cpu_parts |= costs.models or {}
     else:  # a thread of each actor attends to its GPU
         cores = max(cores - actors, cores / 2)
-    unit_rows, bundle_rows = (
-        load.plan.unit_rows,
-        most_bundle_units(load.plan.unit_rows, pool.device) * load.plan.unit_rows,
-    )
+    unit_rows = load.plan.unit_rows
+    fair = max(1, load.plan.units // (BUNDLES_LEFT * actors))
+    bundle_rows = min(most_bundle_units(unit_rows, pool.device), fair) * unit_rows
     slots = min(load.concurrency, bundle_rows)
     limits = {
         "models": _per_s(actors, sum((costs.models or {}).values())),

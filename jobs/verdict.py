@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.progress import Meter
 from jobs.resolve import ResolvedJob
+from schemas.exceptions import StorageError
 from schemas.ledger import PREDICTION
 from schemas.prediction import Cluster, KeptPrediction
 from workers.storage import Store
@@ -77,7 +78,7 @@ def verdict_on(
     """
     try:
         kept = KeptPrediction.model_validate_json(Store(job.spec.output).read(PREDICTION))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, StorageError):  # a run is not worth less for it
         return None
     if kept.job != job.digest() or not meter.labelled:
         return None

@@ -78,7 +78,7 @@ def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
         "decode": spec["decode"],
         "fetch.max_bytes": spec["fetch"]["max_bytes"],
         "compute.precision": spec["compute"]["precision"],
-        "compute.runtime": spec["compute"]["runtime"],
+        "compute.runtime": spec["compute"].get("runtime"),
         "units": spec["units"],
     }
 

@@ -25,7 +25,7 @@ def auto_unit_rows(rows: int) -> int:
     """Images in a unit: 128; fewer where there would be under 16 units, up to 512 where there would be many.
 
     A short manifest is cut small so that every actor has work; a long one large, because every unit costs
-    the driver about 10 ms.
+    an actor about 10 ms.
     """
     usual = max(1, min(USUAL_UNIT_ROWS, rows // LEAST_UNITS))
     return min(MOST_UNIT_ROWS, max(usual, rows // MOST_UNITS))
@@ -150,10 +150,11 @@ def bundled(units: NDArray[np.int64], unit_rows: int, actors: int, device: str) 
         device: that their models run on, "cpu" or "cuda".
 
     Returns:
-        list<int64>: bundles of up to `MOST_BUNDLE_ROWS`; smaller and smaller ones at the end, so that all
-        actors end together.
+        list<int64>: bundles of up to `MOST_BUNDLE_ROWS`; single units at first, so that there is news soon,
+        and at the end, so that all actors end together.
     """
     most, starts = most_bundle_units(unit_rows, device), [0]
     while (left := len(units) - starts[-1]) > 0:
-        starts.append(starts[-1] + min(most, max(1, left // (BUNDLES_LEFT * actors))))
+        wave = len(starts) // actors + 1
+        starts.append(starts[-1] + min(most, wave, max(1, left // (BUNDLES_LEFT * actors))))
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(units, pa.int64()))

@@ -24,7 +24,7 @@ from workers.nursery import exit_code, new_child
 WATCH_S = 0.2
 """Seconds between two looks at the memory of a process that is at work."""
 
-SILENCE_S = 1800
+SILENCE_S = 900
 """Seconds without a stage or an answer after which a process hangs: by then the models have been built, or a
 chunk of images tried as often as it may be."""
 

@@ -93,7 +93,8 @@ def _read(location: str, spec: FetchSpec) -> bytes:
 def _read_file(path: str, most: int) -> bytes:
     """The bytes of a local file, up to so many; memory is taken for as many as it has."""
     with Path(path).open("rb") as file:
-        return file.read(min(most, os.fstat(file.fileno()).st_size + 1))
+        size = os.fstat(file.fileno()).st_size  # 0 of what is no plain file
+        return file.read(min(most, size + 1) if size else most)
 
 
 def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code

@@ -25,6 +25,9 @@ LOCAL_RUN = 8
 """Local files that a thread reads one after another for a CPU: handing over one costs what reading it does.
 (A GPU may be fed from a file system that is slow to answer, and has cores to spare.)"""
 
+LEAST_RUNS = 4
+"""Runs that are read at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
@@ -89,8 +92,9 @@ class ImageReader:
         """Each file, the next ones being read meanwhile."""
         local = all(location and "://" not in location for location in locations)
         size = LOCAL_RUN if local and self._decoders is None else 1
-        most = -(-self._reads // size)
-        for future in _ahead(self._fetching(_runs(locations, size), islice(_runs(then, size), most)), most):
+        most = max(LEAST_RUNS, -(-self._reads // size))
+        next_runs = islice(_runs(then, size), most // 2)
+        for future in _ahead(self._fetching(_runs(locations, size), next_runs), most):
             yield from future.result()
 
     def _fetching(self, runs: Iterator[Run], then: Iterator[Run]) -> Iterator[Fetching]:
@@ -100,7 +104,9 @@ class ImageReader:
             yield begun.pop(run, None) or self._fetchers.submit(self._files, run)
         for needless in begun.values():
             needless.cancel()
-        self._begun = {run: self._fetchers.submit(self._files, run) for run in then}
+        for run in then:
+            if run not in self._begun:
+                self._begun[run] = self._fetchers.submit(self._files, run)
 
     def _files(self, locations: Run) -> list[bytes | ImageError]:
         return [self._bytes(location) for location in locations]

@@ -25,6 +25,10 @@ AUTO_BATCH = {"cpu": 1, "cuda": 64}
 LEAST_CHUNK = 8
 """Images that go through a stage one after another: what is done once for all costs too much for one."""
 
+EXPORTED_FROM = 64
+"""Rows of a run from which on networks are made ready for another runtime by themselves: that takes an actor
+about a second, and saves less on a few images."""
+
 TRIES = 2
 """Of a whole unit, and of a row by itself, whose process died: it may not have been its fault."""
 
@@ -190,6 +194,11 @@ class LabelUnits:
         except OSError:  # it is on another machine, or was killed
             self._own_nursery = Nursery(LABELLER)
             return Child(self._own_nursery.address, self._build, self._settings, self._settings.memory_share)
+
+
+def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
+    """What computes the networks of a run of so many rows; the same in every attempt at it."""
+    return "torch" if compute.runtime == "auto" and rows < EXPORTED_FROM else compute.runtime
 
 
 def middle(count: int, chunk: int) -> int:

@@ -156,9 +156,9 @@ def _begin(pipe: Connection) -> None:
 
     code = 1
     try:
-        pipe.send(os.getpid())
         pipe.recv().take_over()
         stderr = recv_handle(pipe)
+        pipe.send(os.getpid())
         for stream in (1, 2):
             os.dup2(stderr, stream)
         threading.Thread(target=_end_with, args=[pipe.fileno()], daemon=True).start()

@@ -128,7 +128,7 @@ def bundle_done(
 
 def reckoned(costs: Costs, cpus: int, unit: int, concurrency: int) -> float:
     """The same by the arithmetic of `raylabel plan`."""
-    load = Load(Plan(rows=100 * unit, unit_rows=unit, shard_units=1000), ComputeSpec(), concurrency, 0.0)
+    load = Load(Plan(rows=1000 * unit, unit_rows=unit, shard_units=1000), ComputeSpec(), concurrency, 0.0)
     return predict(costs, load, Cluster(1, cpus, 1)).images_per_s
 
 

@@ -19,7 +19,7 @@ from tests.s3 import S3Server
 from workers.storage import Store
 
 UNITS = {"rows": 4, "shard_rows": 24}
-VICTIMS: dict[Victim, int] = {"driver": 2, "raylet": 1, "actor": 5, "labeller": 6, "task": 6}
+VICTIMS: dict[Victim, int] = {"driver": 2, "raylet": 1, "actor": 8, "labeller": 8, "task": 1}
 """Whom to kill, and how often among the others."""
 
 Tables = dict[str, pa.Table]

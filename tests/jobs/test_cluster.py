@@ -2,9 +2,12 @@ from typing import Any
 
 import pytest
 
-from jobs.cluster import Pool, plan_pool
+from jobs.cluster import NO_PROGRESS_TIMEOUT_S, Pool, plan_pool
 from schemas.exceptions import RaylabelError
+from schemas.plan import MOST_UNIT_ROWS
 from schemas.spec import ComputeSpec
+from workers.child import SILENCE_S
+from workers.label import TRIES
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,8 @@ def test_a_cluster_without_what_is_asked_for_is_refused(
 ) -> None:
     with pytest.raises(RaylabelError, match=said):
         plan_pool(ComputeSpec(**compute), nodes)
+
+
+def test_an_image_that_hangs_is_found_before_the_job_is_taken_for_stuck() -> None:
+    halvings = MOST_UNIT_ROWS.bit_length()
+    assert (TRIES + halvings + TRIES) * SILENCE_S < NO_PROGRESS_TIMEOUT_S

@@ -182,4 +182,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a GPU or (torch raises a plain RuntimeError there) on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return any(
+        said in str(error) for said in ("DefaultCPUAllocator", "Failed to allocate memory", "bad_alloc")
+    )

@@ -17,6 +17,7 @@ from workers.models.model import (
     LoadedClassifier,
     LoadedDetector,
     Task,
+    versions,
 )
 
 _BUILT_IN: dict[str, Task] = {efficientnet_lite0.NAME: "classifier", nanodet.NAME: "detector"}
@@ -110,6 +111,7 @@ def _unknown(name: str, task: Task) -> ModelError:
 def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str, object]) -> ResolvedModel:
     """Everything that decides what the model answers."""
     model = built.model
+    runtime = f", {versions('onnxruntime')}" if model.network is not None else ""
     info = ModelInfo(
         name=spec.model.removeprefix(_TORCHVISION),
         task=task,
@@ -126,7 +128,7 @@ def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str
         preprocessing=model.preprocessing or _written_out(model.transform),
         categories=model.categories,
         settings=settings,
-        code=built.code,
+        code=built.code + runtime,
     )
 
 

@@ -1,6 +1,7 @@
-"""Networks on a CPU by ONNX Runtime, which needs half to four fifths of the time of torch's own kernels."""
+"""Networks on a CPU by ONNX Runtime, which needs 0.35 to 0.8 of the time of torch's own kernels."""
 
 import io
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -49,6 +50,10 @@ def placed(
                 return _exchanged(model)
             except Exception as error:  # the exporter and the module may raise anything
                 reason = f"{error}"
+                if model.network is not None:
+                    print(
+                        f"torch runs the {type(model).__name__}, not ONNX Runtime: {reason}", file=sys.stderr
+                    )
         if runtime != "auto":
             raise ModelError(
                 f"compute.runtime is {runtime}, which cannot run this model: {reason}. "
@@ -91,11 +96,13 @@ def _passes(model: ClassifierModel | DetectorModel, network: nn.Module) -> tuple
     seen: list[tuple[Tensor, Answers]] = []
     hook = network.register_forward_hook(lambda _, given, found: seen.append((given[0], _answers(found))))
     chance = torch.Generator()
-    for height, width in PROBES:
-        noise = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=chance)
-        image = model.transform(noise.permute(2, 0, 1))
-        model.module([image] if isinstance(model, DetectorModel) else image[None])
-    hook.remove()
+    try:
+        for height, width in PROBES:
+            noise = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=chance)
+            image = model.transform(noise.permute(2, 0, 1))
+            model.module([image] if isinstance(model, DetectorModel) else image[None])
+    finally:
+        hook.remove()
     given, found = zip(*seen, strict=True)
     return torch.cat(given), tuple(torch.cat(each) for each in zip(*found, strict=True))
 
