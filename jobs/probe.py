@@ -13,7 +13,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from jobs.cluster import Pool, plan_pool
-from jobs.label import runtime_of
 from jobs.predict import OVERHEAD_CPU_S
 from jobs.resolve import ResolvedJob
 from schemas.exceptions import ProcessDiedError, RaylabelError
@@ -21,7 +20,7 @@ from schemas.plan import Plan, Work
 from schemas.prediction import Cluster, Costs
 from schemas.spec import ComputeSpec
 from workers.child import Child
-from workers.label import LabelSettings
+from workers.label import LabelSettings, runtime_of
 from workers.manifest import Manifest
 from workers.nursery import labelling_nursery
 from workers.probe import Probed, gpu_counter, prober

@@ -101,7 +101,7 @@ class ImageReader:
         """Begins to read runs one after another, those that were begun before excepted, and then the next."""
         begun, self._begun = self._begun, {}
         for run in runs:
-            yield begun.pop(run, None) or self._fetchers.submit(self._files, run)
+            yield begun.pop(run) if run in begun else self._fetchers.submit(self._files, run)
         for needless in begun.values():
             needless.cancel()
         for run in then:

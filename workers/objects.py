@@ -130,8 +130,8 @@ def _store(bucket: str, timeout_s: float) -> S3Store:
         raise TimeoutError(f"bucket {bucket} is still being opened")
     try:
         if (bucket, timeout_s) not in _stores:
-            _stores[bucket, timeout_s] = _open(bucket, timeout_s)
-            if _stores[bucket, timeout_s].config.get("skip_signature") == "true":
+            _stores[bucket, timeout_s] = opened = _open(bucket, timeout_s)
+            if str(opened.config.get("skip_signature")) == "true":
                 _unsigned_since[bucket, timeout_s] = time.monotonic()
         return _stores[bucket, timeout_s]
     finally:

@@ -79,6 +79,7 @@ def openvino(module: nn.Module, example: Tensor, precision: str = "f32") -> Netw
         "INFERENCE_NUM_THREADS": 1,
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # else every process computes on the same core
         "CACHE_DIR": str(BUILD / "openvino"),
     }
     with torch.inference_mode():
