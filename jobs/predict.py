@@ -71,17 +71,16 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
         "decode": _per_s(actors * pool.threads, costs.decode_cpu_s),
         "CPUs": _per_s(cores, sum(cpu_parts.values())),
         "network": _per_s(cluster.nodes * (cluster.network_gbps or math.inf) * 1e9 / 8, costs.file_bytes),
-        # of a bundle's files those that are not asked for at once come one wait after another
-        "reads": _per_s(actors * bundle_rows, costs.fetch_s * (bundle_rows / slots - 1)),
+        "reads": _per_s(actors * slots, costs.fetch_s),
         "driver": bundle_rows / DRIVER_S_PER_BUNDLE,
     }
     tightest = min(limits, key=lambda name: limits[name])
-    working, waiting = actors / limits[tightest], costs.fetch_s / bundle_rows
+    fed = min(limits["decode"], limits["CPUs"])
+    working, waiting = actors / min(limits["models"], fed), costs.fetch_s / bundle_rows
     if pool.device == "cuda":  # on a CPU decoding and models take turns on the same cores anyway
         batch = AUTO_BATCH["cuda"] if load.compute.batch_size == "auto" else load.compute.batch_size
-        fed = min(limits[name] for name in ("decode", "CPUs", "network", "reads"))
         waiting += min(batch, unit_rows) / unit_rows * actors / max(limits["models"], fed)
-    rate = actors / (working + waiting)
+    rate = min(actors / (working + waiting), limits[tightest])
     rounds = math.ceil(load.plan.units / actors)
     idle = rounds * actors / load.plan.units
     return Prediction(
@@ -90,7 +89,7 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
         images_per_s=rate,
         startup_s=load.startup_s,
         seconds=load.startup_s + load.plan.rows / rate * idle,
-        bottleneck=tightest if working > waiting else "units",
+        bottleneck="units" if waiting > working and rate < limits[tightest] else tightest,
         busy={
             **{name: rate / limit for name, limit in limits.items() if limit < math.inf},
             "reads": rate * costs.fetch_s / (actors * slots),

@@ -24,7 +24,7 @@ def test_the_plans_arithmetic_comes_to_what_the_simulation_does(
 ) -> None:
     costs = replace(feeding.PHOTO, fetch_s=wait)
     simulated = feeding.simulated(costs, cpus, unit, at_once)
-    assert feeding.reckoned(costs, cpus, unit, at_once) == pytest.approx(simulated, rel=0.12)
+    assert feeding.reckoned(costs, cpus, unit, at_once) == pytest.approx(simulated, rel=0.15)
 
 
 def test_the_scaling_page_has_the_tables_that_the_simulation_prints(

@@ -82,7 +82,7 @@ def test_where_a_gpus_models_are_not_known_the_page_says_so_and_gives_bounds() -
         "takes: at least 139 CPU hours, 34.7 GPU hours",
         "held up by: fetch latency: as many reads are under way as may be; what would help: a larger "
         "fetch.concurrency",
-        "in use: reads 100%, CPUs 67%, decode 40%, driver 1%",
+        "in use: reads 100%, CPUs 67%, decode 40%",
         "within 60 s: no number of such nodes is enough: what holds it up then is no node's",
     ]
 
