@@ -89,7 +89,7 @@ def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
         compute=ComputeSpec(batch_size=5),
     )
-    results = Labeller(changed)((0, [0, 1, 2, 3, 4]), unheard).to_pylist()
+    results = Labeller(changed)(Request(0, [0, 1, 2, 3, 4]), unheard).to_pylist()
     assert [row["label"] for row in results] == ["blue", None, "other", None, "blue"]
     errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in results]
     assert errors == [None, ("classify", "MODEL_ERROR"), None, ("classify", "NON_FINITE"), None]
