@@ -7,7 +7,6 @@ from jobs.cluster import plan_pool
 from schemas.plan import BUNDLES_LEFT, Plan, most_bundle_units
 from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import ComputeSpec
-from workers.label import AUTO_BATCH
 
 OVERHEAD_CPU_S = 0.0015
 """Of a core, for each image: Ray, the ledger, the tables. What a run on busy cores takes beyond fetching,
@@ -78,7 +77,7 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
     fed = min(limits["decode"], limits["CPUs"])
     working, waiting = actors / min(limits["models"], fed), costs.fetch_s / bundle_rows
     if pool.device == "cuda":  # on a CPU decoding and models take turns on the same cores anyway
-        batch = AUTO_BATCH["cuda"] if load.compute.batch_size == "auto" else load.compute.batch_size
+        batch = load.compute.images_at_once(pool.device)
         waiting += min(batch, unit_rows) / unit_rows * actors / max(limits["models"], fed)
     rate = min(actors / (working + waiting), limits[tightest])
     rounds = math.ceil(load.plan.units / actors)

@@ -107,6 +107,8 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[str | None], here: C
     Raises:
         RaylabelError: a process died, or no image can be labelled.
     """
+    if not locations:
+        raise RaylabelError("the manifest has no rows: there is nothing to predict")
     pool = pool_here(job.spec.compute, here)
     settings = _settings(job, rows, pool)
     with ExitStack() as stack:
@@ -129,8 +131,6 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[str | None], here: C
             ) from None
     seconds = time.monotonic() - began
     failed, example = found[0].failed, found[0].example
-    if not locations:
-        raise RaylabelError("the manifest has no rows: there is nothing to predict")
     if sum(failed.values()) == len(locations):
         raise RaylabelError(f"none of the {len(locations):,} probed images can be labelled: {example}")
     share = sum(each.work_cpu_s for each in found) / sum(each.work_s for each in found)

@@ -127,7 +127,7 @@ def _run(
         try:
             with stoppable(left):
                 job = resolved()
-                if how != "restart":
+                if how == "run":  # of a retry it is known
                     job.assert_same_run(Store(spec.output))
                 for name, fact in job.facts():
                     teller.say(f"{name}: {fact}")

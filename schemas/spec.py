@@ -14,6 +14,8 @@ ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Runtime = Literal["auto", "torch", "onnxruntime"]
 
+AUTO_BATCH = {"cpu": 1, "cuda": 64}
+"""Images that a model is given at once. More gain nothing on a CPU: docs/design.md has the figures."""
 
 AUTO_READS = {"cpu": 16, "cuda": 256}
 """A core takes 30 images a second with models; a GPU may take 2,500, each of them on its way for 40 ms."""
@@ -152,6 +154,10 @@ class ComputeSpec(_Section):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
     precision: Precision = "auto"
     runtime: Runtime = "auto"
+
+    def images_at_once(self, device: str) -> int:
+        """Images that a model is given at once on a device, "cpu" or "cuda"."""
+        return AUTO_BATCH[device] if self.batch_size == "auto" else self.batch_size
 
 
 class UnitsSpec(_Section):

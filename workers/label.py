@@ -19,9 +19,6 @@ from workers.manifest import Manifest
 from workers.nursery import LABELLER, Nursery
 from workers.results import ResultColumns, results_table
 
-AUTO_BATCH = {"cpu": 1, "cuda": 64}
-"""Images that a model is given at once. More gain nothing on a CPU: docs/design.md has the figures."""
-
 LEAST_CHUNK = 8
 """Images that go through a stage one after another: what is done once for all costs too much for one."""
 
@@ -91,8 +88,7 @@ class LabelSettings:
     @property
     def batch_size(self) -> int:
         """Images that a model is given at once."""
-        size = self.compute.batch_size
-        return AUTO_BATCH[self.device] if size == "auto" else size
+        return self.compute.images_at_once(self.device)
 
     @property
     def chunk_size(self) -> int:

@@ -27,10 +27,12 @@ class Labeller:
         ModelError: the models cannot be loaded here, or are not the ones that the driver resolved.
     """
 
+    reader: type[ImageReader] = ImageReader
+
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
         reading = (settings.fetch, settings.decode, settings.device, settings.threads, settings.chunk_size)
-        self._read = ImageReader(*reading)
+        self._read = self.reader(*reading)
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         device = torch.device(settings.device)

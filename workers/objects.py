@@ -130,9 +130,7 @@ def _store(bucket: str, timeout_s: float) -> S3Store:
         raise TimeoutError(f"bucket {bucket} is still being opened")
     try:
         if (bucket, timeout_s) not in _stores:
-            _stores[bucket, timeout_s] = opened = _open(bucket, timeout_s)
-            if str(opened.config.get("skip_signature")) == "true":
-                _unsigned_since[bucket, timeout_s] = time.monotonic()
+            _stores[bucket, timeout_s] = _open(bucket, timeout_s)
         return _stores[bucket, timeout_s]
     finally:
         _opening.release()
@@ -145,6 +143,8 @@ def _open(bucket: str, timeout_s: float) -> S3Store:
     """
     os.environ.setdefault(WORKERS, "2")
     s3fs, url, region = sync(get_loop(), _place, bucket, timeout=timeout_s)
+    if s3fs.anon:
+        _unsigned_since[bucket, timeout_s] = time.monotonic()
     most = timedelta(seconds=timeout_s)
     client: ClientConfig = {"timeout": most, "connect_timeout": most, "allow_http": url.startswith("http://")}
     if certificates := s3fs.session.get_config_variable("ca_bundle"):

@@ -30,6 +30,22 @@ class _Times:
     failed: list[ImageError] = field(default_factory=list)
 
 
+class SteppingReader(ImageReader):
+    """An image reader whose two steps are taken apart."""
+
+    def fetched(self, locations: Iterable[str | None]) -> list[tuple[File, float]]:
+        """Each file, and the seconds from asking for it until it was read."""
+        return list(self._fetchers.map(self._timed_bytes, locations))
+
+    def decoded(self, files: Iterable[File]) -> list[LoadedImage | ImageError]:
+        """The pixels of some files."""
+        decode_all = self._decoders.map if self._decoders else map
+        return list(decode_all(self._load, files))
+
+    def _timed_bytes(self, location: str | None) -> tuple[File, float]:
+        return _timed(time.perf_counter, lambda: self._bytes(location))
+
+
 class Prober(Labeller):
     """A labeller that fetches first, then decodes and labels a chunk at a time, and keeps the times.
 
@@ -37,10 +53,11 @@ class Prober(Labeller):
     caches and memory with others, a storage that is asked by all.
     """
 
+    reader = SteppingReader
+    _read: SteppingReader
+
     def __init__(self, settings: LabelSettings) -> None:
         super().__init__(settings)
-        reading = (settings.fetch, settings.decode, settings.device, settings.threads, settings.chunk_size)
-        self._steps = SteppingReader(*reading)
         self._files: list[File] = []
         self._waits: list[float] = []
         self._fetch_cpu_s = 0.0
@@ -48,7 +65,7 @@ class Prober(Labeller):
     def fetch(self, locations: Sequence[str | None]) -> None:
         """Fetches some images, as many at once as the job says."""
         # the process's time: a file system may do its work in a thread of its own
-        fetched, self._fetch_cpu_s = _timed(time.process_time, lambda: self._steps.fetched(locations))
+        fetched, self._fetch_cpu_s = _timed(time.process_time, lambda: self._read.fetched(locations))
         self._files = [file for file, _ in fetched]
         connecting = min(self._settings.fetch.reads(self._settings.device), len(fetched) // 2)
         self._waits = [seconds for _, seconds in fetched[connecting:]]
@@ -77,7 +94,7 @@ class Prober(Labeller):
 
     def _label(self, files: list[File], note: Note, times: _Times) -> None:
         note(Stage.DECODE)
-        images, seconds = _timed(time.process_time, lambda: self._steps.decoded(files))
+        images, seconds = _timed(time.process_time, lambda: self._read.decoded(files))
         times.decode_cpu_s += seconds
         good = [image.decoded for image in images if isinstance(image, LoadedImage)]
         refused: dict[int, ImageError] = {}  # by place: an image that both models fail on is one failed image
@@ -96,22 +113,6 @@ class Prober(Labeller):
         results, seconds = _timed(clock, lambda: model(images))
         times.models[name] = times.models.get(name, 0.0) + seconds
         return {place: result for place, result in enumerate(results) if isinstance(result, ImageError)}
-
-
-class SteppingReader(ImageReader):
-    """An image reader whose two steps are taken apart."""
-
-    def fetched(self, locations: Iterable[str | None]) -> list[tuple[File, float]]:
-        """Each file, and the seconds from asking for it until it was read."""
-        return list(self._fetchers.map(self._timed_bytes, locations))
-
-    def decoded(self, files: Iterable[File]) -> list[LoadedImage | ImageError]:
-        """The pixels of some files."""
-        decode_all = self._decoders.map if self._decoders else map
-        return list(decode_all(self._load, files))
-
-    def _timed_bytes(self, location: str | None) -> tuple[File, float]:
-        return _timed(time.perf_counter, lambda: self._bytes(location))
 
 
 def _timed(clock: Callable[[], float], work: Callable[[], T]) -> tuple[T, float]:

@@ -3,15 +3,14 @@
 Each is float32 but for `openvino_bf16`, and for batches of any size but for `compiled`.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tests.benchmarks.photos import BUILD
+from workers.models.runtime import OnnxNetwork, exported
 
 Network = Callable[[Tensor], Sequence[Tensor]]
 """A batch (n, 3, h, w) to its raw answers."""
@@ -59,15 +58,8 @@ def compiled(module: nn.Module, example: Tensor) -> Network:
 
 
 def onnx(module: nn.Module, example: Tensor) -> Network:
-    """ONNX Runtime on its own CPU kernels."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(exported(module, example)), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda batch: [torch.from_numpy(x) for x in session.run(None, {"batch": batch.numpy()})]
+    """ONNX Runtime on its own CPU kernels, as raylabel runs it."""
+    return Answers(OnnxNetwork(exported(module, example), threads=1))
 
 
 def openvino(module: nn.Module, example: Tensor, precision: str = "f32") -> Network:
@@ -97,24 +89,6 @@ def openvino(module: nn.Module, example: Tensor, precision: str = "f32") -> Netw
 def openvino_bf16(module: nn.Module, example: Tensor) -> Network:
     """OpenVINO as it is by itself on this processor."""
     return openvino(module, example, "bf16")
-
-
-def exported(module: nn.Module, example: Tensor) -> Path:
-    """An ONNX file of a network for batches of any size."""
-    folder = BUILD / "onnx"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{os.getpid()}-{example.shape[2]}.onnx"
-    with torch.inference_mode():
-        torch.onnx.export(
-            module,
-            (example,),
-            str(file),
-            input_names=["batch"],
-            dynamic_axes={"batch": {0: "n"}},
-            dynamo=False,
-            opset_version=17,
-        )
-    return file
 
 
 RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Network]] = {
