@@ -37,7 +37,7 @@ TIMEOUT_S = 3600
 FEW = 64
 """Photos of the run that shows what starting costs."""
 
-TIMES = 10
+TIMES = 20
 """Each photo is fed so often where there are no models: else starting outweighs what is measured."""
 DECODERS = ("raylabel", "simplejpeg", "torchvision", "opencv", "pillow")
 RUNTIMES = ("eager", "channels_last", "compiled", "onnx", "openvino", "openvino_bf16")
