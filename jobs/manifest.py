@@ -1,11 +1,13 @@
 """Finding a manifest: which files it is made of, which columns they have. Reads metadata only."""
 
+import gzip
 import hashlib
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -50,12 +52,47 @@ class Source:
         uri: where to read it, credentials included.
         form: what it is.
         base: the folder that relative image paths in it are meant from.
+        listing: the images of a listed folder.
     """
 
     file: SourceFile
     uri: str
     form: ManifestFormat
     base: str
+    listing: "Listing | None" = field(default=None, compare=False)
+
+
+class Listing:
+    """The images that a folder held when it was listed: on disk, as there may be millions.
+
+    Args:
+        entries: of the images, as fsspec gives them.
+        fs: the file system they are on.
+
+    Attributes:
+        count: how many there are.
+        digest: the sha256 over all names, sizes and versions.
+    """
+
+    def __init__(self, entries: Iterator[dict[str, Any]], fs: Any) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with this object
+        self.count, digest = 0, hashlib.sha256()
+        with gzip.open(self._file, "wt", compresslevel=1) as lines:
+            for self.count, entry in enumerate(entries, 1):
+                named = f"{entry['name']}\0{entry['size']}\0{_version(entry)}\n"
+                digest.update(named.encode(errors="surrogateescape"))
+                lines.write(json.dumps(full_url(fs, entry["name"])) + "\n")
+        self.digest = digest.hexdigest()
+
+    def rows(self) -> Iterator[Row]:
+        """A manifest row for each image."""
+        self._file.seek(0)
+        with gzip.open(self._file, "rt") as lines:
+            for line in lines:
+                yield {"uri": json.loads(line)}
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
 def find_sources(spec: ManifestSpec) -> list[Source]:
@@ -77,9 +114,9 @@ def _find(uri: str, spec: ManifestSpec) -> list[Source]:
     for entry in entries:
         suffix = _suffix(entry["name"])
         if spec.format == "images" or (spec.format == "auto" and suffix in IMAGES):
-            count, digest = _digest(_images(itertools.chain([entry], entries), spec))
-            file = SourceFile(uri=clean_uri(uri), size=count, version=digest)
-            return [Source(file, uri, "images", "")]
+            listing = Listing(_images(itertools.chain([entry], entries), spec), fs)
+            file = SourceFile(uri=clean_uri(uri), size=listing.count, version=listing.digest)
+            return [Source(file, uri, "images", "", listing)]
         form = FORMATS.get(suffix) if spec.format == "auto" else spec.format
         if form is not None:
             full = full_url(fs, entry["name"])
@@ -116,8 +153,12 @@ def _images(entries: Iterator[dict[str, Any]], spec: ManifestSpec) -> Iterator[d
 
 
 def _suffix(name: str) -> str:
-    path = PurePosixPath(clean_uri(name).lower())
-    return PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    """A name's ending, lower-case, that of a compression apart; "" where it has none."""
+    file = clean_uri(name).lower().rpartition("/")[2]
+    if file.endswith(COMPRESSIONS):
+        file = file.rpartition(".")[0]
+    stem, _, ending = file.rpartition(".")
+    return f".{ending}" if stem and ending else ""
 
 
 def _version(entry: dict[str, Any]) -> str:
@@ -126,14 +167,6 @@ def _version(entry: dict[str, Any]) -> str:
         if entry.get(key) is not None:
             return str(entry[key]).strip('"')
     return ""
-
-
-def _digest(entries: Iterator[dict[str, Any]]) -> tuple[int, str]:
-    """How many files there are, and one sha256 over all names, sizes and versions."""
-    count, digest = 0, hashlib.sha256()
-    for count, entry in enumerate(entries, 1):  # noqa: B007
-        digest.update(f"{entry['name']}\0{entry['size']}\0{_version(entry)}\n".encode())
-    return count, digest.hexdigest()
 
 
 def first_columns(source: Source) -> list[str]:
@@ -164,8 +197,8 @@ def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_t
     for number, converted in zip(todo, made, strict=True):
         files[number] = _keep(store, number, sources[number], converted)
     for number, source in enumerate(sources):
-        if source.form == "images" and number not in files:
-            listed = _list_images(spec, source, _into(store, number))
+        if source.listing and number not in files:
+            listed = write_parquet(source.listing.rows(), _into(store, number), base="")
             files[number] = _keep(store, number, source, listed)
 
     parquet = [n for n, source in enumerate(sources) if source.form == "parquet"]
@@ -238,18 +271,6 @@ def _parquet_schema(uri: str) -> tuple[pa.Schema, tuple[int, ...]]:
             return footer.schema_arrow, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"cannot read {clean_uri(uri)} as Parquet: {error}") from None
-
-
-def _list_images(spec: ManifestSpec, source: Source, into: str) -> list[ManifestFile]:
-    """A listed folder as Parquet files of one column, `uri`."""
-    fs, path = file_system(source.uri)
-    listed = _digest(_images(_entries(fs, path), spec))
-    if listed != (source.file.size, source.file.version):
-        raise ManifestError(f"{source.file.uri} changed while it was listed; run again when it is at rest")
-    rows: Iterator[Row] = (
-        {"uri": full_url(fs, entry["name"])} for entry in _images(_entries(fs, path), spec)
-    )
-    return write_parquet(rows, into, base="")
 
 
 def _into(store: Store, number: int) -> str:

@@ -1,8 +1,9 @@
 """Everybody on the same photos, one after the other, several rounds: `make bench`.
 
-    python -m tests.benchmarks.contest [--photos 1000] [--rounds 3] [--only WORD] [--peers PYTHON]
+    python -m tests.benchmarks.contest [--photos 1000] [--rounds 3] [--only WORD] [--add] [--peers PYTHON]
 
 Every contestant is a command in a process of its own that prints JSON Lines, of which "complete" is the last.
+Rounds that were measured earlier are kept with --add; they should be of the same code.
 What was measured is kept in build/bench/measured.jsonl, and the table goes to tests/benchmarks/RESULTS.md.
 """
 
@@ -33,6 +34,7 @@ from tests.benchmarks.results import (
 )
 from tests.s3 import running_server
 
+MEASURED = BUILD / "measured.jsonl"
 TIMEOUT_S = 3600
 FEW = 64
 """Photos of the run that shows what starting costs."""
@@ -166,12 +168,16 @@ def found_by(output: Path) -> dict[str, Found]:
     return found
 
 
-def hold(everybody: list[Contestant], rounds: int, few: Path, photos: Path) -> list[Measured]:
-    """The whole contest; each round begins with another contestant."""
-    measured = []
-    with (BUILD / "measured.jsonl").open("w") as file:
-        for round_ in range(rounds):
-            shift = round_ * len(everybody) // rounds
+def hold(
+    everybody: list[Contestant], rounds: int, few: Path, photos: Path, earlier: list[Measured]
+) -> list[Measured]:
+    """The whole contest, added to what was measured earlier; each round begins with another contestant."""
+    measured = list(earlier)
+    first = 1 + max((one.round for one in earlier), default=-1)
+    with MEASURED.open("w") as file:
+        file.writelines(json.dumps(asdict(one)) + "\n" for one in earlier)
+        for round_ in range(first, first + rounds):
+            shift = (round_ - first) * len(everybody) // rounds
             for contestant in everybody[shift:] + everybody[:shift]:
                 try:
                     one = measure(contestant, few, photos, round_)
@@ -182,6 +188,16 @@ def hold(everybody: list[Contestant], rounds: int, few: Path, photos: Path) -> l
                 print(json.dumps(asdict(one)), file=file, flush=True)
                 print(f"{one.contest}, {one.name}: {one.images_per_s:.1f} images/s", flush=True)
     return measured
+
+
+def is_one_of(contestant: Contestant, words: list[str]) -> bool:
+    """Whether a contestant's contest and name hold one of some words."""
+    return any(word in f"{contestant.contest}, {contestant.name}" for word in words)
+
+
+def measured_earlier() -> list[Measured]:
+    """The rounds of the last `make bench`."""
+    return [Measured(**json.loads(line)) for line in MEASURED.read_text().splitlines()]
 
 
 def folder_of(contestant: Contestant) -> Path:
@@ -202,14 +218,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="contestants whose contest and name hold this")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="contestants whose contest and name hold one of these"
+    )
+    parser.add_argument("--add", action="store_true", help="to the rounds that were measured earlier")
     parser.add_argument("--peers", default=sys.executable, help="the Python that has the peers' packages")
     options = parser.parse_args()
     few, photos = make_photos(FEW), make_photos(options.photos)
     with from_s3(few, photos, repeated(photos, TIMES)) as s3:
         everybody = [*contestants(options.peers), *s3]
-        everybody = [each for each in everybody if options.only in f"{each.contest}, {each.name}"]
-        measured = hold(everybody, options.rounds, few, photos)
+        everybody = [
+            each for each in everybody if any(only in f"{each.contest}, {each.name}" for only in options.only)
+        ]
+        earlier = measured_earlier() if options.add else []
+        measured = hold(everybody, options.rounds, few, photos, earlier)
     write_results(measured, compared(everybody), photos, options.peers)
 
 

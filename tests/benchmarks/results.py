@@ -29,7 +29,7 @@ others do.
 All run the same models (EfficientNet-Lite0, NanoDet-g) with the same preprocessing: peers by torch, raylabel
 by ONNX Runtime, which it takes by itself; "raylabel, by torch" is the same pipeline with the peers' runtime.
 Peers run as their documentation has it, and tuned as far as it says how: as many one-thread model processes
-as cores, channels-last, the best batch size of 1, 4 and 8. Feeding alone has each photo ten times and no
+as cores, channels-last, the best batch size of 1, 4 and 8. Feeding alone has each photo twenty times and no
 models: a function looks at every pixel once, in batches of 64. The floors run a process of one thread on each
 core: decode reads and decodes the files and looks at every pixel; models resize, run both networks and
 suppress boxes, from pixels in memory, in the best batch size of 1, 4 and 8. The floor
