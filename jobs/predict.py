@@ -18,7 +18,7 @@ STARTUP_S = 12.0
 DRIVER_S_PER_BUNDLE = 0.010
 """Of the driver, for each bundle of units that it hands out, however many nodes there are."""
 
-MOST_NODES = 10_000
+MOST_NODES = 2_000
 """More are not looked at when nodes are sought for a deadline."""
 
 
@@ -104,18 +104,8 @@ def nodes_within(costs: Costs, load: Load, cluster: Cluster, seconds: float) -> 
     def with_nodes(nodes: int) -> Prediction:
         return predict(costs, load, replace(cluster, nodes=nodes))
 
-    too_few, enough = 0, 1
-    while with_nodes(enough).seconds > seconds:
-        if enough == MOST_NODES:
-            return None
-        too_few, enough = enough, min(2 * enough, MOST_NODES)
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        if with_nodes(middle).seconds > seconds:
-            too_few = middle
-        else:
-            enough = middle
-    return with_nodes(enough)
+    predictions = map(with_nodes, range(1, MOST_NODES + 1))  # more are not always faster
+    return next((found for found in predictions if found.seconds <= seconds), None)
 
 
 def _per_s(many: float, seconds: float) -> float:

@@ -19,7 +19,7 @@ from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.ledger import RunRecord, settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
-from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec
+from schemas.spec import JobSpec
 from workers.child import Child, Note
 from workers.manifest import Manifest
 from workers.nursery import labelling_nursery
@@ -132,8 +132,7 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
         ModelError: by what it gives: a model cannot be built, or its weights are not the ones named.
     """
     sources = find_sources(spec.manifest)
-    models = spec.classifier, spec.detector
-    builder = Child(labelling_nursery().address, _models, models, memory_share=1)
+    builder = Child(labelling_nursery().address, _models, spec, memory_share=1)
 
     def resolved() -> ResolvedJob:
         try:
@@ -153,16 +152,25 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
 Models = tuple[ResolvedModel | None, ResolvedModel | None]
 
 
-def _models(specs: tuple[ClassifierSpec | None, DetectorSpec | None]) -> Callable[[None, Note], Models]:
+def _models(spec: JobSpec) -> Callable[[None, Note], Models]:
     """What the child does: builds the models, and says what they are; only there is torch imported."""
     from workers.models.registry import load_classifier, load_detector
 
-    classifier, detector = specs
-    models = (
-        load_classifier(classifier).resolved if classifier else None,
-        load_detector(detector).resolved if detector else None,
-    )
-    return lambda *_: models
+    classifier = load_classifier(spec.classifier) if spec.classifier else None
+    detector = load_detector(spec.detector) if spec.detector else None
+    resolved = (classifier.resolved if classifier else None, detector.resolved if detector else None)
+    if (runtime := spec.compute.runtime) == "onnxruntime":  # known by trying; "auto" takes what runs
+        import torch
+
+        from workers.classifier import Classifier
+        from workers.detector import Detector
+
+        how = (torch.device("cpu"), 1, spec.compute.precision, runtime)
+        if classifier:
+            Classifier(classifier, *how)
+        if detector:
+            Detector(detector, *how)
+    return lambda *_: resolved
 
 
 def _described(source: Source) -> str:

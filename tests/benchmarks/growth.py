@@ -37,7 +37,7 @@ class Case:
         images: how many there were.
         seconds: from the command to its end.
         cpu_seconds: of all its processes, until its last progress.
-        cost: CPU seconds an image, in the second half.
+        cost: CPU seconds an image, in the second half; None of a run that was too short to tell.
         peak: of the memory of all its processes, in bytes.
         driver: the most resident memory of the driver alone, in bytes.
         spilled: most bytes that Ray's object store had on disk, and how often it was told to spill.
@@ -48,7 +48,7 @@ class Case:
     images: int
     seconds: float
     cpu_seconds: float
-    cost: float
+    cost: float | None
     peak: int
     driver: int
     spilled: tuple[int, int]
@@ -56,7 +56,8 @@ class Case:
     load: float
 
     def __str__(self) -> str:
-        spent = f"{self.seconds:.1f} s, {self.cpu_seconds:.1f} CPU s, {1000 * self.cost:.2f} CPU ms an image"
+        cost = "" if self.cost is None else f", {1000 * self.cost:.2f} CPU ms an image"
+        spent = f"{self.seconds:.1f} s, {self.cpu_seconds:.1f} CPU s{cost}"
         memory = f"{self.peak >> 20:,} MB in all, driver {self.driver >> 20:,} MB"
         spilled = f"spilled {self.spilled[0]} bytes in {self.spilled[1]} requests, {self.objects} objects"
         return f"{self.images:,} images: {spent}; {memory}; {spilled}; load {self.load:.1f}"
@@ -105,7 +106,7 @@ def measured(photos: Path, images: int, model: list[str]) -> Case:
         images=images,
         seconds=seconds,
         cpu_seconds=after,
-        cost=(after - before) / max(last - first, 1),
+        cost=(after - before) / (last - first) if last > first else None,
         peak=tree.peak,
         driver=tree.root_peak,
         spilled=(spilled, requests),

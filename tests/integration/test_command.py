@@ -158,6 +158,14 @@ def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Pa
         (["--manifest", "gone.csv", "--output", "out"], 3, "found no manifest at gone.csv"),
         (["--output", "out", "--detector", "nanodet_x"], 4, "nanodet_g"),
         (["--output", "out", "--classifier", "none", "--detector", "none"], 2, "at least one"),
+        (
+            [
+                *("--output", "out", "--set", "compute.runtime=onnxruntime"),
+                *("--set", "compute.precision=bfloat16"),
+            ],
+            4,
+            "it is for float32 on a CPU, found bfloat16",
+        ),
         (["--output", "nonsense://out"], 5, "Protocol not known: nonsense"),
     ],
 )
