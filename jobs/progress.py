@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar for a person at a terminal, JSON Lines for a program."""
+"""What a run shows while it goes on: a bar at a terminal, lines in a log, JSON Lines for a program."""
 
 import json
 import time
@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from jobs.ledger import Ledger
+
+LINES_S = 15
+"""Seconds between two lines of progress in a log."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,21 @@ class Reporter:
     def show(self, ledger: Ledger) -> None:
         """Called after each commit."""
         self.meter(ledger)
+
+
+class Lines(Reporter):
+    """A line now and then: for a person who reads a log."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._last = time.monotonic()
+
+    def show(self, ledger: Ledger) -> None:
+        """Prints the state, where it is time."""
+        state = self.meter(ledger)
+        if time.monotonic() - self._last >= LINES_S:
+            self._last = time.monotonic()
+            self.say(said(state))
 
 
 class JsonLines(Reporter):

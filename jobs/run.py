@@ -12,7 +12,7 @@ from rich.console import Console
 from jobs import cluster
 from jobs.label import label
 from jobs.ledger import read_success
-from jobs.progress import Bar, JsonLines, Reporter
+from jobs.progress import Bar, JsonLines, Lines, Reporter
 from jobs.report import write_report
 from jobs.resolve import ResolvedJob, resolve, resolving
 from jobs.retry import begin_retry, retried_spec
@@ -62,7 +62,7 @@ class Teller:
         """What shows the progress."""
         if self._as_json:
             return JsonLines(self.console)
-        return Bar(self.console) if sys.stdout.isatty() else Reporter(self.console)
+        return Bar(self.console) if sys.stdout.isatty() else Lines(self.console)
 
     @property
     def seconds(self) -> float:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from jobs import progress
 from jobs.ledger import Ledger
-from jobs.progress import Bar, JsonLines, State, said
+from jobs.progress import Bar, JsonLines, Lines, State, said
 from schemas.ledger import Commit
 from schemas.plan import Plan
 from schemas.ranges import to_ranges
@@ -41,6 +42,16 @@ def test_the_bar_shows_the_whole_job_on_a_terminal() -> None:
     shown = screen.getvalue()
     assert "starting: actors load the models" in shown
     assert "30 of 100 images, 4 failed" in shown
+
+
+def test_a_log_gets_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lines(Console()) as report:
+        report.show(ledger(0))
+        monkeypatch.setattr(progress, "LINES_S", 0)
+        report.show(ledger(0, 1, failed=2))
+    assert capsys.readouterr().out.startswith("20 of 100 images, 2 failed")
 
 
 def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -> None:
