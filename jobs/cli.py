@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.exceptions import (
+    ClusterError,
     FailureBudgetError,
     ImageError,
     ManifestError,
@@ -35,6 +36,7 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
     OutputConflictError: 6,
     FailureBudgetError: 7,
     ReconcileError: 8,
+    ClusterError: 11,
     ImageError: 1,
     ProcessDiedError: 1,
     RaylabelError: 1,
@@ -71,6 +73,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
+        "-s",
         metavar="KEY=VALUE",
         help="Any key of the spec, e.g. --set detector.score_threshold=0.5 (repeat for several).",
         show_default=False,
@@ -81,6 +84,19 @@ AddressOption = Annotated[
     str | None,
     typer.Option(help="Ray cluster to join; RAY_ADDRESS, or a Ray of its own.", show_default=False),
 ]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Delete the run in the output, and begin anew.")
+]
+DashboardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="Of the cluster's dashboard, http://HEAD:8265; RAY_API_SERVER_ADDRESS.",
+        show_default=False,
+    ),
+]
+Submission = Annotated[str, typer.Argument(help="The id that `raylabel submit` printed.")]
 StopAfterOption = Annotated[
     str | None,
     typer.Option(
@@ -99,9 +115,7 @@ def run(
     classifier: ClassifierOption = None,
     detector: DetectorOption = None,
     settings: SetOption = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Delete the run in the output, and begin anew.")
-    ] = False,
+    restart: RestartOption = False,
     stop_after: StopAfterOption = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
@@ -116,6 +130,69 @@ def run(
 
     with _stops():
         run_job(spec, _options(address, stop_after, as_json, verbose), restart=restart)
+
+
+@app.command()
+def submit(
+    job: JobFile = None,
+    manifest: ManifestOption = None,
+    output: OutputOption = None,
+    classifier: ClassifierOption = None,
+    detector: DetectorOption = None,
+    settings: SetOption = None,
+    restart: RestartOption = False,
+    stop_after: StopAfterOption = None,
+    address: DashboardOption = None,
+    wheel: Annotated[
+        Path | None,
+        typer.Option(help="Ship this wheel of raylabel; the raylabel that runs here.", show_default=False),
+    ] = None,
+    no_ship: Annotated[bool, typer.Option("--no-ship", help="Ship no raylabel: the cluster has it.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job, and end with its exit code.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job to a cluster, to run there. Submitted again after a stop, it goes on where it was."""
+    from schemas.spec import read_spec
+
+    spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
+    from jobs.submit import SubmitOptions, submit_job
+
+    name = job.stem if job else "raylabel"
+    arguments = _arguments(restart, stop_after, as_json)
+    if wheel and no_ship:
+        raise SpecError("found --wheel and --no-ship; allowed: one of them, or none")
+    code = submit_job(spec, SubmitOptions(address, name, wheel, not no_ship, arguments, wait, as_json))
+    raise typer.Exit(code)
+
+
+@app.command("jobs")
+def list_jobs(address: DashboardOption = None, as_json: JsonOption = False) -> None:
+    """List the jobs that were submitted to a cluster. That is: id, state, output, the last thing it said."""
+    from jobs.submitted import show_jobs
+
+    show_jobs(address, as_json=as_json)
+
+
+@app.command()
+def logs(
+    submission: Submission,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job is over; end with its exit code.")
+    ] = False,
+    address: DashboardOption = None,
+) -> None:
+    """Show what a submitted job has printed."""
+    from jobs.submitted import show_log
+
+    raise typer.Exit(show_log(submission, address, on=follow))
+
+
+@app.command()
+def stop(submission: Submission, address: DashboardOption = None) -> None:
+    """Stop a submitted job. What is committed stays; submitted again, it goes on from there."""
+    from jobs.submitted import stop_job
+
+    stop_job(submission, address)
 
 
 @app.command()
@@ -250,11 +327,22 @@ def show(
 
 
 @app.command()
-def status(output: Output, as_json: JsonOption = False) -> None:
+def status(
+    output: Annotated[str, typer.Argument(help="Run directory, or the id of a submission.")],
+    address: DashboardOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Tell how a run stands, while it runs and after. That is: state, progress, what to do next."""
-    from jobs.status import show_status
+    from schemas.submission import is_submission_id
 
-    show_status(output, as_json=as_json)
+    if address or is_submission_id(output):
+        from jobs.submitted import show_submission
+
+        show_submission(output, address, as_json=as_json)
+    else:
+        from jobs.status import show_status
+
+        show_status(output, as_json=as_json)
 
 
 @app.command()
@@ -291,6 +379,16 @@ def _options(address: str | None, stop_after: str | None, as_json: bool, verbose
     from jobs.stop import seconds_of
 
     return RunOptions(address, seconds_of(stop_after) if stop_after else None, as_json, verbose)
+
+
+def _arguments(restart: bool, stop_after: str | None, as_json: bool) -> list[str]:
+    """The options of `submit` that are for the `run` on the cluster."""
+    from jobs.stop import seconds_of
+
+    if stop_after:
+        seconds_of(stop_after)
+    given = {"--restart": restart, f"--stop-after={stop_after}": stop_after, "--json": as_json}
+    return [argument for argument, wanted in given.items() if wanted]
 
 
 def _path(job: Path | None) -> str | None:

@@ -8,6 +8,7 @@
     ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
     ├── ReconcileError           the tables do not add up to the manifest, or are not as the ledger says
+    ├── ClusterError             a cluster that jobs are submitted to is not reached, or refuses what is asked
     ├── ImageError               one image failed: becomes a row of the errors table, never ends a job
     └── ProcessDiedError         the process that labels died: its images are tried again, never ends a job
 
@@ -47,6 +48,10 @@ class FailureBudgetError(RaylabelError):
 
 class ReconcileError(RaylabelError):
     """The tables, the ledger and the manifest do not add up; no run is marked complete on it."""
+
+
+class ClusterError(RaylabelError):
+    """A cluster that jobs are submitted to is not reached, lets nobody in, or refuses what is asked of it."""
 
 
 class ImageError(RaylabelError):

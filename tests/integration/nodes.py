@@ -21,21 +21,30 @@ class Nodes:
 
     Attributes:
         address: to join the cluster at.
+        dashboard: its URL, where there is one.
         head: the head's process.
         workers: the workers' processes.
     """
 
     def __init__(self, folder: str, environment: dict[str, str]) -> None:
-        (port,) = free_ports(1)
-        self.address = f"127.0.0.1:{port}"
+        port, dashboard = free_ports(2)
+        self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         self._folder, self._environment = folder, {**os.environ, **environment}
         self._started = 0
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def start_head(self, cpus: int) -> None:
+    def start_head(self, cpus: int, *, dashboard: bool = False) -> None:
         """Starts the head and waits until it runs."""
-        port = self.address.partition(":")[2]
-        self.head = self._start("--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false")
+        client, agent = free_ports(2)  # else those that another head on this machine has
+        arguments = [f"--port={port_of(self.address)}", f"--num-cpus={cpus}"]
+        arguments += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
+        arguments += [f"--include-dashboard={str(dashboard).lower()}"]
+        arguments += [f"--dashboard-port={port_of(self.dashboard)}"] if dashboard else []
+        self.head = self._start("--head", *arguments)
+
+    def kill_head(self) -> None:
+        """Kills the head and all that it had started, at once; it can be started again."""
+        _kill(self.head)
 
     def add(self) -> None:
         """Starts one more worker and waits until it has joined."""
@@ -59,6 +68,11 @@ class Nodes:
         return process
 
 
+def port_of(address: str) -> str:
+    """The port in an address."""
+    return address.rpartition(":")[2]
+
+
 def _kill(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -70,12 +84,14 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def running_nodes(workers: int, *, head_cpus: int = 0, **environment: str) -> Iterator[Nodes]:
+def running_nodes(
+    workers: int, *, head_cpus: int = 0, dashboard: bool = False, **environment: str
+) -> Iterator[Nodes]:
     """A cluster for the length of a block. Nodes are started one after another."""
     with tempfile.TemporaryDirectory(prefix="rc", ignore_cleanup_errors=True) as folder:
         nodes = Nodes(folder, environment)
         try:
-            nodes.start_head(head_cpus)
+            nodes.start_head(head_cpus, dashboard=dashboard)
             for _ in range(workers):
                 nodes.add()
             yield nodes
