@@ -38,63 +38,85 @@ _S3 = {
 _NETWORK_LIBRARIES = {"aiohttp", "botocore", "aiobotocore", "requests", "urllib3", "http", "ssl"}
 
 
-def fetch(location: str, spec: FetchSpec) -> bytes:
+def fetch(location: str, spec: FetchSpec, start: int = 0, size: int | None = None) -> bytes:
     """The bytes of one image file, tried up to `spec.attempts` times while the fault may pass.
 
     Args:
         location: an absolute path or any fsspec URL.
         spec: attempts, the time one may take, and the largest file.
+        start: where in the file the image begins.
+        size: how many bytes it has; None: all that follow.
 
     Raises:
         ImageError: stage "fetch", with the code and the number of attempts.
     """
+    what = clean_uri(location) + ("" if size is None else f" ({size:,} bytes from {start:,} on)")
+    if size is not None and not 0 < size <= spec.max_bytes:  # known without a request
+        raise wrong_size(what, size, spec, 1)
     for attempt in range(1, spec.attempts + 1):
         try:
-            data = _read(location, spec)
+            data = _read(location, spec, start, spec.max_bytes + 1 if size is None else size)
         except Exception as error:
             code = code_of(error)
             if code.retryable and attempt < spec.attempts:
                 # full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
                 time.sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)))
                 continue
-            message = f"{clean_uri(location)}: {_said(error, location)}"
-            raise ImageError(Stage.FETCH, code, message, attempt) from None
-        if len(data) > spec.max_bytes:
-            message = f"{clean_uri(location)} has more bytes than fetch.max_bytes = {spec.max_bytes:,}"
-            raise ImageError(Stage.FETCH, ErrorCode.TOO_LARGE, message, attempt)
-        if not data:
-            raise ImageError(Stage.FETCH, ErrorCode.EMPTY, f"{clean_uri(location)} has no bytes", attempt)
+            raise ImageError(Stage.FETCH, code, f"{what}: {_said(error, location)}", attempt) from None
+        if size is not None and len(data) != size:
+            raise _wrong_part(what, len(data), size, attempt)
+        if not 0 < len(data) <= spec.max_bytes:
+            raise wrong_size(what, len(data), spec, attempt)
         return data
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _read(location: str, spec: FetchSpec) -> bytes:
-    """At most one byte more than allowed, in one request, within the time allowed."""
+def wrong_size(what: str, size: int, spec: FetchSpec, attempt: int) -> ImageError:
+    """Of an image without bytes, or with too many."""
+    if not size:
+        return ImageError(Stage.FETCH, ErrorCode.EMPTY, f"{what} has no bytes", attempt)
+    message = f"{what} has more bytes than fetch.max_bytes = {spec.max_bytes:,}"
+    return ImageError(Stage.FETCH, ErrorCode.TOO_LARGE, message, attempt)
+
+
+def _wrong_part(what: str, found: int, size: int, attempt: int) -> ImageError:
+    """Of a part of a file that is not what was asked for."""
+    if found < size:
+        message = f"{what}: the file ends after {found:,} of them"
+        return ImageError(Stage.FETCH, ErrorCode.TRUNCATED, message, attempt)
+    message = f"{what}: found {found:,} bytes; its server must know range requests, and does not"
+    return ImageError(Stage.FETCH, ErrorCode.UNSUPPORTED, message, attempt)
+
+
+def _read(location: str, spec: FetchSpec, start: int, most: int) -> bytes:
+    """At most so many bytes, in one request, within the time allowed."""
     if "://" not in location:  # fsspec takes as long to tell what it is as the disk takes to read it
-        return _read_file(location, spec.max_bytes + 1)
+        return _read_file(location, start, most)
     try:
         if place := objects.bucket_and_key(location):
-            return objects.read(*place, spec.max_bytes + 1, spec.timeout_s)
+            return objects.read(*place, most, spec.timeout_s, start)
         fs, path = file_system(location)
         if isinstance(fs, LocalFileSystem):
-            return _read_file(path, spec.max_bytes + 1)
+            return _read_file(path, start, most)
         # a range makes s3fs send one GET, where it otherwise sends a HEAD first
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
             return bytes(
-                sync(fs.loop, fs._cat_file, path, start=0, end=spec.max_bytes + 1, timeout=spec.timeout_s)
+                sync(fs.loop, fs._cat_file, path, start=start, end=start + most, timeout=spec.timeout_s)
             )
-        return bytes(fs.cat_file(path, start=0, end=spec.max_bytes + 1))
+        return bytes(fs.cat_file(path, start=start, end=start + most))
     except Exception as error:
-        if _http_status(error) == 416 or _s3_code(error) == "InvalidRange":  # a range of an empty file
+        if _http_status(error) == 416 or _s3_code(error) == "InvalidRange":  # the file ends before it
             return b""
         raise
 
 
-def _read_file(path: str, most: int) -> bytes:
+def _read_file(path: str, start: int, most: int) -> bytes:
     """The bytes of a local file, up to so many; memory is taken for as many as it has."""
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # 0 of what is no plain file
-        return file.read(min(most, size + 1) if size else most)
+        if start:
+            file.seek(start)
+        return file.read(min(most, max(size - start, 0) + 1) if size else most)
 
 
 def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code

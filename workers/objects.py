@@ -63,8 +63,8 @@ def bucket_and_key(location: str) -> tuple[str, str] | None:
     return None if odd or bucket.endswith(_EXPRESS) else (bucket, key)
 
 
-def read(bucket: str, key: str, most: int, timeout_s: float) -> bytes:
-    """An object, or its first bytes where it is larger, by one GET that is tried once.
+def read(bucket: str, key: str, most: int, timeout_s: float, start: int = 0) -> bytes:
+    """An object, or a part of it where it is larger, by one GET that is tried once.
 
     Args:
         bucket: its bucket.
@@ -72,6 +72,7 @@ def read(bucket: str, key: str, most: int, timeout_s: float) -> bytes:
         most: bytes to read.
         timeout_s: seconds the GET may take; where the bucket was not read before, waiting for another thread
             to open it and opening it may each take as long.
+        start: the first byte to read.
 
     Raises:
         OSError: it cannot be read; an ObjectError where the server said why, a TimeoutError, or a
@@ -80,7 +81,7 @@ def read(bucket: str, key: str, most: int, timeout_s: float) -> bytes:
     """
     store = _store(bucket, timeout_s)
     try:
-        found = store.get(key, options={"range": (0, most)})
+        found = store.get(key, options={"range": (start, start + most)})
         data = found.bytes().to_bytes()
     except (BaseError, FileNotFoundError) as error:
         said = str(error)
@@ -90,9 +91,9 @@ def read(bucket: str, key: str, most: int, timeout_s: float) -> bytes:
         if getattr(failure, "status", 0) in (401, 403) and _was_opened_unsigned((bucket, timeout_s)):
             forget()
         raise failure from None
-    start, end = found.range
-    if len(data) != end - start:  # obstore believes a short body that has the length it was announced with
-        raise ConnectionError(f"{len(data):,} of {end - start:,} bytes came")
+    first, end = found.range
+    if len(data) != end - first:  # obstore believes a short body that has the length it was announced with
+        raise ConnectionError(f"{len(data):,} of {end - first:,} bytes came")
     return data
 
 

@@ -245,6 +245,13 @@ def test_a_server_that_is_not_there_is_a_network_fault() -> None:
     assert (error.code, error.attempts) == (ErrorCode.NETWORK, 3)
 
 
+def test_a_web_server_that_sends_all_where_a_part_is_asked_for_is_unsupported(web: WebServer) -> None:
+    web.answers = {"/a.jpg": [200]}
+    with pytest.raises(ImageError, match=r"a\.jpg \(5 bytes from 2 on\): found 11 bytes; its server") as all_:
+        fetch(f"{web.url}/a.jpg?signature=secret", SPEC, 2, 5)
+    assert all_.value.code is ErrorCode.UNSUPPORTED
+
+
 @pytest.mark.parametrize("location", ["nonsense://a/b.jpg", "/a\0b.jpg"])
 def test_a_location_that_nothing_reads_is_unsupported(location: str) -> None:
     assert failure(location).code is ErrorCode.UNSUPPORTED
@@ -261,6 +268,18 @@ def test_no_more_of_an_object_is_read_than_is_allowed(way: Way) -> None:
     way.server.files().pipe_file(f"{way.bucket}/b.jpg", b"x" * 5000)
     assert failure(f"s3://{way.bucket}/b.jpg").code is ErrorCode.TOO_LARGE
     assert [len(get.answer.body) for get in way.gets if get.answer] == [SPEC.max_bytes + 1]
+
+
+def test_a_part_of_an_object_takes_one_request_for_that_part(way: Way) -> None:
+    assert fetch(f"s3://{way.bucket}/a.jpg", SPEC, 13, 20) == OBJECT[13:33]
+    assert [get.headers["range"] for get in way.gets] == ["bytes=13-32"]
+
+
+@pytest.mark.parametrize("start", [490, 500, 9999])
+def test_a_part_that_is_not_all_in_its_object_is_truncated(way: Way, start: int) -> None:
+    with pytest.raises(ImageError, match=r"\(20 bytes from .* on\): the file ends after \d+ of") as cut_short:
+        fetch(f"s3://{way.bucket}/a.jpg", SPEC, start, 20)
+    assert (cut_short.value.code, len(way.gets)) == (ErrorCode.TRUNCATED, 1)
 
 
 @pytest.mark.parametrize(
