@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.ledger import read_success
-from jobs.manifest import assert_uri_column, first_columns
+from jobs.manifest import assert_images
 from jobs.resolve import resolve
 from schemas.spec import JobSpec
 from workers.storage import Store
@@ -20,7 +20,7 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
     """
     job = resolve(spec)
     for source in job.sources:
-        assert_uri_column(spec.manifest, source, first_columns(source))
+        assert_images(spec.manifest, source)
     store = Store(spec.output)
     job.assert_same_run(store)
     state = "complete" if read_success(store) else "to do"

@@ -25,6 +25,9 @@ REACHABLE_TIMEOUT_S = 10
 RETRIES = 3
 """Of a task of our own whose process died."""
 
+LEAST_TASKS = 4
+"""Of our own at once: they wait for storage more than they compute."""
+
 RAY_DATAS_ADVICE = "\nFailed to apply UDF transform"
 """What Ray Data 2.60 appends to the message of every exception begins so."""
 
@@ -183,12 +186,23 @@ def _wanted(compute: ComputeSpec, room: int) -> int:
 def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
     """Calls a function once for each list of arguments, as Ray tasks; the results in order.
 
+    No more at once than the cluster has CPUs, since each is a process.
+
     Raises:
-        RaylabelError: what the function itself raised.
+        RaylabelError: what the function itself raised, soon after it did.
     """
     task = ray.remote(num_cpus=0, max_retries=RETRIES)(function)
+    at_once = max(LEAST_TASKS, int(ray.cluster_resources().get("CPU", 0)))
+    begun: list[Any] = []
+    running: list[Any] = []
     with own_exceptions():
-        return list(ray.get([task.remote(*each) for each in arguments]))
+        for each in arguments:
+            if len(running) >= at_once:
+                ended, running = ray.wait(running, num_returns=1)
+                ray.get(ended)
+            begun.append(task.remote(*each))
+            running.append(begun[-1])
+        return list(ray.get(begun))
 
 
 @contextlib.contextmanager

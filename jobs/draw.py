@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from jobs.show import LabelledImage, read_images, scan, scored
+from jobs.show import LabelledImage, as_path, read_images, scan, scored
 from schemas.spec import DecodeSpec
 from workers.decode import decode
 
@@ -181,7 +181,7 @@ def _with_boxes(
 
 def _file_name(uri: str) -> str:
     """The name of a file without its ending, safe in any file system."""
-    stem = uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    stem = as_path(uri).rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return re.sub(r"[^\w.-]+", "_", stem)[:60] or "image"
 
 

@@ -1,15 +1,16 @@
 """`raylabel show`: a look at what a run found."""
 
-import contextlib
 from pathlib import Path
 
-import fsspec
 from rich.console import Console
 
 from jobs.draw import contact_sheet, draw_run
 from jobs.runs import find_run
 from jobs.show import render, summary
-from workers.storage import resolve_uri
+from schemas.errors import ErrorCode
+from schemas.exceptions import ImageError
+from schemas.spec import FetchSpec
+from workers.locations import locate, read_image
 
 
 def show_run(output: str, limit: int, draw: Path | None) -> None:
@@ -29,7 +30,8 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
     if draw:
         folders = [file.uri.rpartition("/")[0] for file in run.manifest]
         bases = dict.fromkeys([run.spec["manifest"]["base"] or folders[0], *folders])
-        drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases)), limit)
+        fetch = FetchSpec.model_validate(run.spec["fetch"])
+        drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases), fetch), limit)
         for note in drawn.skipped:
             console.print(f"not drawn: {note}", markup=False, soft_wrap=True)
         if drawn.pictures:
@@ -37,9 +39,12 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
         console.print(f"{len(drawn.pictures)} pictures drawn: {draw}", markup=False, soft_wrap=True)
 
 
-def _read(uri: str, bases: list[str]) -> bytes:
+def _read(uri: str, bases: list[str], fetch: FetchSpec) -> bytes:
     """An image's bytes; a relative URI is looked for from the folder of each file of the manifest."""
     for base in bases:
-        with contextlib.suppress(FileNotFoundError), fsspec.open(resolve_uri(uri, base), "rb") as file:
-            return bytes(file.read())
+        try:
+            return read_image(locate(uri, base), fetch)
+        except ImageError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
     raise FileNotFoundError(uri)

@@ -5,9 +5,8 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,9 +15,23 @@ import pyarrow.parquet as pq
 
 from schemas.exceptions import ManifestError
 from schemas.ledger import MANIFEST, SourceFile
-from schemas.spec import ManifestFormat, ManifestSpec
-from workers.manifest import Manifest, ManifestFile, Row, rows_of, to_parquet, write_parquet
+from schemas.locations import IMAGE_ENDINGS
+from schemas.spec import FetchSpec, ManifestFormat, ManifestSpec
+from workers.manifest import (
+    Manifest,
+    ManifestFile,
+    Row,
+    Source,
+    convert,
+    converted_url,
+    keep,
+    kept,
+    record_key,
+    rows_of,
+    write_parquet,
+)
 from workers.storage import Store, clean_uri, file_system, full_url, parent_url
+from workers.tars import compressed, rows_of_tar
 
 FORMATS: dict[str, ManifestFormat] = {
     ".parquet": "parquet",
@@ -28,42 +41,17 @@ FORMATS: dict[str, ManifestFormat] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".txt": "text",
+    ".tar": "tar",
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-IMAGES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "gif", "webp", "bmp", "dib", "tif", "tiff"),
-        *("avif", "jp2", "ppm", "pgm", "pbm"),
-    )
-)
-"""What is taken for an image when a folder is listed. A manifest may name anything."""
+COMPRESSED_TARS = (*(f".tar{ending}" for ending in COMPRESSIONS), ".tgz", ".tbz2", ".txz", ".tzst")
 
 MapTasks = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
 """Runs one function over many argument lists, somewhere, and gives the results in order."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """One file of a manifest, or one listed folder.
-
-    Attributes:
-        file: its name and version, as the run pins them.
-        uri: where to read it, credentials included.
-        form: what it is.
-        base: the folder that relative image paths in it are meant from.
-        listing: the images of a listed folder.
-    """
-
-    file: SourceFile
-    uri: str
-    form: ManifestFormat
-    base: str
-    listing: "Listing | None" = field(default=None, compare=False)
-
-
 class Listing:
-    """The images that a folder held when it was listed: on disk, as there may be millions.
+    """The images that a folder held when it was listed, as rows: on disk, as there may be millions.
 
     Args:
         entries: of the images, as fsspec gives them.
@@ -84,8 +72,7 @@ class Listing:
                 lines.write(json.dumps(full_url(fs, entry["name"])) + "\n")
         self.digest = digest.hexdigest()
 
-    def rows(self) -> Iterator[Row]:
-        """A manifest row for each image."""
+    def __iter__(self) -> Iterator[Row]:
         self._file.seek(0)
         with gzip.open(self._file, "rt") as lines:
             for line in lines:
@@ -98,8 +85,8 @@ class Listing:
 def find_sources(spec: ManifestSpec) -> list[Source]:
     """The files that a manifest is made of, in order: as named, and by name within a folder or glob.
 
-    A folder (or glob) that holds images is listed as they are; one that holds none is taken for a folder of
-    manifest files. Names that begin with "." or "_" are passed over in folders.
+    A folder (or glob) that holds images is listed as they are; one that holds tar files is taken for those,
+    any other for a folder of manifest files. Names that begin with "." or "_" are passed over in folders.
 
     Raises:
         ManifestError: nothing is there, or it cannot be told what it is.
@@ -110,25 +97,32 @@ def find_sources(spec: ManifestSpec) -> list[Source]:
 def _find(uri: str, spec: ManifestSpec) -> list[Source]:
     fs, path = file_system(uri)
     entries = _entries(fs, path)
-    found = []
+    found: list[Source] = []
+    packed: list[str] = []
     for entry in entries:
         suffix = _suffix(entry["name"])
-        if spec.format == "images" or (spec.format == "auto" and suffix in IMAGES):
+        if spec.format == "images" or (spec.format == "auto" and suffix in IMAGE_ENDINGS):
             listing = Listing(_images(itertools.chain([entry], entries), spec), fs)
             file = SourceFile(uri=clean_uri(uri), size=listing.count, version=listing.digest)
             return [Source(file, uri, "images", "", listing)]
         form = FORMATS.get(suffix) if spec.format == "auto" else spec.format
-        if form is not None:
-            full = full_url(fs, entry["name"])
-            file = SourceFile(uri=clean_uri(full), size=entry["size"] or 0, version=_version(entry))
+        full = full_url(fs, entry["name"])
+        file = SourceFile(uri=clean_uri(full), size=entry["size"] or 0, version=_version(entry))
+        if spec.format in ("auto", "tar") and file.uri.lower().endswith(COMPRESSED_TARS):
+            packed.append(file.uri)
+        elif form is not None:
             found.append(Source(file, full, form, spec.base or parent_url(full)))
+    # beside the tar files of a data set lies what was written of them: statistics, tables without the images
+    tars = [source for source in found if source.form == "tar" and _suffix(source.uri) == ".tar"]
+    if packed and (tars or not found):
+        raise ManifestError(compressed(packed[0], "by its name"))
     if not found:
         raise ManifestError(
             f"found no manifest at {clean_uri(uri)}. A manifest is a file ending in "
             f"{', '.join(FORMATS)} (or any other, with manifest.format set), a folder or glob of them, "
             "or a folder or glob of images"
         )
-    return found
+    return tars or found
 
 
 def _entries(fs: Any, path: str) -> Iterator[dict[str, Any]]:
@@ -149,7 +143,7 @@ def _entries(fs: Any, path: str) -> Iterator[dict[str, Any]]:
 
 
 def _images(entries: Iterator[dict[str, Any]], spec: ManifestSpec) -> Iterator[dict[str, Any]]:
-    return (e for e in entries if spec.format == "images" or _suffix(e["name"]) in IMAGES)
+    return (e for e in entries if spec.format == "images" or _suffix(e["name"]) in IMAGE_ENDINGS)
 
 
 def _suffix(name: str) -> str:
@@ -169,37 +163,89 @@ def _version(entry: dict[str, Any]) -> str:
     return ""
 
 
-def first_columns(source: Source) -> list[str]:
-    """The columns of a source, from its metadata or its first row."""
+def assert_images(spec: ManifestSpec, source: Source) -> None:
+    """Refuses a source that cannot say where its images are, by its metadata or its first row.
+
+    Raises:
+        ManifestError: with what it has.
+    """
     match source.form:
+        case "tar":
+            next(rows_of_tar(source.uri, FetchSpec()), None)
         case "images" | "text":
-            return ["uri"]
+            image_column(spec, source, _strings(["uri"]))
         case "parquet":
-            return list(_parquet_schema(source.uri)[0].names)
+            image_column(spec, source, _parquet_schema(source.uri)[0])
         case _:
-            return list(next(rows_of(source.uri, source.form), {}))
+            image_column(spec, source, _strings(next(rows_of(source.uri, source.form), {})))
+
+
+def image_column(spec: ManifestSpec, source: Source, columns: pa.Schema) -> str | None:
+    """The column that holds the images of a source themselves; None where a column names them.
+
+    Raises:
+        ManifestError: there is neither, with the columns that there are.
+    """
+    fitting: list[str] = [f.name for f in columns if _holds_bytes(f.type)]
+    if spec.image_column != "auto":
+        if spec.image_column in fitting:
+            return spec.image_column
+        raise ManifestError(
+            f"manifest.image_column is {spec.image_column!r}; the columns of {source.file.uri} that can hold "
+            f"images (binary, or structs with binary `bytes`) are: {', '.join(fitting) or 'none'}"
+        )
+    if spec.uri_column in columns.names:
+        return None
+    if len(fitting) == 1:
+        return fitting[0]
+    raise ManifestError(
+        f"{source.file.uri} has no column {spec.uri_column!r} to find the images by; "
+        f"it has: {', '.join(columns.names) or 'none'}. Set manifest.uri_column to one of them"
+        + (
+            f", or manifest.image_column to one that holds the images: {', '.join(fitting)}"
+            if fitting
+            else ""
+        )
+    )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether images can be in a column: binary values, or structs as Hugging Face's datasets have them."""
+    return _is_binary(kind) or _has_bytes(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind):
+        return False
+    place = kind.get_field_index("bytes")
+    return place >= 0 and _is_binary(kind.field(place).type)
 
 
 def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_tasks: MapTasks) -> Manifest:
     """A manifest whose rows can be read by position.
 
     What is not Parquet is made into Parquet in the run directory, once; the tasks that do it run where
-    `map_tasks` runs them.
+    `map_tasks` runs them, and each keeps a record of what it did.
 
     Raises:
         ManifestError: it has no rows, or not the columns the spec names, or a file is malformed.
     """
-    files = {n: found for n, source in enumerate(sources) if (found := _kept(store, n, source)) is not None}
+    files = _kept(store, sources)
     todo = [
-        n for n, source in enumerate(sources) if n not in files and source.form in ("text", "csv", "jsonl")
+        n
+        for n, source in enumerate(sources)
+        if n not in files and source.form in ("text", "csv", "jsonl", "tar")
     ]
-    made = map_tasks(to_parquet, [_conversion(store, n, sources[n]) for n in todo])
-    for number, converted in zip(todo, made, strict=True):
-        files[number] = _keep(store, number, sources[number], converted)
+    made = map_tasks(convert, [(store.url, n, sources[n]) for n in todo])
+    files |= dict(zip(todo, made, strict=True))
     for number, source in enumerate(sources):
         if source.listing and number not in files:
-            listed = write_parquet(source.listing.rows(), _into(store, number), base="")
-            files[number] = _keep(store, number, source, listed)
+            listed = write_parquet(source.listing, converted_url(store, number), base="")
+            files[number] = keep(store, number, source, listed)
 
     parquet = [n for n, source in enumerate(sources) if source.form == "parquet"]
     with ThreadPoolExecutor(16) as pool:
@@ -210,25 +256,13 @@ def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_t
     for number, source in enumerate(sources):
         if number in footers:
             schema, groups = footers[number]
-            files[number] = [ManifestFile(source.uri, groups, tuple(schema.names), source.base)]
+            files[number] = [ManifestFile(source.uri, groups, _column_names(schema), source.base)]
+        elif source.form == "tar":
+            continue  # what its headers are made into has columns of its own
         else:
-            names = dict.fromkeys(c for file in files[number] for c in file.columns)
-            schema = pa.schema([pa.field(name, pa.string()) for name in names])
+            schema = _strings(c for file in files[number] for c in file.columns)
         schemas.append((source, schema))
     return _manifest(spec, [file for number in range(len(sources)) for file in files[number]], schemas)
-
-
-def assert_uri_column(spec: ManifestSpec, source: Source, columns: list[str]) -> None:
-    """Refuses a file without the column that the images are found by.
-
-    Raises:
-        ManifestError: with the columns that it has.
-    """
-    if spec.uri_column not in columns:
-        raise ManifestError(
-            f"{source.file.uri} has no column {spec.uri_column!r} to find the images by; "
-            f"it has: {', '.join(columns) or 'none'}. Set manifest.uri_column to one of them"
-        )
 
 
 def _manifest(
@@ -236,29 +270,60 @@ def _manifest(
 ) -> Manifest:
     if not sum(file.rows for file in files):
         raise ManifestError(f"the manifest {', '.join(map(clean_uri, spec.uris))} has no rows")
-    for source, schema in schemas:
-        if len(schema):
-            assert_uri_column(spec, source, schema.names)
+    images = _one_image_column(spec, schemas)
+    without = {f.name for _, schema in schemas for f in schema if images and _has_bytes(f.type)} | {images}
     try:
-        merged = pa.unify_schemas([_plain(s) for _, s in schemas], promote_options="permissive")
+        merged = pa.unify_schemas(
+            [_plain(s, without) for _, s in schemas] or [pa.schema([])], promote_options="permissive"
+        )
     except pa.ArrowException as error:
         raise ManifestError(f"the manifest's files do not fit together: {error}") from None
     image_id = spec.image_id_column or ("image_id" if "image_id" in merged.names else None)
     if image_id and image_id not in merged.names:
         raise ManifestError(
-            f"manifest.image_id_column is {image_id!r}; the manifest has: {', '.join(merged.names)}"
+            f"manifest.image_id_column is {image_id!r}; the manifest has: {', '.join(merged.names) or 'none'}"
         )
-    kind = merged.field(spec.uri_column).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ManifestError(f"column {spec.uri_column!r} of the manifest is {kind}, allowed: string")
-    carried = pa.schema([f for f in merged if f.name not in (spec.uri_column, image_id)])
-    return Manifest(files, spec.uri_column, image_id, carried)
+    if images is None and spec.uri_column in merged.names:
+        kind = merged.field(spec.uri_column).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise ManifestError(f"column {spec.uri_column!r} of the manifest is {kind}, allowed: string")
+    taken = (image_id, None if images else spec.uri_column)
+    carried = pa.schema([f for f in merged if f.name not in taken])
+    return Manifest(files, spec.uri_column, image_id, carried, images)
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """The same columns, nullable, dictionaries as their values: files of one manifest may differ in these."""
-    kinds = [f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in schema]
-    return pa.schema([pa.field(f.name, kind) for f, kind in zip(schema, kinds, strict=True)])
+def _one_image_column(spec: ManifestSpec, schemas: list[tuple[Source, pa.Schema]]) -> str | None:
+    """The image column of a manifest, whose files must agree on it; see `image_column`."""
+    found = {image_column(spec, source, schema): source for source, schema in schemas if len(schema)}
+    if len(found) > 1:
+        said = (
+            f"{f'images in column {name!r}' if name else 'names of images'} in {source.file.uri}"
+            for name, source in found.items()
+        )
+        raise ManifestError(f"the manifest's files do not fit together: {', '.join(said)}. Label them apart")
+    return next(iter(found), None)
+
+
+def _strings(names: Iterable[str]) -> pa.Schema:
+    return pa.schema([pa.field(name, pa.string()) for name in dict.fromkeys(names)])
+
+
+def _column_names(schema: pa.Schema) -> tuple[str, ...]:
+    """The names of a file's columns, and the paths of what its structs have as the path of an image."""
+    paths = [f"{f.name}.path" for f in schema if _has_bytes(f.type) and f.type.get_field_index("path") >= 0]
+    return (*schema.names, *paths)
+
+
+def _plain(schema: pa.Schema, without: set[str | None]) -> pa.Schema:
+    """The same columns, nullable, dictionaries as their values: files of one manifest may differ in these.
+
+    Args:
+        schema: of a file.
+        without: columns that are left out, as they hold images.
+    """
+    fields = [f for f in schema if f.name not in without]
+    kinds = [f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in fields]
+    return pa.schema([pa.field(f.name, kind) for f, kind in zip(fields, kinds, strict=True)])
 
 
 def _parquet_schema(uri: str) -> tuple[pa.Schema, tuple[int, ...]]:
@@ -273,28 +338,13 @@ def _parquet_schema(uri: str) -> tuple[pa.Schema, tuple[int, ...]]:
         raise ManifestError(f"cannot read {clean_uri(uri)} as Parquet: {error}") from None
 
 
-def _into(store: Store, number: int) -> str:
-    return f"{store.url}/{MANIFEST}/{number:05d}"
-
-
-def _conversion(store: Store, number: int, source: Source) -> tuple[str, str, str, str]:
-    return source.uri, source.form, _into(store, number), source.base
-
-
-def _kept(store: Store, number: int, source: Source) -> list[ManifestFile] | None:
-    """What an earlier attempt made of the very same source."""
-    try:
-        found = json.loads(store.read(f"{MANIFEST}/{number:05d}.json"))
-    except FileNotFoundError:
-        return None
-    if found["source"] != source.file.model_dump():
-        return None
-    return [
-        ManifestFile(f["uri"], tuple(f["row_groups"]), tuple(f["columns"]), f["base"]) for f in found["files"]
-    ]
-
-
-def _keep(store: Store, number: int, source: Source, files: list[ManifestFile]) -> list[ManifestFile]:
-    record = {"source": source.file.model_dump(), "files": [asdict(file) for file in files]}
-    store.write(f"{MANIFEST}/{number:05d}.json", json.dumps(record).encode())
-    return files
+def _kept(store: Store, sources: list[Source]) -> dict[int, list[ManifestFile]]:
+    """What earlier attempts made of the very same sources, by their numbers."""
+    there = set(store.list(MANIFEST))
+    numbers = [n for n, source in enumerate(sources) if record_key(n) in there and source.form != "parquet"]
+    records = store.read_all(record_key(n) for n in numbers)
+    found = {}
+    for number, record in zip(numbers, records, strict=True):
+        if record and (files := kept(record, sources[number])) is not None:
+            found[number] = files
+    return found

@@ -16,6 +16,7 @@ from jobs.cluster import Pool, plan_pool
 from jobs.predict import OVERHEAD_CPU_S
 from jobs.resolve import ResolvedJob
 from schemas.exceptions import ProcessDiedError, RaylabelError
+from schemas.locations import Location
 from schemas.plan import Plan, Work
 from schemas.prediction import Cluster, Costs
 from schemas.spec import ComputeSpec
@@ -69,12 +70,10 @@ def this_machine() -> Cluster:
     return Cluster(1, cores if quota == "max" else max(1, min(cores, int(quota) // int(period))), gpus)
 
 
-def sample_locations(manifest: Manifest, size: int) -> list[str | None]:
+def sample_locations(manifest: Manifest, size: int) -> list[Location]:
     """Where the images of a sample are; no other columns are read."""
     bare = dataclasses.replace(manifest, image_id_column=None, carried=pa.schema([]))
-    return [
-        uri for rows in sample_rows(manifest.rows, size) for uri in bare.read(rows)["location"].to_pylist()
-    ]
+    return [where for rows in sample_rows(manifest.rows, size) for where in bare.read(rows).locations]
 
 
 def sample_rows(rows: int, size: int) -> Iterator[range]:
@@ -93,7 +92,7 @@ def sample_rows(rows: int, size: int) -> Iterator[range]:
         yield range(start, start + last - first)
 
 
-def probe_here(job: ResolvedJob, rows: int, locations: list[str | None], here: Cluster) -> Probe:
+def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Cluster) -> Probe:
     """Sends images through as many processes at once as a run has on this machine.
 
     Each gets all of them, in another order.
@@ -183,7 +182,7 @@ def _settings(job: ResolvedJob, rows: int, pool: Pool) -> LabelSettings:
     )
 
 
-def _turned(items: list[str | None], share: float) -> list[str | None]:
+def _turned(items: list[Location], share: float) -> list[Location]:
     """The same items, beginning so far in."""
     cut = int(len(items) * share)
     return items[cut:] + items[:cut]

@@ -13,7 +13,7 @@ from typing import Any
 
 import schemas
 import workers
-from jobs.manifest import Source, find_sources
+from jobs.manifest import find_sources
 from jobs.runs import assert_same_run, new_run_id, read_run
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.ledger import RunRecord, settings_of_rows
@@ -21,7 +21,7 @@ from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.spec import JobSpec
 from workers.child import Child, Note
-from workers.manifest import Manifest
+from workers.manifest import Manifest, Source
 from workers.nursery import labelling_nursery
 from workers.storage import Store, clean_uri
 

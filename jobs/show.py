@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.tables import TABLES
-from workers.storage import Store
+from workers.storage import CHAINS, Store
 
 MOST = 15
 """How many of the most frequent labels and classes a summary keeps."""
@@ -284,12 +284,20 @@ def shorten(text: str, width: int) -> str:
 
 def short_uris(uris: Iterable[str], width: int) -> list[str]:
     """The ends of URIs, all cut at the same depth: as many folders as fit, at least the files' names."""
-    uris = [one_line(uri) for uri in uris]
+    uris = [one_line(as_path(uri)) for uri in uris]
     depths = range(max((uri.count("/") for uri in uris), default=0), -1, -1)
     for names in ([_tail(uri, depth) for uri in uris] for depth in depths):
         if all(cell_len(name) <= width for name in names):
             return names
     return [shorten(_tail(uri, 0), width) for uri in uris]
+
+
+def as_path(uri: str) -> str:
+    """What is within a file as if that were a folder: `tar://b.jpg::s3://x/a.tar` is `s3://x/a.tar/b.jpg`."""
+    inner, chained, outer = uri.rpartition("::")
+    if not chained or not inner.startswith(CHAINS):
+        return uri
+    return f"{outer}/{inner.partition('://')[2]}"
 
 
 def _tail(uri: str, folders: int) -> str:

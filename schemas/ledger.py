@@ -72,7 +72,8 @@ class RunRecord(_Record):
 
 def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
     """The settings of a job spec that decide its rows, beside its manifest's files and its models."""
-    manifest = {key: spec["manifest"][key] for key in ("uri_column", "image_id_column", "base")}
+    columns = ("uri_column", "image_column", "image_id_column", "base")
+    manifest = {key: spec["manifest"].get(key) for key in columns}
     return {
         **{f"manifest.{key}": value for key, value in manifest.items()},
         "decode": spec["decode"],

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.exceptions import SpecError
 
-ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images"]
+ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images", "tar"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Runtime = Literal["auto", "torch", "onnxruntime"]
 
@@ -28,12 +28,14 @@ class _Section(BaseModel):
 
 
 class ManifestSpec(_Section):
-    """Which images: files that list them, or a folder or glob of the images themselves.
+    """Which images: files that list them or hold them, or a folder or glob of the images themselves.
 
     Attributes:
         uri: one file, folder or glob, or a list of them; a path or any fsspec URL.
         format: "auto" goes by the file names; "images" lists the images below a folder or glob.
         uri_column: the column that holds each image's path or URL.
+        image_column: the column of a Parquet file that holds the images themselves; "auto": the only one that
+            can, where there is no `uri_column`.
         image_id_column: the column that holds an id of the user's own; None: "image_id" where there is one.
         base: the folder that relative image paths are meant from; None: the folder of the manifest file.
     """
@@ -41,6 +43,7 @@ class ManifestSpec(_Section):
     uri: str | list[str] = Field(min_length=1)
     format: Literal["auto"] | ManifestFormat = "auto"
     uri_column: str = Field("uri", min_length=1)
+    image_column: str = Field("auto", min_length=1)
     image_id_column: str | None = None
     base: str | None = None
 

@@ -95,7 +95,7 @@ FLOAT_COLUMNS = {
 """Columns stored as BYTE_STREAM_SPLIT (a million boxes: 31 to 20 bytes a box)."""
 
 
-WORKING = ("location", "boxes", "error", "unit")
+WORKING = ("boxes", "error", "unit")
 """Columns that rows have beside those of the labels table on their way through the workers."""
 
 

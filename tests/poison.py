@@ -94,7 +94,7 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
         unit, rows, _then = request
         if deadly.intersection(rows):
             os.abort()
-        found = job.manifest.read(rows)
+        found = job.manifest.read(rows).table
         error = RowError(Stage.DECODE, ErrorCode.TRUNCATED, "", 1, datetime(2026, 1, 1, tzinfo=UTC))
         table = results_table(unit, found, [error] * len(rows), ResultColumns(None, None, pa.schema([])))
         return table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from schemas.locations import Location, ParquetValue
 from schemas.spec import DecodeSpec, FetchSpec
 from workers.decode import decode
-from workers.fetch import fetch
+from workers.locations import is_local, read_image
 from workers.manifest import chunks
 
 T = TypeVar("T")
 
-Run = tuple[str | None, ...]
+Run = tuple[Location, ...]
 Fetching = Future[list[bytes | ImageError]]
 
 LOCAL_RUN = 8
@@ -47,9 +47,9 @@ class LoadedImage:
 class ImageReader:
     """Fetch and decode, ahead of whoever takes the images.
 
-    Bytes are read ahead by as many threads as `fetch.concurrency`. Beside a GPU, threads decode ahead too; on
-    a CPU images are decoded by whoever takes them, who would otherwise wait for the same core. The order is
-    the order of the locations.
+    Bytes are read ahead by as many threads as `fetch.concurrency`, values of a Parquet column by one thread
+    in their order. Beside a GPU, threads decode ahead too; on a CPU images are decoded by whoever takes them,
+    who would otherwise wait for the same core. The order is the order of the locations.
 
     Args:
         fetch: how files are read.
@@ -67,13 +67,14 @@ class ImageReader:
         self._reads = fetch.reads(device)
         self._ahead = decode_ahead
         self._fetchers = ThreadPoolExecutor(self._reads, "fetch")
+        self._in_order = ThreadPoolExecutor(1, "fetch-in-order")
         self._decoders = ThreadPoolExecutor(threads, "decode") if device == "cuda" else None
         self._begun: dict[Run, Fetching] = {}
 
     def __call__(
-        self, locations: Sequence[str | None], then: Sequence[str | None] = ()
+        self, locations: Sequence[Location], then: Sequence[Location] = ()
     ) -> Iterator[LoadedImage | ImageError]:
-        """The images of some locations, in their order; None is a manifest row without a URI.
+        """The images of some locations, in their order.
 
         Args:
             locations: of the images.
@@ -87,11 +88,10 @@ class ImageReader:
                 yield future.result()
 
     def _fetched(
-        self, locations: Sequence[str | None], then: Sequence[str | None]
+        self, locations: Sequence[Location], then: Sequence[Location]
     ) -> Iterator[bytes | ImageError]:
         """Each file, the next ones being read meanwhile."""
-        local = all(location and "://" not in location for location in locations)
-        size = LOCAL_RUN if local and self._decoders is None else 1
+        size = LOCAL_RUN if self._decoders is None and all(map(is_local, locations)) else 1
         most = max(LEAST_RUNS, -(-self._reads // size))
         next_runs = islice(_runs(then, size), most // 2)
         for future in _ahead(self._fetching(_runs(locations, size), next_runs), most):
@@ -101,21 +101,23 @@ class ImageReader:
         """Begins to read runs one after another, those that were begun before excepted, and then the next."""
         begun, self._begun = self._begun, {}
         for run in runs:
-            yield begun.pop(run) if run in begun else self._fetchers.submit(self._files, run)
+            yield begun.pop(run) if run in begun else self._submit(run)
         for needless in begun.values():
             needless.cancel()
         for run in then:
             if run not in self._begun:
-                self._begun[run] = self._fetchers.submit(self._files, run)
+                self._begun[run] = self._submit(run)
+
+    def _submit(self, run: Run) -> Fetching:
+        in_order = any(isinstance(location, ParquetValue) for location in run)
+        return (self._in_order if in_order else self._fetchers).submit(self._files, run)
 
     def _files(self, locations: Run) -> list[bytes | ImageError]:
         return [self._bytes(location) for location in locations]
 
-    def _bytes(self, location: str | None) -> bytes | ImageError:
-        if location is None:
-            return ImageError(Stage.LIST, ErrorCode.NOT_FOUND, "the manifest's row has no URI")
+    def _bytes(self, location: Location) -> bytes | ImageError:
         try:
-            return fetch(location, self._fetch)
+            return read_image(location, self._fetch)
         except ImageError as error:
             return error
 
@@ -129,7 +131,7 @@ class ImageReader:
         return LoadedImage(decoded, len(data), hashlib.sha256(data).digest())
 
 
-def _runs(locations: Sequence[str | None], size: int) -> Iterator[Run]:
+def _runs(locations: Sequence[Location], size: int) -> Iterator[Run]:
     """Locations that one thread reads one after another."""
     return map(tuple, chunks(locations, size))
 

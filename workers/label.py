@@ -181,7 +181,8 @@ class LabelUnits:
         message = f"the process that was given this image alone died ({death.message}), {TRIES} times"
         error = RowError(death.stage, death.code, message, TRIES, datetime.now(UTC))
         manifest = self._settings.manifest
-        return results_table(unit, manifest.read(rows), [error], ResultColumns(None, None, manifest.carried))
+        columns = ResultColumns(None, None, manifest.carried)
+        return results_table(unit, manifest.read(rows).table, [error], columns)
 
     def _new_child(self) -> Child:
         address = self._own_nursery.address if self._own_nursery else self._settings.nursery

@@ -60,13 +60,13 @@ class Labeller:
         """
         rows, then = (self._settings.manifest.read(indices) for indices in (request.rows, request.then))
         note(Stage.DECODE)
-        images = self._read(rows["location"].to_pylist(), then["location"].to_pylist())
+        images = self._read(rows.locations, then.locations)
         outcomes = [
             outcome
             for chunk in chunks(images, self._settings.chunk_size)
             for outcome in self._outcomes(chunk, note)
         ]
-        return results_table(request.unit, rows, outcomes, self._columns)
+        return results_table(request.unit, rows.table, outcomes, self._columns)
 
     def _outcomes(
         self, chunk: list[LoadedImage | ImageError], note: Note

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from schemas.locations import Location
 from workers.child import Note
 from workers.label import LabelSettings
 
@@ -36,7 +37,7 @@ class Probed:
     work_cpu_s: float
 
 
-Request = list[str | None] | None
+Request = list[Location] | None
 """First the locations of the images, which are fetched; then None: they are decoded and labelled."""
 
 

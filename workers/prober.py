@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from schemas.locations import Location
 from workers.child import Note
 from workers.images import ImageReader, LoadedImage
 from workers.label import LabelSettings
@@ -33,7 +34,7 @@ class _Times:
 class SteppingReader(ImageReader):
     """An image reader whose two steps are taken apart."""
 
-    def fetched(self, locations: Iterable[str | None]) -> list[tuple[File, float]]:
+    def fetched(self, locations: Iterable[Location]) -> list[tuple[File, float]]:
         """Each file, and the seconds from asking for it until it was read."""
         return list(self._fetchers.map(self._timed_bytes, locations))
 
@@ -42,7 +43,7 @@ class SteppingReader(ImageReader):
         decode_all = self._decoders.map if self._decoders else map
         return list(decode_all(self._load, files))
 
-    def _timed_bytes(self, location: str | None) -> tuple[File, float]:
+    def _timed_bytes(self, location: Location) -> tuple[File, float]:
         return _timed(time.perf_counter, lambda: self._bytes(location))
 
 
@@ -62,7 +63,7 @@ class Prober(Labeller):
         self._waits: list[float] = []
         self._fetch_cpu_s = 0.0
 
-    def fetch(self, locations: Sequence[str | None]) -> None:
+    def fetch(self, locations: Sequence[Location]) -> None:
         """Fetches some images, as many at once as the job says."""
         # the process's time: a file system may do its work in a thread of its own
         fetched, self._fetch_cpu_s = _timed(time.process_time, lambda: self._read.fetched(locations))

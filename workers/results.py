@@ -70,7 +70,7 @@ def results_table(
 
     Args:
         unit: its number.
-        rows: manifest_index, image_id, uri, location and the carried columns, as the manifest gives them.
+        rows: manifest_index, image_id, uri and the carried columns, as the manifest gives them.
         outcomes: what became of each row, in the same order.
         columns: what the tables say beside.
     """

@@ -25,6 +25,9 @@ from schemas.tables import FLOAT_COLUMNS
 READERS = 16
 """Files read at once."""
 
+CHAINS = ("tar://", "zip://", "parquet://")
+"""Beginnings of a URI that names something within a file, whose own URI follows after "::"."""
+
 _QUERY_SCHEMES = ("http", "https", "ftp")
 
 
@@ -293,6 +296,9 @@ def clean_uri(uri: str) -> str:
     """A URI without what may be secret: user and password, and the query of a web address."""
     if "://" not in uri:
         return uri
+    if uri.startswith(CHAINS) and "::" in uri:
+        inner, _, outer = uri.rpartition("::")
+        return f"{inner}::{clean_uri(outer)}"
     if uri.split("://", 1)[0].lower() in _QUERY_SCHEMES:
         parts = urlsplit(uri)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

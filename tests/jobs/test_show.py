@@ -255,3 +255,9 @@ def test_lists_keep_whole_items_and_count_the_rest(width: int, expected: str) ->
 
 def test_a_list_that_cannot_fit_starts_with_a_shortened_item() -> None:
     assert show.fitting(["traffic light x12", "dog x1"], 20) == "traff…t x12, +1 more"
+
+
+def test_an_image_within_a_file_is_shown_as_if_the_file_were_a_folder() -> None:
+    uris = ["tar://set/1.jpg::s3://bucket/00000.tar", "parquet://image/7::/data/t.parquet", "/a::b.jpg"]
+    expected = ["s3://bucket/00000.tar/set/1.jpg", "/data/t.parquet/image/7", "/a::b.jpg"]
+    assert show.short_uris(uris, 80) == expected

@@ -32,6 +32,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "uri": "photos.parquet",
             "format": "auto",
             "uri_column": "uri",
+            "image_column": "auto",
             "image_id_column": None,
             "base": None,
         },
@@ -108,8 +109,8 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
         read_spec(path, {})
     assert str(raised.value).splitlines() == [
         f"{path} is not a job that can run:",
-        "  manifest.colum: unknown key; allowed: uri, format, uri_column, image_id_column, base "
-        "(did you mean uri_column?)",
+        "  manifest.colum: unknown key; allowed: uri, format, uri_column, image_column, image_id_column, "
+        "base (did you mean uri_column?)",
         "  output: found 7; allowed: text",
         "  classifier.sha256: found 'abc'; allowed: 64 lower-case hexadecimal digits",
         "  classifier.top_k: found 'five'; allowed: a whole number",

@@ -73,13 +73,12 @@ def labelled(index: int) -> LabelledImage:
 
 
 def rows_of(rows: Sequence[int]) -> pa.Table:
-    """Manifest rows as `workers.manifest.Manifest.read` gives them."""
+    """A table of manifest rows as `workers.manifest.Manifest.read` gives it."""
     return pa.table(
         {
             "manifest_index": pa.array(rows, pa.int64()),
             "image_id": pa.array([f"id{n}" for n in rows]),
             "uri": pa.array([f"s3://bucket/{n}.jpg" for n in rows]),
-            "location": pa.array([f"s3://bucket/{n}.jpg" for n in rows]),
             "split": pa.array(["train"] * len(rows)),
             "manifest_label": pa.array(rows, pa.int64()),
         }

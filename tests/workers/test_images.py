@@ -5,6 +5,7 @@ import pytest
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
+from schemas.locations import NO_URI
 from schemas.spec import DecodeSpec, FetchSpec
 from workers.images import ImageReader, LoadedImage
 
@@ -15,11 +16,11 @@ def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
 ) -> None:
     (tmp_path / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:50_000])
     names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
-    locations = [*names, None, str(tmp_path / "gone.jpg"), str(tmp_path / "half.jpg"), *reversed(names)]
+    locations = [*names, NO_URI, str(tmp_path / "gone.jpg"), str(tmp_path / "half.jpg"), *reversed(names)]
     read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), device, threads=2, decode_ahead=2)
     found = [
         hashlib.sha256(Path(location).read_bytes()).digest()
-        if isinstance(image, LoadedImage) and location
+        if isinstance(image, LoadedImage) and isinstance(location, str)
         else (image.stage, image.code)
         for location, image in zip(locations, read(locations), strict=True)
         if isinstance(image, LoadedImage | ImageError)

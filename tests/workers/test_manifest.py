@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.exceptions import ManifestError
+from schemas.locations import NO_URI
 from workers.manifest import Manifest, ManifestFile, rows_of, to_parquet
 
 
@@ -103,43 +104,43 @@ def test_any_range_of_rows_is_read_by_position_whatever_the_files(
 ) -> None:
     start = data.draw(st.integers(0, 11))
     rows = range(start, data.draw(st.integers(start, 11)))
-    assert manifest.read(rows).to_pylist() == [
+    found = manifest.read(rows)
+    assert found.table.to_pylist() == [
         {
             "manifest_index": n,
             "image_id": None,
             "uri": f"{n}.jpg",
-            "location": f"/one/{n}.jpg" if n < 7 else f"s3://bucket/two/{n}.jpg",
             "taken": n,
             "manifest_label": "x" if n < 7 else None,
         }
         for n in rows
     ]
+    assert found.locations == [f"/one/{n}.jpg" if n < 7 else f"s3://bucket/two/{n}.jpg" for n in rows]
 
 
 def test_a_row_without_a_uri_has_no_location(tmp_path: Path) -> None:
     pq.write_table(pa.table({"u": ["a.jpg", None, ""], "id": [1, 2, 3]}), tmp_path / "m.parquet")
     file = ManifestFile(str(tmp_path / "m.parquet"), (3,), ("u", "id"), "/base")
     found = Manifest([file], "u", "id", pa.schema([])).read(range(3))
-    assert found.select(["image_id", "uri", "location"]).to_pylist() == [
-        {"image_id": "1", "uri": "a.jpg", "location": "/base/a.jpg"},
-        {"image_id": "2", "uri": "", "location": None},
-        {"image_id": "3", "uri": "", "location": None},
+    assert found.table.select(["image_id", "uri"]).to_pylist() == [
+        {"image_id": "1", "uri": "a.jpg"},
+        {"image_id": "2", "uri": ""},
+        {"image_id": "3", "uri": ""},
     ]
+    assert found.locations == ["/base/a.jpg", NO_URI, NO_URI]
 
 
 def test_no_column_of_the_manifest_takes_the_place_of_one_of_ours(tmp_path: Path) -> None:
-    own = ["location", "unit", "boxes", "error", "label", "manifest_label", "split"]
+    own = ["unit", "boxes", "error", "label", "manifest_label", "split"]
     table = pa.table({"uri": ["a.jpg"], **{name: [name] for name in own}})
     pq.write_table(table, tmp_path / "m.parquet")
     file = ManifestFile(str(tmp_path / "m.parquet"), (1,), tuple(table.column_names), "/base")
     carried = pa.schema([(name, pa.string()) for name in own])
-    assert Manifest([file], "uri", None, carried).read(range(1)).to_pylist() == [
+    assert Manifest([file], "uri", None, carried).read(range(1)).table.to_pylist() == [
         {
             "manifest_index": 0,
             "image_id": None,
             "uri": "a.jpg",
-            "location": "/base/a.jpg",
-            "manifest_location": "location",
             "manifest_unit": "unit",
             "manifest_boxes": "boxes",
             "manifest_error": "error",
@@ -156,5 +157,5 @@ def test_credentials_are_kept_for_reading_and_cut_from_what_is_stored(tmp_path: 
     manifest = Manifest(
         [ManifestFile(str(tmp_path / "m.parquet"), (1,), ("uri",), "/")], "uri", None, pa.schema([])
     )
-    found = manifest.read(range(1)).to_pylist()[0]
-    assert (found["uri"], found["location"]) == ("https://host/a.jpg", signed)
+    found = manifest.read(range(1))
+    assert (found.table["uri"].to_pylist(), found.locations) == (["https://host/a.jpg"], [signed])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from schemas.errors import Stage
+from schemas.locations import NO_URI, Location
 from schemas.plan import Plan, Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from tests.image_server import serving
@@ -39,7 +40,7 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
     )
 
 
-def probed(asked: LabelSettings, locations: Sequence[str | None]) -> tuple[Probed, list[Stage]]:
+def probed(asked: LabelSettings, locations: Sequence[Location]) -> tuple[Probed, list[Stage]]:
     answer, stages = prober(asked), list[Stage]()
     assert answer(list(locations), stages.append) is None
     found = answer(None, stages.append)
@@ -50,7 +51,7 @@ def probed(asked: LabelSettings, locations: Sequence[str | None]) -> tuple[Probe
 def test_images_are_timed_step_by_step_after_a_chunk_to_warm_up(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "no.jpg").write_bytes(b"this is no image")
     files = [tmp_path / "no.jpg", *sorted(photos.glob("*.[pj]*g")), tmp_path / "gone.jpg"]
-    found, stages = probed(settings(ClassifierSpec(), DetectorSpec()), [None, *map(str, files)])
+    found, stages = probed(settings(ClassifierSpec(), DetectorSpec()), [NO_URI, *map(str, files)])
     assert stages == 3 * ["decode", "classify", "detect"]  # chunks of eight and two, the first one twice
     assert found.images == 10
     assert found.failed == {"NOT_AN_IMAGE": 1, "NOT_FOUND": 2}  # each once
