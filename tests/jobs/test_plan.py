@@ -1,13 +1,15 @@
 import pytest
 
 from jobs.cluster import Pool
-from jobs.plan import PlanOptions, Told, cluster_of, costs_on
+from jobs.plan import SHARDS, PlanOptions, Told, cluster_of, costs_on, sampled
 from jobs.predict import Load, nodes_within, predict
 from jobs.probe import Probe
 from jobs.resolve import ResolvedJob
+from schemas.ledger import SourceFile
 from schemas.plan import Plan
 from schemas.prediction import Cluster, Costs
 from schemas.spec import ComputeSpec, build_spec
+from workers.manifest import Source
 
 CPU_POOL, GPU_POOL = Pool(2, 0.5, 0, 1, 1 / 2), Pool(1, 7, 1, 7, 1)
 COSTS = Costs(0.04, 112_000, 0.0005, 0.003, 0.0015, {"classifier": 0.005, "detector": 0.010})
@@ -93,3 +95,22 @@ def test_a_probe_on_a_busy_machine_says_so() -> None:
     page = Told(JOB, busy, predict(COSTS, load, Cluster(1, 2)), None, None, kept=False)
     assert dict(page.facts())["note"].startswith("the probe got 25% of its cores' time")
     assert page.to_dict()["probe"]["share"] == 0.25
+
+
+def shard(number: int, size: int = 100) -> Source:
+    return Source(SourceFile(uri=f"/{number}.tar", size=size, version=""), f"/{number}.tar", "tar", "/")
+
+
+def test_of_many_shards_some_are_read_that_are_spread_over_all() -> None:
+    shards = [shard(n) for n in range(10_000)]
+    chosen, share = sampled(shards)
+    assert [shards.index(source) * SHARDS // 10_000 for source in chosen] == list(range(SHARDS))
+    assert share == SHARDS / 10_000
+    assert sampled([shard(n, 0) for n in range(32)])[1] == 0.5
+    assert sampled(shards[:SHARDS]) == (shards[:SHARDS], 1.0)
+
+
+def test_manifests_of_another_kind_are_read_whole() -> None:
+    listed = Source(SourceFile(uri="/m.csv", size=1, version=""), "/m.csv", "csv", "/")
+    sources = [listed, *(shard(n) for n in range(100))]
+    assert sampled(sources) == (sources, 1.0)
