@@ -1,15 +1,17 @@
-"""When a run is hopeless: too many images fail, or the models fail on all of them."""
+"""When a run is hopeless: too many images fail, the models fail on all of them, or none may be read."""
 
 from collections.abc import Callable, Mapping
 
 from schemas.errors import ErrorCode
-from schemas.exceptions import FailureBudgetError, ModelError
+from schemas.exceptions import FailureBudgetError, ModelError, StorageError
 
 ENOUGH_ROWS = 1_000
 """Rows from which a fraction of what is done speaks for the whole."""
 
-MODEL_IS_AT_FAULT = 32
-"""Images that the models failed on, none labelled, from which on it is not the images."""
+NOT_THE_IMAGES = 32
+"""Images that failed alike, none labelled, from which on it is not the images."""
+
+_OF_ACCESS = (ErrorCode.DENIED, ErrorCode.EXPIRED)
 
 _OF_MODELS = (
     ErrorCode.MODEL_ERROR,
@@ -63,9 +65,9 @@ def check_models(failed: Mapping[str, int], done: int, rows: int, example_of: Ca
     Raises:
         ModelError: with the codes and the example.
     """
-    blamed = {code.value: failed[code] for code in _OF_MODELS if failed.get(code)}
+    blamed = _only(_OF_MODELS, failed)
     count = sum(blamed.values())
-    if sum(failed.values()) < done or count < min(MODEL_IS_AT_FAULT, max(rows, 1)):
+    if sum(failed.values()) < done or count < min(NOT_THE_IMAGES, max(rows, 1)):
         return
     example = example_of(max(blamed, key=blamed.__getitem__))
     raise ModelError(
@@ -73,6 +75,35 @@ def check_models(failed: Mapping[str, int], done: int, rows: int, example_of: Ca
         f"({_said(blamed)}), so they are at fault, not the images. One of the failures: {example}. Mend the "
         "model, its weights or its settings, and run in a new output or with --restart"
     )
+
+
+def check_access(failed: Mapping[str, int], done: int, rows: int, example_of: Callable[[str], str]) -> None:
+    """Stops a run that may not read a single one of its images.
+
+    Args:
+        failed: images that failed, by code.
+        done: rows in a final state.
+        rows: rows of the manifest.
+        example_of: gives the message of a failure with some code.
+
+    Raises:
+        StorageError: with the example.
+    """
+    refused = _only(_OF_ACCESS, failed)
+    if sum(refused.values()) < max(done, min(NOT_THE_IMAGES, max(rows, 1))):
+        return
+    example = example_of(max(refused, key=refused.__getitem__))
+    raise StorageError(
+        f"stopped: the store refused each of the first {done:,} images ({_said(refused)}). One of them: "
+        f"{example}. Give the cluster's nodes the right to read them (storage in the job spec says with "
+        "which credentials), and run with --restart or in a new output. With max_failed set, a run does not "
+        "stop for this"
+    )
+
+
+def _only(codes: tuple[ErrorCode, ...], failed: Mapping[str, int]) -> dict[str, int]:
+    """The failures with some codes."""
+    return {code.value: failed[code] for code in codes if failed.get(code)}
 
 
 def _said(failed: Mapping[str, int]) -> str:

@@ -79,7 +79,7 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[str, typer.Argument(help="Run directory.")]
+Output = Annotated[str, typer.Argument(help="Run directory, or the job spec that it is of.")]
 AddressOption = Annotated[
     str | None,
     typer.Option(help="Ray cluster to join; RAY_ADDRESS, or a Ray of its own.", show_default=False),
@@ -215,7 +215,7 @@ def retry(
 
     chosen = _overrides(None, None, None, None, settings)
     with _stops():
-        retry_run(output, codes_of(code), chosen, _options(address, stop_after, as_json, verbose))
+        retry_run(_output(output), codes_of(code), chosen, _options(address, stop_after, as_json, verbose))
 
 
 @app.command()
@@ -323,12 +323,12 @@ def show(
     """Show what a run found."""
     from jobs.look import show_run
 
-    show_run(output, limit, draw)
+    show_run(_output(output), limit, draw)
 
 
 @app.command()
 def status(
-    output: Annotated[str, typer.Argument(help="Run directory, or the id of a submission.")],
+    output: Annotated[str, typer.Argument(help="Run directory, its job spec, or the id of a submission.")],
     address: DashboardOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -342,7 +342,7 @@ def status(
     else:
         from jobs.status import show_status
 
-        show_status(output, as_json=as_json)
+        show_status(_output(output), as_json=as_json)
 
 
 @app.command()
@@ -350,7 +350,7 @@ def reconcile(output: Output, as_json: JsonOption = False) -> None:
     """Prove a run from its files. That is: every image there once, every file as it was written."""
     from jobs.reconcile import reconcile_run
 
-    if not reconcile_run(output, as_json=as_json):
+    if not reconcile_run(_output(output), as_json=as_json):
         raise typer.Exit(NOT_COMPLETE)
 
 
@@ -379,6 +379,18 @@ def _options(address: str | None, stop_after: str | None, as_json: bool, verbose
     from jobs.stop import seconds_of
 
     return RunOptions(address, seconds_of(stop_after) if stop_after else None, as_json, verbose)
+
+
+def _output(named: str) -> str:
+    """The run directory that is named: by itself, or by its job spec, which says how it is reached."""
+    if not named.endswith((".yaml", ".yml")):
+        return named
+    from schemas.spec import read_spec
+    from workers.places import reach
+
+    spec = read_spec(named, {})
+    reach(spec.storage)
+    return spec.output
 
 
 def _arguments(restart: bool, stop_after: str | None, as_json: bool) -> list[str]:

@@ -12,9 +12,11 @@ from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayError
 
 from schemas.exceptions import RaylabelError
-from schemas.spec import ComputeSpec
+from schemas.spec import ActorRange, ComputeSpec, Places
+from workers.places import places, reach
 
 NO_PROGRESS_TIMEOUT_S = 4 * 3600
 """Without a bundle of units done. A large detector on a CPU may take an hour for one, and to find the image
@@ -37,7 +39,9 @@ class Pool:
     """How many actors hold the models, and what each asks of Ray.
 
     Attributes:
-        actors: copies of the models.
+        actors: copies of the models, at first.
+        least: copies that there must be.
+        most: copies that there may be, as the cluster grows.
         num_cpus: of each actor.
         num_gpus: of each actor; 0 on CPUs.
         threads: that each actor may compute with, or decode with beside a GPU.
@@ -45,6 +49,8 @@ class Pool:
     """
 
     actors: int
+    least: int
+    most: int
     num_cpus: float
     num_gpus: float
     threads: int
@@ -157,30 +163,63 @@ def plan_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
     its share of the CPUs but one. The task that hands out bundles has it.
 
     Args:
-        compute: device and number of actors, where the user sets them.
+        compute: device, number of actors and their CPUs, where the user sets them.
         nodes: resources of each node, as Ray names them: "CPU", "GPU".
 
     Raises:
         RaylabelError: a GPU is asked for and there is none, or there is no CPU.
     """
-    gpu_nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
-    if compute.device == "cuda" and not gpu_nodes:
-        raise RaylabelError("compute.device is cuda, but the Ray cluster has no GPU; allowed here: auto, cpu")
-    if gpu_nodes and compute.device != "cpu":
-        share = int(min(node.get("CPU", 0) // node["GPU"] for node in gpu_nodes))
-        actors = sum(int(node["GPU"]) for node in gpu_nodes)
-        cpus = share - 1 if share > 1 else share / 2
-        memory = 1 / max(int(node["GPU"]) for node in gpu_nodes)
-        return Pool(_wanted(compute, actors), cpus, 1, threads=max(1, share - 1), memory_share=memory)
+    gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
+    if compute.device != "cpu" and (gpus or compute.device == "cuda"):
+        return _gpu_pool(compute, gpus)
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
         raise RaylabelError("the Ray cluster has no CPU to run on; `ray status` shows its resources")
-    each = (min(cores) - 1) / min(cores)
-    return Pool(_wanted(compute, sum(cores)), each, 0, threads=1, memory_share=1 / max(cores))
+    cpus = 1 if compute.cpus == "auto" else compute.cpus
+    each = cpus * (min(cores) - 1) / min(cores)
+    if isinstance(compute.actors, int):  # more than there is room for share it
+        each = min(each, (sum(cores) - len(cores)) / compute.actors)
+    room = sum(count // cpus for count in cores)
+    return Pool(*_wanted(compute, room), each, 0, threads=cpus, memory_share=cpus / max(cores))
 
 
-def _wanted(compute: ComputeSpec, room: int) -> int:
-    return room if compute.actors == "auto" else compute.actors
+def _gpu_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
+    """One actor a GPU, on nodes that are there or, where the number of actors is a range, that will come."""
+    if not nodes and (compute.cpus == "auto" or not isinstance(compute.actors, ActorRange)):
+        raise RaylabelError(
+            "compute.device is cuda, but the Ray cluster has no GPU; allowed here: auto, cpu. Where nodes "
+            "with GPUs are to come, set compute.actors to {min: 1, max: N}, and compute.cpus to the CPUs "
+            "beside each GPU"
+        )
+    room = sum(int(node["GPU"]) for node in nodes)
+    if compute.cpus == "auto":
+        share = int(min(node.get("CPU", 0) // node["GPU"] for node in nodes))
+    else:
+        share = compute.cpus
+    cpus = share - 1 if share > 1 else share / 2
+    memory = 1 / max((int(node["GPU"]) for node in nodes), default=1)
+    return Pool(*_wanted(compute, room), cpus, 1, threads=max(1, share - 1), memory_share=memory)
+
+
+def _wanted(compute: ComputeSpec, room: int) -> tuple[int, int, int]:
+    """How many actors there are at first, at least and at most."""
+    match compute.actors:
+        case "auto":
+            return room, room, room
+        case ActorRange(min=least, max=most):
+            return min(max(room, least), most), least, most
+        case count:
+            return count, count, count
+
+
+def start_task(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Starts a call of a function as a Ray task, which reaches files as this process does; its handle."""
+    return ray.remote(num_cpus=0, max_retries=RETRIES)(_reaching).remote(places(), function, *arguments)
+
+
+def _reaching(reached: Places, function: Callable[..., Any], *arguments: Any) -> Any:
+    reach(reached)
+    return function(*arguments)
 
 
 def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
@@ -191,7 +230,6 @@ def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) ->
     Raises:
         RaylabelError: what the function itself raised, soon after it did.
     """
-    task = ray.remote(num_cpus=0, max_retries=RETRIES)(function)
     at_once = max(LEAST_TASKS, int(ray.cluster_resources().get("CPU", 0)))
     begun: list[Any] = []
     running: list[Any] = []
@@ -200,7 +238,7 @@ def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) ->
             if len(running) >= at_once:
                 ended, running = ray.wait(running, num_returns=1)
                 ray.get(ended)
-            begun.append(task.remote(*each))
+            begun.append(start_task(function, *each))
             running.append(begun[-1])
         return list(ray.get(begun))
 
@@ -212,7 +250,7 @@ def own_exceptions() -> Iterator[None]:
         yield
     except Exception as error:
         for cause in _causes(error):
-            if isinstance(cause, RaylabelError):
+            if isinstance(cause, RaylabelError) and not isinstance(cause, RayError):  # Ray's may be both
                 cause.args = (str(cause).partition(RAY_DATAS_ADVICE)[0],)
                 raise cause from None
         raise

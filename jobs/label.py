@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
 from jobs import cluster
-from jobs.budget import check_budget, check_models
+from jobs.budget import check_access, check_budget, check_models
 from jobs.cluster import Pool
 from jobs.epochs import Heart, begin_epoch
 from jobs.ledger import Ledger, finish_run
@@ -113,10 +113,13 @@ def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Att
 
 
 def assert_hopeful(attempt: Attempt, ledger: Ledger) -> None:
-    """Stops a run in which too many images fail, or all for the models' sake (a retry is of failed ones)."""
-    check_budget(attempt.job.spec.max_failed, ledger.failed, ledger.done, ledger.rows)
+    """Stops a run in which too many images fail, or all for one reason (a retry is of failed ones)."""
+    limit, found = attempt.job.spec.max_failed, (ledger.failed, ledger.done, ledger.rows)
+    check_budget(limit, *found)
     if attempt.folder.retry == 0:
-        check_models(ledger.failed, ledger.done, ledger.rows, ledger.example)
+        check_models(*found, ledger.example)
+        if limit is None:
+            check_access(*found, ledger.example)
 
 
 def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit, None, None]:
@@ -124,8 +127,8 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
     if not len(pending):
         return
     pool = cluster.pool_of(attempt.job.spec.compute)
-    bundles = bundled(pending, attempt.record.plan.unit_rows, pool.actors, pool.device)
-    size = max(ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR * pool.actors)
+    bundles = bundled(pending, attempt.record.plan.unit_rows, pool.most, pool.device)
+    size = max(ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR * pool.most)
     with cluster.own_exceptions():
         for start in range(0, len(bundles), size):
             for row in commits_of(attempt, pool, bundles[start : start + size]).iter_rows():
@@ -140,9 +143,14 @@ def commits_of(attempt: Attempt, pool: Pool, bundles: pa.ListArray) -> ray.data.
         .map_batches(
             CommitUnits,
             fn_constructor_args=[settings_of(attempt, pool), attempt.folder, attempt.epoch.number],
-            batch_size=None,
+            batch_size=1,  # bundle; beside GPUs Ray Data wants to be told
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(pool.actors, len(bundles)), max_concurrent_calls_per_actor=2),
+            compute=ActorPoolStrategy(
+                min_size=min(pool.least, len(bundles)),
+                initial_size=min(pool.actors, len(bundles)),
+                max_size=min(pool.most, len(bundles)),
+                max_concurrent_calls_per_actor=2,
+            ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
         )
@@ -152,13 +160,15 @@ def commits_of(attempt: Attempt, pool: Pool, bundles: pa.ListArray) -> ray.data.
 def settings_of(attempt: Attempt, pool: Pool) -> LabelSettings:
     """The part of the job that the labelling actors get."""
     spec, models = attempt.job.spec, (attempt.record.classifier, attempt.record.detector)
+    own_rate = spec.fetch.rate and spec.fetch.rate / pool.most
     return LabelSettings(
         manifest=attempt.manifest,
         work=attempt.folder.work,
         classifier=spec.classifier,
         detector=spec.detector,
         fingerprints=tuple(model.fingerprint for model in models if model),
-        fetch=spec.fetch,
+        fetch=spec.fetch.model_copy(update={"rate": own_rate}),
+        places=spec.storage,
         decode=spec.decode,
         compute=spec.compute,
         device=pool.device,

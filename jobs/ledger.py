@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from schemas.exceptions import ReconcileError
 from schemas.ledger import (
     COMMITS,
+    MANIFEST,
     PARTS,
     PUBLICATIONS,
     SHARDS,
@@ -174,10 +175,12 @@ def _added_up(run: RunFolder) -> dict[str, int]:
 
 
 def _clear_work(run: RunFolder) -> None:
-    """Deletes what a complete run needs no more: staged parts and commits.
+    """Deletes what a complete run needs no more: staged parts, commits, and what was made of its manifest.
 
-    Not those of a later pass: an attempt that slept since it completed this one may find it begun.
+    Not those of a later pass: an attempt that slept since it completed this one may find it begun. The
+    manifest as it was made into Parquet has each URL whole, with what may be secret.
     """
+    run.store.clear(MANIFEST)
     for kind in (COMMITS, PUBLICATIONS, PARTS):
         for retry in range(run.retry + 1):
             run.ledger.clear(f"{kind}/{retry:03d}")

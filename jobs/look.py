@@ -11,6 +11,7 @@ from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from workers.locations import locate, read_image
+from workers.places import reach
 
 
 def show_run(output: str, limit: int, draw: Path | None) -> None:
@@ -28,6 +29,7 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
     console = Console(highlight=False)
     render(summary(output, limit), console)
     if draw:
+        reach(run.places)
         folders = [file.uri.rpartition("/")[0] for file in run.manifest]
         bases = dict.fromkeys([run.spec["manifest"]["base"] or folders[0], *folders])
         fetch = FetchSpec.model_validate(run.spec["fetch"])

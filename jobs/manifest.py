@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.exceptions import ManifestError
+from schemas.exceptions import ManifestError, RaylabelError, StorageError
 from schemas.ledger import MANIFEST, SourceFile
-from schemas.locations import IMAGE_ENDINGS
+from schemas.locations import IMAGE_ENDINGS, Location, ParquetValue, TarMember
 from schemas.spec import FetchSpec, ManifestFormat, ManifestSpec
+from workers.locations import locate
 from workers.manifest import (
     Manifest,
     ManifestFile,
@@ -30,7 +31,7 @@ from workers.manifest import (
     rows_of,
     write_parquet,
 )
-from workers.storage import Store, clean_uri, file_system, full_url, parent_url
+from workers.storage import Store, clean_uri, file_system, full_url, opened, parent_url
 from workers.tars import compressed, rows_of_tar
 
 FORMATS: dict[str, ManifestFormat] = {
@@ -90,8 +91,18 @@ def find_sources(spec: ManifestSpec) -> list[Source]:
 
     Raises:
         ManifestError: nothing is there, or it cannot be told what it is.
+        StorageError: it cannot be looked for.
     """
-    return [source for uri in spec.uris for source in _find(uri, spec)]
+    found = []
+    for uri in spec.uris:
+        try:
+            found += _find(uri, spec)
+        except RaylabelError:
+            raise
+        except Exception as error:  # each store raises its own
+            said = str(error).replace(uri, clean_uri(uri)) or type(error).__name__
+            raise StorageError(f"cannot look for the manifest {clean_uri(uri)}: {said}") from error
+    return found
 
 
 def _find(uri: str, spec: ManifestSpec) -> list[Source]:
@@ -225,6 +236,26 @@ def _has_bytes(kind: pa.DataType) -> bool:
     return place >= 0 and _is_binary(kind.field(place).type)
 
 
+def first_location(spec: ManifestSpec, source: Source) -> Location | None:
+    """Where the first image of a source is; None where it has none."""
+    match source.form:
+        case "tar":
+            row = next(rows_of_tar(source.uri, FetchSpec()), {})
+            found = "start" in row
+            return TarMember(source.uri, row["name"], (row["start"], row["size"])) if found else None
+        case "images":
+            uri = next(iter(source.listing or ()), {}).get("uri")
+        case "parquet" if column := image_column(spec, source, _parquet_schema(source.uri)[0]):
+            return ParquetValue(source.uri, column, 0)
+        case "parquet":
+            with opened(source.uri) as file:
+                batches = pq.ParquetFile(file).iter_batches(1, columns=[spec.uri_column])
+                uri = next((batch[0][0].as_py() for batch in batches if len(batch)), None)
+        case _:
+            uri = next(rows_of(source.uri, source.form), {}).get(spec.uri_column)
+    return locate(uri, source.base) if uri else None
+
+
 def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_tasks: MapTasks) -> Manifest:
     """A manifest whose rows can be read by position.
 
@@ -328,9 +359,8 @@ def _plain(schema: pa.Schema, without: set[str | None]) -> pa.Schema:
 
 def _parquet_schema(uri: str) -> tuple[pa.Schema, tuple[int, ...]]:
     """A Parquet file's columns and the rows of each of its row groups, from its footer."""
-    fs, path = file_system(uri)
     try:
-        with fs.open(path, "rb") as file:
+        with opened(uri) as file:
             footer = pq.ParquetFile(file)
             meta = footer.metadata
             return footer.schema_arrow, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))

@@ -139,14 +139,11 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Clu
 
 def pool_here(compute: ComputeSpec, here: Cluster) -> Pool:
     """The processes that probe: those of a run on this machine, but no more than there is room for."""
-    device = compute.device if here.gpus else "cpu"
-    room = compute.model_copy(update={"device": device, "actors": "auto"})
-    pool = plan_pool(room, [{"CPU": here.cpus, "GPU": here.gpus}])
-    return (
-        pool
-        if compute.actors == "auto"
-        else dataclasses.replace(pool, actors=min(pool.actors, compute.actors))
-    )
+    nodes: list[dict[str, float]] = [{"CPU": here.cpus, "GPU": here.gpus}]
+    asked = compute.model_copy(update={"device": compute.device if here.gpus else "cpu"})
+    room = plan_pool(asked.model_copy(update={"actors": "auto"}), nodes)
+    actors = min(room.actors, plan_pool(asked, nodes).actors)
+    return dataclasses.replace(room, actors=actors, least=actors, most=actors)
 
 
 def average(found: list[Probed]) -> Costs:
@@ -172,6 +169,7 @@ def _settings(job: ResolvedJob, rows: int, pool: Pool) -> LabelSettings:
         detector=job.spec.detector,
         fingerprints=tuple(model.fingerprint for model in (job.classifier, job.detector) if model),
         fetch=job.spec.fetch,
+        places=job.spec.storage,
         decode=job.spec.decode,
         compute=job.spec.compute,
         device=pool.device,

@@ -15,13 +15,12 @@ class Publisher:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._task = ray.remote(num_cpus=0, max_retries=cluster.RETRIES)(publish_shard)
         self._started: dict[int, Any] = {}
 
     def publish(self, shards: Iterable[int]) -> None:
         """Starts publishing; a shard that was started before is passed over."""
         for shard in sorted(set(shards) - self._started.keys()):
-            self._started[shard] = self._task.remote(self._run, shard)
+            self._started[shard] = cluster.start_task(publish_shard, self._run, shard)
 
     def finish(self) -> None:
         """Waits for all.

@@ -23,6 +23,7 @@ from schemas.spec import JobSpec
 from workers.child import Child, Note
 from workers.manifest import Manifest, Source
 from workers.nursery import labelling_nursery
+from workers.places import reach
 from workers.storage import Store, clean_uri
 
 
@@ -123,7 +124,7 @@ def resolve(spec: JobSpec) -> ResolvedJob:
 
 @contextlib.contextmanager
 def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
-    """Begins to resolve a job; gives what waits for it.
+    """Begins to resolve a job; gives what waits for it. From here on this process reaches files as it says.
 
     The models are built in a child: this process need not import torch, and does other things meanwhile.
 
@@ -131,6 +132,7 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
         ManifestError: the manifest is not there, or it cannot be told what it is.
         ModelError: by what it gives: a model cannot be built, or its weights are not the ones named.
     """
+    reach(spec.storage)
     sources = find_sources(spec.manifest)
     builder = Child(labelling_nursery().address, _models, spec, memory_share=1)
 
@@ -156,6 +158,7 @@ def _models(spec: JobSpec) -> Callable[[None, Note], Models]:
     """What the child does: builds the models, and says what they are; only there is torch imported."""
     from workers.models.registry import load_classifier, load_detector
 
+    reach(spec.storage)
     classifier = load_classifier(spec.classifier) if spec.classifier else None
     detector = load_detector(spec.detector) if spec.detector else None
     resolved = (classifier.resolved if classifier else None, detector.resolved if detector else None)

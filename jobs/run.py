@@ -19,6 +19,7 @@ from jobs.retry import begin_retry, retried_spec
 from jobs.stop import Stopped, stoppable
 from jobs.verdict import verdict_on
 from schemas.spec import JobSpec
+from workers.places import reach
 from workers.storage import Store, clean_uri
 
 How = Literal["run", "restart", "retry"]
@@ -83,6 +84,7 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
         Stopped: it was asked to stop.
     """
     teller = Teller(options.as_json)
+    reach(spec.storage)
     output, store = clean_uri(spec.output), Store(spec.output)
     rows = None if restart else read_success(store)
     with resolving(spec) as resolved:

@@ -24,9 +24,11 @@ class ErrorCode(StrEnum):
 
     NOT_FOUND = "NOT_FOUND"
     DENIED = "DENIED"
+    EXPIRED = "EXPIRED"
     THROTTLED = "THROTTLED"
     TIMEOUT = "TIMEOUT"
     NETWORK = "NETWORK"
+    CORRUPT = "CORRUPT"
     EMPTY = "EMPTY"
     NOT_AN_IMAGE = "NOT_AN_IMAGE"
     TRUNCATED = "TRUNCATED"
@@ -46,9 +48,11 @@ class ErrorCode(StrEnum):
 
 _RETRYABLE = frozenset(
     {
+        ErrorCode.EXPIRED,
         ErrorCode.THROTTLED,
         ErrorCode.TIMEOUT,
         ErrorCode.NETWORK,
+        ErrorCode.CORRUPT,
         ErrorCode.OUT_OF_MEMORY,
         ErrorCode.WORKER_CRASHED,
     }

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.ranges import Ranges
+from schemas.spec import Places, PlaceSpec
 
 
 class _Record(BaseModel):
@@ -68,6 +69,12 @@ class RunRecord(_Record):
         """What must be the same for two attempts to belong to one run."""
         parts = self.model_dump(mode="json", include={"manifest", "classifier", "detector", "code"})
         return {**settings_of_rows(self.spec), **parts}
+
+    @property
+    def places(self) -> Places:
+        """How the job reaches files."""
+        found = self.spec.get("storage", {})
+        return {url: PlaceSpec.model_validate(place) for url, place in found.items()}
 
 
 def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:

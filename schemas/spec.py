@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from schemas.exceptions import SpecError
@@ -19,6 +29,19 @@ AUTO_BATCH = {"cpu": 1, "cuda": 64}
 
 AUTO_READS = {"cpu": 16, "cuda": 256}
 """A core takes 30 images a second with models; a GPU may take 2,500, each of them on its way for 40 ms."""
+
+
+MOST_PATIENCE_S = 600
+"""An actor that hears nothing of an image for longer would be taken for one that hangs."""
+
+
+_SHA256, _ENDPOINT, _VARIABLE = r"^[0-9a-f]{64}$", r"^https?://[^/@?#]+/?$", r"^[A-Za-z_][A-Za-z0-9_]*$"
+_PATTERNS = {
+    _SHA256: "64 lower-case hexadecimal digits",
+    _ENDPOINT: "http://HOST:PORT or https://HOST",
+    _VARIABLE: "the beginning of a variable's name: letters, digits, _",
+}
+"""What they allow, in words."""
 
 
 class _Section(BaseModel):
@@ -67,7 +90,7 @@ class ModelSpec(_Section):
 
     model: str = Field(min_length=1)
     weights: str | None = None
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(None, pattern=_SHA256)
     categories: str | list[str] | None = None
 
 
@@ -116,12 +139,17 @@ class FetchSpec(_Section):
         concurrency: reads under way at once in each actor; "auto": 256 beside a GPU, 16 on a CPU.
         attempts: tries at one image before it is a failed row.
         timeout_s: seconds one try may take.
+        patience_s: seconds for which an image is tried again, however often, while the store says that it is
+            asked too much; meanwhile each actor reads fewer at once.
+        rate: reads that the whole job begins in a second, at most; None: no limit.
         max_bytes: a larger file is a failed row (TOO_LARGE).
     """
 
     concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     attempts: int = Field(4, ge=1, le=20)
     timeout_s: float = Field(30, gt=0)
+    patience_s: float = Field(300, ge=0, le=MOST_PATIENCE_S)
+    rate: float | None = Field(None, gt=0)
     max_bytes: int = Field(256 * 2**20, ge=1)
 
     def reads(self, device: str) -> int:
@@ -140,12 +168,34 @@ class DecodeSpec(_Section):
     max_pixels: int = Field(120_000_000, ge=1)
 
 
+class ActorRange(_Section):
+    """Copies of the models that come and go with the cluster's nodes.
+
+    Attributes:
+        min: how many there must be; a job waits for room for them.
+        max: how many there may be.
+    """
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @field_validator("max")
+    @classmethod
+    def _is_a_range(cls, most: int, info: ValidationInfo) -> int:
+        if most < info.data.get("min", 1):
+            raise ValueError(f"compute.actors: found min {info.data['min']} above max {most}")
+        return most
+
+
 class ComputeSpec(_Section):
     """Where and how the models run.
 
     Attributes:
         device: "auto" takes the GPU where there is one.
-        actors: copies of the models; "auto": one a GPU, or one a CPU core.
+        actors: copies of the models; "auto": as many as there is room for when the job begins, one a GPU or
+            one a CPU core; a range: as many of them as there is room for at any time.
+        cpus: CPUs that each actor has on its node; "auto": its share of a node of the cluster as it is when
+            the job begins.
         batch_size: images a model is given at once; "auto": 64 on a GPU, 1 on a CPU.
         precision: "auto" is bfloat16 (or float16) autocast on a GPU and float32 on a CPU.
         runtime: what computes the networks; "auto" is torch on a GPU, and on a CPU ONNX Runtime for models
@@ -153,7 +203,8 @@ class ComputeSpec(_Section):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    actors: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    actors: Literal["auto"] | Annotated[int, Field(ge=1)] | ActorRange = "auto"
+    cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
     precision: Precision = "auto"
     runtime: Runtime = "auto"
@@ -161,6 +212,59 @@ class ComputeSpec(_Section):
     def images_at_once(self, device: str) -> int:
         """Images that a model is given at once on a device, "cpu" or "cuda"."""
         return AUTO_BATCH[device] if self.batch_size == "auto" else self.batch_size
+
+
+_SECRETIVE = ("key", "secret", "token", "password", "sas", "credential", "connection_string")
+
+
+class PlaceSpec(_Section):
+    """How the files below a URL are reached. What is left out is found as AWS's own tools find it.
+
+    Nothing in it is secret: it says where each machine of the cluster has its credentials.
+
+    Attributes:
+        endpoint: of a server that speaks S3, such as "http://minio:9000"; None: AWS_ENDPOINT_URL, the
+            profile's, or Amazon's.
+        region: None: AWS_REGION, the profile's, or the bucket's own.
+        profile: of ~/.aws/config and ~/.aws/credentials.
+        credentials: what the names of the variables begin with that hold the credentials: "PHOTOS" is for
+            PHOTOS_ACCESS_KEY_ID, PHOTOS_SECRET_ACCESS_KEY and, where it ends, PHOTOS_SESSION_TOKEN.
+        anonymous: read a public bucket without credentials.
+        requester_pays: say that whoever reads pays.
+        options: further arguments of the fsspec file system (gcsfs, adlfs, ...); a value "env:NAME" is what
+            the variable NAME holds.
+    """
+
+    endpoint: str | None = Field(None, pattern=_ENDPOINT)
+    region: str | None = Field(None, min_length=1)
+    profile: str | None = Field(None, min_length=1)
+    credentials: str | None = Field(None, pattern=_VARIABLE)
+    anonymous: bool = False
+    requester_pays: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_one_way_in(self) -> Self:
+        found = [name for name in ("profile", "credentials", "anonymous") if getattr(self, name)]
+        if len(found) > 1:
+            raise ValueError(f"found {' and '.join(found)}; allowed: one of profile, credentials, anonymous")
+        return self
+
+    @field_validator("options")
+    @classmethod
+    def _holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name, value in options.items():
+            secret = any(word in name.lower() for word in _SECRETIVE) and isinstance(value, str)
+            if secret and value != "anon" and not value.startswith("env:"):
+                raise ValueError(f"options.{name}: a job spec holds no secrets; allowed: env:VARIABLE")
+        return options
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+
+Places = dict[str, PlaceSpec]
+"""Settings by the beginnings of URLs; of several that fit, the longest counts."""
 
 
 class UnitsSpec(_Section):
@@ -174,6 +278,25 @@ class UnitsSpec(_Section):
 
     rows: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
     shard_rows: int = Field(100_000, ge=1)
+
+
+_ANY_S3 = ("s3", "s3a")
+_OF_S3 = ("endpoint", "region", "profile", "credentials", "requester_pays")
+
+
+def _assert_urls(places: Places) -> Places:
+    """Refuses a key of `storage` that begins no URL, and S3's settings for another store."""
+    for url, place in places.items():
+        scheme, separator, _ = url.partition("://")
+        if not separator or not scheme or "@" in url or "?" in url:
+            raise ValueError(
+                f"storage: found {url!r}; allowed: the beginning of URLs, such as s3://, s3://bucket or "
+                "s3://bucket/folder, without user, password and query"
+            )
+        wrong = [name for name in _OF_S3 if getattr(place, name)] if scheme not in _ANY_S3 else []
+        if wrong:
+            raise ValueError(f"storage.{url}: {', '.join(wrong)} are for s3://; allowed: anonymous, options")
+    return places
 
 
 SHORT_FORMS = {"manifest": "uri", "classifier": "model", "detector": "model"}
@@ -199,6 +322,8 @@ class JobSpec(_Section):
         decode: how files become pixels.
         compute: where and how the models run.
         units: how the manifest is cut.
+        storage: how the files below a URL are reached, by URL: "s3://" is for all of S3, "s3://photos" for a
+            bucket, "s3://photos/new" for what is below it; the longest that fits counts.
         max_failed: the failure budget: a count of images, or a fraction below 1 of them; None: no limit.
     """
 
@@ -210,6 +335,7 @@ class JobSpec(_Section):
     decode: DecodeSpec = DecodeSpec()
     compute: ComputeSpec = ComputeSpec()
     units: UnitsSpec = UnitsSpec()
+    storage: Annotated[Places, AfterValidator(_assert_urls)] = Field(default_factory=dict)
     max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="after")
@@ -292,6 +418,8 @@ def _explained(details: list[ErrorDetails]) -> list[str]:
                 fault, allowed = f"{where}: unknown key", _known_keys(path)
             case "value_error":
                 fault, allowed = str(detail["ctx"]["error"]), ""
+            case "string_pattern_mismatch":
+                fault, allowed = f"{where}: found {detail['input']!r}", _PATTERNS[detail["ctx"]["pattern"]]
             case kind:
                 fault = f"{where}: found {detail['input']!r}"
                 said = detail["msg"].removeprefix("Input should be ")
@@ -304,9 +432,15 @@ def _explained(details: list[ErrorDetails]) -> list[str]:
     ]
 
 
-_UNION_BRANCHES = {"str", "list[str]", "int", "float", "constrained-int", "constrained-float"} | {
-    f"literal[{','.join(repr(form) for form in forms)}]" for forms in (("auto",), get_args(ManifestFormat))
-}
+_UNION_BRANCHES = {
+    "ActorRange",
+    "str",
+    "list[str]",
+    "int",
+    "float",
+    "constrained-int",
+    "constrained-float",
+} | {f"literal[{','.join(repr(form) for form in forms)}]" for forms in (("auto",), get_args(ManifestFormat))}
 """What pydantic puts into a path for the alternatives of a union: no keys of the user's."""
 
 _ALLOWED = {
@@ -316,7 +450,6 @@ _ALLOWED = {
     "model_type": "keys and values",
     "dict_type": "keys and values",
     "list_type": "a list",
-    "string_pattern_mismatch": "64 lower-case hexadecimal digits",
     "greater_than": "above {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "below {lt:g}",
@@ -336,7 +469,9 @@ def _keys_of(path: list[str | int]) -> list[str]:
     """The keys allowed at a path of the spec."""
     model: type[BaseModel] = JobSpec
     for part in path:
-        inner = _section_type(model.model_fields[str(part)].annotation)
+        if (field := model.model_fields.get(str(part))) is None:
+            continue  # a URL of `storage`
+        inner = _section_type(field.annotation)
         if inner is None:
             break
         model = inner

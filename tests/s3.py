@@ -17,6 +17,8 @@ from pathlib import Path
 import s3fs
 
 ACCESS_KEY, SECRET_KEY = "raylabel-tests", "raylabel-tests-secret"
+READER = ("raylabel-reader", "raylabel-readers-secret")
+"""The key and secret of somebody who may read and list, and write nothing."""
 
 
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -61,12 +63,10 @@ class S3Server:
 def running_server() -> Iterator[S3Server]:
     """The server for the length of a block; its folder is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="weed") as folder:
-        user = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
+        everything = ["Admin", "Read", "List", "Tagging", "Write"]
+        users = [_identity(ACCESS_KEY, SECRET_KEY, everything), _identity(*READER, ["Read", "List"])]
         config = Path(folder, "s3.json")
-        actions = ["Admin", "Read", "List", "Tagging", "Write"]
-        config.write_text(
-            json.dumps({"identities": [{"name": "t", "credentials": [user], "actions": actions}]})
-        )
+        config.write_text(json.dumps({"identities": users}))
         ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(8)[::2], strict=True))
         grpc = dict(zip(ports, free_ports(4), strict=True))
         command = [str(Path(sys.executable).parent / "weed"), f"-logdir={folder}", "mini", f"-dir={folder}"]
@@ -83,6 +83,11 @@ def running_server() -> Iterator[S3Server]:
         finally:
             process.terminate()
             process.wait(60)
+
+
+def _identity(key: str, secret: str, actions: list[str]) -> dict[str, object]:
+    """A user as SeaweedFS's configuration has it."""
+    return {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
 
 
 @contextlib.contextmanager

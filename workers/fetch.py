@@ -1,5 +1,7 @@
 """Reading image files: bytes for a location, or the reason there are none."""
 
+import itertools
+import math
 import os
 import random
 import time
@@ -13,6 +15,7 @@ from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import FetchSpec
 from workers import objects
+from workers.pace import Pace
 from workers.storage import clean_uri, file_system
 
 FIRST_WAIT_S = 0.2
@@ -31,21 +34,28 @@ _S3 = {
     "SlowDown": ErrorCode.THROTTLED,
     "ServiceUnavailable": ErrorCode.THROTTLED,
     "AccessDenied": ErrorCode.DENIED,
-    "ExpiredToken": ErrorCode.DENIED,
+    **dict.fromkeys(objects.ENDED, ErrorCode.EXPIRED),
+    "RequestTimeout": ErrorCode.TIMEOUT,
+    "InternalError": ErrorCode.NETWORK,
     "NoSuchKey": ErrorCode.NOT_FOUND,
     "NoSuchBucket": ErrorCode.NOT_FOUND,
 }
 _NETWORK_LIBRARIES = {"aiohttp", "botocore", "aiobotocore", "requests", "urllib3", "http", "ssl"}
 
 
-def fetch(location: str, spec: FetchSpec, start: int = 0, size: int | None = None) -> bytes:
-    """The bytes of one image file, tried up to `spec.attempts` times while the fault may pass.
+def fetch(
+    location: str, spec: FetchSpec, start: int = 0, size: int | None = None, pace: Pace | None = None
+) -> bytes:
+    """The bytes of one image file, tried again while the fault may pass.
+
+    Up to `spec.attempts` times; where the store says that it is asked too much, for `spec.patience_s`.
 
     Args:
         location: an absolute path or any fsspec URL.
         spec: attempts, the time one may take, and the largest file.
         start: where in the file the image begins.
         size: how many bytes it has; None: all that follow.
+        pace: of all reads from here; None: this one's own.
 
     Raises:
         ImageError: stage "fetch", with the code and the number of attempts.
@@ -53,22 +63,31 @@ def fetch(location: str, spec: FetchSpec, start: int = 0, size: int | None = Non
     what = clean_uri(location) + ("" if size is None else f" ({size:,} bytes from {start:,} on)")
     if size is not None and not 0 < size <= spec.max_bytes:  # known without a request
         raise wrong_size(what, size, spec, 1)
-    for attempt in range(1, spec.attempts + 1):
+    pace, refused_since = pace or Pace(1), math.inf
+    for attempt in itertools.count(1):
         try:
-            data = _read(location, spec, start, spec.max_bytes + 1 if size is None else size)
+            with pace.turn():
+                data = _read(location, spec, start, spec.max_bytes + 1 if size is None else size)
         except Exception as error:
             code = code_of(error)
-            if code.retryable and attempt < spec.attempts:
+            patient = False
+            if code is ErrorCode.THROTTLED:
+                pace.too_much()
+                refused_since = min(refused_since, time.monotonic())
+                patient = time.monotonic() - refused_since < spec.patience_s
+            if code.retryable and (attempt < spec.attempts or patient):
                 # full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-                time.sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)))
+                longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
+                time.sleep(random.uniform(0, longest))
                 continue
             raise ImageError(Stage.FETCH, code, f"{what}: {_said(error, location)}", attempt) from None
+        pace.went_well()
         if size is not None and len(data) != size:
             raise _wrong_part(what, len(data), size, attempt)
         if not 0 < len(data) <= spec.max_bytes:
             raise wrong_size(what, len(data), spec, attempt)
         return data
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    raise AssertionError("unreachable: counting has no end")
 
 
 def wrong_size(what: str, size: int, spec: FetchSpec, attempt: int) -> ImageError:
@@ -124,6 +143,8 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code
     if (code := _S3.get(_s3_code(error))) or (code := _HTTP.get(_http_status(error))):
         return code
     match error:
+        case objects.ChangedError():
+            return ErrorCode.CORRUPT
         case FileNotFoundError() | NotADirectoryError():
             return ErrorCode.NOT_FOUND
         case PermissionError():

@@ -15,6 +15,7 @@ from schemas.spec import DecodeSpec, FetchSpec
 from workers.decode import decode
 from workers.locations import is_local, read_image
 from workers.manifest import chunks
+from workers.pace import Pace
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class ImageReader:
         self._fetch = fetch
         self._decode = decode
         self._reads = fetch.reads(device)
+        self._pace = Pace(self._reads, fetch.rate)
         self._ahead = decode_ahead
         self._fetchers = ThreadPoolExecutor(self._reads, "fetch")
         self._in_order = ThreadPoolExecutor(1, "fetch-in-order")
@@ -117,7 +119,7 @@ class ImageReader:
 
     def _bytes(self, location: Location) -> bytes | ImageError:
         try:
-            return read_image(location, self._fetch)
+            return read_image(location, self._fetch, self._pace)
         except ImageError as error:
             return error
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 from schemas.errors import RowError
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.plan import Work
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Runtime
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Places, Runtime
 from workers.child import Child, Note
 from workers.manifest import Manifest
 from workers.nursery import LABELLER, Nursery
+from workers.places import reach
 from workers.results import ResultColumns, results_table
 
 LEAST_CHUNK = 8
@@ -61,7 +62,8 @@ class LabelSettings:
         classifier: None where none runs.
         detector: None where none runs.
         fingerprints: of the models, as the driver resolved them.
-        fetch: how files are read.
+        fetch: how files are read; `rate` is this actor's share.
+        places: how the files below a URL are reached.
         decode: how files become pixels.
         compute: batch size and precision.
         device: "cpu" or "cuda".
@@ -77,6 +79,7 @@ class LabelSettings:
     detector: DetectorSpec | None
     fingerprints: tuple[str, ...]
     fetch: FetchSpec
+    places: Places
     decode: DecodeSpec
     compute: ComputeSpec
     device: str
@@ -208,4 +211,5 @@ def _labeller(settings: LabelSettings) -> Label:
     """What the child does: only there is torch imported."""
     from workers.labeller import Labeller
 
+    reach(settings.places)
     return Labeller(settings)

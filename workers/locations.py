@@ -14,6 +14,7 @@ from schemas.exceptions import ImageError
 from schemas.locations import Location, Nowhere, ParquetValue, TarMember
 from schemas.spec import FetchSpec
 from workers.fetch import fetch
+from workers.pace import Pace
 from workers.storage import clean_uri, resolve_uri
 from workers.tars import find_member
 from workers.values import read_value
@@ -43,6 +44,17 @@ def uri_of(location: TarMember | ParquetValue) -> str:
             return f"parquet://{quote(column, safe='')}/{row}::{clean_uri(file)}"
 
 
+def said(location: Location) -> str:
+    """A location for a person, without credentials and query."""
+    match location:
+        case str():
+            return clean_uri(location)
+        case Nowhere(_, why):
+            return why
+        case _:
+            return uri_of(location)
+
+
 def is_local(location: Location) -> bool:
     """Whether reading it takes no network."""
     match location:
@@ -54,7 +66,7 @@ def is_local(location: Location) -> bool:
             return "://" not in location
 
 
-def read_image(location: Location, spec: FetchSpec) -> bytes:
+def read_image(location: Location, spec: FetchSpec, pace: Pace | None = None) -> bytes:
     """The bytes of one image, wherever it is.
 
     Values of a Parquet column should be asked for in the order of their rows.
@@ -66,8 +78,8 @@ def read_image(location: Location, spec: FetchSpec) -> bytes:
         case Nowhere(code, why):
             raise ImageError(Stage.LIST, code, why)
         case TarMember(tar, name, span):
-            return fetch(tar, spec, *(span or find_member(tar, name, spec)))
+            return fetch(tar, spec, *(span or find_member(tar, name, spec)), pace)
         case ParquetValue():
             return read_value(location, spec)
         case str():
-            return fetch(location, spec)
+            return fetch(location, spec, pace=pace)

@@ -9,7 +9,6 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import Any, NamedTuple, TextIO, TypeVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,7 +20,7 @@ from schemas.spec import FetchSpec, ManifestFormat
 from schemas.tables import KEYS, carried_names
 from workers.locations import locate, uri_of
 from workers.remote import open_exactly
-from workers.storage import Store, clean_uri, file_system
+from workers.storage import Store, clean_uri, file_system, opened
 from workers.tars import rows_of_tar
 
 CHUNK_ROWS = 1_000_000
@@ -262,10 +261,9 @@ def _read_row_group(uri: str, group: int, columns: list[str], *, exactly: bool) 
         columns: their names.
         exactly: not to read what lies between, which may be large.
     """
-    fs, path = file_system(uri)
     try:
-        with open_exactly(uri, FetchSpec()) if exactly else fs.open(path, "rb") as opened:
-            return pq.ParquetFile(opened).read_row_group(group, columns=columns)
+        with open_exactly(uri, FetchSpec()) if exactly else opened(uri) as file:
+            return pq.ParquetFile(file).read_row_group(group, columns=columns)
     except ImageError as error:
         raise ManifestError(f"cannot read {error.message}") from None
 
@@ -370,7 +368,7 @@ def rows_of(uri: str, form: str) -> Iterator[Row]:
         ManifestError: with the line where the file is not what its format says.
     """
     try:
-        with fsspec.open(uri, "rt", compression="infer", encoding="utf-8-sig", newline="") as file:
+        with opened(uri, "rt", compression="infer", encoding="utf-8-sig", newline="") as file:
             yield from _READERS[form](file, clean_uri(uri))
     except UnicodeDecodeError as error:
         raise ManifestError(f"{clean_uri(uri)} is not UTF-8 text: {error}") from None

@@ -1,6 +1,7 @@
 """Image files in S3, read by obstore, in a seventh of s3fs's time, from where s3fs would read them."""
 
 import functools
+import hashlib
 import math
 import os
 import re
@@ -8,12 +9,15 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fsspec
 from fsspec.asyn import get_loop, sync
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+
+from schemas.spec import PlaceSpec
+from workers.places import place_of, s3_config, s3_options
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Credential
@@ -31,9 +35,22 @@ _BUCKET = re.compile(r"s3a?://([\w.-]+)/(.+)")
 _EXPRESS = "--x-s3"
 _ELSEWHERE = re.compile("redirect without LOCATION|<Code>(PermanentRedirect|AuthorizationHeaderMalformed)<")
 
-_stores: dict[tuple[str, float], S3Store] = {}
-_unsigned_since: dict[tuple[str, float], float] = {}
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+ENDED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
+"""What S3 says of credentials that were good."""
+
+_stores: dict["_Bucket", S3Store] = {}
+_other_etags: set["_Bucket"] = set()
+_unsigned_since: dict["_Bucket", float] = {}
 _opening = threading.Lock()
+
+
+class _Bucket(NamedTuple):
+    """What one store of obstore's is for: its bucket, how that is reached, and how long a GET may take."""
+
+    name: str
+    place: PlaceSpec
+    timeout_s: float
 
 
 class ObjectError(ConnectionError):
@@ -48,6 +65,10 @@ class ObjectError(ConnectionError):
         super().__init__(" ".join(filter(None, (f"status {status}", s3_code, message))))
         self.status = status
         self.s3_code = s3_code
+
+
+class ChangedError(OSError):
+    """The bytes that came are not those that were stored."""
 
 
 def bucket_and_key(location: str) -> tuple[str, str] | None:
@@ -76,25 +97,46 @@ def read(bucket: str, key: str, most: int, timeout_s: float, start: int = 0) -> 
 
     Raises:
         OSError: it cannot be read; an ObjectError where the server said why, a TimeoutError, or a
-            ConnectionError, also where fewer bytes came than the object has.
+            ConnectionError, also where fewer bytes came than the object has; a ChangedError where others did.
         botocore.exceptions.BotoCoreError: the bucket cannot be reached the way it is configured.
     """
-    store = _store(bucket, timeout_s)
+    where = _Bucket(bucket, place_of(f"s3://{bucket}/{key}"), timeout_s)
+    data, md5 = _get(where, key, start, most)
+    if _is_of(data, md5) or where in _other_etags:
+        return data
+    # either a byte changed on the way, or the ETags of this bucket are no MD5: it may be encrypted so
+    again, md5 = _get(where, key, start, most)
+    if _is_of(again, md5):
+        return again
+    if again != data:
+        raise ChangedError(f"{len(data):,} bytes came that are not those of ETag {md5}")
+    _other_etags.add(where)
+    return data
+
+
+def _is_of(data: bytes, md5: str) -> bool:
+    return not md5 or hashlib.md5(data, usedforsecurity=False).hexdigest() == md5
+
+
+def _get(where: _Bucket, key: str, start: int, most: int) -> tuple[bytes, str]:
+    """The bytes of one GET, and what their MD5 should be; "" where that is not known."""
+    store = _store(where)
     try:
         found = store.get(key, options={"range": (start, start + most)})
         data = found.bytes().to_bytes()
     except (BaseError, FileNotFoundError) as error:
         said = str(error)
-        if _ELSEWHERE.search(said):
-            _stores.pop((bucket, timeout_s), None)  # its region could not be asked for when it was opened
         failure = _failure(said)
-        if getattr(failure, "status", 0) in (401, 403) and _was_opened_unsigned((bucket, timeout_s)):
+        if _ELSEWHERE.search(said):
+            _stores.pop(where, None)  # its region could not be asked for when it was opened
+        if _is_refused_for_its_credentials(failure, where):
             forget()
         raise failure from None
     first, end = found.range
     if len(data) != end - first:  # obstore believes a short body that has the length it was announced with
         raise ConnectionError(f"{len(data):,} of {end - first:,} bytes came")
-    return data
+    whole, tag = end - first == found.meta["size"], _MD5.fullmatch(found.meta["e_tag"] or "")
+    return data, tag[1] if whole and tag else ""
 
 
 def forget() -> None:
@@ -102,12 +144,16 @@ def forget() -> None:
     with _opening:
         _stores.clear()
         _unsigned_since.clear()
+        _other_etags.clear()
         _s3fs.cache_clear()
 
 
-def _was_opened_unsigned(key: tuple[str, float]) -> bool:
-    """Whether a bucket was opened without credentials some time ago: those of a role may have come late."""
-    return time.monotonic() - _unsigned_since.get(key, math.inf) > UNSIGNED_S
+def _is_refused_for_its_credentials(failure: OSError, where: _Bucket) -> bool:
+    """Whether others may be found: those in use have ended, or there were none, some time ago, of a role."""
+    if not isinstance(failure, ObjectError):
+        return False
+    unsigned_s = time.monotonic() - _unsigned_since.get(where, math.inf)
+    return failure.s3_code in ENDED or (failure.status in (401, 403) and unsigned_s > UNSIGNED_S)
 
 
 def _failure(said: str) -> OSError:
@@ -123,65 +169,62 @@ def _failure(said: str) -> OSError:
     return ConnectionError(f"{summary}: {cause}")
 
 
-def _store(bucket: str, timeout_s: float) -> S3Store:
+def _store(where: _Bucket) -> S3Store:
     """The bucket, opened once in this process, by whoever comes first."""
-    if store := _stores.get((bucket, timeout_s)):
+    if store := _stores.get(where):
         return store
-    if not _opening.acquire(timeout=timeout_s):
-        raise TimeoutError(f"bucket {bucket} is still being opened")
+    if not _opening.acquire(timeout=where.timeout_s):
+        raise TimeoutError(f"bucket {where.name} is still being opened")
     try:
-        if (bucket, timeout_s) not in _stores:
-            _stores[bucket, timeout_s] = _open(bucket, timeout_s)
-        return _stores[bucket, timeout_s]
+        if where not in _stores:
+            _stores[where] = _open(where)
+        return _stores[where]
     finally:
         _opening.release()
 
 
-def _open(bucket: str, timeout_s: float) -> S3Store:
+def _open(where: _Bucket) -> S3Store:
     """A bucket where s3fs finds it, by environment, files, profile and role, with the same credentials.
 
     The environment that obstore would read by itself has no say, as what it knows of is given.
     """
     os.environ.setdefault(WORKERS, "2")
-    s3fs, url, region = sync(get_loop(), _place, bucket, timeout=timeout_s)
-    if s3fs.anon:
-        _unsigned_since[bucket, timeout_s] = time.monotonic()
-    most = timedelta(seconds=timeout_s)
+    s3fs, url, region = sync(get_loop(), _found, where, timeout=where.timeout_s)
+    if s3fs.anon and not where.place.anonymous:
+        _unsigned_since[where] = time.monotonic()
+    most = timedelta(seconds=where.timeout_s)
     client: ClientConfig = {"timeout": most, "connect_timeout": most, "allow_http": url.startswith("http://")}
     if certificates := s3fs.session.get_config_variable("ca_bundle"):
         client["root_certificate"] = Path(certificates).read_bytes()
     return S3Store(
-        bucket,
+        where.name,
         aws_endpoint_url_s3=url,
         virtual_hosted_style_request=True,  # the bucket is in the URL, wherever botocore puts it
         region=region,
         skip_signature=s3fs.anon,
         request_payer=s3fs.requester_pays,
-        credential_provider=None if s3fs.anon else functools.partial(_signer, s3fs, timeout_s),
+        credential_provider=None if s3fs.anon else functools.partial(_signer, s3fs, where.timeout_s),
         client_options=client,
         retry_config={"max_retries": 0},  # whoever calls counts
     )
 
 
 @functools.cache
-def _s3fs(*, anonymous: bool) -> Any:
-    """This process's s3fs, which asks each bucket for its region."""
-    config = {"signature_version": "s3v4", "retries": {"total_max_attempts": 1}}
-    options = {"anon": True} if anonymous else {}  # unless it is configured otherwise
-    return fsspec.filesystem(
-        "s3", cache_regions=True, config_kwargs=config, skip_instance_cache=True, **options
-    )
+def _s3fs(place: PlaceSpec) -> Any:
+    """This process's s3fs for a place, which asks each bucket for its region."""
+    options = {**s3_options(place), "config_kwargs": s3_config(tries=1)}
+    return fsspec.filesystem("s3", cache_regions=not place.region, skip_instance_cache=True, **options)
 
 
-async def _place(bucket: str) -> tuple[Any, str, str]:
+async def _found(where: _Bucket) -> tuple[Any, str, str]:
     """The s3fs that reads a bucket, the bucket's URL, as botocore makes it, and its region."""
-    s3fs = _s3fs(anonymous=False)
+    s3fs = _s3fs(where.place)
     await s3fs.set_session()
     if _credentials(s3fs) is None:
-        s3fs = _s3fs(anonymous=True)
+        s3fs = _s3fs(where.place.model_copy(update={"anonymous": True}))
         await s3fs.set_session()
-    client = await s3fs.get_s3(bucket)
-    signed = await client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "key"})
+    client = await s3fs.get_s3(where.name)
+    signed = await client.generate_presigned_url("get_object", {"Bucket": where.name, "Key": "key"})
     return s3fs, signed.partition("?")[0].removesuffix("/key"), client.meta.region_name
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from schemas.locations import Location
 from workers.child import Note
 from workers.label import LabelSettings
+from workers.places import reach
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def prober(settings: LabelSettings) -> Callable[[Request, Note], Probed | None]:
     """What the child does: only there is torch imported."""
     from workers.prober import Prober
 
+    reach(settings.places)
     built = Prober(settings)
 
     def answer(locations: Request, note: Note) -> Probed | None:

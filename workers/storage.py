@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.exceptions import StorageError
 from schemas.ledger import TEMPORARY
 from schemas.tables import FLOAT_COLUMNS
+from workers.places import options_of
 
 READERS = 16
 """Files read at once."""
@@ -46,10 +48,18 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self.fs, self.root = file_system(url)
-        self.url = full_url(self.fs, self.root)
+        fs, self.root = file_system(url)
+        self.url = full_url(fs, self.root)
         self.conditional = True
         self._temporary = f"{self.root}/{TEMPORARY}"
+
+    @functools.cached_property
+    def fs(self) -> Any:
+        """The file system, found anew in each process: what it signs with stays where it was found."""
+        return file_system(self.url)[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "fs"}
 
     def below(self, folder: str) -> "Store":
         """The same store from a folder in it on."""
@@ -165,6 +175,9 @@ class Store:
         """Whether `create` keeps two writers apart here: tried with a key of its own.
 
         Known of a local disk; an S3 server is asked; other file systems only look before they write.
+
+        Raises:
+            StorageError: nothing can be written here at all.
         """
         if self.is_local:
             return True
@@ -174,9 +187,26 @@ class Store:
             twice = self.create(key, b"1") and self.create(key, b"2")
             return not twice and "s3" in self.fs.protocol
         except StorageError:
+            self.write(key, b"3")
             return False
         finally:
+            with contextlib.suppress(StorageError):
+                self.delete([key])
+
+    def try_to_write(self) -> None:
+        """Writes a file and deletes it; on a local disk in the nearest folder that is there.
+
+        Raises:
+            StorageError: it cannot be written or deleted.
+        """
+        key = f"{TEMPORARY}/try-{uuid.uuid4().hex}"
+        if not self.is_local:
+            self.write(key, b"raylabel was here")
             self.delete([key])
+            return
+        there = next(folder for folder in (Path(self.root), *Path(self.root).parents) if folder.exists())
+        with self._explained("write", key), tempfile.TemporaryFile(dir=there):
+            pass
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes keys; those that are not there are passed over.
@@ -242,10 +272,21 @@ def file_system(url: str) -> tuple[Any, str]:
         StorageError: nothing here reads such a URL.
     """
     try:
-        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options_of(url))
     except (ValueError, ImportError) as error:
         raise StorageError(f"cannot use {clean_uri(url)}: {error}") from error
     return fs, path.rstrip("/") or "/"
+
+
+def opened(url: str, mode: str = "rb", **options: Any) -> Any:
+    """A file of a path or URL, to be used in a `with`; compression, encoding, ... as `fsspec.open` has them.
+
+    Raises:
+        StorageError: nothing here reads such a URL.
+    """
+    fs, path = file_system(url)
+    compression = fsspec.core.get_compression(path, options.pop("compression", None))
+    return fsspec.core.OpenFile(fs, path, mode, compression=compression, **options)
 
 
 def full_url(fs: Any, path: str) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from schemas.ledger import Commit
 from workers.label import LabelSettings, LabelUnits
 from workers.parts import RunFolder, commit_results
+from workers.places import reach
 
 COMMITS_AT_ONCE = 4
 """A commit is four requests one after another: 0.2 s on S3, where a GPU may label a unit in 0.05."""
@@ -24,6 +25,7 @@ class CommitUnits:
     """
 
     def __init__(self, settings: LabelSettings, run: RunFolder, epoch: int) -> None:
+        reach(settings.places)
         self._label = LabelUnits(settings)
         self._commit = partial(commit_results, run, epoch)
         self._committer = ThreadPoolExecutor(COMMITS_AT_ONCE, "commit")

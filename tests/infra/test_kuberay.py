@@ -136,7 +136,7 @@ def test_the_job_has_room_on_the_nodes_of_the_beginning_and_fills_those_of_the_e
     first = [node(head), *(node(group) for group in workers for _ in range(group["minReplicas"]))]
     last = [node(head), *(node(group) for group in workers for _ in range(group["maxReplicas"]))]
     wanted, most = plan_pool(mounted_spec().compute, first), plan_pool(ANY_JOB.compute, last)
-    assert (wanted.device, wanted.actors) == (most.device, most.actors)
+    assert (wanted.device, wanted.most) == (most.device, most.actors)
     assert wanted.num_cpus + 1 <= min(each["CPU"] for each in first if each["GPU"])
 
 

@@ -46,9 +46,16 @@ class Nodes:
         """Kills the head and all that it had started, at once; it can be started again."""
         _kill(self.head)
 
-    def add(self) -> None:
-        """Starts one more worker and waits until it has joined."""
-        self.workers.append(self._start(f"--address={self.address}", "--num-cpus=2"))
+    def add(self, gpus: int = 0) -> None:
+        """Starts one more worker, with GPUs that it only pretends to have, and waits until it has joined."""
+        self.workers.append(self._start(f"--address={self.address}", "--num-cpus=2", f"--num-gpus={gpus}"))
+
+    def labellers(self, number: int) -> int:
+        """Processes at work on a worker that hold the models."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.workers[number].pid).children(recursive=True)
+            return sum("MapWorker" in " ".join(each.cmdline()) for each in family if each.is_running())
+        return 0
 
     def kill(self, number: int) -> None:
         """Kills a worker's raylet and all that it had started, at once."""

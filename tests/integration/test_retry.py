@@ -33,7 +33,12 @@ def job(server: ImageServer, photos: Path, tmp_path: Path) -> dict[str, object]:
     lines = [f"{server.url(f'{n}/{name}')},{n}" for n, name in enumerate(names * 3)]
     manifest.write_text("uri,number\n" + "\n".join(lines))
     units = {"rows": 4, "shard_rows": 8}
-    return {"manifest": str(manifest), "detector": None, "units": units, "fetch": {"attempts": 1}}
+    return {
+        "manifest": str(manifest),
+        "detector": None,
+        "units": units,
+        "fetch": {"attempts": 1, "patience_s": 0},
+    }
 
 
 def retry_here(output: Path, codes: list[str] | None) -> dict[str, int]:

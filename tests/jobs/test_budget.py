@@ -1,7 +1,7 @@
 import pytest
 
-from jobs.budget import check_budget, check_models
-from schemas.exceptions import FailureBudgetError, ModelError
+from jobs.budget import check_access, check_budget, check_models
+from schemas.exceptions import FailureBudgetError, ModelError, StorageError
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,26 @@ def test_a_model_at_fault_is_blamed_with_an_example() -> None:
         "MODEL_ERROR 4), so they are at fault, not the images. One of the failures: a NON_FINITE image. Mend "
         "the model, its weights or its settings, and run in a new output or with --restart"
     )
+
+
+@pytest.mark.parametrize(
+    ("failed", "done", "rows", "stops"),
+    [
+        ({"DENIED": 31}, 31, 100, False),
+        ({"DENIED": 32}, 32, 100, True),
+        ({"DENIED": 20, "EXPIRED": 12}, 32, 100, True),
+        ({"DENIED": 32}, 33, 100, False),  # one was read
+        ({"DENIED": 32, "NOT_FOUND": 1}, 33, 100, False),  # whoever is told so may look
+        ({"DENIED": 4}, 4, 4, True),
+        ({}, 0, 100, False),
+    ],
+)
+def test_a_run_stops_when_the_store_refuses_every_image(
+    failed: dict[str, int], done: int, rows: int, stops: bool
+) -> None:
+    try:
+        check_access(failed, done, rows, str)
+    except StorageError:
+        assert stops
+    else:
+        assert not stops

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.manifest import assert_images, find_sources, open_manifest
-from schemas.exceptions import ManifestError
+from schemas.exceptions import ManifestError, StorageError
 from schemas.ledger import SourceFile
 from schemas.locations import ParquetValue, TarMember
 from schemas.spec import ManifestSpec
@@ -108,6 +108,12 @@ def test_images_in_a_bucket_are_listed(s3: Any, photos: Path, tmp_path: Path) ->
     s3.files().put(str(photos / "china.jpg"), f"{bucket}/set/x/d.jpg")
     found = rows(ManifestSpec(uri=f"s3://{bucket}/set"), tmp_path / "out")
     assert [row["uri"] for row in found] == [f"s3://{bucket}/set/a b+c.jpg", f"s3://{bucket}/set/x/d.jpg"]
+
+
+def test_a_store_that_cannot_be_asked_for_the_manifest_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(StorageError, match=r"cannot look for the manifest s3://b/m\.csv: .*\(nobody\)"):
+        find_sources(ManifestSpec(uri="s3://b/m.csv"))
 
 
 def test_a_presigned_manifest_on_the_web_is_read_and_its_signature_not_kept(

@@ -47,11 +47,11 @@ def test_this_machine_has_the_cores_that_this_process_may_use() -> None:
 @pytest.mark.parametrize(
     ("compute", "here", "pool"),
     [
-        ({}, Cluster(1, 4), Pool(4, 0.75, 0, 1, 1 / 4)),
-        ({"actors": 2}, Cluster(1, 4), Pool(2, 0.75, 0, 1, 1 / 4)),
-        ({"actors": 500}, Cluster(1, 4), Pool(4, 0.75, 0, 1, 1 / 4)),  # meant for a cluster
-        ({"device": "cuda"}, Cluster(1, 4), Pool(4, 0.75, 0, 1, 1 / 4)),  # so is this
-        ({}, Cluster(1, 8, 2), Pool(2, 3, 1, 3, 1 / 2)),
+        ({}, Cluster(1, 4), Pool(4, 4, 4, 0.75, 0, 1, 1 / 4)),
+        ({"actors": 2}, Cluster(1, 4), Pool(2, 2, 2, 0.75, 0, 1, 1 / 4)),
+        ({"actors": 500}, Cluster(1, 4), Pool(4, 4, 4, 0.75, 0, 1, 1 / 4)),  # meant for a cluster
+        ({"device": "cuda"}, Cluster(1, 4), Pool(4, 4, 4, 0.75, 0, 1, 1 / 4)),  # so is this
+        ({}, Cluster(1, 8, 2), Pool(2, 2, 2, 3, 1, 3, 1 / 2)),
     ],
 )
 def test_as_many_processes_probe_as_a_run_has_here(

@@ -33,4 +33,5 @@ def test_the_tree_in_the_docstring_names_every_class() -> None:
 
 def test_the_codes_that_may_pass_are_retryable() -> None:
     retryable = {code.value for code in ErrorCode if code.retryable}
-    assert retryable == {"THROTTLED", "TIMEOUT", "NETWORK", "OUT_OF_MEMORY", "WORKER_CRASHED"}
+    passing = {"EXPIRED", "THROTTLED", "TIMEOUT", "NETWORK", "CORRUPT", "OUT_OF_MEMORY", "WORKER_CRASHED"}
+    assert retryable == passing

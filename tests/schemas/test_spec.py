@@ -55,16 +55,25 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "nms_iou": None,
             "max_boxes": None,
         },
-        "fetch": {"concurrency": "auto", "attempts": 4, "timeout_s": 30, "max_bytes": 268_435_456},
+        "fetch": {
+            "concurrency": "auto",
+            "attempts": 4,
+            "timeout_s": 30,
+            "patience_s": 300,
+            "rate": None,
+            "max_bytes": 268_435_456,
+        },
         "decode": {"max_pixels": 120_000_000},
         "compute": {
             "device": "auto",
             "actors": "auto",
+            "cpus": "auto",
             "batch_size": "auto",
             "precision": "auto",
             "runtime": "auto",
         },
         "units": {"rows": "auto", "shard_rows": 100_000},
+        "storage": {},
         "max_failed": None,
     }
 
@@ -118,12 +127,17 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
         "  detector.score_threshold: found 1.4; allowed: at most 1",
         "  detector.class_thresholds.person: found 3; allowed: at most 1",
         "  compute.device: found 'gpu'; allowed: 'auto', 'cpu' or 'cuda'",
-        "  compute.actors: found 'none'; allowed: 'auto' or a whole number",
+        "  compute.actors: found 'none'; allowed: 'auto' or a whole number or keys and values",
         "  units.rows: found 0; allowed: 'auto' or at least 1",
         "  max_failed: found 1.5; allowed: a whole number or below 1",
         "  classifer: unknown key; allowed: manifest, output, classifier, detector, fetch, decode, compute, "
-        "units, max_failed (did you mean classifier?)",
+        "units, storage, max_failed (did you mean classifier?)",
     ]
+
+
+def stored(url: str, **settings: object) -> dict[str, object]:
+    """A job that reaches one place so."""
+    return {"manifest": "a", "output": "b", "storage": {url: settings}}
 
 
 @pytest.mark.parametrize(
@@ -143,12 +157,43 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
             {"manifest": "a", "output": "b", "fetch": {"timeout_s": 0}},
             "fetch.timeout_s: found 0; allowed: above 0",
         ),
+        (
+            stored("s3://photos", endpoint="minio:9000"),
+            "storage.s3://photos.endpoint: found 'minio:9000'; allowed: http://HOST:PORT or https://HOST",
+        ),
+        (
+            stored("s3://photos", endpoit="http://minio:9000"),
+            "storage.s3://photos.endpoit: unknown key; allowed: endpoint, region, profile, credentials, "
+            "anonymous, requester_pays, options (did you mean endpoint?)",
+        ),
+        (
+            stored("s3://photos", profile="a", anonymous=True),
+            "found profile and anonymous; allowed: one of profile, credentials, anonymous",
+        ),
+        (
+            stored("photos", anonymous=True),
+            "storage: found 'photos'; allowed: the beginning of URLs, such as s3://, s3://bucket or "
+            "s3://bucket/folder, without user, password and query",
+        ),
+        (
+            stored("gs://photos", region="here"),
+            "storage.gs://photos: region are for s3://; allowed: anonymous, options",
+        ),
+        (
+            stored("az://photos", options={"account_key": "abc"}),
+            "options.account_key: a job spec holds no secrets; allowed: env:VARIABLE",
+        ),
     ],
 )
 def test_impossible_values_are_refused(found: dict[str, object], said: str) -> None:
     with pytest.raises(SpecError) as raised:
         build_spec(found, "a test")
     assert str(raised.value).splitlines()[1:] == [f"  {said}"]
+
+
+def test_a_range_of_actors_begins_with_the_lower_number() -> None:
+    with pytest.raises(SpecError, match="found min 3 above max 2"):
+        build_spec({"manifest": "a", "output": "b", "compute": {"actors": {"min": 3, "max": 2}}}, "a test")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
         detector=None,
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
         fetch=FetchSpec(),
+        places={},
         decode=DecodeSpec(),
         compute=ComputeSpec(batch_size=2),
         device="cpu",

@@ -34,6 +34,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
             load_detector(detector).resolved.fingerprint,
         ),
         fetch=FetchSpec(),
+        places={},
         decode=DecodeSpec(),
         compute=ComputeSpec(batch_size=2),
         device="cpu",

@@ -30,6 +30,7 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
         detector=detector,
         fingerprints=tuple(model.fingerprint for model in loaded if model),
         fetch=FetchSpec(concurrency=2),
+        places={},
         decode=DecodeSpec(),
         compute=ComputeSpec(),
         device="cpu",

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-import fsspec
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
-from workers.storage import clean_uri
+from workers.storage import clean_uri, opened
 
 State = dict[str, Tensor]
 
@@ -70,7 +69,7 @@ def read_bytes(location: str, what: str) -> bytes:
         ModelError: it cannot be read; `what` says in the message what it was meant to be.
     """
     try:
-        with fsspec.open(location, "rb") as file:
+        with opened(location) as file:
             data: bytes = file.read()
     except Exception as error:  # each store and protocol raises its own
         said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

@@ -1,0 +1,161 @@
+"""Jobs whose manifest, images, weights and tables are all in buckets, as a user runs them."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.integration.jobs_here import events, raylabel, rows, tables
+from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
+from workers.models.nanodet import WEIGHTS
+
+NAMES = ("a b+c.jpg", "100%.jpg", "ü/日本.jpg", "x%2Fy.jpg")
+"""What keys may hold: spaces, plus, percent, unicode, and what looks percent-encoded."""
+
+PEOPLE = {
+    "PHOTOS_ACCESS_KEY_ID": READER[0],
+    "PHOTOS_SECRET_ACCESS_KEY": READER[1],
+    "TABLES_ACCESS_KEY_ID": ACCESS_KEY,
+    "TABLES_SECRET_ACCESS_KEY": SECRET_KEY,
+}
+"""Whoever reads the photos may write nothing; whoever writes the tables may do all."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_aws(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of AWS's own variables says where S3 is and who asks."""
+    for name in s3.environment:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def bucket(s3: S3Server, photos: Path) -> str:
+    """Photos under odd names, a manifest of them, and the detector's weights."""
+    name, files = s3.new_bucket(), s3.files()
+    originals = sorted(photos.glob("*.[pj]*g"))[: len(NAMES)]
+    for key, photo in zip(NAMES, originals, strict=True):
+        files.put_file(str(photo), f"{name}/photos/{key}")
+    manifest = pa.table({"uri": [f"s3://{name}/photos/{key}" for key in NAMES], "n": range(len(NAMES))})
+    with files.open(f"{name}/manifests/all.parquet", "wb") as file:
+        pq.write_table(manifest, file)
+    files.put_file(str(WEIGHTS), f"{name}/models/{WEIGHTS.name}")
+    return name
+
+
+def job(s3: S3Server, bucket: str, folder: Path, **changes: object) -> str:
+    """The job spec of the bucket's photos, written to a file."""
+    spec = {
+        "manifest": f"s3://{bucket}/manifests/all.parquet",
+        "output": f"s3://{bucket}/tables/run",
+        "detector": {"model": "nanodet_g", "weights": f"s3://{bucket}/models/{WEIGHTS.name}"},
+        "compute": {"actors": 1},
+        "storage": {
+            "s3://": {"endpoint": s3.endpoint, "credentials": "PHOTOS"},
+            f"s3://{bucket}/tables": {"endpoint": s3.endpoint, "credentials": "TABLES"},
+        },
+        **changes,
+    }
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return str(path)
+
+
+def test_photos_are_read_and_tables_written_each_with_their_own_credentials(
+    s3: S3Server, bucket: str, photos: Path, tmp_path: Path
+) -> None:
+    path = job(s3, bucket, tmp_path)
+    done = raylabel("run", path, **PEOPLE)
+    assert (done.returncode, done.stderr) == (0, "")
+    status = raylabel("status", path, "--json", **PEOPLE)
+    assert events(status)[0]["state"] == "complete"
+    proven = raylabel("reconcile", path, **PEOPLE)
+    assert (proven.returncode, proven.stderr) == (0, "")
+    drawn = raylabel("show", path, "--draw", str(tmp_path / "pictures"), **PEOPLE)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert f"{len(NAMES)} pictures drawn" in drawn.stdout
+
+    s3.files().get(f"{bucket}/tables/run", str(tmp_path / "run"), recursive=True)
+    found = tables(tmp_path / "run")
+    assert found["labels"]["uri"].to_pylist() == [f"s3://{bucket}/photos/{key}" for key in NAMES]
+    assert found["labels"]["n"].to_pylist() == [0, 1, 2, 3]
+    here = tmp_path / "here"
+    here.mkdir()
+    for n, photo in enumerate(sorted(photos.glob("*.[pj]*g"))[: len(NAMES)]):
+        shutil.copy(photo, here / f"{n}.jpg")
+    local = raylabel("run", "--manifest", str(here), "--output", str(tmp_path / "local"))
+    assert (local.returncode, local.stderr) == (0, "")
+    expected = tables(tmp_path / "local")
+    for name in ("labels", "boxes"):
+        but = ("uri", "n", "detector")  # other places, and weights that were named
+        assert rows(found[name], *but) == rows(expected[name], *but)
+
+
+def test_check_tries_one_read_and_one_write(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    path = job(s3, bucket, tmp_path, output=f"s3://{bucket}/tables/other", detector=None)
+    done = raylabel("check", path, "--json", **PEOPLE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert events(done)[0]["first image"].startswith(f"s3://{bucket}/photos/{NAMES[0]}, ")
+    left = s3.files().find(f"{bucket}/tables/other")  # this server goes on naming folders that were emptied
+    assert [path for path in left if "/try-" in path] == []
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_whoever_may_not_write_the_tables_is_refused_at_the_start(
+    s3: S3Server, bucket: str, tmp_path: Path, command: str
+) -> None:
+    path = job(s3, bucket, tmp_path, output=f"s3://{bucket}/forbidden", detector=None)
+    done = raylabel(command, path, **PEOPLE)
+    assert done.returncode == 5
+    assert f"raylabel: cannot write s3://{bucket}/forbidden/" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_whoever_may_not_read_the_photos_is_refused_at_the_start(
+    s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    storage = {
+        "s3://": {"endpoint": s3.endpoint, "credentials": "TABLES"},
+        f"s3://{bucket}/photos": {"endpoint": s3.endpoint, "anonymous": True},
+    }
+    path = job(s3, bucket, tmp_path, output=f"s3://{bucket}/unread", detector=None, storage=storage)
+    checked = raylabel("check", path, **PEOPLE)
+    assert checked.returncode == 5
+    assert "raylabel: the first image cannot be read here: " in checked.stderr
+    assert "DENIED" in checked.stderr
+    done = raylabel("run", path, **PEOPLE)
+    assert done.returncode == 5
+    assert f"stopped: the store refused each of the first {len(NAMES)} images (DENIED 4)" in done.stderr
+
+
+def test_no_secret_is_in_anything_that_a_run_says_or_leaves_behind(
+    s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    files = s3.files()
+    signed = [files.sign(f"{bucket}/photos/{key}", expiration=600) for key in (*NAMES, "gone.jpg")]
+    files.pipe_file(f"{bucket}/manifests/signed.csv", "\n".join(["uri", *signed]).encode())
+    manifest = files.sign(f"{bucket}/manifests/signed.csv", expiration=600)
+    signature = manifest.rpartition("Signature=")[2].partition("&")[0]
+    secrets = {READER[1], SECRET_KEY, signature, *(url.rpartition("Signature=")[2] for url in signed)}
+    path = job(s3, bucket, tmp_path, manifest=manifest, output=f"s3://{bucket}/tables/signed")
+    done = raylabel("run", path, "--json", **PEOPLE)
+    assert done.returncode == 0, done.stderr
+    started, complete = (e for e in events(done) if e["event"] in ("started", "complete"))
+    assert (complete["labels"], complete["errors"]) == (len(NAMES), 1)
+
+    files.get(f"{bucket}/tables/signed", str(tmp_path / "run"), recursive=True)
+    found = tables(tmp_path / "run")
+    assert found["errors"]["uri"].to_pylist() == [f"{s3.endpoint}/{bucket}/photos/gone.jpg"]
+    assert [uri.rpartition("/photos/")[2] for uri in found["labels"]["uri"].to_pylist()] == [
+        quote(key) for key in NAMES
+    ]
+    left = [*(tmp_path / "run").rglob("*"), *Path(started["ray_logs"]).parent.rglob("*")]
+    told = {str(file): file.read_bytes() for file in left if file.is_file()}
+    told |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
+    for table in found.values():  # what is compressed in the files
+        told[f"table {len(told)}"] = str(table.to_pylist()).encode()
+    holding = [name for name, data in told.items() if any(secret.encode() in data for secret in secrets)]
+    assert holding == []

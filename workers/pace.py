@@ -1,0 +1,64 @@
+"""How many reads are under way, and how often one begins: as many as the store takes, up to what is asked."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+LEAST_S = 1.0
+"""Seconds between two steps down: what was under way when the store complained does not count again."""
+
+
+class Pace:
+    """Lets threads read: fewer when the store says that it is asked too much, slowly more when it does not.
+
+    The bound is halved by a complaint and grows by one with each round of reads that went well (additive
+    increase, multiplicative decrease: Chiu and Jain, 1989, as TCP does it, RFC 5681).
+
+    Args:
+        most: reads under way at once, at most.
+        per_s: reads that may begin in a second; None: no limit.
+    """
+
+    def __init__(self, most: int, per_s: float | None = None) -> None:
+        self._most = most
+        self._bound = float(most)
+        self._under_way = 0
+        self._slowed = -LEAST_S
+        self._gap = 1 / per_s if per_s else 0.0
+        self._next = 0.0
+        self._changed = threading.Condition()
+
+    @property
+    def bound(self) -> int:
+        """Reads that may be under way at once now."""
+        return int(self._bound)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits until a read may begin; it ends with the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way < self.bound)
+            self._under_way += 1
+            begins = self._next = max(time.monotonic(), self._next + self._gap)
+        try:
+            if self._gap and (wait := begins - time.monotonic()) > 0:
+                time.sleep(wait)
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify()
+
+    def went_well(self) -> None:
+        """A read was answered: a little more may be asked."""
+        with self._changed:
+            if self._bound < self._most:
+                self._bound = min(self._most, self._bound + 1 / self._bound)
+                self._changed.notify()
+
+    def too_much(self) -> None:
+        """The store complained: half as much is asked from now on."""
+        with self._changed:
+            if (now := time.monotonic()) - self._slowed >= LEAST_S:
+                self._slowed, self._bound = now, max(1.0, self._bound / 2)

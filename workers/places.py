@@ -1,0 +1,123 @@
+"""How the stores of a job are reached: settings by URL, the same for the whole of a process.
+
+Like the variables that AWS's own tools read, they are of a process, not of a call: models, manifests, images
+and tables are opened in many places, and one that was forgotten would look elsewhere. The driver sets them
+when it reads a job; every actor, task and labelling process that works for it is handed them first.
+"""
+
+import os
+import socket
+from typing import Any
+
+from schemas.exceptions import StorageError
+from schemas.spec import Places, PlaceSpec
+
+S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
+"""Seconds for a connection, and between two bytes of an answer."""
+
+S3_TRIES = 3
+"""Of a request by botocore; s3fs repeats that five times. So a store that never answers is given up after ten
+minutes, one that refuses for being too busy after one."""
+
+_ANONYMOUS: dict[str, dict[str, Any]] = {
+    "gs": {"token": "anon"},
+    "gcs": {"token": "anon"},
+    "az": {"anon": True},
+    "abfs": {"anon": True},
+    "abfss": {"anon": True},
+}
+"""How the file systems of other stores than S3 are told to sign nothing."""
+
+_places: Places = {}
+
+
+def reach(places: Places) -> None:
+    """From now on this process reaches the files below these URLs so."""
+    global _places  # noqa: PLW0603 - what the module is about
+    _places = dict(places)
+
+
+def places() -> Places:
+    """How this process reaches files."""
+    return _places
+
+
+def place_of(url: str) -> PlaceSpec:
+    """The settings of the longest beginning of a URL that has any."""
+    url = _plain(url)
+    found = [start for start in _places if _begins(_plain(start), url)]
+    return _places[max(found, key=len)] if found else PlaceSpec()
+
+
+def options_of(url: str) -> dict[str, Any]:
+    """What fsspec's file systems take as arguments for a URL: one dictionary for each of its protocols.
+
+    A chained URL (`tar://member::s3://bucket/key`) has several; its innermost one says where it leads.
+
+    Raises:
+        StorageError: a variable that should hold credentials is not set here.
+    """
+    inner = url.rpartition("::")[2]
+    scheme, separator, _ = inner.partition("://")
+    if not separator:
+        return {}
+    place = place_of(inner)
+    if scheme in ("s3", "s3a"):
+        return {scheme: {**s3_options(place), "config_kwargs": s3_config(S3_TRIES)}}
+    found = {name: _value(value) for name, value in place.options.items()}
+    if place.anonymous:
+        found |= _ANONYMOUS.get(scheme, {})
+    return {scheme: found} if found else {}
+
+
+def s3_options(place: PlaceSpec) -> dict[str, Any]:
+    """The arguments of s3fs that say where a place is and who asks.
+
+    Raises:
+        StorageError: a variable that should hold credentials is not set here.
+    """
+    found = {
+        "endpoint_url": place.endpoint,
+        "profile": place.profile,
+        "anon": place.anonymous,
+        "requester_pays": place.requester_pays,
+        "client_kwargs": {"region_name": place.region} if place.region else None,
+    }
+    if name := place.credentials:
+        found["key"] = _variable(f"{name}_ACCESS_KEY_ID")
+        found["secret"] = _variable(f"{name}_SECRET_ACCESS_KEY")
+        found["token"] = os.environ.get(f"{name}_SESSION_TOKEN")
+    return {key: value for key, value in found.items() if value} | {
+        key: _value(value) for key, value in place.options.items()
+    }
+
+
+def s3_config(tries: int) -> dict[str, Any]:
+    """The configuration of a botocore client that gives up in time."""
+    return {"signature_version": "s3v4", "retries": {"total_max_attempts": tries}, **S3_TIMEOUTS}
+
+
+def _plain(url: str) -> str:
+    return f"s3://{url.removeprefix('s3a://')}" if url.startswith("s3a://") else url
+
+
+def _begins(start: str, url: str) -> bool:
+    """Whether a URL lies below another: `s3://photos` is not the beginning of `s3://photos-2/x.jpg`."""
+    return (start.endswith("://") and url.startswith(start)) or f"{url}/".startswith(f"{start.rstrip('/')}/")
+
+
+def _value(value: Any) -> Any:
+    return (
+        _variable(value.removeprefix("env:"))
+        if isinstance(value, str) and value.startswith("env:")
+        else value
+    )
+
+
+def _variable(name: str) -> str:
+    if value := os.environ.get(name):
+        return value
+    raise StorageError(
+        f"the job's storage section says that the environment variable {name} holds credentials; it is not "
+        f"set on {socket.gethostname()}. Set it on the driver and on every node of the cluster"
+    )
