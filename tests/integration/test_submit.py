@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
+import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from jobs.remote import STOP_WAIT_S
 from jobs.submit import SubmitOptions, pack
 from schemas.spec import build_spec
 from tests.image_server import ImageServer, serving
-from tests.integration.jobs_here import COMMAND, raylabel, rows, run_here, tables
-from tests.integration.killing import PATIENCE_S, commits
+from tests.integration.jobs_here import raylabel, rows, run_here, tables
+from tests.integration.killing import PATIENCE_S, Attempt, commits
 from tests.integration.nodes import Nodes, running_nodes
 from tests.s3 import DIRECTLY, free_ports
 
@@ -148,9 +147,8 @@ def test_a_job_is_followed_stopped_and_gone_on_with_and_another_beside_it_is_ref
 ) -> None:
     output = tmp_path / "out"
     first = submitted(cluster, str(job))
-    command = [COMMAND, "logs", "-f", first, *at(cluster)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
-        wait_until(lambda: commits(output))
+    with Attempt("logs", "-f", first, *at(cluster)) as follower:
+        follower.wait_until(lambda: commits(output))
         second = raylabel("submit", str(job), "--wait", *at(cluster))
         assert second.returncode == 6
         assert "is running here. Two at once would do all work twice" in second.stdout
@@ -169,8 +167,8 @@ def test_a_job_is_followed_stopped_and_gone_on_with_and_another_beside_it_is_ref
         assert (stopped.returncode, stopped.stderr) == (0, "")
         assert f"{first} was stopped; what is committed stays" in stopped.stdout
         assert time.monotonic() - since < STOP_WAIT_S, "it was killed"
-        said, complaint = follower.communicate(timeout=PATIENCE_S)
-    assert follower.returncode == 143
+        code, said, complaint = follower.end()
+    assert code == 143
     assert "raylabel: stopped by SIGTERM; what is committed stays" in said
     assert f"{first} was stopped" in complaint
     assert raylabel("status", str(output)).stdout.splitlines()[1] == "state: stopped: SIGTERM"
@@ -289,14 +287,13 @@ def test_a_job_whose_head_was_killed_goes_on_when_it_is_submitted_to_the_next(
 def test_ctrl_c_while_waiting_leaves_the_job_running(
     cluster: Nodes, job: Path, gate: threading.Event, tmp_path: Path
 ) -> None:
-    command = [COMMAND, "submit", str(job), "--output", str(tmp_path / "out"), "--wait", *at(cluster)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
-        wait_until(lambda: commits(tmp_path / "out"))
-        psutil.Process(waiting.pid).send_signal(2)
-        said, complaint = waiting.communicate(timeout=PATIENCE_S)
+    with Attempt("submit", str(job), "--wait", *at(cluster)) as waiting:
+        waiting.wait_until(lambda: commits(tmp_path / "out"))
+        waiting.process.send_signal(signal.SIGINT)
+        code, said, complaint = waiting.end()
     gate.set()
     name = said.split()[1]
-    assert waiting.returncode == 130
+    assert code == 130
     assert (
         f"{name} goes on; `raylabel logs --follow {name} --address {cluster.dashboard}` follows it"
         in complaint
