@@ -7,12 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.s3 import S3Server, running_server
 
 # Read by Ray when it is imported; without them it makes a token file in the home folder and leaves it there.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # nothing fails on a slow day
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
