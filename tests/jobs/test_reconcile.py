@@ -430,7 +430,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(steps)
 def test_whatever_is_committed_merged_published_and_read_again_in_any_order_adds_up(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]

@@ -438,7 +438,7 @@ def outcome(data: bytes) -> None:
         assert image.frame_count >= 1
 
 
-quickly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quickly = settings(suppress_health_check=[HealthCheck.too_slow])
 MAGICS = [data[:size] for data in FILES.values() for size in (4, 12, 30)]
 
 

@@ -103,7 +103,7 @@ def test_an_image_that_takes_too_much_memory_is_found(folder: Path, monkeypatch:
     assert "more than its share of 1,02" in results["error"].to_pylist()[0]["message"]
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(st.sets(st.integers(0, 15), max_size=4), st.integers(1, 5))
 def test_whichever_rows_crash_they_are_found_and_no_other(
     tmp_path_factory: pytest.TempPathFactory, deadly: set[int], batch: int

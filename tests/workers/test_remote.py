@@ -16,7 +16,7 @@ DATA = bytes(n * n % 251 for n in range(300_000))
 
 
 @pytest.mark.parametrize("kind", [RangeFile, ReadAhead])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(steps=st.lists(st.tuples(st.integers(0, 310_000), st.integers(-1, 90_000)), max_size=8))
 def test_any_parts_are_read_as_of_a_plain_file(
     tmp_path: Path, kind: type[RangeFile], steps: list[tuple[int, int]]

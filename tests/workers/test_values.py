@@ -47,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("column", ["image", "jpg", "a/b c"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(rows=st.lists(st.sampled_from([n for n in range(ROWS) if n not in (7, 8)]), max_size=30))
 def test_a_value_is_read_by_its_row_in_whatever_order(
     files: dict[str, Path], column: str, rows: list[int]
