@@ -15,9 +15,10 @@ from jobs.manifest import assert_images, find_sources, open_manifest
 from schemas.exceptions import ManifestError, StorageError
 from schemas.ledger import SourceFile
 from schemas.locations import ParquetValue, TarMember
-from schemas.spec import ManifestSpec
+from schemas.spec import ManifestSpec, PlaceSpec
 from tests.workers.archives import HF_IMAGE, shard_of, tar_bytes, write_hf
 from workers.manifest import Manifest, Source, convert
+from workers.places import reach
 from workers.storage import Store
 
 
@@ -110,10 +111,13 @@ def test_images_in_a_bucket_are_listed(s3: Any, photos: Path, tmp_path: Path) ->
     assert [row["uri"] for row in found] == [f"s3://{bucket}/set/a b+c.jpg", f"s3://{bucket}/set/x/d.jpg"]
 
 
-def test_a_store_that_cannot_be_asked_for_the_manifest_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(StorageError, match=r"cannot look for the manifest s3://b/m\.csv: .*\(nobody\)"):
-        find_sources(ManifestSpec(uri="s3://b/m.csv"))
+def test_a_store_that_cannot_be_asked_for_the_manifest_is_said() -> None:
+    reach({"s3://b": PlaceSpec(profile="nobody")})
+    try:
+        with pytest.raises(StorageError, match=r"cannot look for the manifest s3://b/m\.csv: .*\(nobody\)"):
+            find_sources(ManifestSpec(uri="s3://b/m.csv"))
+    finally:
+        reach({})
 
 
 def test_a_presigned_manifest_on_the_web_is_read_and_its_signature_not_kept(
