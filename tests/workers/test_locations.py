@@ -12,7 +12,7 @@ from schemas.spec import FetchSpec
 from tests.workers.archives import tar_bytes, write_hf
 from workers.locations import is_local, locate, read_image, uri_of
 
-SPEC = FetchSpec(attempts=1)
+SPEC = FetchSpec(attempts=1, patience_s=0)
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 files = st.sampled_from(["/data/set a/0.tar", "s3://bucket/0.tar", "https://host/x/0.tar"])

@@ -19,7 +19,7 @@ from tests.workers.archives import sizes, watched, write_hf
 from workers import values
 from workers.values import ColumnReader, read_value
 
-SPEC = FetchSpec(attempts=2)
+SPEC = FetchSpec(attempts=2, patience_s=0)
 ROWS = 100
 
 
