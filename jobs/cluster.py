@@ -212,14 +212,17 @@ def _wanted(compute: ComputeSpec, room: int) -> tuple[int, int, int]:
             return count, count, count
 
 
-def start_task(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Starts a call of a function as a Ray task, which reaches files as this process does; its handle."""
-    return ray.remote(num_cpus=0, max_retries=RETRIES)(_reaching).remote(places(), function, *arguments)
-
-
 def _reaching(reached: Places, function: Callable[..., Any], *arguments: Any) -> Any:
     reach(reached)
     return function(*arguments)
+
+
+_task = ray.remote(num_cpus=0, max_retries=RETRIES)(_reaching)  # once: Ray exports each that is made
+
+
+def start_task(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Starts a call of a function as a Ray task, which reaches files as this process does; its handle."""
+    return _task.remote(places(), function, *arguments)
 
 
 def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:

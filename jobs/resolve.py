@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from workers.child import Child, Note
 from workers.manifest import Manifest, Source
 from workers.nursery import labelling_nursery
 from workers.places import reach
-from workers.storage import Store, clean_uri
+from workers.storage import Store, absolute_uri, clean_uri
 
 
 @dataclass(frozen=True)
@@ -196,8 +195,8 @@ def code_digest() -> str:
 
 
 def _absolute(uri: str) -> str:
-    """The same place, named so that it is found from any folder."""
-    return clean_uri(uri) if "://" in uri else os.path.abspath(uri)
+    """The same place, named so that it is found from any folder, without credentials."""
+    return clean_uri(absolute_uri(uri))
 
 
 def _without_secrets(value: Any) -> Any:

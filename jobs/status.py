@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 import pyarrow as pa
 from rich.console import Console
@@ -163,7 +163,21 @@ def show_status(output: str, *, as_json: bool) -> None:
     Raises:
         StorageError: there is no run, or a file cannot be read.
     """
-    status = find_status(output)
+    print_status(find_status(output), as_json=as_json)
+
+
+class Told(Protocol):
+    """A status that can be told to a person or a program."""
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """For a person: name and value."""
+
+    def to_json(self) -> str:
+        """For a program: one object."""
+
+
+def print_status(status: Told, *, as_json: bool) -> None:
+    """Prints a status: its facts for a person, or one object."""
     if as_json:
         print(status.to_json())
         return

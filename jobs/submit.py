@@ -6,7 +6,6 @@ all to see who see the cluster's dashboard or its processes.
 """
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -28,7 +27,7 @@ from jobs.stop import CTRL_C, DEADLINE, TERMINATED
 from schemas.exceptions import ClusterError, SpecError
 from schemas.spec import JobSpec, ModelSpec, override_spec
 from schemas.submission import new_submission_id
-from workers.storage import clean_uri
+from workers.storage import absolute_uri, clean_uri
 
 JOB_FILE = "job.yaml"
 
@@ -143,18 +142,18 @@ def handles(remote: Remote, submission: str) -> str:
 
 def located(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
     """A spec that means the same from any folder, and the paths on a disk that it names, by key."""
-    uris = [_absolute(uri) for uri in spec.manifest.uris]
+    uris = [absolute_uri(uri) for uri in spec.manifest.uris]
     places: dict[str, Any] = {
         "manifest.uri": uris if len(uris) > 1 else uris[0],
-        "output": _absolute(spec.output),
+        "output": absolute_uri(spec.output),
     }
     if spec.manifest.base:
-        places["manifest.base"] = _absolute(spec.manifest.base)
+        places["manifest.base"] = absolute_uri(spec.manifest.base)
     for name, model in models_of(spec).items():
         for key in ("weights", "categories"):
             value = getattr(model, key)
             if isinstance(value, str) and ("/" in value or Path(value).is_file()):  # else it is a name
-                places[f"{name}.{key}"] = _absolute(value)
+                places[f"{name}.{key}"] = absolute_uri(value)
     asked = spec.model_dump(mode="json", exclude_unset=True)
     named = {**places, "manifest.uri": ", ".join(filter(_is_path, uris))}
     return override_spec(asked, places, "the job"), {
@@ -230,10 +229,6 @@ def _unpack(wheel: Path, folder: Path) -> str:
     raise SpecError(
         f"--wheel: {wheel} is no wheel of raylabel; `pip wheel --no-deps .` in its clone makes one"
     )
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else os.path.abspath(place)
 
 
 def _is_path(place: str) -> bool:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.remote import LOOK_S, STOP_WAIT_S, Remote, Submission, last_line
-from jobs.status import Status, find_status
+from jobs.status import Status, find_status, print_status
 from jobs.submit import ending, follow, handles
 from schemas.exceptions import RaylabelError
 
@@ -136,13 +136,7 @@ def show_submission(submission: str, address: str | None, *, as_json: bool) -> N
     """
     remote = Remote(address)
     job = remote.job(submission)
-    status = SubmissionStatus(job, run_of(job), handles(remote, submission))
-    if as_json:
-        print(status.to_json())
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for name, fact in status.facts():
-        console.print(f"{name}: {fact}", markup=False)
+    print_status(SubmissionStatus(job, run_of(job), handles(remote, submission)), as_json=as_json)
 
 
 def run_of(job: Submission) -> Status | str | None:

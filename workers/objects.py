@@ -102,7 +102,7 @@ def read(bucket: str, key: str, most: int, timeout_s: float, start: int = 0) -> 
     """
     where = _Bucket(bucket, place_of(f"s3://{bucket}/{key}"), timeout_s)
     data, md5 = _get(where, key, start, most)
-    if _is_of(data, md5) or where in _other_etags:
+    if where in _other_etags or _is_of(data, md5):
         return data
     # either a byte changed on the way, or the ETags of this bucket are no MD5: it may be encrypted so
     again, md5 = _get(where, key, start, most)

@@ -294,6 +294,11 @@ def full_url(fs: Any, path: str) -> str:
     return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
 
 
+def absolute_uri(uri: str) -> str:
+    """The same place, named so that it is found from any folder."""
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
 def parent_url(url: str) -> str:
     """The folder that a file is in, without the query of a web address."""
     if url.partition("://")[0].lower() in _QUERY_SCHEMES:

@@ -227,9 +227,7 @@ def main() -> None:
     few, photos = make_photos(FEW), make_photos(options.photos)
     with from_s3(few, photos, repeated(photos, TIMES)) as s3:
         everybody = [*contestants(options.peers), *s3]
-        everybody = [
-            each for each in everybody if any(only in f"{each.contest}, {each.name}" for only in options.only)
-        ]
+        everybody = [each for each in everybody if is_one_of(each, options.only)]
         earlier = measured_earlier() if options.add else []
         measured = hold(everybody, options.rounds, few, photos, earlier)
     write_results(measured, compared(everybody), photos, options.peers)
