@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
 
+from jobs.pools import Pool, plan_decoders, plan_pool
 from schemas.exceptions import RaylabelError
-from schemas.spec import ActorRange, ComputeSpec, Places
+from schemas.spec import ComputeSpec, Places
 from workers.places import places, reach
 
 NO_PROGRESS_TIMEOUT_S = 4 * 3600
@@ -32,34 +32,6 @@ LEAST_TASKS = 4
 
 RAY_DATAS_ADVICE = "\nFailed to apply UDF transform"
 """What Ray Data 2.60 appends to the message of every exception begins so."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """How many actors hold the models, and what each asks of Ray.
-
-    Attributes:
-        actors: copies of the models, at first.
-        least: copies that there must be.
-        most: copies that there may be, as the cluster grows.
-        num_cpus: of each actor.
-        num_gpus: of each actor; 0 on CPUs.
-        threads: that each actor may compute with, or decode with beside a GPU.
-        memory_share: the part of its node's memory that each actor may count on.
-    """
-
-    actors: int
-    least: int
-    most: int
-    num_cpus: float
-    num_gpus: float
-    threads: int
-    memory_share: float
-
-    @property
-    def device(self) -> str:
-        """Where the models run: "cuda" or "cpu"."""
-        return "cuda" if self.num_gpus else "cpu"
 
 
 @contextlib.contextmanager
@@ -151,65 +123,15 @@ def nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def pool_of(compute: ComputeSpec) -> Pool:
-    """The actors that the connected cluster has room for; see `plan_pool`."""
-    return plan_pool(compute, nodes())
-
-
-def plan_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
-    """How many actors some nodes have room for: one a GPU, or one a CPU where there is no GPU.
-
-    On a CPU node the actors together ask for one CPU less than it has; beside a GPU an actor decodes with
-    its share of the CPUs but one. The task that hands out bundles has it.
-
-    Args:
-        compute: device, number of actors and their CPUs, where the user sets them.
-        nodes: resources of each node, as Ray names them: "CPU", "GPU".
+def pools_of(compute: ComputeSpec) -> tuple[Pool, Pool | None]:
+    """The actors that label and those that decode for them; see `jobs.pools`.
 
     Raises:
-        RaylabelError: a GPU is asked for and there is none, or there is no CPU.
+        RaylabelError: the connected cluster has not what is asked for.
     """
-    gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
-    if compute.device != "cpu" and (gpus or compute.device == "cuda"):
-        return _gpu_pool(compute, gpus)
-    cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    if not cores:
-        raise RaylabelError("the Ray cluster has no CPU to run on; `ray status` shows its resources")
-    cpus = 1 if compute.cpus == "auto" else compute.cpus
-    each = cpus * (min(cores) - 1) / min(cores)
-    if isinstance(compute.actors, int):  # more than there is room for share it
-        each = min(each, (sum(cores) - len(cores)) / compute.actors)
-    room = sum(count // cpus for count in cores)
-    return Pool(*_wanted(compute, room), each, 0, threads=cpus, memory_share=cpus / max(cores))
-
-
-def _gpu_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
-    """One actor a GPU, on nodes that are there or, where the number of actors is a range, that will come."""
-    if not nodes and (compute.cpus == "auto" or not isinstance(compute.actors, ActorRange)):
-        raise RaylabelError(
-            "compute.device is cuda, but the Ray cluster has no GPU; allowed here: auto, cpu. Where nodes "
-            "with GPUs are to come, set compute.actors to {min: 1, max: N}, and compute.cpus to the CPUs "
-            "beside each GPU"
-        )
-    room = sum(int(node["GPU"]) for node in nodes)
-    if compute.cpus == "auto":
-        share = int(min(node.get("CPU", 0) // node["GPU"] for node in nodes))
-    else:
-        share = compute.cpus
-    cpus = share - 1 if share > 1 else share / 2
-    memory = 1 / max((int(node["GPU"]) for node in nodes), default=1)
-    return Pool(*_wanted(compute, room), cpus, 1, threads=max(1, share - 1), memory_share=memory)
-
-
-def _wanted(compute: ComputeSpec, room: int) -> tuple[int, int, int]:
-    """How many actors there are at first, at least and at most."""
-    match compute.actors:
-        case "auto":
-            return room, room, room
-        case ActorRange(min=least, max=most):
-            return min(max(room, least), most), least, most
-        case count:
-            return count, count, count
+    found = nodes()
+    labelling = plan_pool(compute, found)
+    return labelling, plan_decoders(compute, found, labelling)
 
 
 def _reaching(reached: Places, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,22 +13,22 @@ from ray.data import ActorPoolStrategy
 
 from jobs import cluster
 from jobs.budget import check_access, check_budget, check_models
-from jobs.cluster import Pool
 from jobs.epochs import Heart, begin_epoch
 from jobs.ledger import Ledger, finish_run
 from jobs.manifest import open_manifest
+from jobs.pools import Pool
 from jobs.progress import Reporter
 from jobs.publish import Publisher
 from jobs.resolve import ResolvedJob
 from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
-from schemas.plan import bundled
+from schemas.plan import bundled, singly
 from workers.label import LabelSettings, runtime_of
 from workers.manifest import Manifest
 from workers.nursery import labelling_nursery
 from workers.parts import RunFolder
 from workers.storage import Store
-from workers.units import CommitUnits
+from workers.units import CommitUnits, HandOver
 
 UNCONDITIONAL = (
     "note: this store does not refuse to overwrite (no conditional PUT). A run that is killed still loses "
@@ -126,41 +127,50 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
     """Labels and commits the pending units on the cluster; each commit as soon as it counts."""
     if not len(pending):
         return
-    pool = cluster.pool_of(attempt.job.spec.compute)
-    bundles = bundled(pending, attempt.record.plan.unit_rows, pool.most, pool.device)
+    pool, decoders = cluster.pools_of(attempt.job.spec.compute)
+    unit_rows = attempt.record.plan.unit_rows
+    bundles = singly(pending) if decoders else bundled(pending, unit_rows, pool.most, pool.device)
     size = max(ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR * pool.most)
     with cluster.own_exceptions():
         for start in range(0, len(bundles), size):
-            for row in commits_of(attempt, pool, bundles[start : start + size]).iter_rows():
+            for row in commits_of(attempt, pool, decoders, bundles[start : start + size]).iter_rows():
                 yield Commit.model_validate_json(row["commit"])
 
 
-def commits_of(attempt: Attempt, pool: Pool, bundles: pa.ListArray) -> ray.data.Dataset:
+def commits_of(
+    attempt: Attempt, pool: Pool, decoders: Pool | None, bundles: pa.ListArray
+) -> ray.data.Dataset:
     """What labels and commits some bundles of units when it is iterated over: entries, column `commit`."""
-    return (
-        ray.data.from_arrow(pa.table({"units": bundles}))
-        .repartition(target_num_rows_per_block=1)
-        .map_batches(
-            CommitUnits,
-            fn_constructor_args=[settings_of(attempt, pool), attempt.folder, attempt.epoch.number],
-            batch_size=1,  # bundle; beside GPUs Ray Data wants to be told
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=min(pool.least, len(bundles)),
-                initial_size=min(pool.actors, len(bundles)),
-                max_size=min(pool.most, len(bundles)),
-                max_concurrent_calls_per_actor=2,
-            ),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus,
-        )
-    )
+    settings = settings_of(attempt, pool, decoders)
+    units = ray.data.from_arrow(pa.table({"units": bundles})).repartition(target_num_rows_per_block=1)
+    if decoders:
+        decoding = decoding_settings(settings, decoders)
+        units = units.map_batches(HandOver, fn_constructor_args=[decoding], **in_actors(decoders, bundles))
+    labelling = [settings, attempt.folder, attempt.epoch.number]
+    return units.map_batches(CommitUnits, fn_constructor_args=labelling, **in_actors(pool, bundles))
 
 
-def settings_of(attempt: Attempt, pool: Pool) -> LabelSettings:
+def in_actors(pool: Pool, bundles: pa.ListArray) -> dict[str, Any]:
+    """How Ray Data calls a stage: in a pool of actors, a bundle a call."""
+    return {
+        "batch_size": 1,  # beside GPUs Ray Data wants to be told
+        "batch_format": "pyarrow",
+        "compute": ActorPoolStrategy(
+            min_size=min(pool.least, len(bundles)),
+            initial_size=min(pool.actors, len(bundles)),
+            max_size=min(pool.most, len(bundles)),
+            max_concurrent_calls_per_actor=2,
+        ),
+        "num_cpus": pool.num_cpus,
+        "num_gpus": pool.num_gpus,
+        "resources": pool.resources,
+    }
+
+
+def settings_of(attempt: Attempt, pool: Pool, decoders: Pool | None) -> LabelSettings:
     """The part of the job that the labelling actors get."""
     spec, models = attempt.job.spec, (attempt.record.classifier, attempt.record.detector)
-    own_rate = spec.fetch.rate and spec.fetch.rate / pool.most
+    own_rate = spec.fetch.rate and spec.fetch.rate / (decoders or pool).most
     return LabelSettings(
         manifest=attempt.manifest,
         work=attempt.folder.work,
@@ -176,4 +186,15 @@ def settings_of(attempt: Attempt, pool: Pool) -> LabelSettings:
         threads=pool.threads,
         memory_share=pool.memory_share,
         nursery=labelling_nursery().address,
+    )
+
+
+def decoding_settings(labelling: LabelSettings, decoders: Pool) -> LabelSettings:
+    """The same for actors that decode for those."""
+    return replace(
+        labelling,
+        fetch=labelling.fetch.model_copy(update={"concurrency": labelling.fetch.reads("decoder")}),
+        device=decoders.device,
+        threads=decoders.threads,
+        memory_share=decoders.memory_share,
     )

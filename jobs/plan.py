@@ -16,9 +16,9 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.cluster import Pool, plan_pool
 from jobs.ledger import read_success
 from jobs.manifest import open_manifest
+from jobs.pools import Pool, pool_on
 from jobs.predict import STARTUP_S, Load, nodes_within, predict, said_bottleneck
 from jobs.probe import Probe, probe_here, sample_locations, this_machine
 from jobs.resolve import ResolvedJob, resolve
@@ -162,7 +162,7 @@ def plan_job(spec: JobSpec, options: PlanOptions) -> None:
     job.assert_same_run(store)
     here = this_machine()
     cluster = cluster_of(options, here)
-    pool = plan_pool(spec.compute, [{"CPU": cluster.cpus, "GPU": cluster.gpus}] * cluster.nodes)
+    pool = pool_on(spec.compute, cluster)
     console = Console(quiet=options.as_json, highlight=False, soft_wrap=True)
     _print(console, job.facts())
     began = time.monotonic()

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from jobs.cluster import plan_pool
+from jobs.pools import pool_on
 from schemas.plan import BUNDLES_LEFT, Plan, most_bundle_units
 from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import ComputeSpec
@@ -49,7 +49,7 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
     Raises:
         RaylabelError: the cluster has not what `compute` asks for.
     """
-    pool = plan_pool(load.compute, [{"CPU": cluster.cpus, "GPU": cluster.gpus}] * cluster.nodes)
+    pool = pool_on(load.compute, cluster)
     actors = min(pool.actors, load.plan.units)
     cores: float = cluster.nodes * cluster.cpus
     cpu_parts = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.cluster import Pool, plan_pool
+from jobs.pools import Pool, pool_on
 from jobs.predict import OVERHEAD_CPU_S
 from jobs.resolve import ResolvedJob
 from schemas.exceptions import ProcessDiedError, RaylabelError
@@ -139,10 +139,9 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Clu
 
 def pool_here(compute: ComputeSpec, here: Cluster) -> Pool:
     """The processes that probe: those of a run on this machine, but no more than there is room for."""
-    nodes: list[dict[str, float]] = [{"CPU": here.cpus, "GPU": here.gpus}]
     asked = compute.model_copy(update={"device": compute.device if here.gpus else "cpu"})
-    room = plan_pool(asked.model_copy(update={"actors": "auto"}), nodes)
-    actors = min(room.actors, plan_pool(asked, nodes).actors)
+    room = pool_on(asked.model_copy(update={"actors": "auto"}), here)
+    actors = min(room.actors, pool_on(asked, here).actors)
     return dataclasses.replace(room, actors=actors, least=actors, most=actors)
 
 

@@ -158,3 +158,8 @@ def bundled(units: NDArray[np.int64], unit_rows: int, actors: int, device: str) 
         wave = len(starts) // actors + 1
         starts.append(starts[-1] + min(most, wave, max(1, left // (BUNDLES_LEFT * actors))))
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(units, pa.int64()))
+
+
+def singly(units: NDArray[np.int64]) -> pa.ListArray:
+    """Units as they are handed to actors that decode for others: one by one, since their images are large."""
+    return pa.ListArray.from_arrays(pa.array(range(len(units) + 1), pa.int32()), pa.array(units, pa.int64()))

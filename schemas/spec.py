@@ -27,8 +27,9 @@ Runtime = Literal["auto", "torch", "onnxruntime"]
 AUTO_BATCH = {"cpu": 1, "cuda": 64}
 """Images that a model is given at once. More gain nothing on a CPU: docs/design.md has the figures."""
 
-AUTO_READS = {"cpu": 16, "cuda": 256}
-"""A core takes 30 images a second with models; a GPU may take 2,500, each of them on its way for 40 ms."""
+AUTO_READS = {"cpu": 16, "cuda": 256, "decoder": 64}
+"""A core takes 30 images a second with models and decodes 700; a GPU may take 2,500, each of them on its way
+for 40 ms."""
 
 
 MOST_PATIENCE_S = 600
@@ -136,7 +137,8 @@ class FetchSpec(_Section):
     """How image files are read.
 
     Attributes:
-        concurrency: reads under way at once in each actor; "auto": 256 beside a GPU, 16 on a CPU.
+        concurrency: reads under way at once in each actor; "auto": 256 beside a GPU, 16 on a CPU, 64 in an
+            actor that only decodes.
         attempts: tries at one image before it is a failed row.
         timeout_s: seconds one try may take.
         patience_s: seconds for which an image is tried again, however often, while the store says that it is
@@ -153,7 +155,7 @@ class FetchSpec(_Section):
     max_bytes: int = Field(256 * 2**20, ge=1)
 
     def reads(self, device: str) -> int:
-        """Reads under way at once in an actor whose models run on a device, "cpu" or "cuda"."""
+        """Reads under way at once in an actor whose models run on "cpu" or "cuda", or in a "decoder"."""
         return AUTO_READS[device] if self.concurrency == "auto" else self.concurrency
 
 
@@ -196,6 +198,11 @@ class ComputeSpec(_Section):
             one a CPU core; a range: as many of them as there is room for at any time.
         cpus: CPUs that each actor has on its node; "auto": its share of a node of the cluster as it is when
             the job begins.
+        resources: custom resources of Ray's that each actor takes of its node, such as
+            "accelerator_type:L4": 0.001; it comes to none that lacks them.
+        decoders: actors of one CPU each, on any node, that fetch and decode for the actors with the models;
+            "auto": as many as there are CPUs to spare when the job begins; 0: images are decoded where they
+            are labelled.
         batch_size: images a model is given at once; "auto": 64 on a GPU, 1 on a CPU.
         precision: "auto" is bfloat16 (or float16) autocast on a GPU and float32 on a CPU.
         runtime: what computes the networks; "auto" is torch on a GPU, and on a CPU ONNX Runtime for models
@@ -205,9 +212,18 @@ class ComputeSpec(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     actors: Literal["auto"] | Annotated[int, Field(ge=1)] | ActorRange = "auto"
     cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    decoders: Literal["auto"] | Annotated[int, Field(ge=0)] | ActorRange = 0
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
     precision: Precision = "auto"
     runtime: Runtime = "auto"
+
+    @field_validator("resources")
+    @classmethod
+    def _are_custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        if wrong := sorted({"CPU", "GPU", "memory", "object_store_memory"} & resources.keys()):
+            raise ValueError(f"compute.resources: found {', '.join(wrong)}; allowed: Ray's custom resources")
+        return resources
 
     def images_at_once(self, device: str) -> int:
         """Images that a model is given at once on a device, "cpu" or "cuda"."""

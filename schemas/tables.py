@@ -33,16 +33,21 @@ SIZE = (
     pa.field("height", pa.int32(), nullable=False),
 )
 
+FACTS = (
+    *SIZE,
+    pa.field("format", pa.string(), nullable=False),  # sniffed: JPEG, PNG, WEBP, ...
+    pa.field("byte_size", pa.int64(), nullable=False),
+    pa.field("sha256", pa.binary(32), nullable=False),  # of the file's bytes
+    pa.field("exif_orientation", pa.int8(), nullable=False),  # 1 to 8, as applied
+    pa.field("source_mode", pa.string(), nullable=False),  # the file's colour mode: RGB, L, CMYK, ...
+    pa.field("frame_count", pa.int32(), nullable=False),  # only the first frame is labelled
+)
+"""What the labels table says of the file itself."""
+
 LABELS = pa.schema(
     [
         *KEYS,
-        *SIZE,
-        pa.field("format", pa.string(), nullable=False),  # sniffed: JPEG, PNG, WEBP, ...
-        pa.field("byte_size", pa.int64(), nullable=False),
-        pa.field("sha256", pa.binary(32), nullable=False),  # of the file's bytes
-        pa.field("exif_orientation", pa.int8(), nullable=False),  # 1 to 8, as applied
-        pa.field("source_mode", pa.string(), nullable=False),  # the file's colour mode: RGB, L, CMYK, ...
-        pa.field("frame_count", pa.int32(), nullable=False),  # only the first frame is labelled
+        *FACTS,
         pa.field("label_id", pa.int32()),  # null where no classifier ran, as the next four
         pa.field("label", LABEL),
         pa.field("score", pa.float32()),
@@ -155,3 +160,16 @@ def results_schema(carried: pa.Schema) -> pa.Schema:
             pa.field("unit", pa.int64(), nullable=False),
         ]
     )
+
+
+DECODED = pa.schema(
+    [
+        pa.field("pixels", pa.large_binary()),  # as `schemas.images.DecodedImage` has them
+        *(f.with_nullable(True) for f in FACTS),
+        pa.field("error", ERROR),
+    ]
+)
+"""Images on their way from whoever decoded them to the models: one row for each manifest row of a unit.
+
+A row has pixels and facts, or an error, or nothing: that one is fetched and decoded by whoever labels it.
+"""

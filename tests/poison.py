@@ -91,12 +91,22 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
     deadly = {int(row) for row in poison.split()}
 
     def label(request: Request, _: Note) -> pa.Table:
-        unit, rows, _then = request
+        rows = request.rows
         if deadly.intersection(rows):
             os.abort()
         found = job.manifest.read(rows).table
         error = RowError(Stage.DECODE, ErrorCode.TRUNCATED, "", 1, datetime(2026, 1, 1, tzinfo=UTC))
-        table = results_table(unit, found, [error] * len(rows), ResultColumns(None, None, pa.schema([])))
+        table = results_table(
+            request.unit, found, [error] * len(rows), ResultColumns(None, None, pa.schema([]))
+        )
         return table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))
 
     return label
+
+
+def broken_decoder(job: LabelSettings) -> Label:
+    """Decodes for others, and dies of JPEGs with the mark."""
+    from workers.handover import Decoder
+
+    break_decoder()
+    return Decoder(job)

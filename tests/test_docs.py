@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import duckdb
 import pandas as pd
@@ -68,7 +68,8 @@ def keys_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Field
     for name, field in model.model_fields.items():
         options = (field.annotation, *get_args(field.annotation))
         inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        if inner and field.default != "auto":  # else the section is one of several things it may be
+        one_of_several = any(get_origin(option) in {Annotated, Literal} for option in options)
+        if inner and not one_of_several:
             by_url = "URL." if get_origin(field.annotation) is dict else ""
             yield from keys_of(inner[0], f"{path}{name}.{by_url}")
         else:

@@ -3,6 +3,7 @@
 This process stays light: images and models are in a child of it, which may crash.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,15 +42,22 @@ class Request(NamedTuple):
         unit: its number.
         rows: manifest rows of it, ascending.
         then: manifest rows that will probably be asked for next.
+        decoded: the images of the rows, under `schemas.tables.DECODED`, where another process decoded them.
     """
 
     unit: int
     rows: Sequence[int]
     then: Sequence[int] = ()
+    decoded: pa.Table | None = None
+
+    def part(self, start: int, stop: int) -> "Request":
+        """The same for some of the rows, by their places."""
+        decoded = None if self.decoded is None else self.decoded.slice(start, stop - start)
+        return Request(self.unit, self.rows[start:stop], (), decoded)
 
 
 Label = Callable[[Request, Note], pa.Table]
-"""Gives the results of the rows that it is asked for."""
+"""Gives the results of the rows that it is asked for, one row each; column `error` says which failed."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,8 @@ class LabelSettings:
         return max(LEAST_CHUNK, self.batch_size)
 
 
-class LabelUnits:
-    """Labels whole units in a process of its own, and finds the images that make that process die.
+class UnitsInChild(ABC):
+    """Has a process of its own do whole units, and finds the images that make that process die.
 
     A unit whose process died is tried once more in a new one, since anything may kill a process. If that
     dies too, the unit is halved, and halved again, at the borders of chunks while it is longer than one, so
@@ -109,56 +117,42 @@ class LabelUnits:
 
     Args:
         settings: the part of the job that is this actor's.
-        build: called in the child with the settings; gives what labels rows of a unit there.
+        build: called in the child with the settings; gives what does rows of a unit there.
     """
 
-    def __init__(
-        self, settings: LabelSettings, build: Callable[[LabelSettings], Label] | None = None
-    ) -> None:
+    def __init__(self, settings: LabelSettings, build: Callable[[LabelSettings], Label]) -> None:
         self._settings = settings
-        self._build = build or _labeller
+        self._build = build
         self._own_nursery: Nursery | None = None
         self._child: Child | None = self._new_child()
-        self._labelled = False
+        self._succeeded = False
         self._crashed = 0
 
-    def __call__(self, unit: int, then: int | None = None) -> pa.Table:
-        """The results of a unit.
+    @abstractmethod
+    def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
+        """What is given for a row of a unit that the process died of, every time."""
 
-        Args:
-            unit: its number.
-            then: the unit that will be asked for next, where that is known: its files are read meanwhile.
+    def _done(self, request: Request) -> pa.Table:
+        return pa.concat_tables(self._parts(request, TRIES))
 
-        Returns:
-            One row a manifest row under `schemas.tables.results_schema`.
-
-        Raises:
-            ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
-                at every image.
-        """
-        rows_of = self._settings.work.rows_of_unit
-        request = Request(unit, rows_of(unit), () if then is None else rows_of(then))
-        return pa.concat_tables(self._label(request, TRIES))
-
-    def _label(self, request: Request, tries: int) -> list[pa.Table]:
-        """The results of some rows of a unit; smaller and smaller parts of them while the process dies."""
-        unit, rows, _ = request
-        alone = len(rows) == 1
-        for _ in range(TRIES if alone else tries):
+    def _parts(self, request: Request, tries: int) -> list[pa.Table]:
+        """What some rows of a unit come to; smaller and smaller parts of them while the process dies."""
+        count = len(request.rows)
+        for _ in range(TRIES if count == 1 else tries):
             try:
                 results: pa.Table = self._ask(request)
             except ProcessDiedError as death:
                 last = death
             else:
-                self._labelled |= results["error"].null_count > 0
+                self._succeeded |= results["error"].null_count > 0
                 return [results]
-        if alone:
-            return [self._crash(unit, rows, last)]
-        cut = middle(len(rows), self._settings.chunk_size)
-        return self._label(Request(unit, rows[:cut]), 1) + self._label(Request(unit, rows[cut:]), 1)
+        if count == 1:
+            return [self._crash(request.unit, request.rows[0], last)]
+        cut = middle(count, self._settings.chunk_size)
+        return self._parts(request.part(0, cut), 1) + self._parts(request.part(cut, count), 1)
 
     def close(self) -> None:
-        """Ends the process that labels, and the nursery if it is this actor's own."""
+        """Ends the process, and the nursery if it is this actor's own."""
         if self._child:
             self._child.end()
         if self._own_nursery:
@@ -173,19 +167,15 @@ class LabelUnits:
             self._child = None
             raise
 
-    def _crash(self, unit: int, rows: Sequence[int], death: ProcessDiedError) -> pa.Table:
-        """The result of a row that its process died of, every time."""
+    def _crash(self, unit: int, row: int, death: ProcessDiedError) -> pa.Table:
         self._crashed += 1
-        if not self._labelled and self._crashed >= HOPELESS:
+        if not self._succeeded and self._crashed >= HOPELESS:
             raise ModelError(
                 f"the labelling process died at each of the first {HOPELESS} images, the last time in stage "
                 f"{death.stage} ({death.message}): the models, their libraries or the machine are at fault"
             )
         message = f"the process that was given this image alone died ({death.message}), {TRIES} times"
-        error = RowError(death.stage, death.code, message, TRIES, datetime.now(UTC))
-        manifest = self._settings.manifest
-        columns = ResultColumns(None, None, manifest.carried)
-        return results_table(unit, manifest.read(rows).table, [error], columns)
+        return self._failed(unit, row, RowError(death.stage, death.code, message, TRIES, datetime.now(UTC)))
 
     def _new_child(self) -> Child:
         address = self._own_nursery.address if self._own_nursery else self._settings.nursery
@@ -194,6 +184,43 @@ class LabelUnits:
         except OSError:  # it is on another machine, or was killed
             self._own_nursery = Nursery(LABELLER)
             return Child(self._own_nursery.address, self._build, self._settings, self._settings.memory_share)
+
+
+class LabelUnits(UnitsInChild):
+    """Labels whole units.
+
+    Args:
+        settings: the part of the job that is this actor's.
+        build: called in the child with the settings; gives what labels rows of a unit there.
+    """
+
+    def __init__(
+        self, settings: LabelSettings, build: Callable[[LabelSettings], Label] | None = None
+    ) -> None:
+        super().__init__(settings, build or _labeller)
+
+    def __call__(self, unit: int, then: int | None = None, decoded: pa.Table | None = None) -> pa.Table:
+        """The results of a unit.
+
+        Args:
+            unit: its number.
+            then: the unit that will be asked for next, where that is known: its files are read meanwhile.
+            decoded: its images under `schemas.tables.DECODED`, where another process decoded them.
+
+        Returns:
+            One row a manifest row under `schemas.tables.results_schema`.
+
+        Raises:
+            ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
+                at every image.
+        """
+        rows_of = self._settings.work.rows_of_unit
+        return self._done(Request(unit, rows_of(unit), () if then is None else rows_of(then), decoded))
+
+    def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
+        manifest = self._settings.manifest
+        columns = ResultColumns(None, None, manifest.carried)
+        return results_table(unit, manifest.read([row]).table, [error], columns)
 
 
 def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:

@@ -6,18 +6,19 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import torch
 
-from schemas.errors import MESSAGE_LIMIT, RowError, Stage
+from schemas.errors import RowError, Stage
 from schemas.exceptions import ImageError, ModelError
 from schemas.images import DecodedImage
 from workers.child import Note
 from workers.classifier import Classifier
 from workers.detector import Detector
+from workers.handover import images_of
 from workers.images import ImageReader, LoadedImage
 from workers.label import LabelSettings, Request
-from workers.manifest import chunks
+from workers.manifest import Rows, chunks
 from workers.models.inference import Predictor, ResultT
 from workers.models.registry import load_classifier, load_detector
-from workers.results import LabelledImage, ResultColumns, facts_of, results_table
+from workers.results import LabelledImage, ResultColumns, facts_of, results_table, row_error
 
 
 class Labeller:
@@ -58,15 +59,24 @@ class Labeller:
         Returns:
             One row a manifest row under `schemas.tables.results_schema`.
         """
-        rows, then = (self._settings.manifest.read(indices) for indices in (request.rows, request.then))
+        rows = self._settings.manifest.read(request.rows)
         note(Stage.DECODE)
-        images = self._read(rows.locations, then.locations)
+        images = self._images(rows, request)
         outcomes = [
             outcome
             for chunk in chunks(images, self._settings.chunk_size)
             for outcome in self._outcomes(chunk, note)
         ]
         return results_table(request.unit, rows.table, outcomes, self._columns)
+
+    def _images(self, rows: Rows, request: Request) -> Iterator[LoadedImage | ImageError]:
+        """The images of some rows: those that were handed over, and the others fetched and decoded here."""
+        if request.decoded is None:
+            then = self._settings.manifest.read(request.then)
+            return self._read(rows.locations, then.locations)
+        given = list(images_of(request.decoded))
+        left = self._read([place for place, image in zip(rows.locations, given, strict=True) if not image])
+        return (image or next(left) for image in given)
 
     def _outcomes(
         self, chunk: list[LoadedImage | ImageError], note: Note
@@ -113,11 +123,3 @@ def assert_same_models(here: ResultColumns, there: tuple[str, ...]) -> None:
             f"a worker built {fingerprints} where the driver resolved {there}: the weights or the installed "
             "libraries differ between machines, or changed during the run"
         )
-
-
-def row_error(error: ImageError, at: datetime) -> RowError:
-    """An image's exception as the value behind its errors row."""
-    message = (
-        error.message if len(error.message) <= MESSAGE_LIMIT else error.message[: MESSAGE_LIMIT - 1] + "…"
-    )
-    return RowError(error.stage, error.code, message, error.attempts, at)

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import RowError
+from schemas.errors import MESSAGE_LIMIT, RowError
+from schemas.exceptions import ImageError
 from schemas.images import Classification, Detections
 from schemas.models import ResolvedModel
 from schemas.tables import BOX, BOXES, ERROR, KEYS, results_schema, table_schema
@@ -83,14 +84,27 @@ def results_table(
 
 def _values(outcome: LabelledImage | RowError, columns: ResultColumns) -> dict[str, Any]:
     if isinstance(outcome, RowError):
-        error = {name: getattr(outcome, name) for name in ("stage", "code", "message", "attempts", "at")}
-        return {"error": {**error, "retryable": outcome.code.retryable}}
+        return {"error": error_values(outcome)}
     values = {**outcome.facts, "processed_at": outcome.at}
     if columns.classifier and outcome.classification:
         values |= _label_values(outcome.classification, columns.classifier)
     if columns.detector and outcome.detections:
         values |= _box_values(outcome.detections, columns.detector)
     return values
+
+
+def row_error(error: ImageError, at: datetime) -> RowError:
+    """An image's exception as the value behind its errors row."""
+    message = (
+        error.message if len(error.message) <= MESSAGE_LIMIT else error.message[: MESSAGE_LIMIT - 1] + "…"
+    )
+    return RowError(error.stage, error.code, message, error.attempts, at)
+
+
+def error_values(error: RowError) -> dict[str, Any]:
+    """An error under `schemas.tables.ERROR`."""
+    values = {name: getattr(error, name) for name in ("stage", "code", "message", "attempts", "at")}
+    return {**values, "retryable": error.code.retryable}
 
 
 def _label_values(found: Classification, model: ResolvedModel) -> dict[str, Any]:

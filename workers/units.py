@@ -1,5 +1,6 @@
-"""The labelling actor: bundles of units in, commit entries out. A plain callable, ignorant of Ray."""
+"""The actors: units in, commit entries or decoded images out. Plain callables, ignorant of Ray."""
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import zip_longest
@@ -7,6 +8,7 @@ from itertools import zip_longest
 import pyarrow as pa
 
 from schemas.ledger import Commit
+from workers.handover import DecodeUnits
 from workers.label import LabelSettings, LabelUnits
 from workers.parts import RunFolder, commit_results
 from workers.places import reach
@@ -34,7 +36,7 @@ class CommitUnits:
         """Does some bundles.
 
         Args:
-            batch: column `units`, list<int64>: their numbers.
+            batch: column `units`, list<int64>: their numbers; or what `HandOver` gives.
 
         Returns:
             Column `commit`, string: the entries that count, as JSON.
@@ -43,11 +45,58 @@ class CommitUnits:
             ModelError: see `workers.label.LabelUnits`.
             StorageError: results could not be written.
         """
-        units = [unit for bundle in batch["units"].to_pylist() for unit in bundle]
         commits: list[Future[list[Commit]]] = []
-        for unit, then in zip_longest(units, units[1:]):
-            commits.append(self._committer.submit(self._commit, self._label(unit, then)))
+        for results in self._labelled(batch):
+            commits.append(self._committer.submit(self._commit, results))
             for commit in commits:
                 if commit.done():
                     commit.result()  # what cannot be written ends the job before more is labelled
         return pa.table({"commit": [entry.model_dump_json() for c in commits for entry in c.result()]})
+
+    def _labelled(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """The results of each unit."""
+        if "decoded" in batch.column_names:
+            for unit, images in zip(batch["unit"].to_pylist(), batch["decoded"], strict=True):
+                yield self._label(unit, decoded=pa.Table.from_struct_array(images.values))
+            return
+        units = units_of(batch)
+        for unit, then in zip_longest(units, units[1:]):
+            yield self._label(unit, then)
+
+
+class HandOver:
+    """Decodes units for the actors that label.
+
+    Args:
+        settings: the part of the job that is this actor's.
+    """
+
+    def __init__(self, settings: LabelSettings) -> None:
+        reach(settings.places)
+        self._decode = DecodeUnits(settings)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Decodes some bundles.
+
+        Args:
+            batch: column `units`, list<int64>: their numbers.
+
+        Returns:
+            One row a unit: column `unit`, int64, and `decoded`, list of structs as `schemas.tables.DECODED`.
+
+        Raises:
+            ModelError: see `workers.handover.DecodeUnits`.
+        """
+        units = units_of(batch)
+        decoded = [_one_list(self._decode(unit)) for unit in units]
+        return pa.table({"unit": units, "decoded": pa.chunked_array(decoded)})
+
+
+def units_of(batch: pa.Table) -> list[int]:
+    """The units of some bundles, column `units`."""
+    return [unit for bundle in batch["units"].to_pylist() for unit in bundle]
+
+
+def _one_list(rows: pa.Table) -> pa.ListArray:
+    """The rows of a table as one list of structs."""
+    return pa.ListArray.from_arrays([0, len(rows)], rows.to_struct_array().combine_chunks())

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from ray._private import ray_constants
 
-from jobs.cluster import plan_pool
+from jobs.pools import plan_pool
 from schemas.spec import JobSpec, build_spec
 from tests.conftest import SHARED
 from tests.infra.crds import faults

@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this machine, whose nodes can be killed."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -46,15 +47,17 @@ class Nodes:
         """Kills the head and all that it had started, at once; it can be started again."""
         _kill(self.head)
 
-    def add(self, gpus: int = 0) -> None:
+    def add(self, cpus: int = 2, gpus: int = 0, **resources: float) -> None:
         """Starts one more worker, with GPUs that it only pretends to have, and waits until it has joined."""
-        self.workers.append(self._start(f"--address={self.address}", "--num-cpus=2", f"--num-gpus={gpus}"))
+        has = [f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--resources={json.dumps(resources)}"]
+        self.workers.append(self._start(f"--address={self.address}", *has))
 
-    def labellers(self, number: int) -> int:
-        """Processes at work on a worker that hold the models."""
+    def actors(self, number: int, stage: str) -> int:
+        """Actors of a stage, "CommitUnits" or "HandOver", on a worker."""
         with contextlib.suppress(psutil.NoSuchProcess):
             family = psutil.Process(self.workers[number].pid).children(recursive=True)
-            return sum("MapWorker" in " ".join(each.cmdline()) for each in family if each.is_running())
+            named = f"MapWorker(MapBatches({stage}))"
+            return sum(named in " ".join(each.cmdline()) for each in family if each.is_running())
         return 0
 
     def kill(self, number: int) -> None:

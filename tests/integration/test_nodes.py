@@ -34,11 +34,11 @@ def job(manifest: str, output: Path, *settings: str) -> list[str]:
     ]
 
 
-def wait_for_labellers(nodes: Nodes, number: int, seconds: float = 240) -> None:
-    """Until a worker node has an actor at work."""
+def wait_for(nodes: Nodes, stage: str, number: int, seconds: float = 240) -> None:
+    """Until a worker node has an actor of a stage."""
     end = time.monotonic() + seconds
-    while not nodes.labellers(number):
-        assert time.monotonic() < end, f"no actor came to node {number}"
+    while not nodes.actors(number, stage):
+        assert time.monotonic() < end, f"no actor of {stage} came to node {number}"
         time.sleep(0.1)
 
 
@@ -59,11 +59,11 @@ def test_a_job_over_nodes_that_are_lost_and_added_ends_in_the_tables_of_one_mach
         command = [*job(manifest, tmp_path / "nodes", settings[0]), *settings[1:]]
         with Attempt(*command) as attempt:
             for number in (0, 1):
-                wait_for_labellers(nodes, number)
+                wait_for(nodes, "CommitUnits", number)
             time.sleep(3)
             nodes.kill(0)
             nodes.add()
-            wait_for_labellers(nodes, 2)
+            wait_for(nodes, "CommitUnits", 2)
             code, _, complaint = attempt.end()
         assert (code, complaint) == (0, "")
     assert_same_tables(tmp_path / "nodes", tmp_path / "alone")
@@ -75,9 +75,9 @@ def test_a_range_of_actors_grows_with_the_cluster(photos: Path, tmp_path: Path) 
     with running_nodes(1) as nodes:
         command = job(manifest, tmp_path / "out", "compute.actors={min: 1, max: 4}")
         with Attempt(*command, "--detector", "none", "--address", nodes.address):
-            wait_for_labellers(nodes, 0)
+            wait_for(nodes, "CommitUnits", 0)
             nodes.add()
-            wait_for_labellers(nodes, 1)
+            wait_for(nodes, "CommitUnits", 1)
 
 
 @pytest.mark.slow
@@ -88,3 +88,24 @@ def test_actors_beside_gpus_are_handed_units_and_say_what_keeps_them(manifest: s
     assert (done.returncode, "Traceback" in done.stderr) == (4, False)
     assert "the labelling process died at each of the first 3 images" in done.stderr
     assert "Found no NVIDIA driver" in done.stderr
+
+
+@pytest.mark.slow
+def test_nodes_without_the_accelerator_decode_for_the_one_that_has_it(manifest: str, tmp_path: Path) -> None:
+    alone = raylabel(*job(manifest, tmp_path / "alone"))
+    assert (alone.returncode, alone.stderr) == (0, "")
+    fed = ["compute.resources={accelerator: 1}", "compute.decoders={min: 1, max: 4}"]
+    with running_nodes(0) as nodes:
+        nodes.add(cpus=1, accelerator=1)
+        nodes.add(cpus=3)
+        with Attempt(*job(manifest, tmp_path / "fed", *fed), "--address", nodes.address) as attempt:
+            wait_for(nodes, "CommitUnits", 0)
+            wait_for(nodes, "HandOver", 1)
+            assert nodes.actors(1, "CommitUnits") == 0
+            time.sleep(3)
+            nodes.kill(1)  # with images in its object store
+            nodes.add(cpus=2)
+            wait_for(nodes, "HandOver", 2)
+            code, _, complaint = attempt.end()
+        assert (code, complaint) == (0, "")
+    assert_same_tables(tmp_path / "fed", tmp_path / "alone")

@@ -68,6 +68,8 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "device": "auto",
             "actors": "auto",
             "cpus": "auto",
+            "resources": {},
+            "decoders": 0,
             "batch_size": "auto",
             "precision": "auto",
             "runtime": "auto",
@@ -194,6 +196,12 @@ def test_impossible_values_are_refused(found: dict[str, object], said: str) -> N
 def test_a_range_of_actors_begins_with_the_lower_number() -> None:
     with pytest.raises(SpecError, match="found min 3 above max 2"):
         build_spec({"manifest": "a", "output": "b", "compute": {"actors": {"min": 3, "max": 2}}}, "a test")
+
+
+def test_cpus_and_gpus_are_no_custom_resources() -> None:
+    compute = {"resources": {"GPU": 1, "fast": 1}}
+    with pytest.raises(SpecError, match=r"compute.resources: found GPU; allowed: Ray's custom"):
+        build_spec({"manifest": "a", "output": "b", "compute": compute}, "a test")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_an_image_that_takes_too_much_memory_is_found(folder: Path, monkeypatch:
     monkeypatch.setattr(memory, "NEARLY_FULL", 0.0)
     share = 2**30 / memory.memory().limit
     with closing(LabelUnits(settings_of(folder, ["white.png"], memory_share=share))) as units:
-        units._labelled = True  # of many images before
+        units._succeeded = True  # of many images before
         results = units(0)
     assert outcomes(results) == ["classify OUT_OF_MEMORY"]
     assert "more than its share of 1,02" in results["error"].to_pylist()[0]["message"]
@@ -112,7 +112,7 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
     job = settings_of(folder, ["x.png"] * 16, compute=ComputeSpec(batch_size=batch))
     poison = " ".join(map(str, deadly))
     with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
-        units._labelled = True  # of many images before
+        units._succeeded = True  # of many images before
         results = pa.concat_tables([units(0), units(1)])
     assert results["manifest_index"].to_pylist() == list(range(16))
     crashed = {row for row, error in enumerate(results["error"].to_pylist()) if error}

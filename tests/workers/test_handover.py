@@ -1,0 +1,79 @@
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from schemas.tables import DECODED
+from tests.poison import CRASH_MARK, broken_decoder, paint
+from tests.workers.test_label import settings_of
+from tests.workers.test_labeller import unheard
+from workers import handover
+from workers.handover import Decoder, DecodeUnits, images_of
+from workers.images import LoadedImage
+from workers.label import TRIES, LabelSettings, LabelUnits, Request
+from workers.units import HandOver
+
+
+@pytest.fixture
+def settings(tmp_path: Path, photos: Path) -> LabelSettings:
+    """Two units: images that are fine, one that is missing, one that is cut, one that kills a decoder."""
+    paint(tmp_path)
+    photo = (photos / "china.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "cut.jpg").write_bytes(photo[:5000])
+    (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
+    names = [
+        "photo.jpg",
+        "missing.png",
+        "cut.jpg",
+        "grey.png",
+        "green.png",
+        "blue.png",
+        "grey.png",
+        "blue.png",
+    ]
+    return settings_of(tmp_path, [*names, "crash.jpg", "blue.png"])
+
+
+def without_times(results: pa.Table) -> list[dict[str, object]]:
+    """Rows without when they were made."""
+    rows = results.drop_columns(["processed_at"]).to_pylist()
+    return [{**row, "error": row["error"] and {**row["error"], "at": None}} for row in rows]
+
+
+def test_images_that_were_decoded_elsewhere_get_the_same_results(settings: LabelSettings) -> None:
+    (decoded,) = HandOver(settings)(pa.table({"units": [[0]]}))["decoded"]
+    with closing(LabelUnits(settings)) as label:
+        handed = label(0, decoded=pa.Table.from_struct_array(decoded.values))
+        expected = label(0)
+    assert without_times(handed) == without_times(expected)
+    assert [row["label"] for row in without_times(handed)] == [
+        *("other", None, None, "other"),
+        *(None, "blue", "other", "blue"),
+    ]
+
+
+def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded(
+    settings: LabelSettings,
+) -> None:
+    with closing(DecodeUnits(settings, broken_decoder)) as decode:
+        decoded = decode(1)
+    crashed, fine = images_of(decoded)
+    assert decoded.schema == DECODED
+    assert isinstance(fine, LoadedImage)
+    assert (str(crashed).split(": ")[:2], crashed.attempts) == (["decode", "WORKER_CRASHED"], TRIES)
+    with closing(LabelUnits(settings)) as label:
+        results = label(1, decoded=decoded)
+    assert results["label"].to_pylist() == [None, "blue"]
+    assert "signal SIGABRT" in results["error"].to_pylist()[0]["message"]
+
+
+def test_pixels_over_the_bound_are_left_to_whoever_labels(
+    settings: LabelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "MOST_BYTES", 500_000)
+    decoded = Decoder(settings)(Request(0, range(8)), unheard)
+    assert list(images_of(decoded))[1:] == [None] * 7
+    with closing(LabelUnits(settings)) as label:
+        assert without_times(label(0, decoded=decoded)) == without_times(label(0))
