@@ -145,13 +145,16 @@ def commits_of(
     units = ray.data.from_arrow(pa.table({"units": bundles})).repartition(target_num_rows_per_block=1)
     if decoders:
         decoding = decoding_settings(settings, decoders)
-        units = units.map_batches(HandOver, fn_constructor_args=[decoding], **in_actors(decoders, bundles))
+        # one call at a time: what it gives is in memory that the next one writes to
+        stage = in_actors(decoders, bundles, calls=1)
+        units = units.map_batches(HandOver, fn_constructor_args=[decoding], **stage)
     labelling = [settings, attempt.folder, attempt.epoch.number]
-    return units.map_batches(CommitUnits, fn_constructor_args=labelling, **in_actors(pool, bundles))
+    stage = in_actors(pool, bundles, calls=2)
+    return units.map_batches(CommitUnits, fn_constructor_args=labelling, **stage)
 
 
-def in_actors(pool: Pool, bundles: pa.ListArray) -> dict[str, Any]:
-    """How Ray Data calls a stage: in a pool of actors, a bundle a call."""
+def in_actors(pool: Pool, bundles: pa.ListArray, calls: int) -> dict[str, Any]:
+    """How Ray Data calls a stage: in a pool of actors, a bundle a call, so many calls to an actor at once."""
     return {
         "batch_size": 1,  # beside GPUs Ray Data wants to be told
         "batch_format": "pyarrow",
@@ -159,7 +162,7 @@ def in_actors(pool: Pool, bundles: pa.ListArray) -> dict[str, Any]:
             min_size=min(pool.least, len(bundles)),
             initial_size=min(pool.actors, len(bundles)),
             max_size=min(pool.most, len(bundles)),
-            max_concurrent_calls_per_actor=2,
+            max_concurrent_calls_per_actor=calls,
         ),
         "num_cpus": pool.num_cpus,
         "num_gpus": pool.num_gpus,

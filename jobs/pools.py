@@ -94,8 +94,10 @@ def plan_decoders(compute: ComputeSpec, nodes: list[dict[str, float]], labelling
             "marks the nodes that label"
         )
     cores = [int(node.get("CPU", 0)) for node in nodes]
-    room = max(1, sum(cores) - 1)
-    return Pool(*_wanted(compute.decoders, room), 1, 0, threads=1, memory_share=1 / max(cores))
+    room = sum(cores) - 1
+    actors, least, most = _wanted(compute.decoders, max(1, room))
+    each = min(1, room / actors)  # more than there is room for share it
+    return Pool(actors, least, most, each, 0, threads=1, memory_share=1 / max(cores))
 
 
 def _cpu_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:

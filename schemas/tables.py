@@ -164,12 +164,14 @@ def results_schema(carried: pa.Schema) -> pa.Schema:
 
 DECODED = pa.schema(
     [
-        pa.field("pixels", pa.large_binary()),  # as `schemas.images.DecodedImage` has them
+        pa.field("data", pa.large_binary()),  # pixels, as `schemas.images.DecodedImage` has them
+        pa.field("input_shape", pa.list_(pa.int32())),  # or the classifier's input: float32 (3, h, w)
         *(f.with_nullable(True) for f in FACTS),
         pa.field("error", ERROR),
     ]
 )
 """Images on their way from whoever decoded them to the models: one row for each manifest row of a unit.
 
-A row has pixels and facts, or an error, or nothing: that one is fetched and decoded by whoever labels it.
+A row has facts and data, or an error, or nothing: that image is fetched and decoded by whoever
+labels it.
 """

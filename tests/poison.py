@@ -106,7 +106,7 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
 
 def broken_decoder(job: LabelSettings) -> Label:
     """Decodes for others, and dies of JPEGs with the mark."""
-    from workers.handover import Decoder
+    from workers.decoder import Decoder
 
     break_decoder()
     return Decoder(job)

@@ -9,11 +9,23 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import Classification, DecodedImage
 from schemas.spec import Precision, Runtime
-from workers.models.inference import ModelInput, Predictor
+from workers.models.inference import Inputs, ModelInput, Predictor
 from workers.models.model import LoadedClassifier, ScoreType
 
 MAX_ASPECT = 200
 """Sides further apart than this are refused: "short side 256" would make gigabytes of a 1 x 20,000 image."""
+
+
+class ClassifierInputs(Inputs):
+    """Images to a classifier's inputs, but those whose input would be out of proportion."""
+
+    def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
+        """One image to the model's input, on the device."""
+        short, long = sorted((image.width, image.height))
+        if long > MAX_ASPECT * short:
+            message = f"{image.width}x{image.height} pixels: one side is over {MAX_ASPECT} times the other"
+            return ImageError(self._stage, ErrorCode.UNSUPPORTED, message)
+        return super().__call__(image)
 
 
 class Classifier(Predictor[Classification]):
@@ -28,6 +40,7 @@ class Classifier(Predictor[Classification]):
     """
 
     stage: ClassVar[Stage] = Stage.CLASSIFY
+    inputs: ClassVar[type[Inputs]] = ClassifierInputs
 
     def __init__(
         self,
@@ -41,14 +54,6 @@ class Classifier(Predictor[Classification]):
         self._classes = len(model.model.categories)
         self._top_k = model.top_k
         self._score_type = model.score_type
-
-    def preprocess(self, image: DecodedImage) -> ModelInput | ImageError:
-        """One image to the model's input; see `Predictor.preprocess`."""
-        short, long = sorted((image.width, image.height))
-        if long > MAX_ASPECT * short:
-            message = f"{image.width}x{image.height} pixels: one side is over {MAX_ASPECT} times the other"
-            return ImageError(self.stage, ErrorCode.UNSUPPORTED, message)
-        return super().preprocess(image)
 
     def _run(self, batch: list[ModelInput]) -> list[Classification | ImageError]:
         images = torch.stack([x.tensor for x in batch]).contiguous(memory_format=torch.channels_last)

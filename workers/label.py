@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -15,7 +15,9 @@ from schemas.errors import RowError
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.plan import Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Places, Runtime
+from workers.arena import Arena
 from workers.child import Child, Note
+from workers.handed import Handed, handed, new_arena
 from workers.manifest import Manifest
 from workers.nursery import LABELLER, Nursery
 from workers.places import reach
@@ -42,17 +44,17 @@ class Request(NamedTuple):
         unit: its number.
         rows: manifest rows of it, ascending.
         then: manifest rows that will probably be asked for next.
-        decoded: the images of the rows, under `schemas.tables.DECODED`, where another process decoded them.
+        decoded: the images of the rows, where another process decoded them.
     """
 
     unit: int
     rows: Sequence[int]
     then: Sequence[int] = ()
-    decoded: pa.Table | None = None
+    decoded: Handed | None = None
 
     def part(self, start: int, stop: int) -> "Request":
         """The same for some of the rows, by their places."""
-        decoded = None if self.decoded is None else self.decoded.slice(start, stop - start)
+        decoded = self.decoded and self.decoded.part(start, stop)
         return Request(self.unit, self.rows[start:stop], (), decoded)
 
 
@@ -106,6 +108,18 @@ class LabelSettings:
         """Images that are decoded, then classified, then sent through the detector, before the next ones."""
         return max(LEAST_CHUNK, self.batch_size)
 
+    def assert_same_models(self, built: tuple[str, ...]) -> None:
+        """Refuses to label with other models than the run's, by their fingerprints.
+
+        Raises:
+            ModelError: one differs.
+        """
+        if built != self.fingerprints:
+            raise ModelError(
+                f"a worker built {built} where the driver resolved {self.fingerprints}: the weights or the "
+                "installed libraries differ between machines, or changed during the run"
+            )
+
 
 class UnitsInChild(ABC):
     """Has a process of its own do whole units, and finds the images that make that process die.
@@ -120,7 +134,7 @@ class UnitsInChild(ABC):
         build: called in the child with the settings; gives what does rows of a unit there.
     """
 
-    def __init__(self, settings: LabelSettings, build: Callable[[LabelSettings], Label]) -> None:
+    def __init__(self, settings: LabelSettings, build: Callable[[LabelSettings], Any]) -> None:
         self._settings = settings
         self._build = build
         self._own_nursery: Nursery | None = None
@@ -158,7 +172,7 @@ class UnitsInChild(ABC):
         if self._own_nursery:
             self._own_nursery.end()
 
-    def _ask(self, request: Request) -> pa.Table:
+    def _ask(self, request: Request) -> Any:
         self._child = self._child or self._new_child()
         try:
             return self._child(request)
@@ -198,6 +212,7 @@ class LabelUnits(UnitsInChild):
         self, settings: LabelSettings, build: Callable[[LabelSettings], Label] | None = None
     ) -> None:
         super().__init__(settings, build or _labeller)
+        self._arena: Arena | None = None
 
     def __call__(self, unit: int, then: int | None = None, decoded: pa.Table | None = None) -> pa.Table:
         """The results of a unit.
@@ -215,7 +230,12 @@ class LabelUnits(UnitsInChild):
                 at every image.
         """
         rows_of = self._settings.work.rows_of_unit
-        return self._done(Request(unit, rows_of(unit), () if then is None else rows_of(then), decoded))
+        given = None if decoded is None else self._handed(decoded)
+        return self._done(Request(unit, rows_of(unit), () if then is None else rows_of(then), given))
+
+    def _handed(self, decoded: pa.Table) -> Handed:
+        self._arena = self._arena or new_arena()
+        return handed(decoded, self._arena)
 
     def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
         manifest = self._settings.manifest

@@ -7,18 +7,26 @@ import pyarrow as pa
 import torch
 
 from schemas.errors import RowError, Stage
-from schemas.exceptions import ImageError, ModelError
+from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from workers.child import Note
 from workers.classifier import Classifier
+from workers.decoder import HandedImage, images_of
 from workers.detector import Detector
-from workers.handover import images_of
 from workers.images import ImageReader, LoadedImage
 from workers.label import LabelSettings, Request
 from workers.manifest import Rows, chunks
-from workers.models.inference import Predictor, ResultT
+from workers.models.inference import ModelInput, Predictor, ResultT
 from workers.models.registry import load_classifier, load_detector
-from workers.results import LabelledImage, ResultColumns, facts_of, results_table, row_error
+from workers.results import (
+    LabelledImage,
+    ResultColumns,
+    facts_of,
+    results_table,
+    row_error,
+)
+
+Image = LoadedImage | HandedImage
 
 
 class Labeller:
@@ -44,7 +52,8 @@ class Labeller:
             detector.resolved if detector else None,
             settings.manifest.carried,
         )
-        assert_same_models(self._columns, settings.fingerprints)
+        loaded = (classifier, detector)
+        settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded if model))
         how = (device, settings.batch_size, settings.compute.precision, settings.runtime)
         self._classifier = Classifier(classifier, *how) if classifier else None
         self._detector = Detector(detector, *how) if detector else None
@@ -69,7 +78,7 @@ class Labeller:
         ]
         return results_table(request.unit, rows.table, outcomes, self._columns)
 
-    def _images(self, rows: Rows, request: Request) -> Iterator[LoadedImage | ImageError]:
+    def _images(self, rows: Rows, request: Request) -> Iterator[Image | ImageError]:
         """The images of some rows: those that were handed over, and the others fetched and decoded here."""
         if request.decoded is None:
             then = self._settings.manifest.read(request.then)
@@ -78,11 +87,9 @@ class Labeller:
         left = self._read([place for place, image in zip(rows.locations, given, strict=True) if not image])
         return (image or next(left) for image in given)
 
-    def _outcomes(
-        self, chunk: list[LoadedImage | ImageError], note: Note
-    ) -> Iterator[LabelledImage | RowError]:
+    def _outcomes(self, chunk: list[Image | ImageError], note: Note) -> Iterator[LabelledImage | RowError]:
         """What becomes of each image of a chunk: labelled by every model, or failed at its first fault."""
-        good = [image.decoded for image in chunk if isinstance(image, LoadedImage)]
+        good = [_taken(image) for image in chunk if not isinstance(image, ImageError)]
         labels = _noted(self._classifier, good, note)
         objects = _noted(self._detector, good, note)
         answers = zip(labels, objects, strict=True)
@@ -98,28 +105,20 @@ class Labeller:
             elif isinstance(found, ImageError):
                 yield row_error(found, now)
             else:
-                yield LabelledImage(facts_of(image), label, found, now)
+                facts = image.facts if isinstance(image, HandedImage) else facts_of(image)
+                yield LabelledImage(facts, label, found, now)
+
+
+def _taken(image: Image) -> DecodedImage | ModelInput:
+    """What the models take of an image."""
+    return image.image if isinstance(image, HandedImage) else image.decoded
 
 
 def _noted(
-    model: Predictor[ResultT] | None, images: list[DecodedImage], note: Note
+    model: Predictor[ResultT] | None, images: list[DecodedImage | ModelInput], note: Note
 ) -> Sequence[ResultT | ImageError | None]:
     """What a model says of some images; None of each where there is no model."""
     if model is None:
         return [None] * len(images)
     note(model.stage)
     return model(images)
-
-
-def assert_same_models(here: ResultColumns, there: tuple[str, ...]) -> None:
-    """Refuses to label with other models than the run's.
-
-    Raises:
-        ModelError: a fingerprint differs.
-    """
-    fingerprints = tuple(model.fingerprint for model in (here.classifier, here.detector) if model)
-    if fingerprints != there:
-        raise ModelError(
-            f"a worker built {fingerprints} where the driver resolved {there}: the weights or the installed "
-            "libraries differ between machines, or changed during the run"
-        )

@@ -76,27 +76,23 @@ class HandOver:
         self._decode = DecodeUnits(settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Decodes some bundles.
+        """Decodes a bundle of one unit.
 
         Args:
-            batch: column `units`, list<int64>: their numbers.
+            batch: column `units`, list<int64>: its number.
 
         Returns:
-            One row a unit: column `unit`, int64, and `decoded`, list of structs as `schemas.tables.DECODED`.
+            One row, until the next call: column `unit`, int64, and `decoded`, list of structs as
+            `schemas.tables.DECODED`.
 
         Raises:
             ModelError: see `workers.handover.DecodeUnits`.
         """
-        units = units_of(batch)
-        decoded = [_one_list(self._decode(unit)) for unit in units]
-        return pa.table({"unit": units, "decoded": pa.chunked_array(decoded)})
+        (unit,) = units_of(batch)
+        images = self._decode(unit).to_struct_array().combine_chunks()
+        return pa.table({"unit": [unit], "decoded": pa.ListArray.from_arrays([0, len(images)], images)})
 
 
 def units_of(batch: pa.Table) -> list[int]:
     """The units of some bundles, column `units`."""
     return [unit for bundle in batch["units"].to_pylist() for unit in bundle]
-
-
-def _one_list(rows: pa.Table) -> pa.ListArray:
-    """The rows of a table as one list of structs."""
-    return pa.ListArray.from_arrays([0, len(rows)], rows.to_struct_array().combine_chunks())

@@ -1,9 +1,11 @@
 """What an image costs, and in what memory, while there are more and more of them.
 
-    python -m tests.benchmarks.growth [--images 1000 5000 20000 50000] [--models]
+    python -m tests.benchmarks.growth [--images 1000 5000 20000 50000] [--models] [--decoders 2]
 
 Each case is `raylabel run --json`, started as a user does, over hard links of the same thousand photos. The
-model is none, so that what is measured is what raylabel itself costs; with --models it is both built-in ones.
+model is none, so that what is measured is what raylabel itself costs; with --models it is both built-in ones;
+with --decoders so many actors decode for another one, which is all that has models, and pixels cross Ray's
+object store.
 A run of 16 photos shows what starting takes. An image's cost is the CPU time of all processes in the second
 half of a run, when all of them have started, by the images of that half.
 """
@@ -25,6 +27,7 @@ from tests.benchmarks.tree import Tree
 
 FEW, PHOTOS = 16, 1000
 NOTHING = ["--classifier", "tests.benchmarks.nothing:touch", "--detector", "none"]
+FOUND = ["--classifier", "none", "--detector", "tests.benchmarks.nothing:find"]
 STORE = ("num bytes currently spilled", "cumulative spill requests", "num local plasma objects")
 """What Ray says of its object store every ten seconds in debug_state.txt."""
 
@@ -68,8 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 5000, 20_000, 50_000])
     parser.add_argument("--models", action="store_true", help="both built-in models instead of none")
+    parser.add_argument("--decoders", type=int, default=0, help="actors that decode for one with the model")
     asked = parser.parse_args()
     model = [] if asked.models else NOTHING
+    if asked.decoders:
+        os.environ["RAY_OVERRIDE_RESOURCES"] = '{"accelerator": 1}'
+        fed = ("compute.resources={accelerator: 1}", f"compute.decoders={asked.decoders}")
+        model = [*(model and FOUND), *(part for setting in fed for part in ("--set", setting))]
     few = measured(make_photos(FEW), FEW, model)
     print(few, flush=True)
     for images in asked.images:

@@ -79,6 +79,7 @@ FED = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 8.0}]
         ({}, FED, Pool(1, 1, 1, 3, 1, 3, 1), None),
         ({"decoders": "auto"}, FED, Pool(1, 1, 1, 0, 1, 3, 1), Pool(11, 11, 11, 1, 0, 1, 1 / 8)),
         ({"decoders": 6}, FED, Pool(1, 1, 1, 0, 1, 3, 1), Pool(6, 6, 6, 1, 0, 1, 1 / 8)),
+        ({"decoders": 22}, FED, Pool(1, 1, 1, 0, 1, 3, 1), Pool(22, 22, 22, 0.5, 0, 1, 1 / 8)),
         (
             {"decoders": {"min": 1, "max": 40}},
             FED,

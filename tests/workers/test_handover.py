@@ -1,17 +1,27 @@
+import dataclasses
+import shutil
 from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
+from schemas.images import DecodedImage
+from schemas.spec import ClassifierSpec, DetectorSpec
 from schemas.tables import DECODED
 from tests.poison import CRASH_MARK, broken_decoder, paint
 from tests.workers.test_label import settings_of
 from tests.workers.test_labeller import unheard
-from workers import handover
-from workers.handover import Decoder, DecodeUnits, images_of
-from workers.images import LoadedImage
+from workers import decoder
+from workers.arena import Arena
+from workers.decoder import Decoder, HandedImage, images_of
+from workers.handed import handed, taken
+from workers.handover import DecodeUnits
 from workers.label import TRIES, LabelSettings, LabelUnits, Request
+from workers.labeller import Labeller
+from workers.models.inference import ModelInput
+from workers.models.registry import load_classifier, load_detector
 from workers.units import HandOver
 
 
@@ -54,14 +64,42 @@ def test_images_that_were_decoded_elsewhere_get_the_same_results(settings: Label
     ]
 
 
+@pytest.mark.parametrize(
+    ("detector", "kinds"), [(None, [DecodedImage] + [ModelInput] * 3), (DetectorSpec(), [DecodedImage] * 4)]
+)
+def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input_where_that_is_less(
+    tmp_path: Path, photos: Path, detector: DetectorSpec | None, kinds: list[type]
+) -> None:
+    classifier = ClassifierSpec()
+    Image.open(photos / "china.jpg").resize((300, 200)).save(tmp_path / "small.png")
+    for photo in sorted(photos.glob("*.jpg"))[:3]:
+        shutil.copy(photo, tmp_path)
+    names = ["small.png", *(path.name for path in sorted(tmp_path.glob("*.jpg")))]
+    models = [load_classifier(classifier), *([load_detector(detector)] if detector else [])]
+    settings = dataclasses.replace(
+        settings_of(tmp_path, names),
+        classifier=classifier,
+        detector=detector,
+        fingerprints=tuple(model.resolved.fingerprint for model in models),
+    )
+    decode = Decoder(settings)
+    decoded = decode(Request(0, range(4)), unheard)
+    images = [image for image in images_of(decoded) if isinstance(image, HandedImage)]
+    assert [type(image.image) for image in images] == kinds
+    label = Labeller(settings)
+    assert without_times(label(Request(0, range(4), decoded=decoded), unheard)) == without_times(
+        label(Request(0, range(4)), unheard)
+    )
+
+
 def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded(
     settings: LabelSettings,
 ) -> None:
     with closing(DecodeUnits(settings, broken_decoder)) as decode:
         decoded = decode(1)
-    crashed, fine = images_of(decoded)
+    crashed, fine = images_of(handed(decoded, Arena(2**20)))
     assert decoded.schema == DECODED
-    assert isinstance(fine, LoadedImage)
+    assert isinstance(fine, HandedImage)
     assert (str(crashed).split(": ")[:2], crashed.attempts) == (["decode", "WORKER_CRASHED"], TRIES)
     with closing(LabelUnits(settings)) as label:
         results = label(1, decoded=decoded)
@@ -72,8 +110,9 @@ def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded
 def test_pixels_over_the_bound_are_left_to_whoever_labels(
     settings: LabelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "MOST_BYTES", 500_000)
-    decoded = Decoder(settings)(Request(0, range(8)), unheard)
+    monkeypatch.setattr(decoder, "MOST_BYTES", 100)
+    decode = Decoder(settings)
+    decoded = decode(Request(0, range(8)), unheard)
     assert list(images_of(decoded))[1:] == [None] * 7
     with closing(LabelUnits(settings)) as label:
-        assert without_times(label(0, decoded=decoded)) == without_times(label(0))
+        assert without_times(label(0, decoded=taken(decoded))) == without_times(label(0))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -27,7 +27,7 @@ class ModelInput:
     """One image as a model takes it.
 
     Attributes:
-        tensor: (3, h, w), on the model's device.
+        tensor: (3, h, w), on the model's device, or on its way there.
         width: pixels across of the image it was made from.
         height: pixels down of the image it was made from.
     """
@@ -35,6 +35,38 @@ class ModelInput:
     tensor: Tensor
     width: int
     height: int
+
+
+class Inputs:
+    """Images to a model's inputs; needs the model's transform, not its network.
+
+    Args:
+        model: whose.
+        device: that the network runs on.
+        stage: which an image that the transform fails on has failed in.
+    """
+
+    def __init__(self, model: ClassifierModel | DetectorModel, device: torch.device, stage: Stage) -> None:
+        self._stage = stage
+        self._device = device
+        self._transform = model.transform
+        self._transform_device = device if model.transform_on_device else torch.device("cpu")
+
+    @torch.inference_mode()
+    def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
+        """One image to the model's input, on the device.
+
+        A GPU gets the uint8 pixels (pinned, without waiting) and resizes and normalises them. May run in
+        another thread than the model.
+        """
+        try:
+            pixels = torch.from_numpy(image.pixels if image.pixels.flags.writeable else image.pixels.copy())
+            placed = on(self._transform_device, pixels).permute(2, 0, 1)
+            return ModelInput(on(self._device, self._transform(placed)), image.width, image.height)
+        except _DEVICE_FAULTS:
+            raise
+        except Exception as error:  # a transform may raise anything; the image is at fault
+            return image_error(self._stage, error)
 
 
 class Predictor(ABC, Generic[ResultT]):
@@ -57,6 +89,7 @@ class Predictor(ABC, Generic[ResultT]):
     """
 
     stage: ClassVar[Stage]
+    inputs: ClassVar[type[Inputs]] = Inputs
 
     def __init__(
         self,
@@ -70,34 +103,20 @@ class Predictor(ABC, Generic[ResultT]):
         self.batch_size = batch_size
         self.dtype = autocast_dtype(device, precision)
         self._module = placed(model, device, self.dtype, runtime)
-        self._transform = model.transform
-        self._transform_device = device if model.transform_on_device else torch.device("cpu")
+        self.preprocess = self.inputs(model, device, self.stage)
         self._mixes_shapes = model.mixes_shapes
 
-    def __call__(self, images: Sequence[DecodedImage]) -> list[ResultT | ImageError]:
-        """One result for each image, in order. Never more than `batch_size` inputs are in memory."""
+    def __call__(self, images: Sequence[DecodedImage | ModelInput]) -> list[ResultT | ImageError]:
+        """One result for each image or input, in order.
+
+        Of the inputs that are made here, never more than `batch_size` are in memory.
+        """
         results: dict[int, ResultT | ImageError] = {}
-        shapes = [None if self._mixes_shapes else image.pixels.shape for image in images]
+        shapes = [None if self._mixes_shapes else _shape(image) for image in images]
         for batch in batches(shapes, self.batch_size):
-            inputs = [self.preprocess(images[i]) for i in batch]
+            inputs = [self._input(images[i]) for i in batch]
             results.update(zip(batch, self.predict(inputs), strict=True))
         return [results[i] for i in range(len(images))]
-
-    @torch.inference_mode()
-    def preprocess(self, image: DecodedImage) -> ModelInput | ImageError:
-        """One image to the model's input, on the device.
-
-        A GPU gets the uint8 pixels (pinned, without waiting) and resizes and normalises them. May run in
-        another thread than `predict`.
-        """
-        try:
-            pixels = torch.from_numpy(image.pixels if image.pixels.flags.writeable else image.pixels.copy())
-            placed = self._placed(pixels, self._transform_device).permute(2, 0, 1)
-            return ModelInput(self._placed(self._transform(placed), self.device), image.width, image.height)
-        except _DEVICE_FAULTS:
-            raise
-        except Exception as error:  # a transform may raise anything; the image is at fault
-            return self._image_error(error)
 
     def predict(self, inputs: Sequence[ModelInput | ImageError]) -> list[ResultT | ImageError]:
         """One result for each input, in order; an `ImageError` stays itself.
@@ -118,6 +137,11 @@ class Predictor(ABC, Generic[ResultT]):
             members = [indices[i] for i in batch]
             results.update(zip(members, self._predict_batch([good[i] for i in members]), strict=True))
         return [results[i] for i in range(len(inputs))]
+
+    def _input(self, image: DecodedImage | ModelInput) -> ModelInput | ImageError:
+        if isinstance(image, DecodedImage):
+            return self.preprocess(image)
+        return replace(image, tensor=on(self.device, image.tensor))
 
     @abstractmethod
     def _run(self, batch: list[ModelInput]) -> list[ResultT | ImageError]:
@@ -143,22 +167,31 @@ class Predictor(ABC, Generic[ResultT]):
         return [result for part in parts for result in self._predict_batch(part)]
 
     def _image_error(self, error: Exception) -> ImageError:
-        """Why one image failed, as a value."""
-        if isinstance(error, ImageError):
-            return error
-        if is_out_of_memory(error):
-            code = ErrorCode.OUT_OF_MEMORY
-        elif isinstance(error, FloatingPointError):
-            code = ErrorCode.NON_FINITE
-        else:
-            code = ErrorCode.MODEL_ERROR
-        return ImageError(self.stage, code, f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT])
+        return image_error(self.stage, error)
 
-    @staticmethod
-    def _placed(tensor: Tensor, device: torch.device) -> Tensor:
-        if tensor.device.type == "cpu" and device.type == "cuda":
-            return tensor.pin_memory().to(device, non_blocking=True)
-        return tensor.to(device)
+
+def image_error(stage: Stage, error: Exception) -> ImageError:
+    """Why a model or its transform failed on one image, as a value."""
+    if isinstance(error, ImageError):
+        return error
+    if is_out_of_memory(error):
+        code = ErrorCode.OUT_OF_MEMORY
+    elif isinstance(error, FloatingPointError):
+        code = ErrorCode.NON_FINITE
+    else:
+        code = ErrorCode.MODEL_ERROR
+    return ImageError(stage, code, f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT])
+
+
+def on(device: torch.device, tensor: Tensor) -> Tensor:
+    """A tensor on a device; on its way to a GPU pinned and without waiting."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _shape(image: DecodedImage | ModelInput) -> tuple[int, ...]:
+    return tuple(image.pixels.shape if isinstance(image, DecodedImage) else image.tensor.shape)
 
 
 def batches(keys: Sequence[Hashable], size: int) -> list[list[int]]:
