@@ -148,7 +148,7 @@ def calibrated(seconds: dict[int, float]) -> tuple[float, float, dict[int, tuple
 
 
 def with_cpu_nodes(costs: Costs, gpu_node: Node, cpu_nodes: int) -> float:
-    """Images a second of one GPU whose node's cores and some CPU nodes decode; planned, not built."""
+    """Images a second of one GPU whose node's cores and some CPU nodes decode (`compute.decoders`)."""
     core = costs.fetch_cpu_s + costs.decode_cpu_s + costs.own_cpu_s
     theirs = cpu_nodes * CPU_NODE.cpus / (core + SENDING_CPU_S)
     most = 1 / sum((costs.models or {}).values())
