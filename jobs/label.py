@@ -16,12 +16,14 @@ from jobs.budget import check_access, check_budget, check_models
 from jobs.epochs import Heart, begin_epoch
 from jobs.ledger import Ledger, finish_run
 from jobs.manifest import open_manifest
+from jobs.metrics import Exporter
 from jobs.pools import Pool
 from jobs.progress import Reporter
 from jobs.publish import Publisher
 from jobs.resolve import ResolvedJob
 from jobs.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
 from schemas.ledger import Commit, Epoch, RunRecord
+from schemas.metrics import Spent
 from schemas.plan import bundled, singly
 from workers.label import LabelSettings, runtime_of
 from workers.manifest import Manifest
@@ -78,20 +80,22 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
     attempt = begin(job, reporter, restart=restart)
     run = attempt.folder
     heart = Heart(run.store, attempt.record, run.ledger, attempt.epoch)
-    with heart.beating():
+    with heart.beating(), Exporter(run.store.url).exporting() as metrics:
         clear_strays(run.store, attempt.record)
         ledger = Ledger.read(run)
         heart.watch(lambda: (ledger.done, dict(ledger.failed)))
         publisher = Publisher(run)
         reporter.show(ledger)
+        metrics.show(ledger)
         assert_hopeful(attempt, ledger)
         publisher.publish(ledger.publishable)
         with closing(committed(attempt, ledger.pending)) as commits:
-            for commit in commits:
+            for commit, spent in commits:
                 heart.assert_newest()
                 ledger.add(commit)
                 ledger.merge(commit.shard)
                 reporter.show(ledger)
+                metrics.show(ledger, spent)
                 assert_hopeful(attempt, ledger)
                 publisher.publish(ledger.publishable)
         publisher.finish()
@@ -123,8 +127,11 @@ def assert_hopeful(attempt: Attempt, ledger: Ledger) -> None:
             check_access(*found, ledger.example)
 
 
-def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit, None, None]:
-    """Labels and commits the pending units on the cluster; each commit as soon as it counts."""
+def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[tuple[Commit, Spent], None, None]:
+    """Labels and commits the pending units on the cluster; each commit as soon as it counts.
+
+    Beside it what was spent since the commit before.
+    """
     if not len(pending):
         return
     pool, decoders = cluster.pools_of(attempt.job.spec.compute)
@@ -134,13 +141,13 @@ def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[Commit,
     with cluster.own_exceptions():
         for start in range(0, len(bundles), size):
             for row in commits_of(attempt, pool, decoders, bundles[start : start + size]).iter_rows():
-                yield Commit.model_validate_json(row["commit"])
+                yield Commit.model_validate_json(row["commit"]), Spent.model_validate_json(row["spent"])
 
 
 def commits_of(
     attempt: Attempt, pool: Pool, decoders: Pool | None, bundles: pa.ListArray
 ) -> ray.data.Dataset:
-    """What labels and commits some bundles of units when it is iterated over: entries, column `commit`."""
+    """What labels and commits some bundles of units when it is iterated over; see `CommitUnits`."""
     settings = settings_of(attempt, pool, decoders)
     units = ray.data.from_arrow(pa.table({"units": bundles})).repartition(target_num_rows_per_block=1)
     if decoders:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from schemas.errors import ErrorCode, RowError, Stage
+from schemas.metrics import Spent
 from schemas.tables import ERROR
 from workers.child import Note
 from workers.label import Label, LabelSettings, Request
@@ -90,16 +91,16 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
     """Labels without models, and dies of some rows: a child that is up in no time."""
     deadly = {int(row) for row in poison.split()}
 
-    def label(request: Request, _: Note) -> pa.Table:
+    def label(request: Request, _: Note) -> tuple[pa.Table, Spent]:
         rows = request.rows
         if deadly.intersection(rows):
             os.abort()
         found = job.manifest.read(rows).table
         error = RowError(Stage.DECODE, ErrorCode.TRUNCATED, "", 1, datetime(2026, 1, 1, tzinfo=UTC))
-        table = results_table(
-            request.unit, found, [error] * len(rows), ResultColumns(None, None, pa.schema([]))
-        )
-        return table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))
+        columns = ResultColumns(None, None, pa.schema([]))
+        table = results_table(request.unit, found, [error] * len(rows), columns)
+        labelled = table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))
+        return labelled, Spent(fetched_bytes=len(rows))
 
     return label
 

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from jobs.cli import EXIT_CODES, NOT_COMPLETE, app
 from jobs.stop import CTRL_C, DEADLINE, TERMINATED
 from schemas.errors import ErrorCode, Stage
+from schemas.metrics import METRICS, STAGES
 from schemas.plan import Plan
 from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec, build_spec
 from schemas.tables import LABEL, TABLES, TOPK
@@ -29,8 +30,9 @@ from workers.storage import parquet_bytes
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-README, SPEC, TABLES_PAGE = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/spec.md", "docs/tables.md")
+README, SPEC, TABLES_PAGE, METRICS_PAGE = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/spec.md", "docs/tables.md", "docs/metrics.md")
 )
 
 TYPE_NAMES = {
@@ -135,6 +137,16 @@ def test_every_column_is_documented_in_order_with_its_type_and_whether_it_can_be
         (field.name, TYPE_NAMES.get(field.type, str(field.type)), "yes" if field.nullable else "no")
         for field in TABLES[name]
     ]
+
+
+def test_every_metric_is_documented_as_prometheus_sees_it() -> None:
+    rows = [row for row in table_rows(METRICS_PAGE) if len(row) == 5 and row[0] != "metric"]
+    assert rows == [
+        [each.name, each.kind, each.unit, ", ".join(f"`{label}`" for label in each.labels), each.help]
+        for each in METRICS
+    ]
+    (sentence,) = re.findall(r"^Stages: [^.]*\.", METRICS_PAGE, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", sentence) == list(STAGES)
 
 
 def test_every_error_code_is_documented_and_whether_it_is_retryable() -> None:

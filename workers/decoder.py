@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from schemas.metrics import Spent
 from schemas.tables import FACTS
 from workers.arena import attached
 from workers.child import Note
@@ -62,7 +63,7 @@ class Decoder:
             settings.assert_same_models((loaded.resolved.fingerprint,))
             self._inputs = ClassifierInputs(loaded.model, torch.device("cpu"), Stage.CLASSIFY)
 
-    def __call__(self, request: Request, note: Note) -> Handed:
+    def __call__(self, request: Request, note: Note) -> tuple[Handed, Spent]:
         """The images of some rows.
 
         Args:
@@ -70,7 +71,7 @@ class Decoder:
             note: is told of each stage that begins.
 
         Returns:
-            The images; the data of all but those that were left out are in the arena one behind another.
+            The images, and what was spent on them. Data are in the arena one behind another.
         """
         note(Stage.DECODE)
         locations = self._manifest.read(request.rows).locations
@@ -86,7 +87,8 @@ class Decoder:
                 end += data.nbytes
             rows.append(facts)
         rows += [{}] * (len(locations) - len(rows))
-        return Handed(pa.Table.from_pylist(rows, PLACED), self._arena.address)
+        images = Handed(pa.Table.from_pylist(rows, PLACED), self._arena.address)
+        return images, self._read.spending.take()
 
     def _seen(self, image: LoadedImage | ImageError) -> tuple[NDArray[Any], dict[str, Any]]:
         """The data of an image and what is told of them; no data where it failed."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from schemas.locations import Location, ParquetValue
@@ -16,6 +17,7 @@ from workers.decode import decode
 from workers.locations import is_local, read_image
 from workers.manifest import chunks
 from workers.pace import Pace
+from workers.spending import Spending
 
 T = TypeVar("T")
 
@@ -58,11 +60,15 @@ class ImageReader:
         device: that the models run on, "cpu" or "cuda".
         threads: that decode beside a GPU.
         decode_ahead: images that they decode before they are taken.
+
+    Attributes:
+        spending: what fetching and decoding take is added here.
     """
 
     def __init__(
         self, fetch: FetchSpec, decode: DecodeSpec, device: str, threads: int, decode_ahead: int
     ) -> None:
+        self.spending = Spending()
         self._fetch = fetch
         self._decode = decode
         self._reads = fetch.reads(device)
@@ -119,18 +125,22 @@ class ImageReader:
 
     def _bytes(self, location: Location) -> bytes | ImageError:
         try:
-            return read_image(location, self._fetch, self._pace)
+            with self.spending.timing(Stage.FETCH):
+                data = read_image(location, self._fetch, self._pace)
         except ImageError as error:
             return error
+        self.spending.fetched(len(data))
+        return data
 
     def _load(self, data: bytes | ImageError) -> LoadedImage | ImageError:
         if isinstance(data, ImageError):
             return data
         try:
-            decoded = decode(data, max_pixels=self._decode.max_pixels)
+            with self.spending.timing(Stage.DECODE):
+                decoded = decode(data, max_pixels=self._decode.max_pixels)
+                return LoadedImage(decoded, len(data), hashlib.sha256(data).digest())
         except ImageError as error:
             return error
-        return LoadedImage(decoded, len(data), hashlib.sha256(data).digest())
 
 
 def _runs(locations: Sequence[Location], size: int) -> Iterator[Run]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from schemas.errors import RowError
 from schemas.exceptions import ModelError, ProcessDiedError
+from schemas.metrics import NOTHING, Spent
 from schemas.plan import Work
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Places, Runtime
 from workers.arena import Arena
@@ -58,8 +59,8 @@ class Request(NamedTuple):
         return Request(self.unit, self.rows[start:stop], (), decoded)
 
 
-Label = Callable[[Request, Note], pa.Table]
-"""Gives the results of the rows that it is asked for, one row each; column `error` says which failed."""
+Label = Callable[[Request, Note], tuple[pa.Table, Spent]]
+"""Gives the results of the rows that it is asked for, and what was spent since it was asked last."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class UnitsInChild(ABC):
 
     Args:
         settings: the part of the job that is this actor's.
-        build: called in the child with the settings; gives what does rows of a unit there.
+        build: called in the child with the settings; gives what does rows of a unit there, and tells what was
+            spent since it was asked last.
     """
 
     def __init__(self, settings: LabelSettings, build: Callable[[LabelSettings], Any]) -> None:
@@ -141,6 +143,7 @@ class UnitsInChild(ABC):
         self._child: Child | None = self._new_child()
         self._succeeded = False
         self._crashed = 0
+        self._spent = NOTHING
 
     @abstractmethod
     def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
@@ -165,6 +168,11 @@ class UnitsInChild(ABC):
         cut = middle(count, self._settings.chunk_size)
         return self._parts(request.part(0, cut), 1) + self._parts(request.part(cut, count), 1)
 
+    def take_spent(self) -> Spent:
+        """What was spent since this was called last; not what a process had spent when it died."""
+        spent, self._spent = self._spent, NOTHING
+        return spent
+
     def close(self) -> None:
         """Ends the process, and the nursery if it is this actor's own."""
         if self._child:
@@ -175,11 +183,13 @@ class UnitsInChild(ABC):
     def _ask(self, request: Request) -> Any:
         self._child = self._child or self._new_child()
         try:
-            return self._child(request)
+            done, spent = self._child(request)
         except ProcessDiedError:
             self._child.end()
             self._child = None
             raise
+        self._spent += spent
+        return done
 
     def _crash(self, unit: int, row: int, death: ProcessDiedError) -> pa.Table:
         self._crashed += 1

@@ -9,6 +9,7 @@ import torch
 from schemas.errors import RowError, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from schemas.metrics import Spent
 from workers.child import Note
 from workers.classifier import Classifier
 from workers.decoder import HandedImage, images_of
@@ -18,13 +19,8 @@ from workers.label import LabelSettings, Request
 from workers.manifest import Rows, chunks
 from workers.models.inference import ModelInput, Predictor, ResultT
 from workers.models.registry import load_classifier, load_detector
-from workers.results import (
-    LabelledImage,
-    ResultColumns,
-    facts_of,
-    results_table,
-    row_error,
-)
+from workers.results import LabelledImage, ResultColumns, facts_of, results_table, row_error
+from workers.spending import Spending
 
 Image = LoadedImage | HandedImage
 
@@ -58,7 +54,7 @@ class Labeller:
         self._classifier = Classifier(classifier, *how) if classifier else None
         self._detector = Detector(detector, *how) if detector else None
 
-    def __call__(self, request: Request, note: Note) -> pa.Table:
+    def __call__(self, request: Request, note: Note) -> tuple[pa.Table, Spent]:
         """The results of some rows.
 
         Args:
@@ -66,7 +62,8 @@ class Labeller:
             note: is told of each stage that begins.
 
         Returns:
-            One row a manifest row under `schemas.tables.results_schema`.
+            One row a manifest row under `schemas.tables.results_schema`, and what was spent since the last
+            call, on files that were read ahead too.
         """
         rows = self._settings.manifest.read(request.rows)
         note(Stage.DECODE)
@@ -76,7 +73,8 @@ class Labeller:
             for chunk in chunks(images, self._settings.chunk_size)
             for outcome in self._outcomes(chunk, note)
         ]
-        return results_table(request.unit, rows.table, outcomes, self._columns)
+        results = results_table(request.unit, rows.table, outcomes, self._columns)
+        return results, self._read.spending.take()
 
     def _images(self, rows: Rows, request: Request) -> Iterator[Image | ImageError]:
         """The images of some rows: those that were handed over, and the others fetched and decoded here."""
@@ -90,8 +88,8 @@ class Labeller:
     def _outcomes(self, chunk: list[Image | ImageError], note: Note) -> Iterator[LabelledImage | RowError]:
         """What becomes of each image of a chunk: labelled by every model, or failed at its first fault."""
         good = [_taken(image) for image in chunk if not isinstance(image, ImageError)]
-        labels = _noted(self._classifier, good, note)
-        objects = _noted(self._detector, good, note)
+        labels = _noted(self._classifier, good, note, self._read.spending)
+        objects = _noted(self._detector, good, note, self._read.spending)
         answers = zip(labels, objects, strict=True)
         note(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
@@ -115,10 +113,14 @@ def _taken(image: Image) -> DecodedImage | ModelInput:
 
 
 def _noted(
-    model: Predictor[ResultT] | None, images: list[DecodedImage | ModelInput], note: Note
+    model: Predictor[ResultT] | None,
+    images: list[DecodedImage | ModelInput],
+    note: Note,
+    spending: Spending,
 ) -> Sequence[ResultT | ImageError | None]:
     """What a model says of some images; None of each where there is no model."""
     if model is None:
         return [None] * len(images)
     note(model.stage)
-    return model(images)
+    with spending.timing(model.stage):
+        return model(images)

@@ -1,20 +1,26 @@
 """The actors: units in, commit entries or decoded images out. Plain callables, ignorant of Ray."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import zip_longest
 
 import pyarrow as pa
 
+from schemas.errors import Stage
 from schemas.ledger import Commit
+from schemas.metrics import COMMIT, NOTHING, Spent
 from workers.handover import DecodeUnits
 from workers.label import LabelSettings, LabelUnits
 from workers.parts import RunFolder, commit_results
 from workers.places import reach
+from workers.spending import Spending
 
 COMMITS_AT_ONCE = 4
 """A commit is four requests one after another: 0.2 s on S3, where a GPU may label a unit in 0.05."""
+
+COMPUTED = {"cuda": {Stage.CLASSIFY, Stage.DETECT}, "cpu": {Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}}
+"""The stages in which the accelerator is busy, by device."""
 
 
 class CommitUnits:
@@ -28,8 +34,12 @@ class CommitUnits:
 
     def __init__(self, settings: LabelSettings, run: RunFolder, epoch: int) -> None:
         reach(settings.places)
+        self._since = time.perf_counter()
         self._label = LabelUnits(settings)
-        self._commit = partial(commit_results, run, epoch)
+        self._run, self._epoch = run, epoch
+        self._computed = COMPUTED[settings.device]
+        self._spending = Spending()
+        self._elsewhere = NOTHING
         self._committer = ThreadPoolExecutor(COMMITS_AT_ONCE, "commit")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -39,7 +49,8 @@ class CommitUnits:
             batch: column `units`, list<int64>: their numbers; or what `HandOver` gives.
 
         Returns:
-            Column `commit`, string: the entries that count, as JSON.
+            Column `commit`, string: the entries that count, as JSON. Column `spent`, string: what was spent
+            on them all and since the call before, as JSON, in the first row; nothing in the others.
 
         Raises:
             ModelError: see `workers.label.LabelUnits`.
@@ -51,17 +62,33 @@ class CommitUnits:
             for commit in commits:
                 if commit.done():
                     commit.result()  # what cannot be written ends the job before more is labelled
-        return pa.table({"commit": [entry.model_dump_json() for c in commits for entry in c.result()]})
+        entries = [entry.model_dump_json() for c in commits for entry in c.result()]
+        spent = [self._spent(), *[NOTHING] * (len(entries) - 1)]
+        return pa.table({"commit": entries, "spent": [each.model_dump_json() for each in spent]})
 
     def _labelled(self, batch: pa.Table) -> Iterator[pa.Table]:
         """The results of each unit."""
         if "decoded" in batch.column_names:
-            for unit, images in zip(batch["unit"].to_pylist(), batch["decoded"], strict=True):
-                yield self._label(unit, decoded=pa.Table.from_struct_array(images.values))
+            for row in range(len(batch)):
+                self._elsewhere += Spent.model_validate_json(batch["spent"][row].as_py())
+                images = pa.Table.from_struct_array(batch["decoded"][row].values)
+                yield self._label(batch["unit"][row].as_py(), decoded=images)
             return
         units = units_of(batch)
         for unit, then in zip_longest(units, units[1:]):
             yield self._label(unit, then)
+
+    def _commit(self, results: pa.Table) -> list[Commit]:
+        with self._spending.timing(COMMIT):
+            return commit_results(self._run, self._epoch, results)
+
+    def _spent(self) -> Spent:
+        """What was spent since this was called last, and how much of that time the accelerator computed."""
+        spent = self._label.take_spent() + self._spending.take()
+        elsewhere, self._elsewhere = self._elsewhere, NOTHING
+        before, self._since = self._since, time.perf_counter()
+        busy = sum(seconds for stage, seconds in spent.stage_s.items() if stage in self._computed)
+        return spent + elsewhere + Spent(busy_s=busy, idle_s=max(self._since - before - busy, 0))
 
 
 class HandOver:
@@ -82,15 +109,17 @@ class HandOver:
             batch: column `units`, list<int64>: its number.
 
         Returns:
-            One row, until the next call: column `unit`, int64, and `decoded`, list of structs as
-            `schemas.tables.DECODED`.
+            One row, until the next call: column `unit`, int64, `decoded`, list of structs as
+            `schemas.tables.DECODED`, and `spent`, string: what was spent on it, as JSON.
 
         Raises:
             ModelError: see `workers.handover.DecodeUnits`.
         """
         (unit,) = units_of(batch)
-        images = self._decode(unit).to_struct_array().combine_chunks()
-        return pa.table({"unit": [unit], "decoded": pa.ListArray.from_arrays([0, len(images)], images)})
+        rows = self._decode(unit).to_struct_array().combine_chunks()
+        spent = self._decode.take_spent().model_dump_json()
+        images = pa.ListArray.from_arrays([0, len(rows)], rows)
+        return pa.table({"unit": [unit], "decoded": images, "spent": [spent]})
 
 
 def units_of(batch: pa.Table) -> list[int]:

@@ -23,13 +23,15 @@ class Nodes:
     Attributes:
         address: to join the cluster at.
         dashboard: its URL, where there is one.
+        metrics: the URL at which the head tells Prometheus of itself.
         head: the head's process.
         workers: the workers' processes.
     """
 
     def __init__(self, folder: str, environment: dict[str, str]) -> None:
-        port, dashboard = free_ports(2)
+        port, dashboard, metrics = free_ports(3)
         self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self.metrics = f"http://127.0.0.1:{metrics}"
         self._folder, self._environment = folder, {**os.environ, **environment}
         self._started = 0
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -39,6 +41,7 @@ class Nodes:
         client, agent = free_ports(2)  # else those that another head on this machine has
         arguments = [f"--port={port_of(self.address)}", f"--num-cpus={cpus}"]
         arguments += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
+        arguments += [f"--metrics-export-port={port_of(self.metrics)}"]
         arguments += [f"--include-dashboard={str(dashboard).lower()}"]
         arguments += [f"--dashboard-port={port_of(self.dashboard)}"] if dashboard else []
         self.head = self._start("--head", *arguments)

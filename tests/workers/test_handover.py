@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from schemas.images import DecodedImage
+from schemas.metrics import Spent
 from schemas.spec import ClassifierSpec, DetectorSpec
 from schemas.tables import DECODED
 from tests.poison import CRASH_MARK, broken_decoder, paint
@@ -24,6 +25,11 @@ from workers.models.inference import ModelInput
 from workers.models.registry import load_classifier, load_detector
 from workers.units import HandOver
 
+UNIT = [
+    *("photo.jpg", "missing.png", "cut.jpg", "grey.png"),
+    *("green.png", "blue.png", "grey.png", "blue.png"),
+]
+
 
 @pytest.fixture
 def settings(tmp_path: Path, photos: Path) -> LabelSettings:
@@ -33,17 +39,7 @@ def settings(tmp_path: Path, photos: Path) -> LabelSettings:
     (tmp_path / "photo.jpg").write_bytes(photo)
     (tmp_path / "cut.jpg").write_bytes(photo[:5000])
     (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
-    names = [
-        "photo.jpg",
-        "missing.png",
-        "cut.jpg",
-        "grey.png",
-        "green.png",
-        "blue.png",
-        "grey.png",
-        "blue.png",
-    ]
-    return settings_of(tmp_path, [*names, "crash.jpg", "blue.png"])
+    return settings_of(tmp_path, [*UNIT, "crash.jpg", "blue.png"])
 
 
 def without_times(results: pa.Table) -> list[dict[str, object]]:
@@ -52,13 +48,18 @@ def without_times(results: pa.Table) -> list[dict[str, object]]:
     return [{**row, "error": row["error"] and {**row["error"], "at": None}} for row in rows]
 
 
-def test_images_that_were_decoded_elsewhere_get_the_same_results(settings: LabelSettings) -> None:
-    (decoded,) = HandOver(settings)(pa.table({"units": [[0]]}))["decoded"]
+def test_images_that_were_decoded_elsewhere_get_the_same_results_and_what_was_spent_is_told(
+    settings: LabelSettings, tmp_path: Path
+) -> None:
+    table = HandOver(settings)(pa.table({"units": [[0]]}))
+    (decoded,), (spent,) = table["decoded"], table["spent"].to_pylist()
+    files = [tmp_path / name for name in UNIT if name != "missing.png"]
+    assert Spent.model_validate_json(spent).fetched_bytes == sum(file.stat().st_size for file in files)
     with closing(LabelUnits(settings)) as label:
-        handed = label(0, decoded=pa.Table.from_struct_array(decoded.values))
+        found = label(0, decoded=pa.Table.from_struct_array(decoded.values))
         expected = label(0)
-    assert without_times(handed) == without_times(expected)
-    assert [row["label"] for row in without_times(handed)] == [
+    assert without_times(found) == without_times(expected)
+    assert [row["label"] for row in without_times(found)] == [
         *("other", None, None, "other"),
         *(None, "blue", "other", "blue"),
     ]
@@ -83,13 +84,14 @@ def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input
         fingerprints=tuple(model.resolved.fingerprint for model in models),
     )
     decode = Decoder(settings)
-    decoded = decode(Request(0, range(4)), unheard)
+    decoded, _ = decode(Request(0, range(4)), unheard)
     images = [image for image in images_of(decoded) if isinstance(image, HandedImage)]
     assert [type(image.image) for image in images] == kinds
     label = Labeller(settings)
-    assert without_times(label(Request(0, range(4), decoded=decoded), unheard)) == without_times(
-        label(Request(0, range(4)), unheard)
-    )
+    found, spent = label(Request(0, range(4), decoded=decoded), unheard)
+    expected, _ = label(Request(0, range(4)), unheard)
+    assert without_times(found) == without_times(expected)
+    assert (spent.fetched_bytes, "decode" in spent.stage_s) == (0, False)
 
 
 def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded(
@@ -112,7 +114,7 @@ def test_pixels_over_the_bound_are_left_to_whoever_labels(
 ) -> None:
     monkeypatch.setattr(decoder, "MOST_BYTES", 100)
     decode = Decoder(settings)
-    decoded = decode(Request(0, range(8)), unheard)
+    decoded, _ = decode(Request(0, range(8)), unheard)
     assert list(images_of(decoded))[1:] == [None] * 7
     with closing(LabelUnits(settings)) as label:
         assert without_times(label(0, decoded=taken(decoded))) == without_times(label(0))

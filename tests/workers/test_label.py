@@ -114,9 +114,11 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
     with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
         units._succeeded = True  # of many images before
         results = pa.concat_tables([units(0), units(1)])
+        spent = units.take_spent()
     assert results["manifest_index"].to_pylist() == list(range(16))
     crashed = {row for row, error in enumerate(results["error"].to_pylist()) if error}
     assert crashed == deadly
+    assert spent.fetched_bytes == 16 - len(deadly)
 
 
 def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:

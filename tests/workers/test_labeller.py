@@ -51,9 +51,8 @@ def unheard(_: Stage) -> None:
 
 def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> None:
     labeller, stages = Labeller(settings), []
-    results = pa.concat_tables(
-        [labeller(Request(2, [6]), stages.append), labeller(Request(0, [0, 1, 2]), unheard)]
-    )
+    (last, _), (first, _) = labeller(Request(2, [6]), stages.append), labeller(Request(0, [0, 1, 2]), unheard)
+    results = pa.concat_tables([last, first])
     assert stages == ["decode", "classify", "detect", "decode"]
     assert results.schema == results_schema(settings.manifest.carried)
     assert results["unit"].to_pylist() == [2, 0, 0, 0]
@@ -67,6 +66,16 @@ def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> 
     ]
     assert results["split"].to_pylist() == ["test"] * 4
     assert results["error"].null_count == 4
+
+
+def test_what_was_spent_is_said_with_the_results(settings: LabelSettings, photos: Path) -> None:
+    sizes = [path.stat().st_size for path in sorted(photos.glob("*.[pj]*g"))]
+    labeller = Labeller(settings)
+    spent = [labeller(request, unheard)[1] for request in (Request(0, [0, 1, 2]), Request(1, [3, 4, 5]))]
+    assert [each.fetched_bytes for each in spent] == [sum(sizes[:3]), sum(sizes[3:6])]
+    for each in spent:
+        assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}
+        assert all(seconds > 0 for seconds in each.stage_s.values())
 
 
 def test_other_models_than_the_drivers_are_refused(settings: LabelSettings) -> None:
@@ -90,7 +99,7 @@ def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
         compute=ComputeSpec(batch_size=5),
     )
-    results = Labeller(changed)(Request(0, [0, 1, 2, 3, 4]), unheard).to_pylist()
+    results = Labeller(changed)(Request(0, [0, 1, 2, 3, 4]), unheard)[0].to_pylist()
     assert [row["label"] for row in results] == ["blue", None, "other", None, "blue"]
     errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in results]
     assert errors == [None, ("classify", "MODEL_ERROR"), None, ("classify", "NON_FINITE"), None]

@@ -1,10 +1,13 @@
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from schemas.errors import Stage
 from schemas.exceptions import StorageError
 from schemas.ledger import Commit
+from schemas.metrics import COMMIT, NOTHING, Spent
 from tests.poison import paint
 from tests.workers.test_label import settings_of
 from workers.label import LabelSettings
@@ -34,6 +37,21 @@ def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run:
     labels = pa.concat_tables(run.ledger.read_tables(commit.files["labels"][0].key for commit in commits))
     assert labels["manifest_index"].to_pylist() == [*range(8), 16, 17, 18, 19]
     assert labels["label"].to_pylist() == ["other"] * 11 + ["blue"]
+
+
+def test_a_bundle_says_what_was_spent_on_it(settings: LabelSettings, run: RunFolder, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    label = CommitUnits(settings, run, 7)
+    bundles = [pa.table({"units": [[0, 2]]}), pa.table({"units": [[1]]})]
+    spent = [Spent.model_validate_json(row) for b in bundles for row in label(b)["spent"].to_pylist()]
+    seconds = time.perf_counter() - began
+    grey, blue = ((tmp_path / f"{name}.png").stat().st_size for name in ("grey", "blue"))
+    assert [each.fetched_bytes for each in spent] == [11 * grey + blue, 0, 8 * grey]
+    assert spent[1] == NOTHING
+    for each in (spent[0], spent[2]):
+        assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, COMMIT}
+        assert each.busy_s == pytest.approx(each.stage_s[Stage.DECODE] + each.stage_s[Stage.CLASSIFY])
+    assert sum(each.busy_s + each.idle_s for each in spent) <= seconds
 
 
 def test_results_that_cannot_be_written_are_an_error(settings: LabelSettings, run: RunFolder) -> None:
