@@ -15,7 +15,8 @@ DOCKERFILE, COMPOSE, AWS, README = (
     INFRA / name for name in ("Dockerfile", "compose.yaml", "aws/cluster.yaml", "README.md")
 )
 KUBERNETES = sorted((INFRA / "kuberay").glob("*.yaml"))
-FILES = [DOCKERFILE, COMPOSE, AWS, README, INFRA / ".env.example", *KUBERNETES]
+MONITORING = sorted((INFRA / "monitoring").iterdir())
+FILES = [DOCKERFILE, COMPOSE, AWS, README, INFRA / ".env.example", *KUBERNETES, *MONITORING]
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
