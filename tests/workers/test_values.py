@@ -1,5 +1,4 @@
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from schemas.locations import ParquetValue
 from schemas.spec import FetchSpec
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange
-from tests.workers.archives import sizes, watched, write_hf
+from tests.workers.archives import sizes, watched
 from workers import values
 from workers.values import ColumnReader, read_value
 
@@ -161,12 +160,3 @@ def test_a_refusal_within_a_file_keeps_its_code_and_passes(
         assert failure(in_bucket, "image", 40)[1] is code
         state["refuse"] = False
         assert read_value(ParquetValue(in_bucket, "image", 40), SPEC) == image(40)
-
-
-def test_rows_in_order_are_read_in_time_that_grows_with_their_number(tmp_path: Path) -> None:
-    write_hf(tmp_path / "a.parquet", [image(n % 50) for n in range(3000)], row_group_size=3000)
-    reader = ColumnReader(str(tmp_path / "a.parquet"), "image", SPEC)
-    began = time.perf_counter()
-    for row in range(3000):
-        reader(row)
-    assert time.perf_counter() - began < 5  # anew for each row it would be minutes
