@@ -180,14 +180,13 @@ def in_actors(pool: Pool, bundles: pa.ListArray, calls: int) -> dict[str, Any]:
 def settings_of(attempt: Attempt, pool: Pool, decoders: Pool | None) -> LabelSettings:
     """The part of the job that the labelling actors get."""
     spec, models = attempt.job.spec, (attempt.record.classifier, attempt.record.detector)
-    own_rate = spec.fetch.rate and spec.fetch.rate / (decoders or pool).most
     return LabelSettings(
         manifest=attempt.manifest,
         work=attempt.folder.work,
         classifier=spec.classifier,
         detector=spec.detector,
         fingerprints=tuple(model.fingerprint for model in models if model),
-        fetch=spec.fetch.model_copy(update={"rate": own_rate}),
+        fetch=spec.fetch.share_of((decoders or pool).most),
         places=spec.storage,
         decode=spec.decode,
         compute=spec.compute,

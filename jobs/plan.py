@@ -178,7 +178,8 @@ def plan_job(spec: JobSpec, options: PlanOptions) -> None:
     probe = probe_here(job, rows, locations, here)
     costs = costs_on(pool, probe, options.gpu_images_per_s)
     plan = Plan.of(rows, spec.units)
-    load = Load(plan, spec.compute, spec.fetch.reads(pool.device), STARTUP_S + opening)
+    rate = None if manifest.image_column else spec.fetch.rate  # values of a column are read without it
+    load = Load(plan, spec.compute, spec.fetch.reads(pool.device), STARTUP_S + opening, rate)
     found = predict(costs, load, cluster)
     enough = nodes_within(costs, load, cluster, options.within) if options.within else None
     kept = keep(store, job, found)

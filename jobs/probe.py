@@ -167,7 +167,7 @@ def _settings(job: ResolvedJob, rows: int, pool: Pool) -> LabelSettings:
         classifier=job.spec.classifier,
         detector=job.spec.detector,
         fingerprints=tuple(model.fingerprint for model in (job.classifier, job.detector) if model),
-        fetch=job.spec.fetch,
+        fetch=job.spec.fetch.share_of(pool.actors),
         places=job.spec.storage,
         decode=job.spec.decode,
         compute=job.spec.compute,

@@ -158,6 +158,10 @@ class FetchSpec(_Section):
         """Reads under way at once in an actor whose models run on "cpu" or "cuda", or in a "decoder"."""
         return AUTO_READS[device] if self.concurrency == "auto" else self.concurrency
 
+    def share_of(self, actors: int) -> "FetchSpec":
+        """What each of so many actors goes by, which share the rate evenly."""
+        return self.model_copy(update={"rate": self.rate and self.rate / actors})
+
 
 class DecodeSpec(_Section):
     """How files become pixels.

@@ -65,6 +65,8 @@ class ImageReader:
         spending: what fetching and decoding take is added here.
     """
 
+    pace: type[Pace] = Pace
+
     def __init__(
         self, fetch: FetchSpec, decode: DecodeSpec, device: str, threads: int, decode_ahead: int
     ) -> None:
@@ -72,7 +74,7 @@ class ImageReader:
         self._fetch = fetch
         self._decode = decode
         self._reads = fetch.reads(device)
-        self._pace = Pace(self._reads, fetch.rate)
+        self._pace = self.pace(self._reads, fetch.rate)
         self._ahead = decode_ahead
         self._fetchers = ThreadPoolExecutor(self._reads, "fetch")
         self._in_order = ThreadPoolExecutor(1, "fetch-in-order")

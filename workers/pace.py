@@ -35,16 +35,17 @@ class Pace:
         return int(self._bound)
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Waits until a read may begin; it ends with the block."""
+    def turn(self) -> Iterator[float]:
+        """Waits until a read may begin, which ends with the block; gives the seconds waited for `per_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._under_way < self.bound)
             self._under_way += 1
             begins = self._next = max(time.monotonic(), self._next + self._gap)
         try:
-            if self._gap and (wait := begins - time.monotonic()) > 0:
+            wait = max(begins - time.monotonic(), 0.0) if self._gap else 0.0
+            if wait:
                 time.sleep(wait)
-            yield
+            yield wait
         finally:
             with self._changed:
                 self._under_way -= 1

@@ -1,8 +1,10 @@
 """The labeller with its steps taken one after the other, so that each can be timed."""
 
+import contextlib
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from workers.label import LabelSettings
 from workers.labeller import Labeller
 from workers.manifest import chunks
 from workers.models.inference import Predictor
+from workers.pace import Pace
 from workers.probe import Probed
 
 T = TypeVar("T")
@@ -31,11 +34,33 @@ class _Times:
     failed: list[ImageError] = field(default_factory=list)
 
 
+class TellingPace(Pace):
+    """A pace that tells each thread how long the limit to reads in a second made it wait."""
+
+    def __init__(self, most: int, per_s: float | None = None) -> None:
+        super().__init__(most, per_s)
+        self._waited = threading.local()
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[float]:
+        """See `Pace.turn`."""
+        with super().turn() as wait:
+            self._waited.seconds = self.waited() + wait
+            yield wait
+
+    def waited(self) -> float:
+        """Seconds that this thread has waited so far."""
+        return getattr(self._waited, "seconds", 0.0)
+
+
 class SteppingReader(ImageReader):
     """An image reader whose two steps are taken apart."""
 
+    pace = TellingPace
+    _pace: TellingPace
+
     def fetched(self, locations: Iterable[Location]) -> list[tuple[File, float]]:
-        """Each file, and the seconds from asking for it until it was read."""
+        """Each file, and the seconds from asking for it until it was read, but for waits by `fetch.rate`."""
         return list(self._fetchers.map(self._timed_bytes, locations))
 
     def decoded(self, files: Iterable[File]) -> list[LoadedImage | ImageError]:
@@ -44,7 +69,9 @@ class SteppingReader(ImageReader):
         return list(decode_all(self._load, files))
 
     def _timed_bytes(self, location: Location) -> tuple[File, float]:
-        return _timed(time.perf_counter, lambda: self._bytes(location))
+        waited = self._pace.waited()
+        file, seconds = _timed(time.perf_counter, lambda: self._bytes(location))
+        return file, seconds - (self._pace.waited() - waited)
 
 
 class Prober(Labeller):

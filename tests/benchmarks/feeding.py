@@ -9,7 +9,7 @@ Fetch threads, decode threads and a GPU hand images on in order, with as many ah
 import heapq
 from dataclasses import dataclass, replace
 
-from jobs.predict import Load, predict
+from jobs.predict import OVERHEAD_CPU_S, Load, predict
 from schemas.plan import Plan, most_bundle_units
 from schemas.prediction import Cluster, Costs
 from schemas.spec import ComputeSpec
@@ -40,7 +40,7 @@ PHOTO = on_vcpus(
         file_bytes=110_000,
         fetch_cpu_s=0.0005,
         decode_cpu_s=0.0019,  # 1.4 ms by libjpeg-turbo, 0.5 ms to check and hash the file
-        own_cpu_s=0.0015,
+        own_cpu_s=OVERHEAD_CPU_S,
         models={"ResNet18": 1 / 2500},
     )
 )
@@ -52,7 +52,7 @@ LARGE_PHOTO = on_vcpus(
         3_500_000,
         fetch_cpu_s=0.004,
         decode_cpu_s=0.100,
-        own_cpu_s=0.0015,
+        own_cpu_s=OVERHEAD_CPU_S,
         models={"ResNet18": 1 / 2500},
     )
 )

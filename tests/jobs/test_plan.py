@@ -12,7 +12,7 @@ from schemas.spec import ComputeSpec, build_spec
 from workers.manifest import Source
 
 CPU_POOL, GPU_POOL = Pool(2, 2, 2, 0.5, 0, 1, 1 / 2), Pool(1, 1, 1, 7, 1, 7, 1)
-COSTS = Costs(0.04, 112_000, 0.0005, 0.003, 0.0015, {"classifier": 0.005, "detector": 0.010})
+COSTS = Costs(0.04, 112_000, 0.0005, 0.003, 0.0005, {"classifier": 0.005, "detector": 0.010})
 PROBE = Probe(64, 2, "cpu", {"NOT_FOUND": 2, "TRUNCATED": 1}, "fetch: NOT_FOUND: a.jpg", 9.04, 1.0, COSTS)
 JOB = ResolvedJob(build_spec({"manifest": "m.csv", "output": "out"}, "a test"), [], None, None)
 
@@ -58,22 +58,22 @@ def test_a_prediction_for_cpu_nodes_is_a_page_to_read() -> None:
         "probed: 64 of 50,000,000 images, on cpu by each of 2 processes at once, in 9 s",
         "failed: 3 of them: 2 NOT_FOUND, 1 TRUNCATED; for example fetch: NOT_FOUND: a.jpg",
         "an image has: 112 KB, read in 40 ms",
-        "it takes of a core: fetch 0.5 ms, decode 3 ms, raylabel and Ray 1.5 ms, classifier 5 ms, "
+        "it takes of a core: fetch 0.5 ms, decode 3 ms, raylabel and Ray 0.5 ms, classifier 5 ms, "
         "detector 10 ms",
         "cluster: 10 nodes of 32 CPUs",
-        "speed: 15,938 images/s",
-        "time: 0:52:38, of it 12 s to start",
-        "takes: 281 CPU hours, costs 10.96 at 1.25 a node and hour",
-        "held up by: models (detector 50% of the CPU time); what would help: more cores, "
+        "speed: 16,773 images/s",
+        "time: 0:50:01, of it 12 s to start",
+        "takes: 267 CPU hours, costs 10.42 at 1.25 a node and hour",
+        "held up by: models (detector 53% of the CPU time); what would help: more cores, "
         "a GPU, or a smaller model",
-        "in use: CPUs 100%, models 75%, driver 31%, decode 15%, network 14%, reads 12%",
-        "within 1:00:00: 9 nodes of 32 CPUs: 0:58:27, 281 CPU hours, costs 10.96 at 1.25 a node and hour",
+        "in use: CPUs 100%, models 79%, driver 33%, decode 16%, network 15%, reads 13%",
+        "within 1:00:00: 9 nodes of 32 CPUs: 0:55:33, 267 CPU hours, costs 10.42 at 1.25 a node and hour",
         "kept: when this job has run, its report says how good this was",
     ]
 
 
 def test_where_a_gpus_models_are_not_known_the_page_says_so_and_gives_bounds() -> None:
-    unknown = Costs(0.04, 112_000, 0.0005, 0.003, 0.0015, None)
+    unknown = Costs(0.04, 112_000, 0.0005, 0.003, 0.0005, None)
     lines = told(unknown, Cluster(1, 4, 1), within=60)
     assert lines[4:] == [
         "cluster: 1 node of 4 CPUs and 1 GPU",
@@ -84,7 +84,7 @@ def test_where_a_gpus_models_are_not_known_the_page_says_so_and_gives_bounds() -
         "takes: at least 139 CPU hours, 34.7 GPU hours",
         "held up by: fetch latency: as many reads are under way as may be; what would help: a larger "
         "fetch.concurrency",
-        "in use: reads 100%, CPUs 67%, decode 40%",
+        "in use: reads 100%, CPUs 53%, decode 40%",
         "within 60 s: no number of such nodes is enough: what holds it up then is no node's",
     ]
 

@@ -103,6 +103,27 @@ def test_reads_under_way_are_limited_by_their_number() -> None:
     assert said_bottleneck(found) == ("fetch latency: as many reads are under way as may be", HELP["reads"])
 
 
+def test_reads_of_the_whole_job_begin_no_faster_than_its_rate() -> None:
+    held = replace(load(), reads_per_s=250)
+    for nodes in (5, 50):  # 1000 images a second and more without it
+        found = predict(ON_CPU, held, Cluster(nodes=nodes, cpus=4))
+        assert found.images_per_s == pytest.approx(250)
+        assert found.busy["fetch.rate"] == pytest.approx(1)
+        assert said_bottleneck(found) == (
+            "fetch.rate: as many reads begin in a second as may",
+            HELP["fetch.rate"],
+        )
+    assert nodes_within(ON_CPU, held, Cluster(nodes=1, cpus=4), 200) is None
+    loose = predict(ON_CPU, replace(load(), reads_per_s=4000), Cluster(nodes=5, cpus=4))
+    assert (loose.images_per_s, loose.busy["fetch.rate"]) == pytest.approx((1000, 0.25))
+
+
+def test_actors_that_are_not_there_leave_their_share_of_the_rate() -> None:
+    compute = ComputeSpec.model_validate({"actors": {"min": 1, "max": 16}})
+    held = replace(load(), reads_per_s=160, compute=compute)
+    assert predict(ON_CPU, held, Cluster(nodes=1, cpus=4)).images_per_s == pytest.approx(40)
+
+
 def test_each_bundle_begins_with_a_wait_for_its_first_file_and_each_unit_for_its_first_batch() -> None:
     slow = replace(ON_GPU, fetch_s=0.2)
     found = predict(slow, load(concurrency=4096), Cluster(nodes=1, cpus=33, gpus=1))

@@ -2,6 +2,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from workers import pace as pacing
 from workers.pace import Pace
 
@@ -52,6 +54,19 @@ def test_one_read_is_always_allowed() -> None:
         pace.too_much()
     assert pace.bound == 1
     assert most_at_once(pace, 5, 4) == 1
+
+
+def test_a_reader_is_told_how_long_the_rate_made_it_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    pace, waits = Pace(1, per_s=0.001), list[float]()
+    for _ in range(3):
+        with pace.turn() as wait:
+            waits.append(wait)
+    assert [round(wait, -2) for wait in waits] == [0, 1000, 2000]
+    assert slept == waits[1:]
+    with Pace(1).turn() as wait:
+        assert wait == 0
 
 
 def test_reads_begin_no_faster_than_the_rate() -> None:

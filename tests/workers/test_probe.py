@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from schemas.errors import Stage
 from schemas.locations import NO_URI, Location
@@ -14,6 +15,7 @@ from workers.label import LabelSettings
 from workers.manifest import Manifest
 from workers.models.registry import load_classifier, load_detector
 from workers.probe import Probed, prober
+from workers.prober import SteppingReader
 
 NOTHING = Work(Plan(rows=0, unit_rows=1, shard_units=1))
 
@@ -80,6 +82,15 @@ def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
     assert found.failed == {}
     assert found.fetch_s >= 0.05
     assert list(found.models) == ["detector"]
+
+
+def test_what_the_rate_makes_an_image_wait_is_no_part_of_reading_it(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = SteppingReader(FetchSpec(concurrency=1, rate=0.001), DecodeSpec(), "cpu", 1, 1)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # so a read seems to end before it began
+    took = [seconds for _, seconds in reader.fetched([str(photos / "china.jpg")] * 3)]
+    assert [round(seconds, -2) for seconds in took] == [0, -1000, -2000]
 
 
 def test_images_that_a_model_fails_on_count_as_failed(tmp_path: Path) -> None:
