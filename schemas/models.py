@@ -41,7 +41,8 @@ class ResolvedModel(BaseModel):
         preprocessing: the transforms from uint8 pixels to the model's input, written out.
         categories: class names; a class id is an index into it.
         settings: top-k, score type, thresholds, NMS: every setting of the spec that changes rows.
-        code: what built the model: the library and its version, or the factory module's sha256.
+        code: what built the model: the library and its version, or the factory module's sha256; then what
+            computes it: torch's version, and onnxruntime's where that may compute its network.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -111,7 +111,8 @@ def _unknown(name: str, task: Task) -> ModelError:
 def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str, object]) -> ResolvedModel:
     """Everything that decides what the model answers."""
     model = built.model
-    runtime = f", {versions('onnxruntime')}" if model.network is not None else ""
+    # torch prepares pixels and exports the network that onnxruntime may compute, and computes all the rest
+    computed_by = versions("torch", *(["onnxruntime"] if model.network is not None else []))
     info = ModelInfo(
         name=spec.model.removeprefix(_TORCHVISION),
         task=task,
@@ -128,7 +129,7 @@ def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str
         preprocessing=model.preprocessing or _written_out(model.transform),
         categories=model.categories,
         settings=settings,
-        code=built.code + runtime,
+        code=f"{built.code}, {computed_by}",
     )
 
 

@@ -13,6 +13,7 @@ from tests.workers.models.pictures import CPU, noise
 from workers.classifier import Classifier
 from workers.detector import Detector
 from workers.models import factory
+from workers.models.model import versions
 from workers.models.registry import load_classifier, load_detector
 
 DETECTOR = """
@@ -67,7 +68,7 @@ def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None
     best = [loaded.model.categories[x.label_ids[0]] for x in found if isinstance(x, Classification)]
     assert best == ["sky", "other"]
     digest = hashlib.sha256((own / "my_models.py").read_bytes()).hexdigest()
-    assert loaded.resolved.code == f"my_models sha256 {digest}"
+    assert loaded.resolved.code == f"my_models sha256 {digest}, {versions('torch')}"
     assert " at 0x" not in loaded.resolved.preprocessing
 
 

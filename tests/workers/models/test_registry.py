@@ -10,6 +10,7 @@ from torchvision import models
 from schemas.exceptions import ModelError
 from schemas.spec import ClassifierSpec, DetectorSpec
 from workers.models import nanodet
+from workers.models.model import versions
 from workers.models.registry import list_models, load_classifier, load_detector
 
 
@@ -110,7 +111,7 @@ def test_what_a_run_says_of_a_model_names_weights_transforms_and_code() -> None:
     assert resolved.weights_sha256 is not None
     assert "bicubic" in resolved.preprocessing
     assert resolved.settings == {"top_k": 3, "score_type": "softmax"}
-    assert resolved.code.startswith("raylabel, timm ")
+    assert resolved.code == f"raylabel, {versions('timm', 'torchvision', 'torch', 'onnxruntime')}"
     assert len(resolved.categories) == resolved.info.categories == 1000
 
 
