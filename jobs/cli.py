@@ -43,6 +43,9 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
 }
 """What a script can tell an outcome by; 0 is done, 1 anything unforeseen."""
 
+SETTINGS_OF_A_RETRY = ("fetch", "compute", "max_failed")
+"""What of a spec a submitted retry may have otherwise than the run; all see it, and no secrets are in it."""
+
 NOT_COMPLETE = 10
 """Exit code of `reconcile` where all that there is of a run is proven, but the run is not complete."""
 
@@ -103,6 +106,14 @@ StopAfterOption = Annotated[
         metavar="DURATION", help="End after this long (30m, 1h30m), to be gone on with.", show_default=False
     ),
 ]
+CodeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--code",
+        help="Of failed images, an error code (repeat for several); all retryable ones.",
+        show_default=False,
+    ),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -148,6 +159,10 @@ def submit(
         typer.Option(help="Ship this wheel of raylabel; the raylabel that runs here.", show_default=False),
     ] = None,
     no_ship: Annotated[bool, typer.Option("--no-ship", help="Ship no raylabel: the cluster has it.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Once the run is complete: label its failed images again.")
+    ] = False,
+    code: CodeOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job, and end with its exit code.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -155,14 +170,23 @@ def submit(
     from schemas.spec import read_spec
 
     spec = read_spec(_path(job), _overrides(manifest, output, classifier, detector, settings))
-    from jobs.submit import SubmitOptions, submit_job
+    for one, other in (
+        (wheel and "--wheel", no_ship and "--no-ship"),
+        (restart and "--restart", retry and "--retry"),
+    ):
+        if one and other:
+            raise SpecError(f"found {one} and {other}; allowed: one of them, or none")
+    arguments = _arguments(restart, stop_after, as_json)
+    if retry:
+        arguments += _of_the_retry(code, settings)
+    elif code:
+        raise SpecError("found --code without --retry")
+    from jobs.submit import Command, SubmitOptions, submit_job
 
     name = job.stem if job else "raylabel"
-    arguments = _arguments(restart, stop_after, as_json)
-    if wheel and no_ship:
-        raise SpecError("found --wheel and --no-ship; allowed: one of them, or none")
-    code = submit_job(spec, SubmitOptions(address, name, wheel, not no_ship, arguments, wait, as_json))
-    raise typer.Exit(code)
+    command: Command = "retry" if retry else "run"
+    options = SubmitOptions(address, name, wheel, not no_ship, arguments, wait, as_json, command)
+    raise typer.Exit(submit_job(spec, options))
 
 
 @app.command("jobs")
@@ -198,10 +222,7 @@ def stop(submission: Submission, address: DashboardOption = None) -> None:
 @app.command()
 def retry(
     output: Output,
-    code: Annotated[
-        list[str] | None,
-        typer.Option(help="An error code (repeat for several); all retryable ones.", show_default=False),
-    ] = None,
+    code: CodeOption = None,
     settings: SetOption = None,
     stop_after: StopAfterOption = None,
     address: AddressOption = None,
@@ -403,6 +424,21 @@ def _arguments(restart: bool, stop_after: str | None, as_json: bool) -> list[str
     return [argument for argument, wanted in given.items() if wanted]
 
 
+def _of_the_retry(codes: list[str] | None, settings: list[str] | None) -> list[str]:
+    """The options of `submit` that are for the `retry` on the cluster, where all may see them."""
+    from jobs.retry import codes_of
+
+    codes_of(codes)
+    wrong = [key for key in _settings(settings) if key.partition(".")[0] not in SETTINGS_OF_A_RETRY]
+    if wrong:
+        raise SpecError(
+            f"--set: found {', '.join(wrong)}; allowed with --retry: keys of "
+            f"{', '.join(SETTINGS_OF_A_RETRY)}. What decides rows is as in the run"
+        )
+    given = {"--code": codes, "--set": settings}
+    return [f"{option}={value}" for option, values in given.items() for value in values or ()]
+
+
 def _path(job: Path | None) -> str | None:
     return str(job) if job else None
 
@@ -415,8 +451,6 @@ def _overrides(
     settings: list[str] | None,
 ) -> dict[str, Any]:
     """The spec's keys that the command line sets."""
-    import yaml
-
     found: dict[str, Any] = {}
     if manifest:
         found["manifest.uri"] = manifest if len(manifest) > 1 else manifest[0]
@@ -427,6 +461,14 @@ def _overrides(
             found[name] = None
         elif model:
             found[f"{name}.model"] = model
+    return found | _settings(settings)
+
+
+def _settings(settings: list[str] | None) -> dict[str, Any]:
+    """The spec's keys that --set sets."""
+    import yaml
+
+    found: dict[str, Any] = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals:

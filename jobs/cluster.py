@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from ray.data import DataContext
 from ray.exceptions import RayError
 
 from jobs.pools import Pool, plan_decoders, plan_pool
+from jobs.versions import ray_wanted
 from schemas.exceptions import RaylabelError
 from schemas.spec import ComputeSpec, Places
 from workers.places import places, reach
@@ -61,10 +63,7 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
                 **own,
             )
         except Exception as error:  # Ray raises many kinds, a plain Exception among them
-            raise RaylabelError(
-                f"cannot join a Ray cluster at {address}: {error}. Check --address and RAY_ADDRESS, or leave "
-                "both out to run on this machine alone"
-            ) from error
+            raise RaylabelError(_why_not_joined(address, str(error))) from error
         logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
         keep_in(logs)
         try:
@@ -72,6 +71,26 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
             yield logs
         finally:
             ray.shutdown()
+
+
+def _why_not_joined(address: str, said: str) -> str:
+    """What keeps this process out of a cluster, by what Ray says, and what to do."""
+    found = re.findall(r"(?:Ray|Python): (\S+)", said)
+    if said.startswith("Version mismatch") and len(found) == 4:
+        ray_there, python_there, ray_here, python_here = found
+        wanted = ray_wanted()
+        if wanted.contains(ray_there, prereleases=True):
+            advice = f"Run raylabel with Ray {ray_there} and Python {python_there}, or use `raylabel submit`"
+        else:
+            advice = f"This raylabel is for Ray {wanted}: start the cluster with such a Ray, or join another"
+        return (
+            f"the Ray cluster at {address} has Ray {ray_there} and Python {python_there}; here are Ray "
+            f"{ray_here} and Python {python_here}, and whoever joins must have the same. {advice}"
+        )
+    return (
+        f"cannot join a Ray cluster at {address}: {said}. Check --address and RAY_ADDRESS, or leave both out "
+        "to run on this machine alone"
+    )
 
 
 def _assert_reachable(address: str) -> None:

@@ -118,6 +118,7 @@ class Remote:
 
     Attributes:
         address: without user and password.
+        ray: the version of its Ray.
 
     Raises:
         SpecError: the address is missing, or is none.
@@ -131,6 +132,7 @@ class Remote:
         for logger in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(logger).setLevel(logging.ERROR)  # what they warn of is said by our exceptions
         self._client = self._ask(lambda: _Client(url))
+        self.ray = str(self._client._server_ray_version)
 
     def submit(self, submission: str, entrypoint: str, folder: Path, metadata: dict[str, str]) -> None:
         """Submits a job.

@@ -12,9 +12,9 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import distribution
+from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile, ZipFile
 
 import yaml
@@ -24,12 +24,15 @@ import schemas
 import workers
 from jobs.remote import Remote, Submission
 from jobs.stop import CTRL_C, DEADLINE, TERMINATED
+from jobs.versions import ray_wanted
 from schemas.exceptions import ClusterError, SpecError
 from schemas.spec import JobSpec, ModelSpec, override_spec
 from schemas.submission import new_submission_id
 from workers.storage import absolute_uri, clean_uri
 
 JOB_FILE = "job.yaml"
+
+Command = Literal["run", "retry"]
 
 _ABOUT = re.compile(r"raylabel-([^/]+)\.dist-info/METADATA")
 
@@ -43,9 +46,10 @@ class SubmitOptions:
         name: of the job, to be seen there.
         wheel: of raylabel, to ship; None: ship the raylabel that runs here.
         ship: otherwise the cluster's own raylabel does the job.
-        arguments: for `raylabel run` there, after the job file.
+        arguments: for the command there, after the job file.
         wait: follow the job to its end.
         as_json: tell a program instead of a person.
+        command: of raylabel, for the cluster to run.
     """
 
     address: str | None
@@ -55,6 +59,7 @@ class SubmitOptions:
     arguments: list[str]
     wait: bool
     as_json: bool
+    command: Command = "run"
 
 
 def submit_job(spec: JobSpec, options: SubmitOptions) -> int:
@@ -65,16 +70,17 @@ def submit_job(spec: JobSpec, options: SubmitOptions) -> int:
 
     Raises:
         SpecError: the wheel is none of raylabel, or there is no address.
-        ClusterError: the cluster is not reached, or refuses the job.
+        ClusterError: the cluster is not reached, has another Ray than raylabel is for, or refuses the job.
     """
     remote = Remote(options.address)
     spec, paths = located(spec)
     for note in notes(spec, paths):
         print(f"note: {note}", file=sys.stderr)
     submission = new_submission_id()
-    command = shlex.join(["python", "-m", "jobs.cli", "run", JOB_FILE, *options.arguments])
+    command = shlex.join(["python", "-m", "jobs.cli", options.command, JOB_FILE, *options.arguments])
     with tempfile.TemporaryDirectory(prefix="raylabel-") as folder:
         version = pack(Path(folder), spec, options)
+        assert_fits(Path(folder), remote.address, remote.ray)
         seen = {"job_name": options.name, "output": clean_uri(spec.output), "raylabel": version}
         _send(remote, submission, command, Path(folder), seen)
     if options.as_json:
@@ -84,6 +90,28 @@ def submit_job(spec: JobSpec, options: SubmitOptions) -> int:
         print(f"submission: {submission}\noutput: {seen['output']}\nraylabel: {version}")
         print(f"next: {handles(remote, submission)}", flush=True)
     return follow(remote, submission, as_json=options.as_json) if options.wait else 0
+
+
+def assert_fits(folder: Path, address: str, ray: str) -> None:
+    """Refuses a cluster that has another Ray than what travels is for.
+
+    Args:
+        folder: what travels; where no raylabel does, any Ray is right.
+        address: of the cluster.
+        ray: the version that it has.
+
+    Raises:
+        ClusterError: with what it has and what is wanted.
+    """
+    for about in folder.glob("raylabel-*.dist-info"):
+        wanted = ray_wanted(PathDistribution(about))
+        if not wanted.contains(ray, prereleases=True):
+            version = about.name.removeprefix("raylabel-").removesuffix(".dist-info")
+            raise ClusterError(
+                f"the cluster at {address} has Ray {ray}; raylabel {version}, which would be "
+                f"shipped, is for Ray {wanted}. Start the cluster with such a Ray, or ship a raylabel that "
+                "goes with the cluster's (--wheel FILE), or none if it has one (--no-ship)"
+            )
 
 
 def _send(remote: Remote, submission: str, command: str, folder: Path, seen: dict[str, str]) -> None:

@@ -23,7 +23,8 @@ from tests.image_server import ImageServer, serving
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.integration.killing import PATIENCE_S, Attempt, commits
 from tests.integration.nodes import Nodes, running_nodes
-from tests.s3 import DIRECTLY, free_ports
+from tests.s3 import DIRECTLY, S3Server, free_ports
+from tests.s3_proxy import Exchange, proxying
 
 SKY = """
 import torch
@@ -214,6 +215,63 @@ def test_a_job_that_fails_gives_its_own_exit_code_and_no_secret_is_seen(
     for text in (seen, done.stdout, done.stderr, raylabel("status", name, *at(cluster)).stdout):
         assert secret not in text
         assert signature not in text
+
+
+def test_failed_images_are_labelled_again_on_the_cluster(
+    cluster: Nodes, photos: Path, server: ImageServer, tmp_path: Path
+) -> None:
+    names = sorted(path.name for path in photos.glob("*.[pj]*g"))
+    (tmp_path / "m.txt").write_text("\n".join(server.url(f"0/{name}") for name in names))
+    output = tmp_path / "out"
+    job = ["submit", "--manifest", str(tmp_path / "m.txt"), "--output", str(output), "--detector", "none"]
+    job += ["--wait", "--json", *at(cluster)]
+    server.answer = lambda path, *_: 404 if names[2] in path else 200
+    assert raylabel(*job).returncode == 0
+    assert tables(output)["errors"]["code"].to_pylist() == ["NOT_FOUND"]
+    before = found(output)
+
+    server.answer = lambda *_: 200
+    done = raylabel(*job, "--retry", "--code", "NOT_FOUND", "--set", "fetch.concurrency=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {event["event"]: event for event in map(json.loads, done.stdout.splitlines())}
+    assert (told["complete"]["labels"], told["complete"]["errors"]) == (7, 0)
+    after = found(output)
+    assert [row for row in after["labels"] if row["manifest_index"] != 2] == before["labels"]
+    mine = listed(cluster)[told["submitted"]["submission"]]
+    assert (mine["state"], mine["output"]) == ("SUCCEEDED", str(output))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--code", "TIMEOUT"], "found --code without --retry"),
+        (["--retry", "--code", "SLOW"], "--code: found SLOW; allowed: NOT_FOUND"),
+        (["--retry", "--restart"], "found --restart and --retry"),
+        (["--retry", "--set", "detector.top=1"], "detector.top: unknown key"),
+        (
+            ["--retry", "--set", "detector.score_threshold=0.5"],
+            "--set: found detector.score_threshold; allowed with --retry: keys of fetch, compute, max_failed",
+        ),
+    ],
+)
+def test_what_a_retry_does_not_take_is_refused_here(arguments: list[str], said: str) -> None:
+    done = raylabel("submit", "--manifest", "s3://b/m.csv", "--output", "s3://b/out", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_a_cluster_with_another_ray_is_refused_before_anything_is_sent(cluster: Nodes) -> None:
+    def older(exchange: Exchange) -> None:
+        if exchange.path == "api/version" and exchange.answer:
+            told = {**json.loads(exchange.answer.body), "ray_version": "2.40.0"}
+            exchange.answer.body = json.dumps(told).encode()
+            exchange.answer.length = len(exchange.answer.body)
+
+    with proxying(S3Server(cluster.dashboard), after=older) as there:
+        done = raylabel("submit", "--manifest", "m", "--output", "o", "--address", there.endpoint)
+    assert (done.returncode, done.stdout) == (11, "")
+    assert f"the cluster at {there.endpoint} has Ray 2.40.0; raylabel" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_is_shipped_runs_and_is_found_by_the_processes_that_label(

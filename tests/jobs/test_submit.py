@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.remote import ADDRESS, Submission, dashboard_url
-from jobs.submit import SubmitOptions, ending, located, notes, pack
-from schemas.exceptions import SpecError
+from jobs.submit import SubmitOptions, assert_fits, ending, located, notes, pack
+from schemas.exceptions import ClusterError, SpecError
 from schemas.spec import JobSpec, build_spec, read_spec
 from schemas.submission import is_submission_id, new_submission_id
 from tests.conftest import ROOT
@@ -114,6 +115,15 @@ def test_a_wheel_of_raylabel_is_shipped_and_nothing_else_taken_for_one(tmp_path:
     ):
         with pytest.raises(SpecError, match=why):
             pack(unpacked, spec_of(), options(wrong))
+
+
+def test_a_cluster_with_another_ray_than_what_is_shipped_is_for_is_refused(tmp_path: Path) -> None:
+    pack(tmp_path, spec_of(), options())
+    assert_fits(tmp_path, "http://head:8265", ray.__version__)
+    with pytest.raises(ClusterError, match=r"has Ray 2\.9\.3; raylabel .* is for Ray .*2\.60.*--wheel FILE"):
+        assert_fits(tmp_path, "http://head:8265", "2.9.3")
+    shutil.rmtree(next(tmp_path.glob("*.dist-info")))
+    assert_fits(tmp_path, "http://head:8265", "2.9.3")
 
 
 def test_an_id_is_told_from_a_run_directory() -> None:
