@@ -1,18 +1,15 @@
 """Finding a manifest: which files it is made of, which columns they have. Reads metadata only."""
 
-import gzip
-import hashlib
 import itertools
-import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.listing import ListedFile, Listing, list_files
 from schemas.exceptions import ManifestError, RaylabelError, StorageError
 from schemas.ledger import MANIFEST, SourceFile
 from schemas.locations import IMAGE_ENDINGS, Location, ParquetValue, TarMember
@@ -21,7 +18,6 @@ from workers.locations import locate
 from workers.manifest import (
     Manifest,
     ManifestFile,
-    Row,
     Source,
     convert,
     converted_url,
@@ -51,38 +47,6 @@ MapTasks = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
 """Runs one function over many argument lists, somewhere, and gives the results in order."""
 
 
-class Listing:
-    """The images that a folder held when it was listed, as rows: on disk, as there may be millions.
-
-    Args:
-        entries: of the images, as fsspec gives them.
-        fs: the file system they are on.
-
-    Attributes:
-        count: how many there are.
-        digest: the sha256 over all names, sizes and versions.
-    """
-
-    def __init__(self, entries: Iterator[dict[str, Any]], fs: Any) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with this object
-        self.count, digest = 0, hashlib.sha256()
-        with gzip.open(self._file, "wt", compresslevel=1) as lines:
-            for self.count, entry in enumerate(entries, 1):
-                named = f"{entry['name']}\0{entry['size']}\0{_version(entry)}\n"
-                digest.update(named.encode(errors="surrogateescape"))
-                lines.write(json.dumps(full_url(fs, entry["name"])) + "\n")
-        self.digest = digest.hexdigest()
-
-    def __iter__(self) -> Iterator[Row]:
-        self._file.seek(0)
-        with gzip.open(self._file, "rt") as lines:
-            for line in lines:
-                yield {"uri": json.loads(line)}
-
-    def __del__(self) -> None:
-        self._file.close()
-
-
 def find_sources(spec: ManifestSpec) -> list[Source]:
     """The files that a manifest is made of, in order: as named, and by name within a folder or glob.
 
@@ -107,26 +71,28 @@ def find_sources(spec: ManifestSpec) -> list[Source]:
 
 def _find(uri: str, spec: ManifestSpec) -> list[Source]:
     fs, path = file_system(uri)
-    entries = _entries(fs, path)
+    files = list_files(fs, path)
     found: list[Source] = []
     packed: list[str] = []
-    for entry in entries:
-        suffix = _suffix(entry["name"])
+    for listed in files.found:
+        suffix = _suffix(listed.name)
         if spec.format == "images" or (spec.format == "auto" and suffix in IMAGE_ENDINGS):
-            listing = Listing(_images(itertools.chain([entry], entries), spec), fs)
+            images = _images(itertools.chain([listed], files.found), spec)
+            listing = Listing(replace(files, found=images), fs)
             file = SourceFile(uri=clean_uri(uri), size=listing.count, version=listing.digest)
             return [Source(file, uri, "images", "", listing)]
         form = FORMATS.get(suffix) if spec.format == "auto" else spec.format
-        full = full_url(fs, entry["name"])
-        file = SourceFile(uri=clean_uri(full), size=entry["size"] or 0, version=_version(entry))
+        full = full_url(fs, listed.name)
+        file = SourceFile(uri=clean_uri(full), size=listed.size or 0, version=listed.version)
         if spec.format in ("auto", "tar") and file.uri.lower().endswith(COMPRESSED_TARS):
             packed.append(file.uri)
         elif form is not None:
             found.append(Source(file, full, form, spec.base or parent_url(full)))
+    found.sort(key=lambda source: files.order(source.uri))
     # beside the tar files of a data set lies what was written of them: statistics, tables without the images
     tars = [source for source in found if source.form == "tar" and _suffix(source.uri) == ".tar"]
     if packed and (tars or not found):
-        raise ManifestError(compressed(packed[0], "by its name"))
+        raise ManifestError(compressed(min(packed), "by its name"))
     if not found:
         raise ManifestError(
             f"found no manifest at {clean_uri(uri)}. A manifest is a file ending in "
@@ -136,25 +102,8 @@ def _find(uri: str, spec: ManifestSpec) -> list[Source]:
     return tars or found
 
 
-def _entries(fs: Any, path: str) -> Iterator[dict[str, Any]]:
-    """The files that a path, a folder or a glob names, by name; a folder's one level at a time."""
-    if any(c in path for c in "*?[") and not fs.exists(path):
-        yield from (e for _, e in sorted(fs.glob(path, detail=True).items()) if e["type"] == "file")
-    elif fs.isdir(path):
-        for entry in sorted(fs.ls(path, detail=True), key=lambda e: str(e["name"])):
-            name = PurePosixPath(entry["name"]).name
-            if name.startswith((".", "_")) or entry["name"].rstrip("/") == path:
-                continue
-            if entry["type"] == "directory":
-                yield from _entries(fs, entry["name"].rstrip("/"))
-            else:
-                yield entry
-    elif fs.exists(path):
-        yield fs.info(path)
-
-
-def _images(entries: Iterator[dict[str, Any]], spec: ManifestSpec) -> Iterator[dict[str, Any]]:
-    return (e for e in entries if spec.format == "images" or _suffix(e["name"]) in IMAGE_ENDINGS)
+def _images(files: Iterator[ListedFile], spec: ManifestSpec) -> Iterator[ListedFile]:
+    return (f for f in files if spec.format == "images" or _suffix(f.name) in IMAGE_ENDINGS)
 
 
 def _suffix(name: str) -> str:
@@ -164,14 +113,6 @@ def _suffix(name: str) -> str:
         file = file.rpartition(".")[0]
     stem, _, ending = file.rpartition(".")
     return f".{ending}" if stem and ending else ""
-
-
-def _version(entry: dict[str, Any]) -> str:
-    """What changes when a file does: its ETag, or the time it was last changed."""
-    for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated"):
-        if entry.get(key) is not None:
-            return str(entry[key]).strip('"')
-    return ""
 
 
 def assert_images(spec: ManifestSpec, source: Source) -> None:
@@ -275,7 +216,7 @@ def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_t
     files |= dict(zip(todo, made, strict=True))
     for number, source in enumerate(sources):
         if source.listing and number not in files:
-            listed = write_parquet(source.listing, converted_url(store, number), base="")
+            listed = write_parquet(source.listing, converted_url(store, number), "", _strings(["uri"]))
             files[number] = keep(store, number, source, listed)
 
     parquet = [n for n, source in enumerate(sources) if source.form == "parquet"]

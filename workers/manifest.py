@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Any, NamedTuple, TextIO, TypeVar
 
 import pyarrow as pa
@@ -345,19 +345,24 @@ def write_parquet(
         rows: their values.
         into: where to write: a path or URL that file names are appended to.
         base: the folder that their relative image paths are meant from.
-        schema: of the files; None: each file has the columns of its own rows, all of them strings.
+        schema: of the files, of which only a row group is in memory then; None: each file has the columns of
+            its own rows, all of them strings.
     """
-    made = []
-    for number, chunk in enumerate(chunks(rows, CHUNK_ROWS)):
-        names = dict.fromkeys(key for row in chunk for key in row)
-        table = pa.Table.from_pylist(chunk, schema or pa.schema([(name, pa.string()) for name in names]))
-        target = f"{into}-{number:05d}.parquet"
+    made: list[ManifestFile] = []
+    remaining = iter(rows)
+    while first := list(islice(remaining, ROW_GROUP_ROWS if schema else CHUNK_ROWS)):
+        names = dict.fromkeys(key for row in first for key in row)
+        columns = schema or pa.schema([(name, pa.string()) for name in names])
+        rest = chunks(islice(remaining, CHUNK_ROWS - len(first)), ROW_GROUP_ROWS)
+        target = f"{into}-{len(made):05d}.parquet"
+        groups = []
         fs, path = file_system(target)
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with fs.open(path, "wb") as file:
-            pq.write_table(table, file, row_group_size=ROW_GROUP_ROWS, compression="zstd")
-        groups = tuple(len(part) for part in chunks(range(len(chunk)), ROW_GROUP_ROWS))
-        made.append(ManifestFile(target, groups, tuple(table.column_names), base))
+        with fs.open(path, "wb") as file, pq.ParquetWriter(file, columns, compression="zstd") as writer:
+            for part in chain(chunks(first, ROW_GROUP_ROWS), rest):
+                writer.write_table(pa.Table.from_pylist(part, columns), ROW_GROUP_ROWS)
+                groups.append(len(part))
+        made.append(ManifestFile(target, tuple(groups), tuple(columns.names), base))
     return made
 
 
