@@ -5,10 +5,11 @@ STAMP := .venv/.installed
 
 BENCH := .venv/bench
 
-.PHONY: help env demo test test-slow bench check format clean
+.PHONY: help env demo demo-s3 test test-slow bench check format clean
 
 help:
 	@echo "make demo       label the demo photos on this machine and draw what was found"
+	@echo "make demo-s3    the same with photos, manifest, weights and tables in buckets of an S3 server"
 	@echo "make test       the tests (under 15 minutes)"
 	@echo "make test-slow  the long ones: kills, growth"
 	@echo "make bench      raylabel beside its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
@@ -26,6 +27,10 @@ demo: env
 	@rm -rf build/demo
 	@$(BIN)/raylabel run infra/demo/job.yaml
 	@$(BIN)/raylabel show build/demo/run --draw build/demo/pictures
+
+demo-s3: env
+	@rm -rf build/demo-s3
+	@$(BIN)/python -m infra.demo.s3 build/demo-s3
 
 test: env
 	@$(BIN)/python -m pytest

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +30,16 @@ class S3Server:
     """Where the server is and who may use it."""
 
     endpoint: str
+    key: str = ACCESS_KEY
+    secret: str = SECRET_KEY
 
     @property
     def environment(self) -> dict[str, str]:
         """The usual AWS variables."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
@@ -45,8 +47,8 @@ class S3Server:
     def files(self) -> s3fs.S3FileSystem:
         """A client of its own, with nothing cached."""
         return s3fs.S3FileSystem(
-            key=ACCESS_KEY,
-            secret=SECRET_KEY,
+            key=self.key,
+            secret=self.secret,
             endpoint_url=self.endpoint,
             use_listings_cache=False,
             skip_instance_cache=True,
@@ -60,11 +62,22 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[S3Server]:
-    """The server for the length of a block; its folder is gone afterwards."""
+def running_server(
+    key: str = ACCESS_KEY, secret: str = SECRET_KEY, more: Iterable[tuple[str, str]] = ()
+) -> Iterator[S3Server]:
+    """The server for the length of a block; its folder is gone afterwards.
+
+    Ctrl-C in a terminal does not reach it: whoever uses it may want it to the end.
+
+    Args:
+        key: of somebody who may do everything.
+        secret: theirs.
+        more: keys with their secrets, of others who may do so.
+    """
     with tempfile.TemporaryDirectory(prefix="weed") as folder:
         everything = ["Admin", "Read", "List", "Tagging", "Write"]
-        users = [_identity(ACCESS_KEY, SECRET_KEY, everything), _identity(*READER, ["Read", "List"])]
+        users = [_identity(*each, everything) for each in ((key, secret), *more)]
+        users += [_identity(*READER, ["Read", "List"])]
         config = Path(folder, "s3.json")
         config.write_text(json.dumps({"identities": users}))
         ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(8)[::2], strict=True))
@@ -76,8 +89,10 @@ def running_server() -> Iterator[S3Server]:
         command += ["-volume.max=100000"]  # each bucket takes seven, of which little is on the disk
         command += ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         with Path(folder, "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
-        server = S3Server(f"http://127.0.0.1:{ports['s3']}")
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+            )
+        server = S3Server(f"http://127.0.0.1:{ports['s3']}", key, secret)
         try:
             _wait(server, process, Path(folder, "log"))
             yield server
