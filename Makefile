@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 BENCH := .venv/bench
+AZURITE := .venv/azurite
 
 .PHONY: help env demo demo-s3 test test-slow bench check format clean
 
@@ -32,10 +33,16 @@ demo-s3: env
 	@rm -rf build/demo-s3
 	@$(BIN)/python -m infra.demo.s3 build/demo-s3
 
-test: env
+# A server for the tests of az://; without npm they are skipped. Later versions want Node.js 22.
+$(AZURITE)/.installed: | $(STAMP)
+	@mkdir -p $(AZURITE)
+	@if npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0; \
+	then touch $@; else echo "no Azurite, as npm is missing or failed: the tests of az:// are skipped"; fi
+
+test: env $(AZURITE)/.installed
 	@$(BIN)/python -m pytest
 
-test-slow: env
+test-slow: env $(AZURITE)/.installed
 	@$(BIN)/python -m pytest -m slow
 
 # Peers ask for other versions of what raylabel uses: they get an environment of their own on top of it.
@@ -48,7 +55,7 @@ $(BENCH)/.installed: $(STAMP)
 bench: env $(BENCH)/.installed
 	@$(BIN)/python -m tests.benchmarks.contest --peers $(BENCH)/bin/python $(ARGS)
 
-check: env
+check: env $(AZURITE)/.installed
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/mypy

@@ -62,22 +62,23 @@ class Listing:
     Args:
         files: the images.
         fs: the file system they are on.
+        uri: of the folder or glob.
 
     Attributes:
         count: how many there are.
         digest: the sha256 over all names, sizes and versions.
     """
 
-    def __init__(self, files: Files, fs: Any) -> None:
+    def __init__(self, files: Files, fs: Any, uri: str) -> None:
         self._files = _sorted(files)
-        self._fs = fs
+        self._fs, self._uri = fs, uri
         self.count, self.digest = self._files.count, self._files.digest.hexdigest()
 
     def __iter__(self) -> Iterator[Row]:
         start = None
         for file in self._files:
             if start is None:  # the same for all, and slow to find out
-                start = full_url(self._fs, file.name).removesuffix(file.name)
+                start = full_url(self._fs, file.name, self._uri).removesuffix(file.name)
             yield {"uri": f"{start}{file.name}"}
 
 

@@ -78,11 +78,11 @@ def _find(uri: str, spec: ManifestSpec) -> list[Source]:
         suffix = _suffix(listed.name)
         if spec.format == "images" or (spec.format == "auto" and suffix in IMAGE_ENDINGS):
             images = _images(itertools.chain([listed], files.found), spec)
-            listing = Listing(replace(files, found=images), fs)
+            listing = Listing(replace(files, found=images), fs, uri)
             file = SourceFile(uri=clean_uri(uri), size=listing.count, version=listing.digest)
             return [Source(file, uri, "images", "", listing)]
         form = FORMATS.get(suffix) if spec.format == "auto" else spec.format
-        full = full_url(fs, listed.name)
+        full = full_url(fs, listed.name, uri)
         file = SourceFile(uri=clean_uri(full), size=listed.size or 0, version=listed.version)
         if spec.format in ("auto", "tar") and file.uri.lower().endswith(COMPRESSED_TARS):
             packed.append(file.uri)

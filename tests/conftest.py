@@ -1,4 +1,4 @@
-"""What the tests share: one S3 server and one short folder for Ray, for the whole session."""
+"""What the tests share for the whole session: servers of all kinds of stores, one short folder for Ray."""
 
 import os
 import secrets
@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests.s3 import S3Server, running_server
+from tests.stores import AzureServer, GoogleServer, can_run_azure, running_azure, running_google
 
 # Read by Ray when it is imported; without them it makes a token file in the home folder and leaves it there.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
@@ -50,4 +51,20 @@ def s3() -> Iterator[S3Server]:
     with running_server() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[GoogleServer]:
+    """A server that speaks as Google Cloud Storage does."""
+    with running_google() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[AzureServer]:
+    """A server that speaks as Azure Blob Storage does."""
+    if not can_run_azure():
+        pytest.skip("Azurite is not installed; `make test` installs it where there is npm")
+    with running_azure() as server:
         yield server

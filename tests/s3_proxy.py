@@ -1,4 +1,4 @@
-"""A forwarding proxy before an S3 server, that can kill the client of a request or answer it badly."""
+"""A forwarding proxy before a server of a store, that can kill the client of a request or answer it badly."""
 
 import contextlib
 import http.client
@@ -9,16 +9,18 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import psutil
 
 from tests.s3 import S3Server
+from tests.stores import AzureServer, GoogleServer
 
 Hook = Callable[["Exchange"], None]
+AnyServer = TypeVar("AnyServer", S3Server, GoogleServer, AzureServer)
 
 
 @dataclass
@@ -247,8 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def proxying(
-    server: S3Server, *, before: Hook = _nothing, halfway: Hook = _nothing, after: Hook = _nothing
-) -> Iterator[S3Server]:
+    server: AnyServer, *, before: Hook = _nothing, halfway: Hook = _nothing, after: Hook = _nothing
+) -> Iterator[AnyServer]:
     """A way to a server that passes the hooks, for the length of a block.
 
     Hooks are called on the connection's own thread, so several may run at once.
@@ -263,7 +265,7 @@ def proxying(
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, name="s3-proxy")
         thread.start()
         try:
-            yield S3Server(f"http://127.0.0.1:{proxy.server_port}")
+            yield replace(server, endpoint=f"http://127.0.0.1:{proxy.server_port}")
         finally:
             proxy.shutdown()
             thread.join()

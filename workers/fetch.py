@@ -40,7 +40,10 @@ _S3 = {
     "NoSuchKey": ErrorCode.NOT_FOUND,
     "NoSuchBucket": ErrorCode.NOT_FOUND,
 }
-_NETWORK_LIBRARIES = {"aiohttp", "botocore", "aiobotocore", "requests", "urllib3", "http", "ssl"}
+_NETWORK_LIBRARIES = {
+    *("aiohttp", "botocore", "aiobotocore", "requests", "urllib3", "http", "ssl"),
+    *("azure", "gcsfs", "google"),
+}
 
 
 def fetch(
@@ -184,9 +187,14 @@ def _s3_code(error: BaseException) -> str:
 
 
 def _http_status(error: BaseException) -> int:
-    """The status of an HTTP answer, which the exceptions of aiohttp and of `workers.objects` have."""
-    statuses = (getattr(cause, "status", None) for cause in _causes(error))
-    return next((status for status in statuses if isinstance(status, int)), 0)
+    """The status of an HTTP answer: as aiohttp and `workers.objects` name it, as Azure's client, as gcsfs."""
+    for cause in _causes(error):
+        for name in ("status", "status_code", "code"):
+            if isinstance(status := getattr(cause, name, None), int):
+                return status
+        if type(cause) is OSError and str(cause).startswith("Forbidden: "):
+            return 403  # gcsfs says that in its text alone
+    return 0
 
 
 def _said(error: BaseException, location: str) -> str:

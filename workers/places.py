@@ -5,6 +5,8 @@ and tables are opened in many places, and one that was forgotten would look else
 when it reads a job; every actor, task and labelling process that works for it is handed them first.
 """
 
+import functools
+import logging
 import os
 import socket
 from typing import Any
@@ -19,14 +21,14 @@ S3_TRIES = 3
 """Of a request by botocore; s3fs repeats that five times. So a store that never answers is given up after ten
 minutes, one that refuses for being too busy after one."""
 
-_ANONYMOUS: dict[str, dict[str, Any]] = {
-    "gs": {"token": "anon"},
-    "gcs": {"token": "anon"},
-    "az": {"anon": True},
-    "abfs": {"anon": True},
-    "abfss": {"anon": True},
-}
+_ANONYMOUS: dict[str, dict[str, Any]] = {"gs": {"token": "anon"}, "az": {"anon": True}}
 """How the file systems of other stores than S3 are told to sign nothing."""
+
+_KINDS = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+"""Other schemes of the same stores."""
+
+_EXTRAS = {"gs": ("gcsfs", "gcs"), "az": ("adlfs", "azure")}
+"""The package that a kind of store needs, and the extra of raylabel that brings it along."""
 
 _places: Places = {}
 
@@ -61,13 +63,50 @@ def options_of(url: str) -> dict[str, Any]:
     scheme, separator, _ = inner.partition("://")
     if not separator:
         return {}
-    place = place_of(inner)
-    if scheme in ("s3", "s3a"):
+    place, kind = place_of(inner), kind_of(inner)
+    if kind == "s3":
         return {scheme: {**s3_options(place), "config_kwargs": s3_config(S3_TRIES)}}
-    found = {name: _value(value) for name, value in place.options.items()}
+    found = _bounds(kind) | {name: _value(value) for name, value in place.options.items()}
     if place.anonymous:
-        found |= _ANONYMOUS.get(scheme, {})
+        found |= _ANONYMOUS.get(kind, {})
     return {scheme: found} if found else {}
+
+
+def kind_of(url: str) -> str:
+    """The scheme that stands for a URL's kind of store: of several names of one it is "s3", "gs" or "az"."""
+    scheme = url.partition("://")[0]
+    return _KINDS.get(scheme, scheme)
+
+
+def missing(url: str) -> str | None:
+    """What to install for a URL whose file system is not there; None where that is not known here."""
+    if needed := _EXTRAS.get(kind_of(url.rpartition("::")[2])):
+        package, extra = needed
+        return f"{package} is not installed. Install raylabel[{extra}], on every node of a cluster"
+    return None
+
+
+def _bounds(kind: str) -> dict[str, Any]:
+    """What keeps requests to other stores from hanging: the same seconds as for S3."""
+    connect_s, read_s = S3_TIMEOUTS["connect_timeout"], S3_TIMEOUTS["read_timeout"]
+    if kind == "az":
+        return {"connection_timeout": connect_s, "read_timeout": read_s}
+    if kind == "gs":
+        from aiohttp import ClientTimeout
+
+        _use_http_alone()
+        return {"requests_timeout": ClientTimeout(sock_connect=connect_s, sock_read=read_s)}
+    return {}
+
+
+@functools.cache
+def _use_http_alone() -> None:
+    """Keeps gcsfs from gRPC, by which it asks of each bucket whether it is a zonal one.
+
+    Where nobody answers, as with emulators and in networks that let HTTP through alone, that takes a minute.
+    """
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # else it prints what it raises as well
 
 
 def s3_options(place: PlaceSpec) -> dict[str, Any]:
@@ -98,7 +137,8 @@ def s3_config(tries: int) -> dict[str, Any]:
 
 
 def _plain(url: str) -> str:
-    return f"s3://{url.removeprefix('s3a://')}" if url.startswith("s3a://") else url
+    scheme, separator, rest = url.partition("://")
+    return f"{_KINDS.get(scheme, scheme)}{separator}{rest}"
 
 
 def _begins(start: str, url: str) -> bool:

@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.exceptions import StorageError
 from schemas.ledger import TEMPORARY
 from schemas.tables import FLOAT_COLUMNS
-from workers.places import options_of
+from workers.places import kind_of, missing, options_of
 
 READERS = 16
 """Files read at once."""
@@ -31,6 +31,9 @@ CHAINS = ("tar://", "zip://", "parquet://")
 """Beginnings of a URI that names something within a file, whose own URI follows after "::"."""
 
 _QUERY_SCHEMES = ("http", "https", "ftp")
+
+_CONDITIONAL = ("s3", "gs", "az")
+"""Kinds of stores that refuse to create a key that is there; others' file systems look before they write."""
 
 
 class Store:
@@ -49,7 +52,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         fs, self.root = file_system(url)
-        self.url = full_url(fs, self.root)
+        self.url = full_url(fs, self.root, url)
         self.conditional = True
         self._temporary = f"{self.root}/{TEMPORARY}"
 
@@ -174,7 +177,8 @@ class Store:
     def creates_once(self) -> bool:
         """Whether `create` keeps two writers apart here: tried with a key of its own.
 
-        Known of a local disk; an S3 server is asked; other file systems only look before they write.
+        Known of a local disk; S3, Google's and Azure's servers are asked; other file systems only look before
+        they write.
 
         Raises:
             StorageError: nothing can be written here at all.
@@ -185,7 +189,7 @@ class Store:
         try:
             # the first is refused where its answer was lost and it was sent again
             twice = self.create(key, b"1") and self.create(key, b"2")
-            return not twice and "s3" in self.fs.protocol
+            return not twice and kind_of(self.url) in _CONDITIONAL
         except StorageError:
             self.write(key, b"3")
             return False
@@ -271,9 +275,16 @@ def file_system(url: str) -> tuple[Any, str]:
     Raises:
         StorageError: nothing here reads such a URL.
     """
+    if kind_of(url) == "az" and "@" in url.split("/")[2]:  # its file system forgets the account
+        raise StorageError(
+            f"cannot use {clean_uri(url)}: write az://CONTAINER/PATH, with the account's name in the variable "
+            "AZURE_STORAGE_ACCOUNT_NAME or in the job's storage section (options: {account_name: NAME})"
+        )
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options_of(url))
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        raise StorageError(f"cannot use {clean_uri(url)}: {missing(url) or error}") from error
+    except ValueError as error:
         raise StorageError(f"cannot use {clean_uri(url)}: {error}") from error
     return fs, path.rstrip("/") or "/"
 
@@ -289,9 +300,19 @@ def opened(url: str, mode: str = "rb", **options: Any) -> Any:
     return fsspec.core.OpenFile(fs, path, mode, compression=compression, **options)
 
 
-def full_url(fs: Any, path: str) -> str:
-    """The URL of a path on a file system; a local path stays a path."""
-    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+def full_url(fs: Any, path: str, found_by: str) -> str:
+    """The URL of a path on a file system; a local path stays a path.
+
+    Args:
+        fs: the file system.
+        path: the path on it.
+        found_by: the URL that led to it, whose scheme is kept where it has several: az:// or abfs://.
+    """
+    if isinstance(fs, LocalFileSystem):
+        return path
+    first, _, rest = str(fs.unstrip_protocol(path)).partition("://")
+    asked = found_by.partition("://")[0]
+    return f"{asked if asked in fs.protocol else first}://{rest}"
 
 
 def absolute_uri(uri: str) -> str:

@@ -1,21 +1,31 @@
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from schemas.exceptions import StorageError
+from tests.conftest import ROOT
 from tests.s3 import S3Server
+from tests.stores import Server, new_bucket, reaching
 from workers.storage import Store, clean_uri, parquet_bytes, resolve_uri
 
 
-@pytest.fixture(params=["disk", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A run directory on a local disk, and one in a bucket."""
+@pytest.fixture(params=["disk", "s3", "google", "azure"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A run directory on a local disk, and one in a bucket of each kind."""
     if request.param == "disk":
-        return Store(str(tmp_path / "out"))
-    server: S3Server = request.getfixturevalue("s3")
-    return Store(f"s3://{server.new_bucket()}/runs/out")
+        yield Store(str(tmp_path / "out"))
+        return
+    server: S3Server | Server = request.getfixturevalue(request.param)
+    if isinstance(server, S3Server):
+        yield Store(f"s3://{server.new_bucket()}/runs/out")
+        return
+    with reaching(server):
+        yield Store(f"{new_bucket(server)}/runs/out")
 
 
 def test_what_is_written_is_read_back_and_listed(store: Store) -> None:
@@ -81,6 +91,23 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(StorageError, match="cannot use nonsense://a/b: Protocol not known: nonsense"):
         Store("nonsense://a/b")
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"), [("gs://a/b", "gcsfs", "gcs"), ("abfs://a/b", "adlfs", "azure")]
+)
+def test_a_store_whose_package_is_missing_says_what_to_install(url: str, package: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; import workers.storage as w; w.Store({url!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    said = (
+        f"cannot use {url}: {package} is not installed. Install raylabel[{extra}], on every node of a cluster"
+    )
+    assert done.stderr.splitlines()[-1] == f"schemas.exceptions.StorageError: {said}"
+
+
+def test_an_account_of_azures_is_named_in_the_settings_alone() -> None:
+    with pytest.raises(StorageError, match=r"write az://CONTAINER/PATH, with the account's name in "):
+        Store("abfss://photos@account.dfs.core.windows.net/run")
 
 
 def test_a_store_finds_its_folder_from_any_working_directory(
