@@ -5,7 +5,6 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from fsspec.asyn import AsyncFileSystem, sync
@@ -127,7 +126,7 @@ def _read(location: str, spec: FetchSpec, start: int, most: int) -> bytes:
             )
         return bytes(fs.cat_file(path, start=start, end=start + most))
     except Exception as error:
-        if _http_status(error) == 416 or _s3_code(error) == "InvalidRange":  # the file ends before it
+        if _http_status(error) == 416 or objects.s3_code(error) == "InvalidRange":  # the file ends before it
             return b""
         raise
 
@@ -143,7 +142,7 @@ def _read_file(path: str, start: int, most: int) -> bytes:
 
 def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code
     """The stable code of an exception that reading a file raised."""
-    if (code := _S3.get(_s3_code(error))) or (code := _HTTP.get(_http_status(error))):
+    if (code := _S3.get(objects.s3_code(error))) or (code := _HTTP.get(_http_status(error))):
         return code
     match error:
         case objects.ChangedError():
@@ -160,7 +159,7 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code
             return ErrorCode.UNSUPPORTED  # no file system for such a URL, or a path that none can have
         case MemoryError():
             return ErrorCode.OUT_OF_MEMORY
-        case _ if any(_of_the_network(cause) for cause in _causes(error)):
+        case _ if any(_of_the_network(cause) for cause in objects.causes(error)):
             return ErrorCode.NETWORK
         case _:
             return ErrorCode.INTERNAL
@@ -170,25 +169,9 @@ def _of_the_network(error: BaseException) -> bool:
     return isinstance(error, ConnectionError) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _s3_code(error: BaseException) -> str:
-    """The code of an S3 answer, which s3fs keeps as the cause of its own exception."""
-    for cause in _causes(error):
-        if isinstance(cause, objects.ObjectError):
-            return cause.s3_code
-        if isinstance(answer := getattr(cause, "response", None), dict):
-            return str(answer.get("Error", {}).get("Code", ""))
-    return ""
-
-
 def _http_status(error: BaseException) -> int:
     """The status of an HTTP answer: as aiohttp and `workers.objects` name it, as Azure's client, as gcsfs."""
-    for cause in _causes(error):
+    for cause in objects.causes(error):
         for name in ("status", "status_code", "code"):
             if isinstance(status := getattr(cause, name, None), int):
                 return status

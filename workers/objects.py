@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ from schemas.spec import PlaceSpec
 from workers.places import place_of, s3_config, s3_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, S3Credential
@@ -73,6 +74,23 @@ class ObjectError(ConnectionError):
 
 class ChangedError(OSError):
     """The bytes that came are not those that were stored."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def s3_code(error: BaseException) -> str:
+    """The code of an S3 answer, which s3fs keeps as the cause of its own exception; "" of any other."""
+    for cause in causes(error):
+        if isinstance(cause, ObjectError):
+            return cause.s3_code
+        if isinstance(answer := getattr(cause, "response", None), dict):
+            return str(answer.get("Error", {}).get("Code", ""))
+    return ""
 
 
 def bucket_and_key(location: str) -> tuple[str, str] | None:

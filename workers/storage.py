@@ -7,11 +7,12 @@ import functools
 import os
 import shutil
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
@@ -22,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.exceptions import StorageError
 from schemas.ledger import TEMPORARY
 from schemas.tables import FLOAT_COLUMNS
+from workers.objects import ENDED, s3_code
 from workers.places import kind_of, missing, options_of
 
 READERS = 16
@@ -30,10 +32,36 @@ READERS = 16
 CHAINS = ("tar://", "zip://", "parquet://")
 """Beginnings of a URI that names something within a file, whose own URI follows after "::"."""
 
+_renewing = threading.Lock()
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 _QUERY_SCHEMES = ("http", "https", "ftp")
 
 _CONDITIONAL = ("s3", "gs", "az")
 """Kinds of stores that refuse to create a key that is there; others' file systems look before they write."""
+
+
+def _renewed(verb: Callable[Concatenate["Store", _P], _T]) -> Callable[Concatenate["Store", _P], _T]:
+    """Has a verb tried once more where the credentials in use have ended, with those that are there now.
+
+    botocore by itself renews what a role or a command gave it; what it found in a file it keeps.
+    """
+
+    @functools.wraps(verb)
+    def tried(store: "Store", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        client = getattr(store.fs, "_s3", None)
+        try:
+            return verb(store, *args, **kwargs)
+        except StorageError as error:
+            if s3_code(error) not in (*ENDED, "400"):  # the answer to a HEAD has no body that says why
+                raise
+        with _renewing:
+            if store.fs._s3 is client:  # no other thread was here first
+                store.fs.connect(refresh=True)
+        return verb(store, *args, **kwargs)
+
+    return tried
 
 
 class Store:
@@ -79,6 +107,7 @@ class Store:
         """The full path of a key, as the file system takes it."""
         return f"{self.root}/{key}"
 
+    @_renewed
     def read(self, key: str) -> bytes:
         """The bytes of a key.
 
@@ -110,11 +139,13 @@ class Store:
         with ThreadPoolExecutor(READERS) as pool:
             return [pq.read_table(pa.BufferReader(data)) for data in pool.map(self.read, keys)]
 
+    @_renewed
     def exists(self, key: str) -> bool:
         """Whether there is such a key."""
         with self._explained("look for", key):
             return bool(self.fs.exists(self.path(key)))
 
+    @_renewed
     def folders(self, folder: str) -> list[str]:
         """The keys of the folders in a folder; none where there is no such folder."""
         with self._explained("list", folder):
@@ -125,6 +156,7 @@ class Store:
         names = (entry["name"].rstrip("/") for entry in found if entry["type"] == "directory")
         return sorted(name.removeprefix(f"{self.root}/") for name in names)
 
+    @_renewed
     def list(self, prefix: str) -> list[str]:
         """The keys below a folder, sorted; none where there is no such folder."""
         with self._explained("list", prefix):
@@ -133,6 +165,7 @@ class Store:
         below = f"{self.path(prefix).rstrip('/')}/"
         return sorted(path.removeprefix(f"{self.root}/") for path in found if path.startswith(below))
 
+    @_renewed
     def write(self, key: str, data: bytes) -> None:
         """Puts a key, replacing what is there.
 
@@ -146,6 +179,7 @@ class Store:
             else:
                 self.fs.pipe_file(self.path(key), data)
 
+    @_renewed
     def create(self, key: str, data: bytes) -> bool:
         """Puts a key only where there is none (a conditional PUT; on a local disk a hard link).
 
@@ -212,6 +246,7 @@ class Store:
         with self._explained("write", key), tempfile.TemporaryFile(dir=there):
             pass
 
+    @_renewed
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes keys; those that are not there are passed over.
 
@@ -277,8 +312,9 @@ def file_system(url: str) -> tuple[Any, str]:
     """
     if kind_of(url) == "az" and "@" in url.split("/")[2]:  # its file system forgets the account
         raise StorageError(
-            f"cannot use {clean_uri(url)}: write az://CONTAINER/PATH, with the account's name in the variable "
-            "AZURE_STORAGE_ACCOUNT_NAME or in the job's storage section (options: {account_name: NAME})"
+            f"cannot use {clean_uri(url)}: write az://CONTAINER/PATH, with the account's name in the "
+            "variable AZURE_STORAGE_ACCOUNT_NAME or in the job's storage section (options: {account_name: "
+            "NAME})"
         )
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options_of(url))

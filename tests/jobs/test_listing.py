@@ -43,7 +43,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def found(url: str) -> list[str]:
     """The URIs that are listed, in their order."""
     fs, path = file_system(url)
-    return [str(row["uri"]) for row in Listing(list_files(fs, path), fs)]
+    return [str(row["uri"]) for row in Listing(list_files(fs, path), fs, url)]
 
 
 @pytest.mark.parametrize("run", [1, 2, 3, 1000])
@@ -114,7 +114,7 @@ def test_files_in_any_order_make_the_same_listing(monkeypatch: pytest.MonkeyPatc
     digest = hashlib.sha256("".join(f"{f.name}\0{f.size}\0{f.version}\n" for f in expected).encode())
     for seed in range(3):
         random.Random(seed).shuffle(files)
-        one = Listing(Files(iter([*files, files[50]]), order), fs)  # one of them is told twice
+        one = Listing(Files(iter([*files, files[50]]), order), fs, "")  # one of them is told twice
         assert (one.count, one.digest) == (203, digest.hexdigest())
         assert [row["uri"] for row in one] == [f"s3://{file.name}" for file in expected]
         assert [row["uri"] for row in one] == [f"s3://{file.name}" for file in expected]
@@ -128,7 +128,7 @@ def test_more_files_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None
         files = (ListedFile(f"b/folder/{n:09}.jpg", n, f"version-{n}") for n in range(count))
         tracemalloc.start()
         try:
-            assert sum(1 for _ in Listing(Files(files, by_folder), fs)) == count
+            assert sum(1 for _ in Listing(Files(files, by_folder), fs, "")) == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
