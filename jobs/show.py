@@ -9,13 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from schemas.spec import FetchSpec
 from schemas.tables import TABLES
+from workers.remote import RangeFile
 from workers.storage import CHAINS, Store
 
 MOST = 15
@@ -132,15 +135,19 @@ def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) 
         columns: the only columns that are read.
         batch_rows: most rows in a batch.
     """
-    store = Store(output)
-    files = [store.path(key) for key in store.list(table) if key.endswith(".parquet")]
-    if not files:
-        return
-    schema = TABLES[table]
+    store, schema = Store(output), TABLES[table]
     # A scan of the whole dataset reads ahead of a slow reader without limit (pyarrow 26, 30 million rows:
     # 527 MB), file by file it cannot (9 MB).
-    for file in ds.dataset(files, schema=schema, format="parquet", filesystem=store.fs).get_fragments():
-        yield from file.to_batches(schema=schema, columns=columns, batch_size=batch_rows)
+    for key in store.list(table):
+        if key.endswith(".parquet"):
+            fragment = _fragment(f"{store.url}/{key}")
+            yield from fragment.to_batches(schema=schema, columns=columns, batch_size=batch_rows)
+
+
+def _fragment(url: str) -> ds.ParquetFileFragment:
+    if "://" in url:
+        return ds.ParquetFileFormat().make_fragment(RangeFile(url, FetchSpec()))
+    return ds.ParquetFileFormat().make_fragment(url, LocalFileSystem())
 
 
 def read_images(output: str, limit: int | None = None) -> Iterator[LabelledImage]:

@@ -19,7 +19,7 @@ from schemas.locations import MEMBERS, NO_URI, Location, Nowhere, ParquetValue, 
 from schemas.spec import FetchSpec, ManifestFormat
 from schemas.tables import KEYS, carried_names
 from workers.locations import locate, uri_of
-from workers.remote import open_exactly
+from workers.remote import open_ahead, open_exactly
 from workers.storage import Store, clean_uri, file_system, opened
 from workers.tars import rows_of_tar
 
@@ -262,7 +262,7 @@ def _read_row_group(uri: str, group: int, columns: list[str], *, exactly: bool) 
         exactly: not to read what lies between, which may be large.
     """
     try:
-        with open_exactly(uri, FetchSpec()) if exactly else opened(uri) as file:
+        with (open_exactly if exactly else open_ahead)(uri, FetchSpec()) as file:
             return pq.ParquetFile(file).read_row_group(group, columns=columns)
     except ImageError as error:
         raise ManifestError(f"cannot read {error.message}") from None

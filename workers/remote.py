@@ -8,7 +8,7 @@ from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from workers.fetch import code_of, fetch
-from workers.storage import clean_uri, file_system
+from workers.storage import clean_uri, file_system, renewing
 
 LEAST_AHEAD, MOST_AHEAD = 64 * 2**10, 8 * 2**20
 """Bytes that a file which is read ahead is asked for at once."""
@@ -108,7 +108,7 @@ def _open_local(uri: str) -> IO[bytes] | None:
 def _size(uri: str) -> int:
     try:
         fs, path = file_system(uri)
-        size = fs.size(path)
+        size = renewing(fs, lambda: fs.size(path))
     except Exception as error:
         raise _failure(uri, error) from None
     if size is None:

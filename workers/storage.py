@@ -43,25 +43,30 @@ _CONDITIONAL = ("s3", "gs", "az")
 
 
 def _renewed(verb: Callable[Concatenate["Store", _P], _T]) -> Callable[Concatenate["Store", _P], _T]:
-    """Has a verb tried once more where the credentials in use have ended, with those that are there now.
-
-    botocore by itself renews what a role or a command gave it; what it found in a file it keeps.
-    """
+    """A verb of a store, with credentials that have not ended; see `renewing`."""
 
     @functools.wraps(verb)
     def tried(store: "Store", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        client = getattr(store.fs, "_s3", None)
-        try:
-            return verb(store, *args, **kwargs)
-        except StorageError as error:
-            if s3_code(error) not in (*ENDED, "400"):  # the answer to a HEAD has no body that says why
-                raise
-        with _renewing:
-            if store.fs._s3 is client:  # no other thread was here first
-                store.fs.connect(refresh=True)
-        return verb(store, *args, **kwargs)
+        return renewing(store.fs, lambda: verb(store, *args, **kwargs))
 
     return tried
+
+
+def renewing(fs: Any, ask: Callable[[], _T]) -> _T:
+    """What a file system is asked, once more where its credentials have ended, with those that are there now.
+
+    botocore by itself renews what a role or a command gave it; what it found in a file it keeps.
+    """
+    client = getattr(fs, "_s3", None)
+    try:
+        return ask()
+    except Exception as error:
+        if s3_code(error) not in (*ENDED, "400"):  # the answer to a HEAD has no body that says why
+            raise
+    with _renewing:
+        if fs._s3 is client:  # no other thread was here first
+            fs.connect(refresh=True)
+    return ask()
 
 
 class Store:
