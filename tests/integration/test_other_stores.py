@@ -78,6 +78,7 @@ def download(output: Store, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_run_that_was_stopped_and_had_company_ends_in_the_same_tables(
     server: Server, bucket: Store, photos: Path, tmp_path: Path

@@ -135,6 +135,7 @@ def keys_of(requests: set[tuple[str, str]], method: str) -> set[str]:
     return {key for key, asked in requests if asked == method}
 
 
+@pytest.mark.slow
 def test_credentials_of_a_command_are_asked_for_again_in_time(
     guard: Guard, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
