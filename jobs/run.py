@@ -148,7 +148,8 @@ def _run(
     if verdict:
         teller.say(f"predicted: {verdict}")
     teller.say(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
-    teller.say(f"a look: raylabel show {output}")
+    reached = "JOB.yaml (its storage section says how the tables are reached)" if spec.storage else output
+    teller.say(f"a look: raylabel show {reached}")
     predicted = {"predicted": verdict.to_dict()} if verdict else {}
     teller.tell("complete", output=output, already=False, seconds=round(seconds, 1), **rows, **predicted)
 
