@@ -75,8 +75,10 @@ def pool_on(compute: ComputeSpec, cluster: Cluster) -> Pool:
     Raises:
         RaylabelError: see `plan_pool`.
     """
-    alone = compute.model_copy(update={"resources": {}, "decoders": 0})
-    return plan_pool(alone, [{"CPU": cluster.cpus, "GPU": cluster.gpus}] * cluster.nodes)
+    alone = compute.model_copy(update={"actors": "auto", "resources": {}, "decoders": 0})
+    one = plan_pool(alone, [{"CPU": cluster.cpus, "GPU": cluster.gpus}])
+    actors, least, most = _wanted(compute.actors, one.actors * cluster.nodes)
+    return replace(one, actors=actors, least=least, most=most)
 
 
 def plan_decoders(compute: ComputeSpec, nodes: list[dict[str, float]], labelling: Pool) -> Pool | None:
