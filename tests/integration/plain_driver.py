@@ -31,6 +31,7 @@ from jobs.progress import Reporter
 from jobs.resolve import ResolvedJob
 from jobs.retry import begin_retry
 from schemas.ledger import Commit
+from schemas.metrics import NOTHING, Spent
 from schemas.spec import build_spec
 from tests.workers.made_results import CLASSIFIER, DETECTOR, results_of, rows_of
 from workers.parts import RunFolder, commit_results
@@ -175,10 +176,14 @@ def go(doing: Doing, trace: "Tracer") -> None:
 def engine(trace: "Tracer", beat_s: float) -> None:
     """Exchanges where the work of `jobs.label` runs: from now on in this process."""
 
-    def committed(attempt: label.Attempt, pending: NDArray[np.int64]) -> Generator[Commit, None, None]:
+    def committed(
+        attempt: label.Attempt, pending: NDArray[np.int64]
+    ) -> Generator[tuple[Commit, Spent], None, None]:
         for unit in pending.tolist():
             trace.write(f"unit {unit}")
-            yield from commit_results(attempt.folder, attempt.epoch.number, made(attempt.folder, unit))
+            results = made(attempt.folder, unit)
+            for commit in commit_results(attempt.folder, attempt.epoch.number, results):
+                yield commit, NOTHING
 
     def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
         return [function(*each) for each in arguments]
