@@ -49,6 +49,7 @@ def test_the_demo_in_buckets_finds_what_the_demo_finds(tmp_path: Path) -> None:
     assert_no_server(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_demo_that_is_stopped_ends_all_that_it_started(tmp_path: Path) -> None:
     process = demo(tmp_path)
     assert process.stdout

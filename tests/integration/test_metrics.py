@@ -88,6 +88,7 @@ def test_a_head_tells_exactly_what_a_run_did(nodes: Nodes, files: list[Path], tm
     assert found[PENDING][""] == 0
 
 
+@pytest.mark.slow
 def test_an_attempt_that_goes_on_counts_what_it_does_itself(
     nodes: Nodes, files: list[Path], tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ ROUNDS = 12
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 
 
-@pytest.fixture(params=["google", "azure"])
+@pytest.fixture(params=["google", pytest.param("azure", marks=pytest.mark.slow)])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of the store, which this process reaches too."""
     found: Server = request.getfixturevalue(request.param)
