@@ -53,8 +53,7 @@ class Decoder:
 
     def __init__(self, settings: LabelSettings) -> None:
         self._manifest = settings.manifest
-        reading = (settings.fetch, settings.decode, settings.device, settings.threads, settings.chunk_size)
-        self._read = ImageReader(*reading)
+        self._read = ImageReader(*settings.reading)
         torch.set_num_threads(settings.threads)
         self._arena = new_arena()
         self._inputs: Inputs | None = None

@@ -109,6 +109,11 @@ class LabelSettings:
         """Images that are decoded, then classified, then sent through the detector, before the next ones."""
         return max(LEAST_CHUNK, self.batch_size)
 
+    @property
+    def reading(self) -> tuple[FetchSpec, DecodeSpec, str, int, int]:
+        """The arguments of a `workers.images.ImageReader`."""
+        return self.fetch, self.decode, self.device, self.threads, self.chunk_size
+
     def assert_same_models(self, built: tuple[str, ...]) -> None:
         """Refuses to label with other models than the run's, by their fingerprints.
 

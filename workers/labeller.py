@@ -36,8 +36,7 @@ class Labeller:
 
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
-        reading = (settings.fetch, settings.decode, settings.device, settings.threads, settings.chunk_size)
-        self._read = self.reader(*reading)
+        self._read = self.reader(*settings.reading)
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         device = torch.device(settings.device)
