@@ -15,6 +15,8 @@ from tests.integration.jobs_here import tables
 from tests.s3 import DIRECTLY
 from tests.workers.models import golden
 
+pytestmark = pytest.mark.slow
+
 
 def demo(folder: Path) -> subprocess.Popen[str]:
     """The demo, started as `make demo-s3` starts it."""
@@ -49,7 +51,6 @@ def test_the_demo_in_buckets_finds_what_the_demo_finds(tmp_path: Path) -> None:
     assert_no_server(tmp_path)
 
 
-@pytest.mark.slow
 def test_the_demo_that_is_stopped_ends_all_that_it_started(tmp_path: Path) -> None:
     process = demo(tmp_path)
     assert process.stdout

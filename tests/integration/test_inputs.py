@@ -118,6 +118,7 @@ def test_a_shard_that_is_cut_and_rows_without_images_cost_their_own_rows(
     assert not errors[0]["retryable"]
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_goes_on_with_the_same_rows(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars" / "0.tar").write_bytes(shard_of(files * 8))

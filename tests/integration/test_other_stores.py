@@ -20,11 +20,14 @@ from workers.storage import Store
 
 ROUNDS = 12
 
-# what the weights' upload is told by aiohttp, which both clients send bytes with
-pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # what the weights' upload is told by aiohttp, which both clients send bytes with
+    pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning"),
+]
 
 
-@pytest.fixture(params=["google", pytest.param("azure", marks=pytest.mark.slow)])
+@pytest.fixture(params=["google", "azure"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of the store, which this process reaches too."""
     found: Server = request.getfixturevalue(request.param)
@@ -78,7 +81,6 @@ def download(output: Store, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_run_that_was_stopped_and_had_company_ends_in_the_same_tables(
     server: Server, bucket: Store, photos: Path, tmp_path: Path

@@ -18,6 +18,8 @@ from tests.integration.killing import Attempt, Victim
 from tests.s3 import S3Server
 from workers.storage import Store
 
+pytestmark = pytest.mark.slow
+
 UNITS = {"rows": 4, "shard_rows": 24}
 VICTIMS: dict[Victim, int] = {"driver": 2, "raylet": 1, "actor": 8, "labeller": 8, "task": 1}
 """Whom to kill, and how often among the others."""
@@ -148,7 +150,6 @@ def test_a_job_under_fire_ends_with_the_tables_of_an_undisturbed_one(
     assert killed.total() == 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("manifest", [60], indirect=True)
 def test_two_hundred_kills_leave_no_trace_in_the_tables(
     manifest: Path, undisturbed: Tables, tmp_path: Path, s3: S3Server

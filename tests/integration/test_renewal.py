@@ -21,6 +21,8 @@ KEYS = [(f"short-{n:02d}", f"short-lived-secret-{n:02d}") for n in range(100)]
 
 PROCESS = f"""
 import json, time
+
+pytestmark = pytest.mark.slow
 now = int(time.time()) // {LIVE_S}
 ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((now + 2) * {LIVE_S}))
 key, secret = f"short-{{now % 100:02d}}", f"short-lived-secret-{{now % 100:02d}}"
@@ -135,7 +137,6 @@ def keys_of(requests: set[tuple[str, str]], method: str) -> set[str]:
     return {key for key, asked in requests if asked == method}
 
 
-@pytest.mark.slow
 def test_credentials_of_a_command_are_asked_for_again_in_time(
     guard: Guard, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ import pytest
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.integration.killing import Attempt, commits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def job(photos: Path, tmp_path: Path) -> list[str]:
@@ -87,7 +89,6 @@ def test_of_two_attempts_at_once_one_goes_on_and_the_other_says_why_it_stopped(
     assert tables(tmp_path / "out")["labels"]["manifest_index"].to_pylist() == list(range(168))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_driver_that_slept_is_taken_over_from_and_stops_when_it_wakes(
     job: list[str], tmp_path: Path

@@ -19,6 +19,8 @@ from tests.s3 import S3Server
 from tests.s3_proxy import Exchange, proxying
 from workers.storage import Store
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 48
 
 
@@ -96,7 +98,6 @@ def test_commits_killed_at_every_step_and_actors_killed_lose_and_double_nothing(
     assert_every_row_is_there_once(Store(output))
 
 
-@pytest.mark.slow
 def test_units_lost_with_a_node_are_made_again_and_no_row_is_lost_or_doubled(
     server: ImageServer, photos: Path, tmp_path: Path, s3: S3Server
 ) -> None:

@@ -34,6 +34,7 @@ def small_disk(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(
     job: dict[str, object], small_disk: Path
@@ -79,6 +80,7 @@ def test_a_refused_write_is_said_and_the_run_goes_on_when_it_is_allowed(
     assert [row["manifest_index"] for row in rows(tables(output)["labels"])] == list(range(56))
 
 
+@pytest.mark.slow
 def test_a_store_without_conditional_writes_is_told_of_at_the_start(photos: Path) -> None:
     with running_rclone() as server:
         output = f"s3://{server.new_bucket()}/out"

@@ -217,6 +217,7 @@ def test_a_job_that_fails_gives_its_own_exit_code_and_no_secret_is_seen(
         assert signature not in text
 
 
+@pytest.mark.slow
 def test_failed_images_are_labelled_again_on_the_cluster(
     cluster: Nodes, photos: Path, server: ImageServer, tmp_path: Path
 ) -> None:

@@ -32,7 +32,9 @@ def saved(module: Any, path: Path) -> str:
     return str(path)
 
 
-@pytest.fixture(params=["resnet18", "mobilenet_v3_small", "swin_t"], scope="module")
+@pytest.fixture(
+    params=["resnet18", "mobilenet_v3_small", pytest.param("swin_t", marks=pytest.mark.slow)], scope="module"
+)
 def classifier(request: pytest.FixtureRequest) -> tuple[str, Any]:
     torch.manual_seed(0)
     module: Any = models.get_model(request.param, weights=None, num_classes=40)
