@@ -39,8 +39,9 @@ $(AZURITE)/.installed: | $(STAMP)
 	@if npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0; \
 	then touch $@; else echo "no Azurite, as npm is missing or failed: the tests of az:// are skipped"; fi
 
+# Two at a time; those that start a Ray one after another (tests/conftest.py).
 test: env $(AZURITE)/.installed
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 test-slow: env $(AZURITE)/.installed
 	@$(BIN)/python -m pytest -m slow
@@ -59,7 +60,7 @@ check: env $(AZURITE)/.installed
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

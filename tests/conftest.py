@@ -1,4 +1,4 @@
-"""What the tests share for the whole session: servers of all kinds of stores, one short folder for Ray."""
+"""What the tests of a process share: servers of all kinds of stores, one short folder for Ray."""
 
 import os
 import secrets
@@ -6,9 +6,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.s3 import S3Server, running_server
 from tests.stores import AzureServer, GoogleServer, can_run_azure, running_azure, running_google
@@ -21,6 +23,18 @@ hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+class OneAtATime(LoadScopeScheduling):
+    """Of several processes one runs all whole jobs: Rays that start at once take each other's ports."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "whole jobs" if nodeid.startswith("tests/integration/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
+    """How tests are dealt to the processes of `pytest -n 2`."""
+    return OneAtATime(config, log)
 
 
 @pytest.fixture(scope="session")

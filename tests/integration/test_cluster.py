@@ -1,52 +1,74 @@
 """Joining a Ray cluster that is there already, and leaving it as it was."""
 
+import contextlib
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import ray
 from ray._common.usage import usage_constants as usage_constant
 from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
 from ray._raylet import GcsClient
 
 from tests.integration.jobs_here import events, raylabel
-from tests.integration.nodes import running_nodes
+from tests.integration.nodes import Nodes, running_nodes
 from tests.s3 import free_ports
 
 
-def test_a_job_joins_the_cluster_at_an_address_and_leaves_it_running(photos: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    with running_nodes(0, head_cpus=2) as nodes:
+        yield nodes
+
+
+def test_a_job_joins_the_cluster_at_an_address_and_leaves_it_running(
+    cluster: Nodes, photos: Path, tmp_path: Path
+) -> None:
     job = ["run", "--manifest", f"{photos}/c*.png", "--output", str(tmp_path / "out"), "--detector", "none"]
     sessions = Path(os.environ["RAY_TMPDIR"], "ray")
-    with running_nodes(0, head_cpus=2) as nodes:
-        before = set(sessions.glob("session_*"))
-        done = raylabel(*job, "--json", "--address", nodes.address)
-        assert set(sessions.glob("session_*")) == before, "it started a Ray of its own"
-        assert nodes.head.poll() is None
+    before = set(sessions.glob("session_*"))
+    done = raylabel(*job, "--json", "--address", cluster.address)
+    assert set(sessions.glob("session_*")) == before, "it started a Ray of its own"
+    assert cluster.head.poll() is None
     assert (done.returncode, done.stderr) == (0, "")
     *_, last = events(done)
     assert (last["labels"], last["errors"]) == (3, 0)
 
 
-def test_a_cluster_with_another_ray_is_refused_with_both_versions(photos: Path, tmp_path: Path) -> None:
-    job = ["run", "--manifest", str(photos), "--output", str(tmp_path / "out")]
-    with running_nodes(0, head_cpus=1) as nodes:
-        store = GcsClient(address=nodes.address)
-        place = {"key": usage_constant.CLUSTER_METADATA_KEY, "namespace": KV_NAMESPACE_CLUSTER}
-        found = json.loads(store.internal_kv_get(**place))
-        for there, advice in (
-            ("2.9.3", "This raylabel is for Ray"),
-            ("2.60.99", "Run raylabel with Ray 2.60.99 and Python"),
-        ):
-            data = json.dumps({**found, "ray_version": there}).encode()
-            store.internal_kv_put(value=data, overwrite=True, **place)
-            done = raylabel(*job, "--address", nodes.address)
-            assert (done.returncode, done.stdout) == (1, "")
-            assert f"the Ray cluster at {nodes.address} has Ray {there} and Python" in done.stderr
-            assert f"here are Ray {ray.__version__} and Python {platform.python_version()}" in done.stderr
-            assert advice in done.stderr
-            assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("there", "advice"),
+    [
+        ("2.9.3", "This raylabel is for Ray"),
+        ("2.60.99", "Run raylabel with Ray 2.60.99 and Python"),
+    ],
+)
+def test_a_cluster_with_another_ray_is_refused_with_both_versions(
+    cluster: Nodes, photos: Path, tmp_path: Path, there: str, advice: str
+) -> None:
+    with saying_its_ray_is(cluster, there):
+        job = ["run", "--manifest", str(photos), "--output", str(tmp_path / "out")]
+        done = raylabel(*job, "--address", cluster.address)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"the Ray cluster at {cluster.address} has Ray {there} and Python" in done.stderr
+    assert f"here are Ray {ray.__version__} and Python {platform.python_version()}" in done.stderr
+    assert advice in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@contextlib.contextmanager
+def saying_its_ray_is(cluster: Nodes, version: str) -> Iterator[None]:
+    """The cluster tells whoever joins of another version of Ray, for the length of a block."""
+    store = GcsClient(address=cluster.address)
+    place = {"key": usage_constant.CLUSTER_METADATA_KEY, "namespace": KV_NAMESPACE_CLUSTER}
+    true = store.internal_kv_get(**place)
+    told = json.dumps({**json.loads(true), "ray_version": version}).encode()
+    store.internal_kv_put(value=told, overwrite=True, **place)
+    yield
+    store.internal_kv_put(value=true, overwrite=True, **place)
 
 
 def test_an_address_without_a_cluster_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.integration.jobs_here import events, raylabel, rows, tables
+from tests.integration.jobs_here import events, raylabel, rows, run_here, tables
 from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
 from workers.models.nanodet import WEIGHTS
 
@@ -64,6 +64,7 @@ def job(s3: S3Server, bucket: str, folder: Path, **changes: object) -> str:
     return str(path)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_photos_are_read_and_tables_written_each_with_their_own_credentials(
     s3: S3Server, bucket: str, photos: Path, tmp_path: Path
 ) -> None:
@@ -86,8 +87,7 @@ def test_photos_are_read_and_tables_written_each_with_their_own_credentials(
     here.mkdir()
     for n, photo in enumerate(sorted(photos.glob("*.[pj]*g"))[: len(NAMES)]):
         shutil.copy(photo, here / f"{n}.jpg")
-    local = raylabel("run", "--manifest", str(here), "--output", str(tmp_path / "local"))
-    assert (local.returncode, local.stderr) == (0, "")
+    run_here(manifest=str(here), output=str(tmp_path / "local"))
     expected = tables(tmp_path / "local")
     for name in ("labels", "boxes"):
         but = ("uri", "n", "detector")  # other places, and weights that were named
@@ -103,7 +103,10 @@ def test_check_tries_one_read_and_one_write(s3: S3Server, bucket: str, tmp_path:
     assert [path for path in left if "/try-" in path] == []
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
+BOTH = pytest.mark.parametrize("command", ["check", pytest.param("run", marks=pytest.mark.slow)])
+
+
+@BOTH
 def test_whoever_may_not_write_the_tables_is_refused_at_the_start(
     s3: S3Server, bucket: str, tmp_path: Path, command: str
 ) -> None:
@@ -114,21 +117,23 @@ def test_whoever_may_not_write_the_tables_is_refused_at_the_start(
     assert "Traceback" not in done.stderr
 
 
+@BOTH
 def test_whoever_may_not_read_the_photos_is_refused_at_the_start(
-    s3: S3Server, bucket: str, tmp_path: Path
+    s3: S3Server, bucket: str, tmp_path: Path, command: str
 ) -> None:
     storage = {
         "s3://": {"endpoint": s3.endpoint, "credentials": "TABLES"},
         f"s3://{bucket}/photos": {"endpoint": s3.endpoint, "anonymous": True},
     }
     path = job(s3, bucket, tmp_path, output=f"s3://{bucket}/unread", detector=None, storage=storage)
-    checked = raylabel("check", path, **PEOPLE)
-    assert checked.returncode == 5
-    assert "raylabel: the first image cannot be read here: " in checked.stderr
-    assert "DENIED" in checked.stderr
-    done = raylabel("run", path, **PEOPLE)
+    said = {
+        "check": "raylabel: the first image cannot be read here: ",
+        "run": f"stopped: the store refused each of the first {len(NAMES)} images (DENIED 4)",
+    }
+    done = raylabel(command, path, **PEOPLE)
     assert done.returncode == 5
-    assert f"stopped: the store refused each of the first {len(NAMES)} images (DENIED 4)" in done.stderr
+    assert said[command] in done.stderr
+    assert "DENIED" in done.stderr
 
 
 def test_no_secret_is_in_anything_that_a_run_says_or_leaves_behind(

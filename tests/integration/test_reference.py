@@ -79,7 +79,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("classifier", "detector", "batch_size"),
     [
         ("resnet18", "ssdlite320_mobilenet_v3_large", 4),
-        ("mobilenet_v3_small", "fasterrcnn_mobilenet_v3_large_320_fpn", 5),
+        pytest.param(
+            "mobilenet_v3_small", "fasterrcnn_mobilenet_v3_large_320_fpn", 5, marks=pytest.mark.slow
+        ),
         ("efficientnet_b0", None, 3),
     ],
 )

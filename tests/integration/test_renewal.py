@@ -14,6 +14,8 @@ from tests.integration.jobs_here import events, raylabel
 from tests.s3 import S3Server, running_server
 from tests.s3_proxy import Exchange, proxying
 
+pytestmark = pytest.mark.slow
+
 LIVE_S = 4
 """For how long each key is the newest one; it is good for twice that."""
 
@@ -21,8 +23,6 @@ KEYS = [(f"short-{n:02d}", f"short-lived-secret-{n:02d}") for n in range(100)]
 
 PROCESS = f"""
 import json, time
-
-pytestmark = pytest.mark.slow
 now = int(time.time()) // {LIVE_S}
 ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((now + 2) * {LIVE_S}))
 key, secret = f"short-{{now % 100:02d}}", f"short-lived-secret-{{now % 100:02d}}"

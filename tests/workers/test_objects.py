@@ -141,7 +141,7 @@ FAULTS: list[Hook] = [
 ]
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.3, pytest.param(0.6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rate", [0.3, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.05, 0.6))])
 def test_objects_come_whole_however_often_requests_fail(way: Way, rate: float) -> None:
     keys = [f"{n}.jpg" for n in range(40)]
     for key in keys:

@@ -26,7 +26,7 @@ import pytest
 from jobs.ledger import Ledger, read_success
 from jobs.runs import folder_of, read_run
 from schemas.tables import TABLES
-from tests.integration.plain_driver import (
+from tests.jobs.plain_driver import (
     ROWS,
     Death,
     Doing,
@@ -331,7 +331,7 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_tables(place: Disk, times: in
     try_all(points(changes, times, seed=1), attempt)
 
 
-@at(disk=12, s3=3, s3_slow=20)
+@at(disk=12, s3=0, s3_slow=20)
 def test_a_retry_killed_anywhere_goes_on_to_the_same_tables(place: Disk, times: int | None) -> None:
     start = complete(place, place.units)
     undisturbed = place.new(start)
