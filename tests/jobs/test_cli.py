@@ -1,0 +1,57 @@
+"""What the command says without starting a Ray: checks, refusals, lists."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.jobs_here import events, raylabel
+
+
+def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
+    done = raylabel("check", "--manifest", str(photos), "--output", str(tmp_path / "out"), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (found,) = events(done)
+    assert found["state"] == "to do"
+    assert found["manifest"] == f"{photos} (7 images)"
+    assert found["detector"].startswith("nanodet_g-")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--output", "out", "--set", "max_failed=2.5"], 2, "max_failed: found 2.5"),
+        (["--output", "out", "--set", "nonsense"], 2, "--set takes KEY=VALUE, found 'nonsense'"),
+        (["--output", "out", "--set", "fetch=["], 2, "--set fetch: the value '[' is not YAML"),
+        (["--manifest", "gone.csv", "--output", "out"], 3, "found no manifest at gone.csv"),
+        (["--output", "out", "--detector", "nanodet_x"], 4, "nanodet_g"),
+        (["--output", "out", "--classifier", "none", "--detector", "none"], 2, "at least one"),
+        (
+            [
+                *("--output", "out", "--set", "compute.runtime=onnxruntime"),
+                *("--set", "compute.precision=bfloat16"),
+            ],
+            4,
+            "it is for float32 on a CPU, found bfloat16",
+        ),
+        (["--output", "nonsense://out"], 5, "Protocol not known: nonsense"),
+    ],
+)
+def test_a_job_that_cannot_run_is_refused_before_anything_starts(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = raylabel(
+        "check", *(["--manifest", str(photos)] if "--manifest" not in arguments else []), *arguments
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_lists_what_can_be_named() -> None:
+    found = {model["name"]: model for (found,) in [events(raylabel("models", "--json"))] for model in found}
+    assert {"efficientnet_lite0", "nanodet_g", "resnet50", "fasterrcnn_resnet50_fpn"} <= found.keys()
+    assert found["nanodet_g"]["categories"] == 80
+    assert "nanodet_g" in raylabel("models", "nanodet").stdout
