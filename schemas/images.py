@@ -62,3 +62,18 @@ class Detections:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """A decoded image and what its file was.
+
+    Attributes:
+        decoded: the pixels, and what the decoder saw.
+        byte_size: of the file.
+        sha256: of the file's bytes; 32 bytes.
+    """
+
+    decoded: DecodedImage
+    byte_size: int
+    sha256: bytes

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.identity import settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.ranges import Ranges
@@ -75,20 +76,6 @@ class RunRecord(_Record):
         """How the job reaches files."""
         found = self.spec.get("storage", {})
         return {url: PlaceSpec.model_validate(place) for url, place in found.items()}
-
-
-def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a job spec that decide its rows, beside its manifest's files and its models."""
-    columns = ("uri_column", "image_column", "image_id_column", "base")
-    manifest = {key: spec["manifest"].get(key) for key in columns}
-    return {
-        **{f"manifest.{key}": value for key, value in manifest.items()},
-        "decode": spec["decode"],
-        "fetch.max_bytes": spec["fetch"]["max_bytes"],
-        "compute.precision": spec["compute"]["precision"],
-        "compute.runtime": spec["compute"].get("runtime"),
-        "units": spec["units"],
-    }
 
 
 class Epoch(_Record):

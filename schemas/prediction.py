@@ -102,7 +102,7 @@ class KeptPrediction(BaseModel):
     """`_work/prediction.json`: what was predicted of a job, until its run can say how it went.
 
     Attributes:
-        job: see `jobs.resolve.ResolvedJob.digest`; a prediction is of no use for another job.
+        job: see `jobs.prepare.resolve.ResolvedJob.digest`; a prediction is of no use for another job.
         at: when it was made, UTC.
         prediction: the prediction.
     """
@@ -116,3 +116,32 @@ class KeptPrediction(BaseModel):
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a process measured, in seconds over all the images that it was given.
+
+    Attributes:
+        images: how many.
+        failed: of them failed, by code.
+        example: one that failed and why; "" where none did.
+        fetch_s: the mean from asking for a file until it is read; not of the first, which open connections.
+        file_bytes: of all files.
+        fetch_cpu_s: of a core.
+        decode_cpu_s: of a core.
+        models: by name; of a core where they run on the CPU, otherwise of the GPU.
+        work_s: while it decoded and labelled, on the clock.
+        work_cpu_s: of a core, in that time; less where other processes wanted the cores too.
+    """
+
+    images: int
+    failed: dict[str, int]
+    example: str
+    fetch_s: float
+    file_bytes: int
+    fetch_cpu_s: float
+    decode_cpu_s: float
+    models: dict[str, float]
+    work_s: float
+    work_cpu_s: float

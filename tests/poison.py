@@ -13,9 +13,9 @@ from PIL import Image
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.metrics import Spent
 from schemas.tables import ERROR
-from workers.child import Note
-from workers.label import Label, LabelSettings, Request
-from workers.results import ResultColumns, results_table
+from workers.label.settings import Label, LabelSettings, Request
+from workers.process.serve import Note
+from workers.tables.results import ResultColumns, results_table
 
 if TYPE_CHECKING:
     from workers.models.model import ClassifierModel
@@ -107,7 +107,7 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
 
 def broken_decoder(job: LabelSettings) -> Label:
     """Decodes for others, and dies of JPEGs with the mark."""
-    from workers.decoder import Decoder
+    from workers.label.decoder import Decoder
 
     break_decoder()
     return Decoder(job)

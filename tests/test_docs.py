@@ -16,17 +16,18 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.cli import EXIT_CODES, NOT_COMPLETE, app
-from jobs.stop import CTRL_C, DEADLINE, TERMINATED
+from jobs.cli.app import app
 from schemas.errors import ErrorCode, Stage
+from schemas.exit_codes import CTRL_C, DEADLINE, EXIT_CODES, NOT_COMPLETE, TERMINATED
 from schemas.metrics import METRICS, STAGES
 from schemas.plan import Plan
-from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec, build_spec
+from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec
+from schemas.spec_file import build_spec
 from schemas.tables import LABEL, TABLES, TOPK
-from tests.workers.made_results import CARRIED, results_of
+from tests.workers.tables.made_results import CARRIED, results_of
 from workers.models.registry import load_classifier
-from workers.results import split_results
-from workers.storage import parquet_bytes
+from workers.tables.parquet import parquet_bytes
+from workers.tables.results import split_results
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,7 +14,7 @@ from tests.s3_proxy import Exchange, proxying
 
 WRITER = """
 import sys
-from workers.storage import Store
+from workers.storage.store import Store
 store = Store(sys.argv[1])
 store.write("first", b"1" * 100_000)
 store.write("second", b"2" * 100_000)

@@ -18,7 +18,7 @@ import s3fs
 import yaml
 
 from tests.s3 import S3Server, running_server
-from workers.models.nanodet import SHA256, WEIGHTS
+from workers.models.sources.nanodet import SHA256, WEIGHTS
 
 PHOTOS = Path(__file__).parent / "photos"
 COMMAND = Path(sys.executable).parent / "raylabel"

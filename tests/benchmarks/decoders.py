@@ -10,7 +10,7 @@ Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 def raylabel() -> Decoder:
     """Ours, which also sniffs, checks and turns upright."""
-    from workers.decode import decode
+    from workers.decode.decode import decode
 
     return lambda data: decode(data, max_pixels=120_000_000).pixels
 

@@ -3,13 +3,14 @@
 python -m tests.benchmarks.feeding
 
 Fetch threads, decode threads and a GPU hand images on in order, with as many ahead as
-`workers.images.ImageReader` and `workers.labeller.Labeller` allow. It is deterministic and needs no GPU.
+`workers.label.reader.ImageReader` and `workers.label.labeller.Labeller` allow. It is deterministic and
+needs no GPU.
 """
 
 import heapq
 from dataclasses import dataclass, replace
 
-from jobs.predict import OVERHEAD_CPU_S, Load, predict
+from jobs.plan.predict import OVERHEAD_CPU_S, Load, predict
 from schemas.plan import Plan, most_bundle_units
 from schemas.prediction import Cluster, Costs
 from schemas.spec import ComputeSpec

@@ -24,10 +24,11 @@ from schemas.spec import FetchSpec
 from tests.benchmarks.photos import make_photos
 from tests.s3 import S3Server, running_server
 from tests.workers.archives import shard_of, tar_bytes, write_hf
-from workers import objects, remote
-from workers.locations import read_image
-from workers.tars import rows_of_tar
-from workers.values import ColumnReader
+from workers.fetch import ranges
+from workers.fetch.locate import read_image
+from workers.fetch.parquet_column import ColumnReader
+from workers.manifest.formats import rows_of_tar
+from workers.storage import s3
 
 REQUEST_S, BYTES_PER_S = 0.03, 70e6
 """Of a storage farther away: until the first byte, and from then on."""
@@ -54,7 +55,7 @@ class Traffic:
 @contextmanager
 def counted() -> Iterator[Traffic]:
     """Counts the range requests in a block."""
-    traffic, plain = Traffic(), remote.fetch
+    traffic, plain = Traffic(), ranges.fetch
 
     def counting(uri: str, spec: FetchSpec, start: int = 0, size: int | None = None) -> bytes:
         data = plain(uri, spec, start, size)
@@ -62,11 +63,11 @@ def counted() -> Iterator[Traffic]:
         traffic.read += len(data)
         return data
 
-    remote.fetch = counting  # type: ignore[attr-defined]
+    ranges.fetch = counting  # type: ignore[attr-defined]
     try:
         yield traffic
     finally:
-        remote.fetch = plain  # type: ignore[attr-defined]
+        ranges.fetch = plain  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def main() -> None:
     photos = sorted(make_photos(1000).glob("*.jpg"))
     with running_server() as server, tempfile.TemporaryDirectory() as folder:
         os.environ.update(server.environment)
-        objects.forget()
+        s3.reset_clients()
         bucket = server.new_bucket()
         shards = {
             "1,000 samples of 100 KB": shard_of(photos),

@@ -33,9 +33,10 @@ FOLDERS, PART = 20, 10
 
 CHILD = """
 import json, resource, sys, tempfile, time
-from jobs.manifest import find_sources, open_manifest
 from schemas.spec import ManifestSpec
-from workers.storage import Store
+from workers.manifest.open import open_manifest
+from workers.manifest.sources import find_sources
+from workers.storage.store import Store
 began = time.monotonic()
 spec = ManifestSpec(uri=sys.argv[1])
 with tempfile.TemporaryDirectory() as folder:

@@ -19,17 +19,17 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.ledger import MERGED_AT
-from jobs.manifest import open_manifest
-from jobs.resolve import resolve
-from jobs.runs import begin_run, folder_of
+from jobs.prepare.resolve import resolve
 from schemas.ledger import Commit, Shard, StagedFile
 from schemas.plan import Plan
 from schemas.ranges import to_ranges
-from schemas.spec import build_spec
+from schemas.spec_file import build_spec
 from schemas.tables import TABLES
-from workers.parts import RunFolder
-from workers.storage import Store
+from workers.ledger.commit import RunFolder
+from workers.ledger.runs import begin_run, folder_of
+from workers.ledger.state import MERGED_AT
+from workers.manifest.open import open_manifest
+from workers.storage.store import Store
 
 ROWS = 10_000_000
 COMMITTED = 0.99

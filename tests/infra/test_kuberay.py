@@ -9,8 +9,9 @@ import pytest
 import yaml
 from ray._private import ray_constants
 
-from jobs.pools import plan_pool
-from schemas.spec import JobSpec, build_spec
+from jobs.cluster.pools import plan_pool
+from schemas.spec import JobSpec
+from schemas.spec_file import build_spec
 from tests.conftest import SHARED
 from tests.infra.crds import faults
 from tests.infra.manifests import KUBERNETES, container, documents, groups, kubernetes, pod

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from ray.scripts.scripts import cli as ray_cli
 
-from jobs.cli import app
+from jobs.cli.app import app
 from tests.conftest import ROOT
 from tests.infra.manifests import (
     AWS,

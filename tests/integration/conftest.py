@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs import cluster
+from jobs.cluster import connect as cluster
 from tests.s3 import S3Server
 
 

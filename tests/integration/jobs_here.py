@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from jobs.label import label
-from jobs.progress import Reporter
-from jobs.resolve import resolve
-from schemas.spec import JobSpec, build_spec
+from jobs.prepare.resolve import resolve
+from jobs.run.console import Reporter
+from jobs.run.pipeline import label
+from schemas.spec import JobSpec
+from schemas.spec_file import build_spec
 
 COMMAND = str(Path(sys.executable).parent / "raylabel")
 TABLES = ("labels", "boxes", "errors")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from jobs.cluster import LEAST_TASKS, map_tasks
+from jobs.cluster.connect import LEAST_TASKS, map_tasks
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.integration.killing import Attempt, commits
 from tests.s3 import S3Server
 from tests.workers.archives import shard_of, write_hf
-from workers.storage import parent_url
+from workers.storage.uris import parent_url
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import label
+from jobs.run import pipeline
 from tests.integration.jobs_here import run_here, tables
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -15,8 +15,8 @@ def test_the_rows_are_the_same_in_one_round_or_in_several(
 ) -> None:
     job = {"manifest": str(photos), "units": {"rows": 1}, "detector": None}
     run_here(output=str(tmp_path / "one"), **job)
-    monkeypatch.setattr(label, "ROUND_BUNDLES", 3)
-    monkeypatch.setattr(label, "ROUND_BUNDLES_AN_ACTOR", 1)
+    monkeypatch.setattr(pipeline, "ROUND_BUNDLES", 3)
+    monkeypatch.setattr(pipeline, "ROUND_BUNDLES_AN_ACTOR", 1)
     run_here(output=str(tmp_path / "several"), **job)
     one, several = (
         tables(tmp_path / name)["labels"].drop_columns("processed_at") for name in ("one", "several")

@@ -11,7 +11,7 @@ import yaml
 
 from tests.integration.jobs_here import events, raylabel, rows, run_here, tables
 from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
-from workers.models.nanodet import WEIGHTS
+from workers.models.sources.nanodet import WEIGHTS
 
 NAMES = ("a b+c.jpg", "100%.jpg", "ü/日本.jpg", "x%2Fy.jpg")
 """What keys may hold: spaces, plus, percent, unicode, and what looks percent-encoded."""

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.plan import PlanOptions, plan_job
-from jobs.resolve import resolve
-from jobs.runs import find_run
+from jobs.plan.command import PlanOptions, plan_job
+from jobs.prepare.resolve import resolve
 from schemas.exceptions import OutputConflictError, RaylabelError, StorageError
 from schemas.prediction import Cluster, KeptPrediction
-from schemas.spec import JobSpec, build_spec
+from schemas.spec import JobSpec
+from schemas.spec_file import build_spec
 from tests.integration.jobs_here import raylabel
 from tests.poison import paint
+from workers.ledger.runs import find_run
 
 HERE = PlanOptions(64, None, None, None, None, None, None, None, as_json=True)
 

@@ -16,7 +16,7 @@ from schemas.tables import TABLES
 from tests.integration.jobs_here import rows, run_here
 from tests.integration.killing import Attempt, Victim
 from tests.s3 import S3Server
-from workers.storage import Store
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,12 @@ from schemas.images import Detections
 from tests.conftest import SHARED
 from tests.integration.jobs_here import run_here, tables
 from tests.workers.models.pictures import calibrated, planes, small_photos
-from tests.workers.models.test_torchvision_models import own_names, reference_detector, same_objects, saved
+from tests.workers.models.sources.test_torchvision_models import (
+    own_names,
+    reference_detector,
+    same_objects,
+    saved,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

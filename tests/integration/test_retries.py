@@ -17,7 +17,7 @@ from tests.integration.killing import Attempt
 from tests.integration.nodes import running_nodes
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange, proxying
-from workers.storage import Store
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.ledger import read_success
-from jobs.retry import begin_retry, codes_of, retried_spec
+from jobs.run.retry import begin_retry, codes_of, retried_spec
 from schemas.exceptions import OutputConflictError, SpecError
 from schemas.spec import JobSpec
 from tests.image_server import ImageServer, serving
 from tests.integration.jobs_here import label_here, rows, run_here, tables
-from workers.storage import Store
+from workers.ledger.state import read_success
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.label import UNCONDITIONAL
+from jobs.run.pipeline import UNCONDITIONAL
 from schemas.exceptions import StorageError
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.s3 import running_rclone

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.remote import STOP_WAIT_S
-from jobs.submit import SubmitOptions, pack
-from schemas.spec import build_spec
+from jobs.cluster.jobs_api import STOP_WAIT_S
+from jobs.cluster.submit import SubmitOptions, pack
+from schemas.spec_file import build_spec
 from tests.image_server import ImageServer, serving
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.integration.killing import PATIENCE_S, Attempt, commits

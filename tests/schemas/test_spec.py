@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from schemas.exceptions import SpecError
-from schemas.spec import build_spec, read_spec
+from schemas.spec_file import build_spec, read_spec
 
 SMALLEST = """
 manifest: photos.parquet

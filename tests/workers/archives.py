@@ -14,8 +14,8 @@ import s3fs
 from schemas.spec import FetchSpec
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange, Hook, proxying
-from workers import objects
-from workers.tars import rows_of_tar
+from workers.manifest.formats import rows_of_tar
+from workers.storage.s3 import reset_clients
 
 SPEC = FetchSpec()
 
@@ -72,7 +72,7 @@ def watched(s3: S3Server, spoil: Hook = lambda _: None) -> Iterator[list[Exchang
             spoil(exchange)
 
     def forget() -> None:
-        objects.forget()
+        reset_clients()
         s3fs.S3FileSystem.clear_instance_cache()
 
     with proxying(s3, after=after) as server, pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.s3 import S3Server
-from tests.workers.way import OBJECT, Way, way_to
+from tests.workers.storage.way import OBJECT, Way, way_to
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,6 @@ from typing import Any
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.spec import ClassifierSpec, DetectorSpec, ModelSpec
-from workers.models import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
-from workers.models.categories import thresholds_by_class
-from workers.models.detection import apply_settings
 from workers.models.model import (
     Built,
     ClassifierModel,
@@ -19,6 +16,8 @@ from workers.models.model import (
     Task,
     versions,
 )
+from workers.models.settings import apply_settings, thresholds_by_class
+from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
 
 _BUILT_IN: dict[str, Task] = {efficientnet_lite0.NAME: "classifier", nanodet.NAME: "detector"}
 _TORCHVISION = "torchvision/"

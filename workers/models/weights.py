@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
-from workers.storage import clean_uri, opened
+from workers.storage.filesystem import opened
+from workers.storage.uris import clean_uri
 
 State = dict[str, Tensor]
 

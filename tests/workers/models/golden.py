@@ -10,8 +10,8 @@ from typing import Any
 from schemas.images import Classification, Detections
 from schemas.spec import ClassifierSpec, DetectorSpec
 from tests.workers.models.pictures import CPU, photos
-from workers.classifier import Classifier
-from workers.detector import Detector
+from workers.models.classifier import Classifier
+from workers.models.detector import Detector
 from workers.models.registry import load_classifier, load_detector
 
 PATH = Path(__file__).with_name("golden.json")

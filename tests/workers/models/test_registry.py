@@ -9,9 +9,9 @@ from torchvision import models
 
 from schemas.exceptions import ModelError
 from schemas.spec import ClassifierSpec, DetectorSpec
-from workers.models import nanodet
 from workers.models.model import versions
 from workers.models.registry import list_models, load_classifier, load_detector
+from workers.models.sources import nanodet
 
 
 def test_the_list_starts_with_the_built_in_models_and_holds_every_one_of_torchvision() -> None:

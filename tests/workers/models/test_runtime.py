@@ -9,8 +9,8 @@ from schemas.exceptions import ModelError
 from schemas.images import Classification, Detections
 from schemas.spec import ClassifierSpec, DetectorSpec
 from tests.workers.models.pictures import CPU, one_thread, photos
-from workers.classifier import Classifier
-from workers.detector import Detector
+from workers.models.classifier import Classifier
+from workers.models.detector import Detector
 from workers.models.model import ClassifierModel
 from workers.models.registry import load_classifier, load_detector
 from workers.models.runtime import OnnxNetwork, placed

@@ -1,0 +1,43 @@
+"""The command line. Thin: it reads options, calls one function a command, and turns errors into exit codes.
+
+What is slow to import (torch, ray, also rich and yaml) is imported by the command that needs it.
+"""
+
+import sys
+
+import typer
+
+from jobs.cli import clusters, running, runs
+from jobs.cli.options import complain
+from schemas.exceptions import RaylabelError
+from schemas.exit_codes import EXIT_CODES
+
+app = typer.Typer(
+    help="Labels images in bulk: a manifest in, Parquet tables of labels, boxes and errors out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # frames around the help took half of the time that it took to show
+)
+
+app.command()(running.run)
+app.command()(clusters.submit)
+app.command("jobs")(clusters.list_jobs)
+app.command()(clusters.logs)
+app.command()(clusters.stop)
+app.command()(running.retry)
+app.command()(running.check)
+app.command()(running.plan)
+app.command()(runs.models)
+app.command()(runs.show)
+app.command()(runs.status)
+app.command()(runs.reconcile)
+
+
+def main() -> None:
+    """The `raylabel` command: runs it, and turns raylabel's errors into a message and an exit code."""
+    try:
+        app()
+    except RaylabelError as error:
+        complain(str(error))
+        sys.exit(EXIT_CODES[type(error)])

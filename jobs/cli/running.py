@@ -1,0 +1,177 @@
+"""Commands that do a job or prepare one: run, retry, check, plan."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from jobs.run.command import RunOptions
+from jobs.cli.options import (
+    AddressOption,
+    ClassifierOption,
+    CodeOption,
+    DetectorOption,
+    JobFile,
+    JsonOption,
+    ManifestOption,
+    Output,
+    OutputOption,
+    RestartOption,
+    SetOption,
+    StopAfterOption,
+    VerboseOption,
+    complain,
+    job_path,
+    output_of,
+    overrides_of,
+)
+
+
+def run(
+    job: JobFile = None,
+    manifest: ManifestOption = None,
+    output: OutputOption = None,
+    classifier: ClassifierOption = None,
+    detector: DetectorOption = None,
+    settings: SetOption = None,
+    restart: RestartOption = False,
+    stop_after: StopAfterOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Label a manifest's images. Run again after a stop, it goes on where it was."""
+    from schemas.spec_file import read_spec
+
+    spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
+    _import_torch_meanwhile()
+    from jobs.run.command import run_job
+
+    with _stops():
+        run_job(spec, _options(address, stop_after, as_json, verbose), restart=restart)
+
+
+def retry(
+    output: Output,
+    code: CodeOption = None,
+    settings: SetOption = None,
+    stop_after: StopAfterOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Label the failed images of a complete run again. What becomes of them replaces their errors."""
+    _import_torch_meanwhile()
+    from jobs.run.command import retry_run
+    from jobs.run.retry import codes_of
+
+    chosen = overrides_of(None, None, None, None, settings)
+    with _stops():
+        retry_run(output_of(output), codes_of(code), chosen, _options(address, stop_after, as_json, verbose))
+
+
+def check(
+    job: JobFile = None,
+    manifest: ManifestOption = None,
+    output: OutputOption = None,
+    classifier: ClassifierOption = None,
+    detector: DetectorOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a job without running it. That is: the spec, the manifest, both models, the output."""
+    from schemas.spec_file import read_spec
+
+    spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
+    _import_torch_meanwhile()
+    from jobs.prepare.check import check_job
+
+    check_job(spec, as_json=as_json)
+
+
+def plan(
+    job: JobFile = None,
+    manifest: ManifestOption = None,
+    output: OutputOption = None,
+    classifier: ClassifierOption = None,
+    detector: DetectorOption = None,
+    settings: SetOption = None,
+    sample: Annotated[int, typer.Option(min=1, help="Images to probe.")] = 64,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Nodes of the cluster; 1.", show_default=False)
+    ] = None,
+    node_cpus: Annotated[
+        int | None, typer.Option(min=1, help="Cores of a node; this machine's.", show_default=False)
+    ] = None,
+    node_gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="GPUs of a node; this machine's, or 0 with --node-cpus.", show_default=False
+        ),
+    ] = None,
+    network_gbps: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Gigabits a second that a node can read.", show_default=False),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Of a node for an hour.", show_default=False)
+    ] = None,
+    gpu_images_per_s: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="What a GPU does of both models, if you know.", show_default=False),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Also say how many nodes are done in time (8h, 1h30m).",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict how long a job takes, what holds it up and what it costs, from a sample of its images."""
+    from jobs.cli.options import seconds_of
+    from schemas.spec_file import read_spec
+
+    spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
+    seconds = seconds_of(within, "--within") if within else None
+    _import_torch_meanwhile()
+    from jobs.plan.command import PlanOptions, plan_job
+
+    plan_job(
+        spec,
+        PlanOptions(
+            sample, nodes, node_cpus, node_gpus, network_gbps, price, gpu_images_per_s, seconds, as_json
+        ),
+    )
+
+
+def _import_torch_meanwhile() -> None:
+    """Starts the process that imports torch, while this one imports Ray."""
+    from workers.process.forkserver import labelling_nursery
+
+    labelling_nursery()
+
+
+@contextlib.contextmanager
+def _stops() -> Iterator[None]:
+    """Ends the command with a sentence and an exit code where it was asked to stop."""
+    from jobs.run.stop import Stopped
+    from schemas.exit_codes import CTRL_C
+
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as stop:
+        reason = str(stop) or "Ctrl-C"
+        complain(f"stopped by {reason}; what is committed stays, and the same command goes on from there")
+        raise typer.Exit(getattr(stop, "exit_code", CTRL_C)) from None
+
+
+def _options(address: str | None, stop_after: str | None, as_json: bool, verbose: bool) -> "RunOptions":
+    from jobs.cli.options import seconds_of
+    from jobs.run.command import RunOptions
+
+    return RunOptions(address, seconds_of(stop_after) if stop_after else None, as_json, verbose)

@@ -1,0 +1,1 @@
+"""The Ray cluster: joined, sized, and jobs submitted to it."""

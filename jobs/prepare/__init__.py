@@ -1,0 +1,1 @@
+"""From a job spec to what can run: sources found, models built, outputs tried."""

@@ -1,0 +1,66 @@
+"""`raylabel check` and `raylabel models`: everything that can be known before a run."""
+
+import json
+import time
+
+from rich.console import Console
+
+from jobs.prepare.resolve import ResolvedJob, resolve
+from schemas.errors import ErrorCode
+from schemas.exceptions import ImageError, StorageError
+from schemas.spec import JobSpec
+from workers.fetch.locate import read_image, said
+from workers.ledger.state import read_success
+from workers.manifest.open import assert_images, first_location
+from workers.storage.store import Store
+
+UNREACHABLE = (
+    ErrorCode.DENIED,
+    ErrorCode.EXPIRED,
+    ErrorCode.THROTTLED,
+    ErrorCode.TIMEOUT,
+    ErrorCode.NETWORK,
+)
+"""What a first image fails with where it is not this one image's fault."""
+
+
+def check_job(spec: JobSpec, *, as_json: bool) -> None:
+    """Resolves a job without running it, reads one image, tries the output, and prints what it comes to.
+
+    Raises:
+        RaylabelError: the first thing that would keep it from running.
+    """
+    job = resolve(spec)
+    for source in job.sources:
+        assert_images(spec.manifest, source)
+    store = Store(spec.output)
+    job.assert_same_run(store)
+    store.try_to_write()
+    facts = [*job.facts(), ("first image", _first_image(job))]
+    state = "complete" if read_success(store) else "to do"
+    if as_json:
+        print(json.dumps({"state": state, "spec": job.public_spec(), **dict(facts)}))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for name, fact in facts:
+        console.print(f"{name}: {fact}", markup=False)
+    console.print(f"state: {state}", markup=False)
+
+
+def _first_image(job: ResolvedJob) -> str:
+    """What came of reading the first image of the manifest.
+
+    Raises:
+        StorageError: the store refuses it, or does not answer.
+    """
+    location = first_location(job.spec.manifest, job.sources[0])
+    if location is None:
+        return "none"
+    began = time.monotonic()
+    try:
+        data = read_image(location, job.spec.fetch)
+    except ImageError as error:
+        if error.code in UNREACHABLE:
+            raise StorageError(f"the first image cannot be read here: {error}") from None
+        return f"a failed row: {error}"
+    return f"{said(location)}, {len(data):,} bytes read in {time.monotonic() - began:.2f} s"

@@ -1,0 +1,190 @@
+"""From a job spec to everything that decides its rows: sources, models, code."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import schemas
+import workers
+from schemas.exceptions import ModelError, ProcessDiedError
+from schemas.identity import settings_of_rows
+from schemas.ledger import RunRecord
+from schemas.models import ResolvedModel
+from schemas.plan import Plan
+from schemas.spec import JobSpec
+from workers.label.children import resolve_models
+from workers.ledger.runs import assert_same_run, new_run_id, read_run
+from workers.manifest.manifest import Manifest
+from workers.manifest.sources import Source, find_sources
+from workers.process.child import Child
+from workers.process.forkserver import labelling_nursery
+from workers.storage.options import reach
+from workers.storage.store import Store
+from workers.storage.uris import absolute_uri, clean_uri
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """A job whose manifest was found and whose models can be built.
+
+    Attributes:
+        spec: what was asked.
+        sources: the files of its manifest.
+        classifier: None where none was asked.
+        detector: None where none was asked.
+    """
+
+    spec: JobSpec
+    sources: list[Source]
+    classifier: ResolvedModel | None
+    detector: ResolvedModel | None
+
+    def identity(self) -> dict[str, Any]:
+        """The same as `RunRecord.identity`, known before the manifest is opened."""
+        return {
+            **settings_of_rows(self.public_spec()),
+            "manifest": [source.file.model_dump() for source in self.sources],
+            "classifier": self.classifier and self.classifier.model_dump(mode="json"),
+            "detector": self.detector and self.detector.model_dump(mode="json"),
+            "code": code_digest(),
+        }
+
+    def assert_same_run(self, store: Store) -> None:
+        """Refuses an output that holds another run, before anything is written there.
+
+        Raises:
+            OutputConflictError: naming every value that differs.
+        """
+        if found := read_run(store):
+            assert_same_run(store, found.identity(), self.identity())
+
+    def digest(self) -> str:
+        """Names the job with all that decides its rows and its speed, wherever its output is."""
+        spec = {
+            key: value for key, value in self.public_spec().items() if key not in ("output", "max_failed")
+        }
+        return hashlib.sha256(json.dumps([self.identity(), spec], sort_keys=True).encode()).hexdigest()
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What a person wants to know of a job before it runs: name and value."""
+        spec = self.spec
+        found = [("manifest", ", ".join(_described(source) for source in self.sources[:5]))]
+        if len(self.sources) > 5:
+            found = [("manifest", f"{found[0][1]} and {len(self.sources) - 5} more files")]
+        found.append(("output", clean_uri(spec.output)))
+        if self.classifier and spec.classifier:
+            found.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
+        if self.detector and spec.detector:
+            found.append(
+                ("detector", f"{_model(self.detector)}, score above {spec.detector.score_threshold}")
+            )
+        return found
+
+    def public_spec(self) -> dict[str, Any]:
+        """The spec with every default filled in, local paths made absolute, and without credentials."""
+        kept: dict[str, Any] = _without_secrets(self.spec.model_dump(mode="json"))
+        manifest = kept["manifest"]
+        manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
+        manifest["base"] = manifest["base"] and _absolute(manifest["base"])
+        for model in filter(None, (kept["classifier"], kept["detector"])):
+            for key in ("weights", "categories"):
+                if isinstance(model[key], str) and Path(model[key]).is_file():
+                    model[key] = _absolute(model[key])
+        return kept
+
+    def record(self, manifest: Manifest) -> RunRecord:
+        """run.json of a run of this job."""
+        return RunRecord(
+            id=new_run_id(),
+            raylabel=version("raylabel"),
+            created_at=datetime.now(UTC),
+            spec=self.public_spec(),
+            manifest=[source.file for source in self.sources],
+            manifest_columns={f.name: str(f.type) for f in manifest.carried},
+            plan=Plan.of(manifest.rows, self.spec.units),
+            classifier=self.classifier,
+            detector=self.detector,
+            code=code_digest(),
+        )
+
+
+def resolve(spec: JobSpec) -> ResolvedJob:
+    """Finds the manifest's files and builds both models once, on the CPU.
+
+    Raises:
+        RaylabelError: see `resolving`.
+    """
+    with resolving(spec) as resolved:
+        return resolved()
+
+
+@contextlib.contextmanager
+def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
+    """Begins to resolve a job; gives what waits for it. From here on this process reaches files as it says.
+
+    The models are built in a child: this process need not import torch, and does other things meanwhile.
+
+    Raises:
+        ManifestError: the manifest is not there, or it cannot be told what it is.
+        ModelError: by what it gives: a model cannot be built, or its weights are not the ones named.
+    """
+    reach(spec.storage)
+    sources = find_sources(spec.manifest)
+    builder = Child(labelling_nursery().address, resolve_models, spec, memory_share=1)
+
+    def resolved() -> ResolvedJob:
+        try:
+            classifier, detector = builder(None)
+        except ProcessDiedError as death:
+            raise ModelError(f"the process that built the models died: {death.message}") from None
+        finally:
+            builder.end()
+        return ResolvedJob(spec, sources, classifier, detector)
+
+    try:
+        yield resolved
+    finally:
+        builder.end()
+
+
+def _described(source: Source) -> str:
+    unit = "images" if source.form == "images" else "bytes"
+    return f"{source.file.uri} ({source.form}, {source.file.size:,} {unit})".replace("(images, ", "(")
+
+
+def _model(model: ResolvedModel) -> str:
+    return f"{model.fingerprint} ({model.info.input_size}, {len(model.categories)} classes)"
+
+
+def code_digest() -> str:
+    """The sha256 over the source of `schemas` and `workers`: the code that makes the rows."""
+    digest = hashlib.sha256()
+    for package in (schemas, workers):
+        folder = Path(str(package.__file__)).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder.parent)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _absolute(uri: str) -> str:
+    """The same place, named so that it is found from any folder, without credentials."""
+    return clean_uri(absolute_uri(uri))
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same nested value with credentials cut from every URL in it."""
+    match value:
+        case dict():
+            return {key: _without_secrets(inner) for key, inner in value.items()}
+        case list():
+            return [_without_secrets(inner) for inner in value]
+        case str():
+            return clean_uri(value)
+        case _:
+            return value

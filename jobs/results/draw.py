@@ -1,0 +1,304 @@
+"""Draws labelled photos: boxes with their tags on the picture, the label in a caption below it."""
+
+import colorsys
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from jobs.results.summary import LabelledImage, as_path, read_images, scan, scored
+from schemas.spec import DecodeSpec
+from workers.decode.decode import decode
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Size = tuple[float, float]
+Area = tuple[float, float, float, float]
+
+LONG_SIDE = (640, 1600)
+"""A photo whose long side is outside of this is drawn smaller or larger, so that its tags can be read."""
+
+PAPER, INK, FAINT = (24, 26, 30), (255, 255, 255), (172, 178, 188)
+"""Colours of the caption: its ground, the label, the runners-up."""
+
+_BOX_COLUMNS = ["manifest_index", "class_id", "class_name", "score", "x1", "y1", "x2", "y2"]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One object to draw: half-open [x1, y1, x2, y2] in pixels of the upright image."""
+
+    class_id: int
+    class_name: str
+    score: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What became of the images that were to be drawn.
+
+    Attributes:
+        pictures: the files written, in manifest order.
+        skipped: one line for each image that could not be drawn: its URI and why.
+    """
+
+    pictures: list[Path]
+    skipped: list[str]
+
+
+def draw_run(
+    output: str,
+    into: Path,
+    open_image: Callable[[str], bytes],
+    limit: int | None = 100,
+    max_pixels: int = DecodeSpec().max_pixels,
+) -> Drawn:
+    """Draws the first labelled images of a run, each into a file `00000-name.jpg`.
+
+    Photos are read again, one at a time. One that cannot be read any more, or is another one now, is skipped.
+
+    Args:
+        output: the run directory; a path or any fsspec URL.
+        into: the folder for the pictures, made if need be; the number in a name is the manifest row.
+        open_image: gives the bytes behind a `uri` of the tables; whatever it raises skips that image.
+        limit: how many images, from the first of the manifest; None: all of them.
+        max_pixels: as in the job's spec.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    drawn = Drawn([], [])
+    for image, boxes in _with_boxes(read_images(output, limit), _boxes(output)):
+        try:
+            pixels = _pixels(open_image(image.uri), image, max_pixels)
+        except Exception as error:  # open_image is the caller's, and every store has exceptions of its own
+            drawn.skipped.append(f"{image.uri}: {error or type(error).__name__}")
+            continue
+        path = into / f"{image.manifest_index:05d}-{_file_name(image.uri)}.jpg"
+        draw_image(pixels, [scored(*found) for found in image.topk], boxes).save(path, quality=92)
+        drawn.pictures.append(path)
+    return drawn
+
+
+def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: list[Box]) -> Image.Image:
+    """One picture: the photo with its boxes, and below it a caption where there are labels.
+
+    A photo with a long side outside of `LONG_SIDE` is scaled to it, and the boxes with it. A photo narrower
+    than a caption needs stands in the middle of a wider picture.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB, upright.
+        labels: what the caption says, best first: the label with its score, and the runners-up.
+        boxes: in pixels of `pixels`; drawn so that the best score is on top.
+    """
+    scale = _scale(pixels.shape[1], pixels.shape[0])
+    width, height = (max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0]))
+    photo = Image.fromarray(pixels)
+    if scale != 1:
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+    size = math.sqrt(width * height) / 24
+    caption = _caption(labels, max(width, LONG_SIDE[0] // 2), size)
+    picture = Image.new("RGB", (caption.width, height + caption.height), PAPER)
+    left = (picture.width - width) // 2
+    picture.paste(photo, (left, 0))
+    picture.paste(caption, (0, height))
+    _draw_boxes(picture, [_placed(box, scale, left) for box in boxes], size, height)
+    return picture
+
+
+def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
+    """One overview of some dozens of pictures: rows of even height, none of them cropped.
+
+    Args:
+        pictures: the files, in the order they are shown.
+        into: the file to write; its name says the format.
+        width: of the overview, in pixels.
+
+    Raises:
+        ValueError: there are no pictures.
+    """
+    if not pictures:
+        raise ValueError("found no pictures for a contact sheet; it needs at least one")
+    gap = width // 130
+    rows = _rows([_aspect(path) for path in pictures])
+    heights = [round((width - gap * (len(row) + 1)) / sum(row)) for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) + 1)), (255, 255, 255))
+    todo = iter(pictures)
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        left = gap
+        for aspect in row:
+            with Image.open(next(todo)) as picture:
+                cell = picture.convert("RGB").resize(
+                    (round(aspect * height), height), Image.Resampling.LANCZOS
+                )
+            sheet.paste(cell, (left, top))
+            left += cell.width + gap
+        top += height + gap
+    sheet.save(into, quality=90)
+
+
+def class_colour(class_id: int) -> Colour:
+    """The colour of a class: always the same, far from those of the ids next to it."""
+    hue = (class_id * 0.618034 + 0.97) % 1  # steps of the golden ratio never come close to one another
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.78, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _pixels(data: bytes, image: LabelledImage, max_pixels: int) -> NDArray[np.uint8]:
+    if hashlib.sha256(data).digest() != image.sha256:
+        raise ValueError("the file has changed since it was labelled")
+    return decode(data, max_pixels=max_pixels).pixels
+
+
+def _boxes(output: str) -> Iterator[tuple[int, list[Box]]]:
+    """Manifest index and boxes of each image that has any, in manifest order."""
+    rows = (row for batch in scan(output, "boxes", _BOX_COLUMNS, 4096) for row in batch.to_pylist())
+    for index, found in groupby(rows, itemgetter("manifest_index")):
+        yield index, [Box(**{name: row[name] for name in _BOX_COLUMNS[1:]}) for row in found]
+
+
+def _with_boxes(
+    images: Iterable[LabelledImage], boxes: Iterator[tuple[int, list[Box]]]
+) -> Iterator[tuple[LabelledImage, list[Box]]]:
+    """Joins two streams in manifest order."""
+    index, found = -1, list[Box]()
+    for image in images:
+        while index < image.manifest_index:
+            index, found = next(boxes, (2**63, []))
+        yield image, found if index == image.manifest_index else []
+
+
+def _file_name(uri: str) -> str:
+    """The name of a file without its ending, safe in any file system."""
+    stem = as_path(uri).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return re.sub(r"[^\w.-]+", "_", stem)[:60] or "image"
+
+
+def _scale(width: int, height: int) -> float:
+    long_side = max(width, height)
+    return min(max(long_side, LONG_SIDE[0]), LONG_SIDE[1]) / long_side
+
+
+def _placed(box: Box, scale: float, left: int) -> Box:
+    """A box in pixels of the picture instead of the photo."""
+    return Box(
+        *(box.class_id, box.class_name, box.score),
+        *(box.x1 * scale + left, box.y1 * scale, box.x2 * scale + left, box.y2 * scale),
+    )
+
+
+def _font(size: float) -> Font:
+    return ImageFont.load_default(max(size, 10))
+
+
+def _caption(labels: list[str], width: int, size: float) -> Image.Image:
+    """The label in large letters and the runners-up in small ones below it; without labels, no height."""
+    if not labels:
+        return Image.new("RGB", (width, 0))
+    large, small, pad = _font(size * 1.15), _font(size * 0.8), round(size * 0.6)
+    lines = [(_shortened(labels[0], large, width - 2 * pad), large, INK)]
+    if runners_up := _fitting(labels[1:], small, width - 2 * pad):
+        lines.append((runners_up, small, FAINT))
+    tops = [pad]
+    for _, font, _ in lines:
+        tops.append(tops[-1] + round(_line_height(font) * 1.25))
+    caption = Image.new("RGB", (width, tops[-1] + pad // 2), PAPER)
+    draw = ImageDraw.Draw(caption)
+    for top, (text, font, colour) in zip(tops[:-1], lines, strict=True):
+        draw.text((pad, top), text, font=font, fill=colour, anchor="la")
+    return caption
+
+
+def _draw_boxes(picture: Image.Image, boxes: list[Box], size: float, height: int) -> None:
+    """Draws boxes and then their tags, the best score last and so on top, above a caption at `height`."""
+    draw = ImageDraw.Draw(picture)
+    ranked = sorted(boxes, key=lambda box: box.score)
+    for box in ranked:
+        _outline(draw, box, max(2, round(size / 7)))
+    font = _font(size * 0.8 * min(1, max(0.6, math.sqrt(12 / max(len(boxes), 1)))))  # a crowd gets small tags
+    tags: list[tuple[Area, str, Colour]] = []
+    for box in reversed(ranked):  # the best score chooses its place first
+        text = _shortened(scored(box.class_name, box.score), font, picture.width - size)
+        room = (font.getlength(text) + size * 0.5, _line_height(font) * 1.2)
+        area = _tag_area(box, room, (picture.width, height), [tag[0] for tag in tags])
+        tags.append((area, text, class_colour(box.class_id)))
+    for area, text, colour in reversed(tags):
+        draw.rectangle(area, fill=colour)
+        middle = ((area[0] + area[2]) / 2, (area[1] + area[3]) / 2)
+        draw.text(middle, text, font=font, fill=_ink_on(colour), anchor="mm")
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: Box, line: int) -> None:
+    """The edges in the colour of the class, inside the box, between two thin dark lines."""
+    x1, y1 = round(box.x1), round(box.y1)
+    x2, y2 = max(x1, round(box.x2) - 1), max(y1, round(box.y2) - 1)
+    draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=PAPER, width=line + 2)
+    draw.rectangle((x1, y1, x2, y2), outline=class_colour(box.class_id), width=line)
+
+
+def _tag_area(box: Box, room: Size, within: Size, taken: list[Area]) -> Area:
+    """Where a tag goes: over its box, else inside or below, where it hides no other tag; never outside."""
+    width, height = room
+    tops = [y for y in (box.y1 - height, box.y1, box.y2 - height, box.y2) if 0 <= y <= within[1] - height - 1]
+    lefts = [max(0, min(x, within[0] - width - 1)) for x in (box.x1, box.x2 - width)]
+    places = [(x, y, x + width, y + height) for y in tops or [0] for x in lefts]
+    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+
+
+def _overlap(a: Area, b: Area) -> float:
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _ink_on(colour: Colour) -> Colour:
+    """Black or white, whichever can be read on a colour."""
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
+
+
+def _line_height(font: Font) -> float:
+    return font.getbbox("Ag")[3]
+
+
+def _shortened(text: str, font: Font, width: float) -> str:
+    """A text cut to a width in pixels, its end kept: that is where the score is."""
+    if font.getlength(text) <= width:
+        return text
+    name, _, score = text.rpartition(" ")
+    while name and font.getlength(f"{name}… {score}") > width:
+        name = name[:-1].rstrip()
+    return f"{name}… {score}"
+
+
+def _fitting(texts: list[str], font: Font, width: float) -> str:
+    """Texts side by side, as many as fit whole."""
+    lines = ("    ".join(texts[:kept]) for kept in range(len(texts), 0, -1))
+    return next((line for line in lines if font.getlength(line) <= width), "")
+
+
+def _aspect(path: Path) -> float:
+    with Image.open(path) as picture:
+        return picture.width / picture.height
+
+
+def _rows(aspects: list[float]) -> list[list[float]]:
+    """Splits pictures, given as width over height, into rows about as long, that look square together."""
+    total = sum(aspects)
+    rows = max(1, round(math.sqrt(total)))
+    ends, reached = [], 0.0
+    for aspect in aspects:
+        ends.append(int((reached + aspect / 2) / total * rows))
+        reached += aspect
+    return [
+        [aspect for _, aspect in row] for _, row in groupby(zip(ends, aspects, strict=True), itemgetter(0))
+    ]

@@ -1,0 +1,53 @@
+"""`raylabel show`: a look at what a run found."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from jobs.results.draw import contact_sheet, draw_run
+from jobs.results.summary import summary
+from jobs.results.terminal import render
+from schemas.errors import ErrorCode
+from schemas.exceptions import ImageError
+from schemas.spec import FetchSpec
+from workers.fetch.locate import locate, read_image
+from workers.ledger.runs import find_run
+from workers.storage.options import reach
+
+
+def show_run(output: str, limit: int, draw: Path | None) -> None:
+    """Prints what a run found and, if asked, writes its photos with boxes and labels drawn on.
+
+    Args:
+        output: the run directory.
+        limit: images to show, in manifest order.
+        draw: the folder for the pictures, and their overview `contact-sheet.jpg`; None: none are drawn.
+
+    Raises:
+        StorageError: there is no run at `output`.
+    """
+    _, run = find_run(output)
+    console = Console(highlight=False)
+    render(summary(output, limit), console)
+    if draw:
+        reach(run.places)
+        folders = [file.uri.rpartition("/")[0] for file in run.manifest]
+        bases = dict.fromkeys([run.spec["manifest"]["base"] or folders[0], *folders])
+        fetch = FetchSpec.model_validate(run.spec["fetch"])
+        drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases), fetch), limit)
+        for note in drawn.skipped:
+            console.print(f"not drawn: {note}", markup=False, soft_wrap=True)
+        if drawn.pictures:
+            contact_sheet(drawn.pictures, draw / "contact-sheet.jpg")
+        console.print(f"{len(drawn.pictures)} pictures drawn: {draw}", markup=False, soft_wrap=True)
+
+
+def _read(uri: str, bases: list[str], fetch: FetchSpec) -> bytes:
+    """An image's bytes; a relative URI is looked for from the folder of each file of the manifest."""
+    for base in bases:
+        try:
+            return read_image(locate(uri, base), fetch)
+        except ImageError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+    raise FileNotFoundError(uri)

@@ -1,0 +1,300 @@
+"""A run's tables read and summed up: values for the terminal, the report and the pictures."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
+from rich.cells import cell_len
+
+from schemas.spec import FetchSpec
+from schemas.tables import TABLES
+from workers.fetch.ranges import RangeFile
+from workers.storage.store import Store
+from workers.storage.uris import CHAINS
+
+MOST = 15
+"""How many of the most frequent labels and classes a summary keeps."""
+
+SCORE_BINS = 20
+"""Bars of the histogram of label scores, from 0 to 1."""
+
+OBJECT_BINS = 11
+"""Bars of the histogram of objects per image: 0, 1, ... 9, and 10 or more."""
+
+_CLASS_COUNTS = pa.list_(pa.struct([("class_name", pa.string()), ("boxes", pa.int32())]))
+_IMAGE_COLUMNS = [
+    *("manifest_index", "uri", "width", "height", "sha256"),
+    *("label", "score", "topk", "object_count", "class_counts"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One row of the labels table, as far as people look at it.
+
+    Attributes:
+        manifest_index: its position in the manifest.
+        uri: as in the manifest, without credentials and query.
+        width: pixels across, after orientation.
+        height: pixels down, after orientation.
+        sha256: of the file's bytes.
+        topk: labels and their scores, best first; empty where no classifier ran.
+        objects: class names and how many of each, the most first; None where no detector ran.
+    """
+
+    manifest_index: int
+    uri: str
+    width: int
+    height: int
+    sha256: bytes
+    topk: tuple[tuple[str, float], ...]
+    objects: tuple[tuple[str, int], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """How many images got a label as their best."""
+
+    label: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """How many objects of a class were found, and in how many images."""
+
+    class_name: str
+    images: int
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """How many images failed in one way, with the first of them as a sample."""
+
+    stage: str
+    code: str
+    images: int
+    uri: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run found.
+
+    Attributes:
+        output: the run directory.
+        labelled: rows of the labels table.
+        failed: rows of the errors table.
+        objects: boxes found; None where no detector ran.
+        images: the first labelled images, in manifest order.
+        labels: the most frequent labels, at most `MOST`.
+        distinct_labels: how many labels were the best of some image.
+        classes: the most frequent classes of objects, at most `MOST`.
+        distinct_classes: how many classes were found at all.
+        errors: every stage and code that occurred, the most frequent first.
+        scores: images by the score of their label, in `SCORE_BINS` equal bins from 0 to 1; empty where no
+            classifier ran.
+        objects_per_image: images by their number of objects, `OBJECT_BINS` of them, the last open-ended;
+            empty where no detector ran.
+    """
+
+    output: str
+    labelled: int
+    failed: int
+    objects: int | None
+    images: tuple[LabelledImage, ...]
+    labels: tuple[LabelCount, ...]
+    distinct_labels: int
+    classes: tuple[ClassCount, ...]
+    distinct_classes: int
+    errors: tuple[ErrorCount, ...]
+    scores: tuple[int, ...]
+    objects_per_image: tuple[int, ...]
+
+
+def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+    """The rows of one table of a run in file order, which is manifest order, a bounded batch at a time.
+
+    Args:
+        output: the run directory; a path or any fsspec URL.
+        table: "labels", "boxes" or "errors"; a folder that is absent or empty gives no batches.
+        columns: the only columns that are read.
+        batch_rows: most rows in a batch.
+    """
+    store, schema = Store(output), TABLES[table]
+    # A scan of the whole dataset reads ahead of a slow reader without limit (pyarrow 26, 30 million rows:
+    # 527 MB), file by file it cannot (9 MB).
+    for key in store.list(table):
+        if key.endswith(".parquet"):
+            fragment = _fragment(f"{store.url}/{key}")
+            yield from fragment.to_batches(schema=schema, columns=columns, batch_size=batch_rows)
+
+
+def _fragment(url: str) -> ds.ParquetFileFragment:
+    if "://" in url:
+        return ds.ParquetFileFormat().make_fragment(RangeFile(url, FetchSpec()))
+    return ds.ParquetFileFormat().make_fragment(url, LocalFileSystem())
+
+
+def read_images(output: str, limit: int | None = None) -> Iterator[LabelledImage]:
+    """The first labelled images of a run in manifest order, read as they are asked for."""
+    batches = scan(output, "labels", _IMAGE_COLUMNS, batch_rows=min(limit or 1024, 1024))
+    return islice((_image(row) for batch in batches for row in batch.to_pylist()), limit)
+
+
+def summary(output: str, limit: int = 20) -> Summary:
+    """Reads what a run found, in memory that does not grow with the run.
+
+    Args:
+        output: the run directory; a path or any fsspec URL.
+        limit: how many images to keep one by one.
+    """
+    labels, failures = _LabelTally(), _ErrorTally()
+    for batch in scan(output, "labels", ["label", "score", "object_count", "class_counts"]):
+        labels.add(batch)
+    for batch in scan(output, "errors", ["stage", "code", "uri", "message"]):
+        failures.add(batch)
+    return Summary(
+        output=output,
+        labelled=labels.images,
+        failed=sum(failures.images.values()),
+        objects=sum(labels.boxes.values()) if labels.per_image else None,
+        images=tuple(read_images(output, limit)),
+        labels=tuple(LabelCount(*found) for found in _most(labels.labels)),
+        distinct_labels=len(labels.labels),
+        classes=tuple(ClassCount(name, labels.images_with[name], n) for name, n in _most(labels.boxes)),
+        distinct_classes=len(labels.boxes),
+        errors=failures.counts(),
+        scores=_bins(labels.scores, SCORE_BINS),
+        objects_per_image=_bins(labels.per_image, OBJECT_BINS),
+    )
+
+
+@dataclass
+class _LabelTally:
+    """Adds up batches of the labels table."""
+
+    images: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    scores: Counter[int] = field(default_factory=Counter)
+    per_image: Counter[int] = field(default_factory=Counter)
+    images_with: Counter[str] = field(default_factory=Counter)
+    boxes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.images += batch.num_rows
+        self.labels.update(_counts(batch["label"]))
+        bins = pc.floor(pc.multiply(batch["score"], SCORE_BINS)).cast(pa.int32())
+        self.scores.update(_counts(pc.min_element_wise(bins, SCORE_BINS - 1, skip_nulls=False)))
+        self.per_image.update(
+            _counts(pc.min_element_wise(batch["object_count"], OBJECT_BINS - 1, skip_nulls=False))
+        )
+        names, boxes = batch["class_counts"].cast(_CLASS_COUNTS).flatten().flatten()
+        found = pa.table({"name": names, "boxes": boxes}).group_by("name")
+        for row in found.aggregate([("boxes", "count"), ("boxes", "sum")]).to_pylist():
+            self.images_with[row["name"]] += row["boxes_count"]
+            self.boxes[row["name"]] += row["boxes_sum"]
+
+
+@dataclass
+class _ErrorTally:
+    """Adds up batches of the errors table; keeps the first failure of each kind as its sample."""
+
+    images: Counter[tuple[str, str]] = field(default_factory=Counter)
+    samples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        kinds = pa.Table.from_batches([batch]).group_by(["stage", "code"], use_threads=False)
+        for row in kinds.aggregate([([], "count_all"), ("uri", "first"), ("message", "first")]).to_pylist():
+            kind = (row["stage"], row["code"])
+            self.images[kind] += row["count_all"]
+            self.samples.setdefault(kind, (row["uri_first"], row["message_first"]))
+
+    def counts(self) -> tuple[ErrorCount, ...]:
+        kinds = sorted(self.images.items(), key=lambda item: (-item[1], item[0]))
+        return tuple(ErrorCount(*kind, images, *self.samples[kind]) for kind, images in kinds)
+
+
+def _counts(values: pa.Array) -> dict[Any, int]:
+    """How often each value occurs; nulls do not."""
+    return {found["values"]: found["counts"] for found in pc.value_counts(values.drop_null()).to_pylist()}
+
+
+def _most(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]
+
+
+def _bins(counts: Counter[int], bins: int) -> tuple[int, ...]:
+    return tuple(counts[i] for i in range(bins)) if counts else ()
+
+
+def _image(row: dict[str, Any]) -> LabelledImage:
+    topk = tuple((found["label"], found["score"]) for found in row["topk"] or ())
+    if not topk and row["label"] is not None:
+        topk = ((row["label"], row["score"]),)
+    objects = None
+    if row["object_count"] is not None:
+        objects = tuple(_most(Counter(dict(row["class_counts"] or ()))))
+    return LabelledImage(
+        **{name: row[name] for name in ("manifest_index", "uri", "width", "height", "sha256")},
+        topk=topk,
+        objects=objects,
+    )
+
+
+def shorten(text: str, width: int) -> str:
+    """The text on one line, with its middle left out where it is wider than `width` terminal cells."""
+    text = one_line(text)
+    if cell_len(text) <= width:
+        return text
+    half = max((width - 1) // 2, 0)
+    start, end = text, text
+    while cell_len(start) > width - 1 - half:
+        start = start[:-1]
+    while cell_len(end) > half:
+        end = end[1:]
+    return f"{start}…{end}"
+
+
+def short_uris(uris: Iterable[str], width: int) -> list[str]:
+    """The ends of URIs, all cut at the same depth: as many folders as fit, at least the files' names."""
+    uris = [one_line(as_path(uri)) for uri in uris]
+    depths = range(max((uri.count("/") for uri in uris), default=0), -1, -1)
+    for names in ([_tail(uri, depth) for uri in uris] for depth in depths):
+        if all(cell_len(name) <= width for name in names):
+            return names
+    return [shorten(_tail(uri, 0), width) for uri in uris]
+
+
+def as_path(uri: str) -> str:
+    """What is within a file as if that were a folder: `tar://b.jpg::s3://x/a.tar` is `s3://x/a.tar/b.jpg`."""
+    inner, chained, outer = uri.rpartition("::")
+    if not chained or not inner.startswith(CHAINS):
+        return uri
+    return f"{outer}/{inner.partition('://')[2]}"
+
+
+def _tail(uri: str, folders: int) -> str:
+    """A file's name with that many of the folders above it; "…/" stands for the others."""
+    kept = "/".join(uri.split("/")[-folders - 1 :])
+    if kept == uri or not folders:
+        return kept
+    return f"…/{kept.lstrip('/')}"
+
+
+def one_line(text: str) -> str:
+    """Without control characters, which could move a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def scored(label: str, score: float) -> str:
+    """A label with its score, as every place shows it."""
+    return f"{one_line(label)} {score:.2f}"

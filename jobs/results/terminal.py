@@ -1,0 +1,126 @@
+"""Reads a run's tables and shows what was found: on a terminal, and as values for the report."""
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from jobs.results.summary import LabelledImage, Summary, one_line, scored, short_uris, shorten
+
+_GAP = 3
+"""Cells between two columns of a table."""
+
+
+def render(summary: Summary, console: Console) -> None:
+    """Prints a summary as tables that keep their shape at any width, on a terminal or into a file."""
+    console.print(_headline(summary), no_wrap=True, overflow="ellipsis", soft_wrap=False)
+    shown = len(summary.images)
+    images = "Images" if shown == summary.labelled else f"Images, the first {shown:,} of {summary.labelled:,}"
+    labels = _most_of("Labels", len(summary.labels), summary.distinct_labels)
+    classes = _most_of("Objects", len(summary.classes), summary.distinct_classes)
+    tables = {
+        images: _image_table(summary, console.width),
+        labels: _label_table(summary, console.width),
+        classes: _class_table(summary, console.width),
+        "Failed": _error_table(summary),
+    }
+    for title, table in tables.items():
+        if table.row_count:
+            console.print(Text(f"\n{title}", "bold"))
+            console.print(table)
+
+
+def fitting(items: Iterable[str], width: int) -> str:
+    """Items joined by commas, as many as fit; "+3 more" stands for the rest.
+
+    Where not one fits whole the first is shortened; where there is no room for that, the text is empty.
+    """
+    items = [one_line(item) for item in items]
+    rest = ""
+    for kept in range(len(items), 0, -1):
+        rest = f", +{len(items) - kept} more" if kept < len(items) else ""
+        line = ", ".join(items[:kept]) + rest
+        if cell_len(line) <= width:
+            return line
+    room = width - len(rest)
+    return shorten(items[0], room) + rest if items and room >= 10 else ""
+
+
+def _headline(summary: Summary) -> Text:
+    parts = [(f"{summary.labelled:,}", "images labelled")]
+    if summary.objects is not None:
+        parts.append((f"{summary.objects:,}", "objects"))
+    parts.append((f"{summary.failed:,}", "failed"))
+    text = Text(f"{one_line(summary.output)}\n")
+    for i, (number, what) in enumerate(parts):
+        text.append("" if i == 0 else ", ").append(number, style="bold").append(f" {what}")
+    return text
+
+
+def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """An empty table in the house style; columns in `right` hold numbers."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.show_edge = table.pad_edge = False
+    for column in columns:
+        side: JustifyMethod = "right" if column in right else "left"
+        table.add_column(column, justify=side, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _image_table(summary: Summary, width: int) -> Table:
+    """Two lines an image: its label with the runners-up, and its objects."""
+    table = _table("row", "image", "size", "found", right=("row", "size"))
+    rows = [str(image.manifest_index) for image in summary.images]
+    sizes = [f"{image.width}x{image.height}" for image in summary.images]
+    room = width - max(map(len, ["row", *rows])) - max(map(len, ["size", *sizes])) - 3 * _GAP
+    names = short_uris((image.uri for image in summary.images), max(room * 2 // 5, 8))
+    room = max(room - max(map(cell_len, ["image", *names])), 16)
+    for row, name, size, image in zip(rows, names, sizes, summary.images, strict=True):
+        table.add_row(row, Text(name), size, _findings(image, room))
+    return table
+
+
+def _findings(image: LabelledImage, width: int) -> Text:
+    """The label with its runners-up on one line, the objects on the next."""
+    lines = []
+    if image.topk:
+        best, *others = (scored(*found) for found in image.topk)
+        best = shorten(best, width)
+        runners_up = fitting(others, width - cell_len(best) - 2)
+        lines.append(Text("  " if runners_up else "").join([Text(best, "bold"), Text(runners_up, "dim")]))
+    if image.objects is not None:
+        objects = [f"{name} x{n}" for name, n in image.objects]
+        found = fitting(objects, width) or shorten(next(iter(objects), "no objects"), width)
+        lines.append(Text(found, style="cyan" if objects else "dim"))
+    return Text("\n").join(lines)
+
+
+def _label_table(summary: Summary, width: int) -> Table:
+    table = _table("label", "images", "share", right=("images", "share"))
+    for found in summary.labels:
+        share = f"{found.images / summary.labelled:.1%}"
+        table.add_row(Text(shorten(found.label, width - 22)), f"{found.images:,}", share)
+    return table
+
+
+def _class_table(summary: Summary, width: int) -> Table:
+    table = _table("class", "objects", "images", right=("objects", "images"))
+    for found in summary.classes:
+        name = Text(shorten(found.class_name, width - 22))
+        table.add_row(name, f"{found.objects:,}", f"{found.images:,}")
+    return table
+
+
+def _most_of(title: str, shown: int, distinct: int) -> str:
+    return title if shown == distinct else f"{title}, the {shown} most frequent of {distinct:,}"
+
+
+def _error_table(summary: Summary) -> Table:
+    table = _table("stage", "code", "images", "for example", right=("images",))
+    table.columns[-1].no_wrap = False  # a message wraps at its spaces; a word that is too long is cut
+    for found in summary.errors:
+        table.add_row(found.stage, found.code, f"{found.images:,}", Text(one_line(found.message)))
+    return table

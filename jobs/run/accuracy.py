@@ -1,0 +1,95 @@
+"""How good a prediction of `raylabel plan` was, told by the run that it was made for."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.prepare.resolve import ResolvedJob
+from jobs.run.console import Meter
+from schemas.exceptions import StorageError
+from schemas.ledger import PREDICTION
+from schemas.prediction import Cluster, KeptPrediction
+from workers.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A prediction beside what came of it.
+
+    Attributes:
+        images_per_s: predicted.
+        seconds: predicted, for the images that the attempt labelled.
+        cluster: that it was predicted for.
+        took_images_per_s: since the first images were labelled; None where that was the last.
+        took_seconds: the attempt, its start included.
+        took_nodes: how many nodes of which CPUs and GPUs it ran on.
+    """
+
+    images_per_s: float
+    seconds: float
+    cluster: Cluster
+    took_images_per_s: float | None
+    took_seconds: float
+    took_nodes: dict[tuple[int, int], int]
+
+    @property
+    def off(self) -> float | None:
+        """Part of the time taken that the prediction was wrong by; None: it was for another cluster."""
+        if self.took_nodes != {(self.cluster.cpus, self.cluster.gpus): self.cluster.nodes}:
+            return None
+        return abs(self.seconds - self.took_seconds) / self.took_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict for a program."""
+        return {
+            "images_per_s": round(self.images_per_s, 2),
+            "seconds": round(self.seconds, 1),
+            "cluster": asdict(self.cluster),
+            "took_images_per_s": self.took_images_per_s and round(self.took_images_per_s, 2),
+            "off": self.off and round(self.off, 4),
+        }
+
+    def __str__(self) -> str:
+        rate = f" ({self.took_images_per_s:,.1f} images/s)" if self.took_images_per_s else ""
+        if self.off is None:
+            ran_on = " and ".join(
+                str(Cluster(count, *node)) for node, count in sorted(self.took_nodes.items(), reverse=True)
+            )
+            return (
+                f"{self.images_per_s:,.1f} images/s by `raylabel plan`, but for {self.cluster}; it ran on "
+                f"{ran_on or 'no node with a CPU'} and took {self.took_seconds:,.0f} s{rate}"
+            )
+        return (
+            f"{self.images_per_s:,.1f} images/s and {self.seconds:,.0f} s by `raylabel plan`; it took "
+            f"{self.took_seconds:,.0f} s{rate}: {self.off:.0%} off"
+        )
+
+
+def verdict_on(
+    job: ResolvedJob, meter: Meter, seconds: float, machines: list[dict[str, float]]
+) -> Verdict | None:
+    """How good the prediction was that is kept in a job's output; None where there is none of this very job.
+
+    Args:
+        job: the job.
+        meter: what an attempt at it did; one that did the rest of a run is held against what that would take.
+        seconds: that the attempt took.
+        machines: the resources of the nodes it ran on, as Ray names them.
+    """
+    try:
+        kept = KeptPrediction.model_validate_json(Store(job.spec.output).read(PREDICTION))
+    except (FileNotFoundError, ValueError, StorageError):  # a run is not worth less for it
+        return None
+    if kept.job != job.digest() or not meter.labelled:
+        return None
+    found = kept.prediction
+    whole = meter.labelled == found.rows
+    nodes = Counter((int(m["CPU"]), int(m.get("GPU", 0))) for m in machines if m.get("CPU", 0) >= 1)
+    return Verdict(
+        images_per_s=found.images_per_s,
+        seconds=found.seconds if whole else found.startup_s + meter.labelled / found.images_per_s,
+        cluster=found.cluster,
+        took_images_per_s=meter.images_per_s,
+        took_seconds=seconds,
+        took_nodes=dict(nodes),
+    )

@@ -1,0 +1,99 @@
+"""What a run does, as Prometheus metrics. The driver alone exports them, so that nothing is counted twice."""
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.util import metrics as ray_metrics
+
+from schemas.metrics import (
+    ACCELERATOR_SECONDS,
+    FAILURES,
+    FETCHED,
+    IMAGES,
+    NOTHING,
+    PENDING,
+    STAGE_SECONDS,
+    Metric,
+    Spent,
+)
+from workers.ledger.state import Ledger
+from workers.storage.uris import clean_uri
+
+REFRESH_S = 1.0
+"""Seconds between two settings of the gauge. Ray 2.60 exports a gauge when it was set since the last export,
+and drops it when two of its report intervals (of ten seconds, if not told otherwise) brought nothing."""
+
+
+class Exporter:
+    """Counts what it is shown of one attempt at a run, and gives it to Ray, which exports it on a cluster.
+
+    Args:
+        output: the run directory; names the run in every metric, without credentials.
+    """
+
+    def __init__(self, output: str) -> None:
+        self._run = clean_uri(output)
+        self._done: int | None = None
+        self._failed: Counter[str] = Counter()
+        self._pending = 0
+        self._ended = threading.Event()
+
+    def show(self, ledger: Ledger, spent: Spent = NOTHING) -> None:
+        """Counts what is new in the ledger; the first call shows what was done before, which is not counted.
+
+        Args:
+            ledger: as it is now.
+            spent: what was spent since the last call.
+        """
+        if self._done is not None:
+            self._count_images(ledger.done - self._done, ledger.failed - self._failed)
+        self._done, self._failed = ledger.done, ledger.failed.copy()
+        self._pending = ledger.rows - ledger.done
+        self._count_spent(spent)
+
+    @contextmanager
+    def exporting(self) -> Iterator["Exporter"]:
+        """Keeps the gauge alive for the length of a block."""
+        thread = threading.Thread(target=self._refresh, name="metrics", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _refresh(self) -> None:
+        while True:
+            ended = self._ended.wait(REFRESH_S)
+            if self._done is not None:
+                exported(PENDING).set(self._pending, {"run": self._run})
+            if ended:
+                return
+
+    def _count_images(self, done: int, failed: Counter[str]) -> None:
+        self._count(IMAGES, done - failed.total(), outcome="labelled")
+        self._count(IMAGES, failed.total(), outcome="failed")
+        for code, images in failed.items():
+            self._count(FAILURES, images, code=code)
+
+    def _count_spent(self, spent: Spent) -> None:
+        self._count(FETCHED, spent.fetched_bytes)
+        for stage, seconds in spent.stage_s.items():
+            self._count(STAGE_SECONDS, seconds, stage=stage)
+        self._count(ACCELERATOR_SECONDS, spent.busy_s, state="busy")
+        self._count(ACCELERATOR_SECONDS, spent.idle_s, state="idle")
+
+    def _count(self, metric: Metric, value: float, **labels: str) -> None:
+        if value > 0:  # Ray takes nothing else
+            exported(metric).inc(value, {"run": self._run, **labels})
+
+
+@functools.cache
+def exported(metric: Metric) -> Any:
+    """Ray's counter or gauge for a metric, made once a process."""
+    kind = ray_metrics.Counter if metric.kind == "counter" else ray_metrics.Gauge
+    return kind(metric.own_name, metric.help, metric.labels)

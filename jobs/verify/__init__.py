@@ -1,0 +1,1 @@
+"""A run checked against its own records, from its files alone."""

@@ -1,0 +1,244 @@
+"""Proves the tables of a shard or of a part: bytes and tables in, faults out. No store, no clock."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schemas.ledger import StagedFile
+from schemas.tables import carried_names, table_schema
+from workers.tables.parquet import count_codes, parquet_bytes
+
+NAMED = 5
+"""Manifest rows that a fault names, of all that it is about."""
+
+COLUMNS = {
+    "labels": ["manifest_index", "object_count", "class_counts"],
+    "boxes": ["manifest_index", "object_index", "class_name"],
+    "errors": ["manifest_index", "code"],
+}
+"""What of each table is read to prove it; the checksum answers for the other columns."""
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is not as it must be.
+
+    Attributes:
+        file: the key of the file that it was found in, below the run directory.
+        found: what is there.
+        expected: what should be.
+    """
+
+    file: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: found {self.found}; expected {self.expected}"
+
+
+def prove_file(
+    file: str, data: bytes, said: StagedFile, schema: tuple[str, ...], name: str
+) -> tuple[pa.Table | None, list[Fault]]:
+    """Proves that a file is the one that the ledger names, and is a table as declared and in order.
+
+    Args:
+        file: what faults call it.
+        data: its bytes.
+        said: its size, checksum and rows by the ledger.
+        schema: see `declared`.
+        name: "labels", "boxes" or "errors".
+
+    Returns:
+        The columns that `prove_rows` wants, None where they cannot be had; and what is wrong.
+    """
+    faults = []
+    if len(data) != said.size:
+        faults.append(Fault(file, f"{len(data):,} bytes", f"{said.size:,} bytes, as the ledger says"))
+    if (digest := hashlib.sha256(data).hexdigest()) != said.sha256:
+        faults.append(Fault(file, f"sha256 {digest}", f"{said.sha256}, as the ledger says"))
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        if wrong := _prove_schema(file, parquet.schema_arrow, schema):
+            return None, [*faults, wrong]
+        table = parquet.read(COLUMNS[name]).combine_chunks()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return None, [*faults, Fault(file, f"no Parquet that can be read ({error})", "a Parquet file")]
+    if table.num_rows != said.rows:
+        faults.append(Fault(file, f"{table.num_rows:,} rows", f"{said.rows:,} rows, as the ledger says"))
+    return table, faults + prove_order(file, table)
+
+
+def declared(name: str, carried: Mapping[str, str]) -> tuple[str, ...]:
+    """A table's schema in lines, as a file gives it back.
+
+    Args:
+        name: "labels", "boxes" or "errors".
+        carried: the manifest's own columns, name to Arrow type, as run.json has them.
+    """
+    lines = _declared(name)
+    if name != "labels":
+        return lines
+    names = carried_names(pa.schema([(column, pa.null()) for column in carried]))
+    return (*lines, *(f"{names[column]}: {kind}" for column, kind in carried.items()))
+
+
+@functools.cache
+def _declared(name: str) -> tuple[str, ...]:
+    # by way of Parquet, which names the inside of lists and maps in its own way
+    empty = table_schema(name, pa.schema([])).empty_table()
+    return _lines(pq.ParquetFile(pa.BufferReader(parquet_bytes(empty, name))).schema_arrow)
+
+
+def _lines(schema: pa.Schema) -> tuple[str, ...]:
+    said = sorted((schema.metadata or {}).items())
+    marks = [f"{key.decode()}: {value.decode()}" for key, value in said if key.startswith(b"raylabel.")]
+    return (*marks, *(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema))
+
+
+def _prove_schema(file: str, found: pa.Schema, schema: tuple[str, ...]) -> Fault | None:
+    lines = _lines(found)
+    if lines == schema:
+        return None
+    other = [line for line in lines if line not in schema]
+    missing = [line for line in schema if line not in lines]
+    if not other and not missing:
+        return Fault(file, "columns in another order", "the declared one")
+    return Fault(file, f"columns {_some(other)}", _some(missing))
+
+
+def prove_order(file: str, table: pa.Table) -> list[Fault]:
+    """Proves that rows ascend by `manifest_index`, boxes then by `object_index`."""
+    index = _numbers(table, "manifest_index")
+    falls = np.diff(index) < 0
+    if "object_index" in table.column_names:
+        falls |= (np.diff(index) == 0) & (np.diff(_numbers(table, "object_index")) < 0)
+    if not falls.any():
+        return []
+    at = int(np.flatnonzero(falls)[0])
+    found = f"manifest row {index[at + 1]} after {index[at]}, at row {at + 1} of the file"
+    return [Fault(file, found, "rows in ascending order")]
+
+
+def prove_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Fault]:
+    """Proves that labels and errors hold some manifest rows once each, and that the boxes are the labels'.
+
+    Args:
+        files: by table, what faults call the file.
+        tables: by name, with at least `COLUMNS`.
+        rows: the manifest rows that they must hold, ascending.
+    """
+    labels, boxes = tables["labels"], tables["boxes"]
+    return [
+        *_prove_coverage(files, tables, rows),
+        *_prove_owners(files["boxes"], labels, boxes),
+        *_prove_object_indexes(files["boxes"], boxes),
+        *_prove_object_counts(files["labels"], labels, boxes),
+        *_prove_class_counts(files["labels"], labels, boxes),
+    ]
+
+
+def prove_codes(file: str, errors: pa.Table, said: Mapping[str, int]) -> list[Fault]:
+    """Proves that the ledger's record in a file counts failed images by code as the errors table has them."""
+    found = count_codes(errors)
+    return [] if found == said else [Fault(file, f"failed images {dict(said)}", f"{found}, as in errors")]
+
+
+def _prove_coverage(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Fault]:
+    index = {name: _numbers(tables[name], "manifest_index") for name in ("labels", "errors")}
+    faults = [
+        Fault(files[name], f"manifest {some_rows(strangers)}", "only rows of its own units")
+        for name, found in index.items()
+        if len(strangers := np.setdiff1d(found, rows))
+    ]
+    held, times = np.unique(np.concatenate(list(index.values())), return_counts=True)
+    both = " and ".join(dict.fromkeys((files["labels"], files["errors"])))
+    if len(missing := np.setdiff1d(rows, held)):
+        faults.append(Fault(both, f"no manifest {some_rows(missing)}", "each row once, in one of the two"))
+    if len(doubled := held[times > 1]):
+        faults.append(
+            Fault(both, f"manifest {some_rows(doubled)} more than once", "each row once, in one of the two")
+        )
+    return faults
+
+
+def _prove_owners(file: str, labels: pa.Table, boxes: pa.Table) -> list[Fault]:
+    orphans = np.setdiff1d(_numbers(boxes, "manifest_index"), _numbers(labels, "manifest_index"))
+    if not len(orphans):
+        return []
+    return [Fault(file, f"boxes of manifest {some_rows(orphans)}", "boxes of rows in labels only")]
+
+
+def _prove_object_indexes(file: str, boxes: pa.Table) -> list[Fault]:
+    index, own = _numbers(boxes, "manifest_index"), _numbers(boxes, "object_index")
+    order = np.lexsort((own, index))
+    index, own = index[order], own[order]
+    firsts = np.flatnonzero(np.diff(index, prepend=-1))
+    counted = np.arange(len(index)) - np.repeat(firsts, np.diff(firsts, append=len(index)))
+    wrong = np.unique(index[own != counted])
+    if not len(wrong):
+        return []
+    held = own[index == wrong[0]].tolist()
+    found = f"object_index {held[: 2 * NAMED]} for manifest {some_rows(wrong)}"
+    return [Fault(file, found, "0, 1, 2, ... for each image")]
+
+
+def _prove_object_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Fault]:
+    index = _numbers(labels, "manifest_index")
+    owners, times = np.unique(_numbers(boxes, "manifest_index"), return_counts=True)
+    at = np.searchsorted(owners, index)
+    known = at < len(owners)
+    known[known] = owners[at[known]] == index[known]
+    has = np.zeros(len(index), np.int64)
+    has[known] = times[at[known]]
+    says = pc.fill_null(labels["object_count"], 0).to_numpy()
+    wrong = np.flatnonzero(says != has)
+    if not len(wrong):
+        return []
+    said = labels["object_count"][int(wrong[0])].as_py()
+    found = f"object_count {'null' if said is None else said} for manifest {some_rows(index[wrong])}"
+    return [Fault(file, found, f"{has[wrong[0]]}, the row's boxes")]
+
+
+def _prove_class_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Fault]:
+    """Every box counts 1, every count as much less: what is left over is wrong."""
+    index = _numbers(labels, "manifest_index")
+    counts = labels["class_counts"].combine_chunks()
+    nulls = pc.xor(pc.is_null(counts), pc.is_null(labels["object_count"].combine_chunks()))
+    wrong = index[nulls.to_numpy(zero_copy_only=False)]
+    counts = counts.cast(pa.list_(pa.struct([("class_name", pa.string()), ("n", pa.int32())])))
+    said, parents = counts.flatten(), pc.list_parent_indices(counts)
+    keys = np.concatenate([index[parents.to_numpy()], _numbers(boxes, "manifest_index")])
+    names = [said.field("class_name"), boxes["class_name"].cast(pa.string()).combine_chunks()]
+    left = np.concatenate([-said.field("n").to_numpy(zero_copy_only=False), np.ones(len(boxes), np.int64)])
+    table = pa.table({"index": keys, "class_name": pa.concat_arrays(names), "left": left})
+    summed = table.group_by(["index", "class_name"], use_threads=False).aggregate([("left", "sum")])
+    unequal = _numbers(summed.filter(pc.not_equal(summed["left_sum"], 0)), "index")
+    wrong = np.union1d(wrong, np.intersect1d(unequal, index))
+    if not len(wrong):
+        return []
+    return [Fault(file, f"class_counts of manifest {some_rows(wrong)}", "the classes of the row's boxes")]
+
+
+def some_rows(rows: Rows) -> str:
+    """Row numbers for a person: the first few, and how many more there are."""
+    return f"{'row' if len(rows) == 1 else 'rows'} {_some([str(row) for row in rows[:NAMED]], len(rows))}"
+
+
+def _some(texts: list[str], number: int | None = None) -> str:
+    more = (number or len(texts)) - NAMED
+    return ", ".join(texts[:NAMED]) + (f" and {more:,} more" if more > 0 else "") or "nothing"
+
+
+def _numbers(table: pa.Table, column: str) -> Rows:
+    numbers: Rows = table[column].to_numpy().astype(np.int64)
+    return numbers

@@ -1,0 +1,370 @@
+"""One shard of a run, proved from its files: published, committed, or in between."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from jobs.verify.checks import Fault, Rows, declared, prove_codes, prove_file, prove_rows
+from schemas.exceptions import ReconcileError
+from schemas.ledger import (
+    COMMITS,
+    SUCCESS,
+    Commit,
+    Publication,
+    RunRecord,
+    Shard,
+    StagedFile,
+    ledger_folder,
+    shard_folder,
+    shard_name,
+)
+from schemas.plan import Plan, Work
+from schemas.ranges import from_ranges
+from schemas.tables import LABELS, TABLES
+from workers.ledger.commit import RunFolder
+from workers.ledger.publish import make_tables
+from workers.ledger.runs import find_run, ledger_of, read_retries, work_of
+from workers.tables.parquet import parquet_bytes
+
+LOOKS = 5
+"""How often a shard, or the run, is looked at again where it changed meanwhile."""
+
+Record = TypeVar("Record", Shard, Commit, Publication)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it was found, which its shards are proved against.
+
+    Attributes:
+        record: run.json.
+        folder: its newest pass.
+        works: by pass, what it does.
+        shards: by pass, the shards that have rows to do in it.
+        success: what `_SUCCESS` holds; None while it is not there.
+    """
+
+    record: RunRecord
+    folder: RunFolder
+    works: Mapping[int, Work]
+    shards: Mapping[int, frozenset[int]]
+    success: bytes | None
+
+    @classmethod
+    def find(cls, output: str) -> "Run":
+        """The run in a directory, as it is now.
+
+        Raises:
+            StorageError: there is none.
+        """
+        store, record = find_run(output)
+        ledger = ledger_of(store, record)
+        works = {0: work_of(record.plan, None)}
+        works |= {retry.number: work_of(record.plan, retry) for retry in read_retries(ledger)}
+        folder = RunFolder(store, ledger, max(works), works[max(works)], pa.schema([]))
+        shards = {number: frozenset(work.shards) for number, work in works.items()}
+        (success,) = store.read_all([SUCCESS])
+        return cls(record, folder, works, shards, success)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is marked complete."""
+        return self.success is not None
+
+    @property
+    def state(self) -> tuple[str, int, bytes | None]:
+        """What changes when the run is begun anew, retried or completed."""
+        return self.record.id, self.folder.retry, self.success
+
+    @property
+    def plan(self) -> Plan:
+        """How the manifest is cut."""
+        return self.record.plan
+
+    def is_open(self, shard: int, record: Shard | None) -> bool:
+        """Whether the newest pass has yet to publish a shard."""
+        return (
+            not self.complete
+            and shard in self.shards[self.folder.retry]
+            and (record is None or record.retry < self.folder.retry)
+        )
+
+    def passes(self, shard: int) -> list[int]:
+        """The passes that have rows to do in a shard, any of which may have published it last.
+
+        (A retry that was begun and killed at once may never have been done.)
+        """
+        return [number for number, shards in self.shards.items() if shard in shards]
+
+    def rows_of_units(self, shard: int, units: Rows) -> Rows:
+        """The manifest rows that the newest pass has of some units of a shard."""
+        rows = np.asarray(self.folder.work.rows_of_shard(shard), np.int64)
+        return rows[np.isin(rows // self.plan.unit_rows, units)]
+
+    def called(self, key: str) -> str:
+        """What faults call a file of the ledger: its key below the run directory."""
+        return f"{ledger_folder(self.record.id)}/{key}"
+
+    def schema(self, name: str) -> tuple[str, ...]:
+        """A table's schema in lines."""
+        return declared(name, self.record.manifest_columns)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is of a shard at one moment.
+
+    Attributes:
+        shard: its number.
+        record: of its publication; a fault where it cannot be read.
+        pinned: the choice of commits that the newest pass will publish, or is publishing.
+        commits: by key, those of the newest pass.
+        files: tables that have a file where readers look, where there is no record that would say so.
+    """
+
+    shard: int
+    record: Shard | Fault | None
+    pinned: Publication | Fault | None
+    commits: dict[str, Commit | Fault]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShardProof:
+    """What was proved of a shard.
+
+    Attributes:
+        record: of its publication; None where there is none to go by.
+        published: whether the newest pass has no more to do in it.
+        committed: rows that the newest pass committed and did not publish yet.
+        faults: what is not as it must be.
+    """
+
+    record: Shard | None
+    published: bool
+    committed: int
+    faults: list[Fault]
+
+
+def table_key(table: str, shard: int) -> str:
+    """Where readers find a table of a shard."""
+    return f"{table}/{shard_name(shard)}.parquet"
+
+
+def prove_shard(run: Run, shard: int) -> ShardProof:
+    """Proves what there is of a shard; where that is at fault, once more if it has changed meanwhile."""
+    look = look_at(run, shard)
+    for _ in range(LOOKS):
+        proof = prove_look(run, look)
+        if not proof.faults:
+            break
+        again = look_at(run, shard)
+        if again == look:
+            break
+        look = again
+    return proof
+
+
+def look_at(run: Run, shard: int) -> Look:
+    """What there is of a shard now."""
+    store, retry = run.folder.store, run.folder.retry
+    record = _read(run, Shard.key_of(shard), Shard)
+    if isinstance(record, Fault) or not run.is_open(shard, record):
+        return Look(shard, record, None, {}, ())
+    pinned = _read(run, Publication.key_of(retry, shard), Publication)
+    files = () if record else tuple(name for name in TABLES if store.exists(table_key(name, shard)))
+    return Look(shard, record, pinned, _read_commits(run, shard), files)
+
+
+def _read_commits(run: Run, shard: int) -> dict[str, Commit | Fault]:
+    """A shard's commits by key; listed again where one is gone by now, as many may have become one."""
+    for _ in range(LOOKS):
+        keys = run.folder.ledger.list(shard_folder(COMMITS, run.folder.retry, shard))
+        found = zip(keys, run.folder.ledger.read_all(keys), strict=True)
+        commits = {key: _parsed(run, key, data, Commit) for key, data in found if data is not None}
+        if len(commits) == len(keys):
+            break
+    return commits
+
+
+def _read(run: Run, key: str, kind: type[Record]) -> Record | Fault | None:
+    """A record of the ledger; None where there is none."""
+    (data,) = run.folder.ledger.read_all([key])
+    return None if data is None else _parsed(run, key, data, kind)
+
+
+def _parsed(run: Run, key: str, data: bytes, kind: type[Record]) -> Record | Fault:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        return Fault(run.called(key), f"{where or 'JSON'}: {first['msg']}", f"a {kind.__name__} record")
+
+
+def prove_look(run: Run, look: Look) -> ShardProof:
+    """Proves what there was of a shard at one moment."""
+    if isinstance(look.record, Fault):
+        return ShardProof(None, False, 0, [look.record])
+    faults = _prove_commits(run, look)
+    if isinstance(look.pinned, Fault):
+        faults.append(look.pinned)
+    elif look.pinned:
+        faults = faults or _prove_unfinished(run, look, look.pinned)
+    elif look.record:
+        faults += _prove_published(run, look.shard, look.record)
+    else:
+        faults += _prove_unpublished(run, look)
+    open_ = run.is_open(look.shard, look.record)
+    published = look.record is not None and not open_
+    return ShardProof(look.record, published, _committed(run, look) if open_ else 0, faults)
+
+
+def _committed(run: Run, look: Look) -> int:
+    """Rows that a shard's commits have, each counted once."""
+    ranges = [c.units for c in look.commits.values() if isinstance(c, Commit)]
+    units = np.unique(np.concatenate([np.empty(0, np.int64), *map(from_ranges, ranges)]))
+    return len(run.rows_of_units(look.shard, units))
+
+
+def _prove_unpublished(run: Run, look: Look) -> list[Fault]:
+    """A shard without a record has no file that readers would see; after the first pass all have records."""
+    expected = "none, as no record says that the shard is published"
+    faults = [Fault(table_key(name, look.shard), "a file", expected) for name in look.files]
+    if run.complete or run.folder.retry:
+        record = run.called(Shard.key_of(look.shard))
+        faults.append(Fault(record, "no such file", "the record of a shard that was published"))
+    return faults
+
+
+def _prove_published(run: Run, shard: int, record: Shard) -> list[Fault]:
+    """The files of a published shard are the ones that its record names, and hold its rows."""
+    if faults := _prove_record(run, shard, record):
+        return faults
+    files = {name: file.key for name, file in record.files.items()}
+    tables, faults = _read_files(run, {name: [(file.key, file)] for name, file in record.files.items()})
+    if tables is None:
+        return faults
+    faults += prove_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
+    done = pa.array(run.works[record.retry].rows_of_shard(shard), pa.int64())
+    errors = tables["errors"]
+    failed = errors.filter(pc.is_in(errors["manifest_index"], done))
+    key = run.called(Shard.key_of(shard))
+    return faults + prove_codes(key, errors, record.errors) + prove_codes(key, failed, record.failed)
+
+
+def _prove_record(run: Run, shard: int, record: Shard) -> list[Fault]:
+    """A shard's record is about that shard, its three files, and a pass that can have published it."""
+    key, passes = run.called(Shard.key_of(shard)), run.passes(shard)
+    faults = []
+    if record.shard != shard:
+        faults.append(Fault(key, f"shard {record.shard}", f"shard {shard}"))
+    if record.retry not in passes:
+        allowed = " or ".join(str(number) for number in passes)
+        faults.append(Fault(key, f"retry {record.retry}", f"{allowed}, which had rows to do in it"))
+    expected = {name: table_key(name, shard) for name in TABLES}
+    found = {name: file.key for name, file in record.files.items()}
+    if found != expected:
+        faults.append(Fault(key, f"files {sorted(found.values())}", str(sorted(expected.values()))))
+    return faults
+
+
+def _prove_commits(run: Run, look: Look) -> list[Fault]:
+    faults = []
+    for key, commit in look.commits.items():
+        if isinstance(commit, Fault):
+            faults.append(commit)
+        else:
+            faults += _prove_commit(run, look.shard, key, commit)
+    return faults
+
+
+def _prove_commit(run: Run, shard: int, key: str, commit: Commit) -> list[Fault]:
+    """A commit's staged files are the ones it names, and hold exactly the rows of its units."""
+    called, units = run.called(key), from_ranges(commit.units)
+    if (commit.retry, commit.shard) != (run.folder.retry, shard) or not _is_whole(commit):
+        found = f"shard {commit.shard} in retry {commit.retry} with {sorted(commit.files)}"
+        return [Fault(called, found, f"shard {shard} in retry {run.folder.retry} with {sorted(TABLES)}")]
+    if len(others := np.setdiff1d(units, run.folder.work.units_of_shard(shard))) or not len(units):
+        return [Fault(called, f"units {others.tolist()[:5]}", "units that this pass has of the shard")]
+    held = {n: [(run.called(file.key), file) for file in files] for n, files in commit.files.items()}
+    tables, faults = _read_files(run, held)
+    if tables is None:
+        return faults
+    files = {name: named[0][0] if len(named) == 1 else called for name, named in held.items()}
+    faults += prove_rows(files, tables, run.rows_of_units(shard, units))
+    return faults + prove_codes(called, tables["errors"], commit.failed)
+
+
+def _is_whole(commit: Commit) -> bool:
+    return commit.files.keys() == TABLES.keys() and all(commit.files.values())
+
+
+def _read_files(
+    run: Run, files: Mapping[str, list[tuple[str, StagedFile]]]
+) -> tuple[dict[str, pa.Table] | None, list[Fault]]:
+    """Reads and proves files one by one.
+
+    Args:
+        run: the run.
+        files: by table, keys below the run directory and what the ledger says of the files.
+
+    Returns:
+        The tables, None where one of them cannot be had; and what is wrong.
+    """
+    named = [(name, *one) for name, held in files.items() for one in held]
+    pieces: dict[str, list[pa.Table]] = {name: [] for name in files}
+    faults = []
+    read = run.folder.store.read_all(key for _, key, _ in named)
+    for (name, key, said), data in zip(named, read, strict=True):
+        if data is None:
+            expected = f"{said.rows:,} rows in {said.size:,} bytes, as the ledger says"
+            faults.append(Fault(key, "no such file", expected))
+            continue
+        table, wrong = prove_file(key, data, said, run.schema(name), name)
+        faults += wrong
+        pieces[name] += [] if table is None else [table]
+    if any(len(pieces[name]) < len(held) for name, held in files.items()):
+        return None, faults
+    return {name: pa.concat_tables(found) for name, found in pieces.items()}, faults
+
+
+def _prove_unfinished(run: Run, look: Look, publication: Publication) -> list[Fault]:
+    """A shard that is being published, or whose publisher was killed.
+
+    Each file is still as it was, or already what the chosen commits make of it; and what they make of it
+    holds the shard's rows.
+    """
+    called, shard = run.called(publication.key), look.shard
+    if (publication.retry, publication.shard) != (run.folder.retry, shard):
+        found = f"shard {publication.shard} in retry {publication.retry}"
+        return [Fault(called, found, f"shard {shard} in retry {run.folder.retry}")]
+    before = look.record.files if isinstance(look.record, Shard) else {}
+    files = {name: table_key(name, shard) for name in TABLES}
+    try:
+        folder = dataclasses.replace(run.folder, carried=_carried(run, publication))
+        _, tables = make_tables(folder, publication)
+        there = {name: run.folder.store.read(files[name]) for name in before or look.files}
+    except (OSError, LookupError, ReconcileError, pa.ArrowException) as error:
+        return [Fault(called, f"a choice that cannot be published ({error})", "one that can")]
+    faults = prove_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
+    for name, data in there.items():
+        digest = hashlib.sha256(data).hexdigest()
+        made = hashlib.sha256(parquet_bytes(tables[name], name)).hexdigest()
+        if digest != made and not (name in before and digest == before[name].sha256):
+            faults.append(Fault(files[name], f"sha256 {digest}", f"{made}, which the commits make of it"))
+    return faults
+
+
+def _carried(run: Run, publication: Publication) -> pa.Schema:
+    """The manifest's own columns, as a part of a shard has them."""
+    data = run.folder.ledger.read(publication.winners[0].files["labels"][0].key)
+    return pa.schema(list(pq.read_schema(pa.BufferReader(data)))[len(LABELS) :])

@@ -1,0 +1,17 @@
+"""Which settings decide a run's rows."""
+
+from typing import Any
+
+
+def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a job spec that decide its rows, beside its manifest's files and its models."""
+    columns = ("uri_column", "image_column", "image_id_column", "base")
+    manifest = {key: spec["manifest"].get(key) for key in columns}
+    return {
+        **{f"manifest.{key}": value for key, value in manifest.items()},
+        "decode": spec["decode"],
+        "fetch.max_bytes": spec["fetch"]["max_bytes"],
+        "compute.precision": spec["compute"]["precision"],
+        "compute.runtime": spec["compute"].get("runtime"),
+        "units": spec["units"],
+    }

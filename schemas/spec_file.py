@@ -1,0 +1,160 @@
+"""A job spec from YAML and the command line; errors that name key, value and what is allowed."""
+
+import difflib
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from schemas.exceptions import SpecError
+from schemas.spec import _ENDPOINT, _SHA256, _VARIABLE, SHORT_FORMS, JobSpec, ManifestFormat
+
+_PATTERNS = {
+    _SHA256: "64 lower-case hexadecimal digits",
+    _ENDPOINT: "http://HOST:PORT or https://HOST",
+    _VARIABLE: "the beginning of a variable's name: letters, digits, _",
+}
+"""What they allow, in words."""
+
+
+def read_spec(path: str | None, overrides: dict[str, Any]) -> JobSpec:
+    """The job spec of a YAML file with the command line's overrides laid over it.
+
+    Args:
+        path: the YAML file; None where the overrides say everything.
+        overrides: dotted keys to values, such as {"detector.nms_iou": 0.5}.
+
+    Raises:
+        SpecError: naming each key that is wrong, the value found and what is allowed.
+    """
+    return override_spec(_read_yaml(path) if path else {}, overrides, path or "the command line")
+
+
+def override_spec(found: dict[str, Any], overrides: dict[str, Any], where: str) -> JobSpec:
+    """A checked spec from plain values with overrides laid over them; see `read_spec` and `build_spec`."""
+    found = dict(found)
+    for key, value in overrides.items():
+        _set(found, key.split("."), value)
+    return build_spec(found, where)
+
+
+def build_spec(found: dict[str, Any], where: str) -> JobSpec:
+    """A checked spec from plain values; `where` says in errors where they came from.
+
+    Raises:
+        SpecError: naming each key that is wrong, the value found and what is allowed.
+    """
+    try:
+        return JobSpec.model_validate(found)
+    except ValidationError as error:
+        lines = "\n".join(f"  {line}" for line in _explained(error.errors()))
+        raise SpecError(f"{where} is not a job that can run:\n{lines}") from None
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"cannot read the job spec {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path} is not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise SpecError(
+            f"{path} holds {type(found).__name__}, not keys and values; the smallest job spec is\n"
+            "  manifest: photos.parquet\n  output: runs/today"
+        )
+    return found
+
+
+def _set(found: dict[str, Any], keys: list[str], value: object) -> None:
+    """Lays one value over nested dictionaries; a section in short form is opened first."""
+    section = found
+    for key in keys[:-1]:
+        inner = section.get(key)
+        if key in SHORT_FORMS and isinstance(inner, str | list):
+            inner = {SHORT_FORMS[key]: inner}
+        section[key] = section = dict(inner) if isinstance(inner, dict) else {}
+    section[keys[-1]] = value
+
+
+def _explained(details: list[ErrorDetails]) -> list[str]:
+    """One line for each fault: its path, the value found, what is allowed."""
+    faults: dict[str, dict[str, None]] = {}
+    for detail in details:
+        path = [part for part in detail["loc"] if part not in _UNION_BRANCHES]
+        where = ".".join(map(str, path))
+        match detail["type"]:
+            case "missing":
+                fault, allowed = f"{where}: missing, and it has no default", ""
+            case "extra_forbidden":
+                fault, allowed = f"{where}: unknown key", _known_keys(path)
+            case "value_error":
+                fault, allowed = str(detail["ctx"]["error"]), ""
+            case "string_pattern_mismatch":
+                fault, allowed = f"{where}: found {detail['input']!r}", _PATTERNS[detail["ctx"]["pattern"]]
+            case kind:
+                fault = f"{where}: found {detail['input']!r}"
+                said = detail["msg"].removeprefix("Input should be ")
+                allowed = _ALLOWED.get(kind, said).format_map(detail.get("ctx", {}))
+        # a value that may be of several types comes once for each of them
+        faults.setdefault(fault, {})[allowed] = None
+    return [
+        f"{fault}{'; allowed: ' if any(allowed) else ''}{' or '.join(allowed)}"
+        for fault, allowed in faults.items()
+    ]
+
+
+_UNION_BRANCHES = {
+    "ActorRange",
+    "str",
+    "list[str]",
+    "int",
+    "float",
+    "constrained-int",
+    "constrained-float",
+} | {f"literal[{','.join(repr(form) for form in forms)}]" for forms in (("auto",), get_args(ManifestFormat))}
+"""What pydantic puts into a path for the alternatives of a union: no keys of the user's."""
+
+_ALLOWED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "model_type": "keys and values",
+    "dict_type": "keys and values",
+    "list_type": "a list",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_too_short": "text that is not empty",
+    "too_short": "something that is not empty",
+}
+
+
+def _known_keys(path: list[str | int]) -> str:
+    known = _keys_of(path[:-1])
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return ", ".join(known) + (f" (did you mean {close[0]}?)" if close else "")
+
+
+def _keys_of(path: list[str | int]) -> list[str]:
+    """The keys allowed at a path of the spec."""
+    model: type[BaseModel] = JobSpec
+    for part in path:
+        if (field := model.model_fields.get(str(part))) is None:
+            continue  # a URL of `storage`
+        inner = _section_type(field.annotation)
+        if inner is None:
+            break
+        model = inner
+    return list(model.model_fields)
+
+
+def _section_type(annotation: object) -> type[BaseModel] | None:
+    options = (annotation, *get_args(annotation))
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

@@ -1,0 +1,248 @@
+import contextlib
+import json
+import os
+import re
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.results.status import find_status, show_status, speed, state_of
+from jobs.run.stop import Stopped
+from schemas.exceptions import FailureBudgetError, StorageError
+from schemas.ledger import Beat, Epoch, Retry
+from schemas.plan import Plan, Work
+from schemas.ranges import to_ranges
+from tests.workers.ledger.test_attempts import driver
+from tests.workers.ledger.test_runs import record
+from tests.workers.tables.made_results import results_of, run_folder
+from workers.ledger.attempts import Heart, begin_epoch
+from workers.ledger.commit import RunFolder, commit_results
+from workers.ledger.publish import publish_shard
+from workers.ledger.runs import begin_run
+from workers.ledger.state import finish_run
+from workers.storage.store import Store
+
+PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def run(output: str) -> RunFolder:
+    """A run of 50 images in three shards, of which nothing is done yet."""
+    begin_run(Store(output), record())
+    return run_folder(output, PLAN)
+
+
+def heart(run: RunFolder) -> Heart:
+    """Of an attempt that this process begins."""
+    return Heart(run.store, record(), run.ledger, begin_epoch(run.ledger, pytest.fail))
+
+
+def told(output: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    show_status(output, as_json=True)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def complete(run: RunFolder) -> None:
+    with heart(run).beating():
+        commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
+        for shard in range(PLAN.shards):
+            publish_shard(run, shard)
+        finish_run(run)
+
+
+def test_a_run_is_followed_from_its_record_to_its_end(
+    run: RunFolder, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def facts(*names: str) -> list[Any]:
+        found = told(output, capsys)
+        return [found[name] for name in ("state", *names)]
+
+    assert facts("attempt", "done", "next") == [
+        "not begun",
+        None,
+        0,
+        "the command that began it goes on from there",
+    ]
+    first = heart(run)
+    assert facts("last_beat", "done") == ["running", None, 0]
+    commit_results(run, 1, results_of(PLAN, 0, 1, 2, 3, 4, 5))
+    publish_shard(run, 0)
+    first.watch(lambda: (24, {"TRUNCATED": 6}))
+    with contextlib.suppress(FailureBudgetError), first.beating():
+        assert facts("rows", "done", "failed", "published_shards", "shards") == [
+            "running",
+            *(50, 24, {"TRUNCATED": 6}, 1, 3),
+        ]
+        raise FailureBudgetError("6 of 24 images failed")
+    found = told(output, capsys)
+    assert (found["state"], found["reason"]) == ("failed", "FailureBudgetError: 6 of 24 images failed")
+    assert found["next"] == "mend that; the command that began it goes on from there"
+    with contextlib.suppress(Stopped), heart(run).beating():
+        commit_results(run, 2, results_of(PLAN, 6))
+        raise Stopped("SIGTERM", 143)
+    assert facts("reason", "done", "failed", "published_shards") == [
+        "stopped",
+        "SIGTERM",
+        28,
+        {"TRUNCATED": 7},
+        1,
+    ]
+    complete(run)
+    assert facts("rows", "done", "failed", "published_shards", "tables", "next") == [
+        "complete",
+        50,
+        50,
+        {"TRUNCATED": 12},
+        3,
+        {"labels": 38, "boxes": 37, "errors": 12},
+        f"`raylabel show {output}` shows what was found",
+    ]
+    assert told(output, capsys)["attempt"]["number"] == 3
+
+
+def test_a_run_that_is_being_retried_says_so(
+    run: RunFolder, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete(run)
+    rows = [3, 7, 27]
+    retry = Retry(number=1, codes=["TRUNCATED"], rows=to_ranges(rows))
+    run.ledger.create(retry.key, retry.to_json())
+    run.store.delete(["_SUCCESS"])
+    again = run_folder(output, Work(PLAN, np.array(rows)), retry=1)
+    found = told(output, capsys)
+    assert found["retry"] == {"number": 1, "codes": ["TRUNCATED"]}
+    assert [found[n] for n in ("state", "rows", "done", "shards")] == ["not begun", 3, 0, 2]
+    assert found["next"] == f"`raylabel retry {output}` goes on from there"
+    with heart(again).beating():
+        commit_results(again, 2, results_of(again.work, 0, 1, cured=True))
+        publish_shard(again, 0)
+        found = told(output, capsys)
+        assert [found[n] for n in ("state", "published_shards")] == ["running", 1]
+        commit_results(again, 2, results_of(again.work, 6))
+        publish_shard(again, 1)
+        finish_run(again)
+    found = told(output, capsys)
+    assert [found[n] for n in ("state", "retry", "done", "failed")] == [
+        "complete",
+        None,
+        50,
+        {"TRUNCATED": 10},
+    ]
+
+
+def test_what_may_do_better_is_advised_to_be_retried(run: RunFolder, output: str) -> None:
+    complete(run)
+    key = "shards/shard-00001.json"
+    shard = json.loads(run.ledger.read(key))
+    run.ledger.write(key, json.dumps({**shard, "errors": {"TRUNCATED": 4, "TIMEOUT": 2}}).encode())
+    assert find_status(output).next == f"`raylabel retry {output}` labels 2 images again that may do better"
+
+
+def test_a_killed_attempt_has_died_and_one_that_is_stopped_short_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    begin_run(store, record())
+    process = driver(store)
+    try:
+        assert find_status(store.url).state == "running"
+        os.kill(process.pid, signal.SIGSTOP)
+        monkeypatch.setattr("jobs.results.status.STALE_S", 0.0)
+        assert find_status(store.url).state == "silent"
+    finally:
+        process.kill()
+        process.communicate()
+    status = find_status(store.url)
+    assert (status.state, status.epoch and status.epoch.pid) == ("died", process.pid)
+    assert (
+        "state",
+        "died: its process is gone and did not say why (killed, or out of memory)",
+    ) in status.facts()
+
+
+EPOCH = Epoch(number=1, started_at=NOW, host="there", pid=7, process_started=0)
+
+
+def beat(seconds: float, state: Any = "running", done: int | None = None) -> Beat:
+    return Beat(at=NOW + timedelta(seconds=seconds), state=state, done=done)
+
+
+@pytest.mark.parametrize(
+    ("beat", "retry", "gone", "after", "state"),
+    [
+        (None, 0, False, 3, "running"),
+        (None, 0, False, 30, "silent"),
+        (beat(28), 0, False, 30, "running"),
+        (beat(28), 0, True, 30, "died"),
+        (beat(2), 0, False, 30, "silent"),
+        (beat(40), 0, False, 30, "running"),  # a clock that is ahead
+        (beat(2, "stopped"), 0, True, 30, "stopped"),
+        (beat(2, "failed"), 1, True, 30, "failed"),
+        (beat(2, "complete"), 1, True, 30, "not begun"),  # the pass before was completed
+        (beat(2, "complete"), 0, True, 30, "stopped"),  # _SUCCESS is gone
+    ],
+)
+def test_the_state_is_told_from_the_last_sign_of_life(
+    beat: Beat | None, retry: int, gone: bool, after: float, state: str
+) -> None:
+    now = NOW + timedelta(seconds=after)
+    assert state_of(EPOCH, beat, retry=retry, gone=gone, now=now) == state
+
+
+def test_the_speed_is_told_only_where_the_files_tell_it() -> None:
+    second = EPOCH.model_copy(update={"number": 2})
+    assert speed(EPOCH, None, beat(10, done=50)) == 5
+    assert speed(EPOCH, None, beat(10)) is None
+    assert speed(EPOCH, None, beat(10, done=0)) is None
+    assert speed(second, beat(-5, "stopped", 30), beat(10, done=50)) == 2
+    assert speed(second, beat(-5, "complete", 30), beat(10, done=50)) == 5  # that was the pass before
+    assert speed(second, beat(-5, "running", 30), beat(10, done=50)) is None  # killed: it may have done more
+    assert speed(second, None, beat(10, done=50)) is None
+
+
+def test_a_person_is_told_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path)
+    begin_run(Store(output), record())
+    run = run_folder(output, PLAN)
+    alive = heart(run)
+    alive.watch(lambda: (24, {"TRUNCATED": 6, "TIMEOUT": 1}))
+    with alive.beating():
+        show_status(output, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        *("output", "state", "last attempt", "last sign of life", "images", "shards", "speed", "next")
+    ]
+    assert lines[1] == "state: running"
+    assert re.fullmatch(rf"last attempt: 1 \(process {os.getpid()} on \S+, since \S+ \S+ UTC\)", lines[2])
+    assert re.fullmatch(r"last sign of life: \S+ \S+ UTC, 0:00:0\d ago", lines[3])
+    assert lines[4] == "images: 24 of 50 done (48.0%), 7 failed (1 TIMEOUT, 6 TRUNCATED)"
+    assert lines[5] == "shards: 0 of 3 published"
+
+
+def test_of_a_running_run_no_commit_is_read(run: RunFolder, output: str) -> None:
+    alive = heart(run)
+    alive.watch(lambda: (24, {}))
+    with alive.beating():
+        (commit,) = commit_results(run, 1, results_of(PLAN, 0))
+        run.ledger.write(commit.key, b"no commit")
+        assert find_status(output).progress.done == 24
+
+
+def test_nothing_is_written(tmp_path: Path) -> None:
+    begin_run(Store(str(tmp_path)), record())
+    run = run_folder(tmp_path, PLAN)
+    commit_results(run, 1, results_of(PLAN, 0))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert find_status(str(tmp_path)).progress.done == 4
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_where_no_run_is_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"found no run at {tmp_path}"):
+        find_status(str(tmp_path))

@@ -1,0 +1,112 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jobs.plan.predict import Load, predict
+from jobs.prepare.resolve import ResolvedJob
+from jobs.run.accuracy import Verdict, verdict_on
+from jobs.run.console import Meter, Reporter
+from schemas.ledger import PREDICTION
+from schemas.plan import Plan
+from schemas.prediction import Cluster, Costs, KeptPrediction
+from schemas.spec import ComputeSpec
+from schemas.spec_file import build_spec
+from tests.jobs.run.test_console import ledger
+from workers.storage.store import Store
+
+CLUSTER = Cluster(nodes=1, cpus=2)
+MACHINES = [{"CPU": 2.0, "memory": 1e9}, {"CPU": 0.0}]
+VERDICT = Verdict(37.1, 27.0, CLUSTER, 36.2, 26.0, {(2, 0): 1})
+
+
+def job(output: Path, **spec: object) -> ResolvedJob:
+    return ResolvedJob(
+        build_spec({"manifest": "m.csv", "output": str(output), **spec}, "a test"), [], None, None
+    )
+
+
+def meter(labelled: int) -> Meter:
+    found = Meter()
+    found.labelled, found.images_per_s = labelled, 8.0
+    return found
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptPrediction:
+    """A prediction for a job in a folder: 100 images, 10 a second, 22 s."""
+    costs = Costs(0.0, 1000, 0.0, 0.0, 0.0015, {"detector": 0.1985})
+    load = Load(Plan(rows=100, unit_rows=10, shard_units=10), ComputeSpec(), 16, 12.0)
+    found = KeptPrediction(
+        job=job(tmp_path).digest(), at=datetime.now(UTC), prediction=predict(costs, load, CLUSTER)
+    )
+    Store(str(tmp_path)).write(PREDICTION, found.model_dump_json().encode())
+    return found
+
+
+def test_a_prediction_is_held_against_what_came_of_it(tmp_path: Path, kept: KeptPrediction) -> None:
+    verdict = verdict_on(job(tmp_path), meter(100), 20.0, MACHINES)
+    assert verdict == Verdict(
+        pytest.approx(10), pytest.approx(22), kept.prediction.cluster, 8.0, 20.0, {(2, 0): 1}
+    )
+    assert verdict
+    assert verdict.off == pytest.approx(0.1)
+
+
+@pytest.mark.usefixtures("kept")
+def test_an_attempt_at_the_rest_is_held_against_what_that_would_take(tmp_path: Path) -> None:
+    verdict = verdict_on(job(tmp_path), meter(40), 20.0, MACHINES)
+    assert verdict
+    assert verdict.seconds == pytest.approx(12 + 4)
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("spec", [{"fetch": {"concurrency": 4}}, {"compute": {"actors": 1}}])
+def test_a_prediction_for_another_job_is_passed_over(tmp_path: Path, spec: dict[str, object]) -> None:
+    assert verdict_on(job(tmp_path, **spec), meter(100), 20.0, MACHINES) is None
+    assert verdict_on(job(tmp_path, max_failed=3), meter(100), 20.0, MACHINES)
+
+
+@pytest.mark.usefixtures("kept")
+def test_an_attempt_that_labelled_nothing_says_nothing(tmp_path: Path) -> None:
+    assert verdict_on(job(tmp_path), meter(0), 20.0, MACHINES) is None
+
+
+def test_where_nothing_was_predicted_there_is_no_verdict(tmp_path: Path) -> None:
+    assert verdict_on(job(tmp_path), meter(100), 20.0, MACHINES) is None
+    Store(str(tmp_path)).write(PREDICTION, b"{}")  # by another version
+    assert verdict_on(job(tmp_path), meter(100), 20.0, MACHINES) is None
+
+
+def test_a_verdict_is_said_in_a_line() -> None:
+    assert str(VERDICT) == ("37.1 images/s and 27 s by `raylabel plan`; it took 26 s (36.2 images/s): 4% off")
+    assert VERDICT.to_dict() == {
+        "images_per_s": 37.1,
+        "seconds": 27.0,
+        "cluster": {"nodes": 1, "cpus": 2, "gpus": 0, "network_gbps": None, "price": None},
+        "took_images_per_s": 36.2,
+        "off": 0.0385,
+    }
+    assert "it took 26 s: 4% off" in str(replace(VERDICT, took_images_per_s=None))
+
+
+def test_a_prediction_for_another_cluster_is_said_to_be_one() -> None:
+    elsewhere = replace(VERDICT, took_nodes={(8, 0): 1, (32, 1): 2})
+    assert elsewhere.off is None
+    assert elsewhere.to_dict()["off"] is None
+    assert str(elsewhere) == (
+        "37.1 images/s by `raylabel plan`, but for 1 node of 2 CPUs; it ran on 2 nodes of 32 CPUs and 1 GPU "
+        "and 1 node of 8 CPUs and took 26 s (36.2 images/s)"
+    )
+
+
+def test_a_reporter_keeps_what_its_attempt_labelled() -> None:
+    reporter = Reporter(Console(quiet=True))
+    reporter.show(ledger(0, 1))
+    assert (reporter.meter.labelled, reporter.meter.images_per_s) == (0, None)
+    reporter.show(ledger(0, 1, 2))
+    reporter.show(ledger(*range(10)))
+    assert reporter.meter.labelled == 80
+    assert reporter.meter.images_per_s

@@ -1,0 +1,80 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jobs.run import console
+from jobs.run.console import Bar, JsonLines, Lines, State, said
+from schemas.ledger import Commit
+from schemas.plan import Plan
+from schemas.ranges import to_ranges
+from tests.workers.tables.made_results import run_folder
+from workers.ledger.state import Ledger
+
+PLAN = Plan(rows=100, unit_rows=10, shard_units=100)
+
+
+def ledger(*committed: int, failed: int = 0) -> Ledger:
+    found = Ledger(run_folder(Path("nowhere"), PLAN))
+    if committed:
+        units = to_ranges(committed)
+        found.add(
+            Commit(epoch=1, retry=0, shard=0, units=units, files={"labels": []}, failed={"TIMEOUT": failed})
+        )
+    return found
+
+
+def test_a_state_is_said_in_one_line() -> None:
+    assert said(State(1000, 0, 0, None, None)) == "0 of 1,000 images"
+    assert said(State(5000, 1500, 2, 12.34, 3_661.2)) == (
+        "1,500 of 5,000 images, 2 failed, 12.3 a second, 1:01:01 left"
+    )
+
+
+def test_the_bar_shows_the_whole_job_on_a_terminal() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with Bar(console) as bar:
+        bar.show(ledger())
+        bar.show(ledger(0, 1, 2, failed=4))
+    shown = screen.getvalue()
+    assert "starting: actors load the models" in shown
+    assert "30 of 100 images, 4 failed" in shown
+
+
+def test_a_log_gets_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lines(Console()) as report:
+        report.show(ledger(0))
+        monkeypatch.setattr(console, "LINES_S", 0)
+        report.show(ledger(0, 1, failed=2))
+    assert capsys.readouterr().out.startswith("20 of 100 images, 2 failed")
+
+
+def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with JsonLines(Console()) as report:
+        report.show(ledger())
+        report.show(ledger(0))
+        report.show(ledger(*range(10), failed=3))
+    first, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first == {
+        "event": "progress",
+        "rows": 100,
+        "done": 0,
+        "failed": 0,
+        "images_per_s": None,
+        "seconds_left": None,
+    }
+    assert (last["done"], last["failed"], last["seconds_left"]) == (100, 3, 0)
+    assert last["images_per_s"] > 0
+
+
+def test_what_an_earlier_attempt_did_does_not_count_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    with JsonLines(Console()) as report:
+        report.show(ledger(*range(9)))
+        report.show(ledger(*range(10)))
+    states = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(state["done"], state["images_per_s"]) for state in states] == [(90, None), (100, None)]

@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import ErrorCode, Stage
+from schemas.exceptions import ImageError
+from schemas.locations import NO_URI, Location, Nowhere, ParquetValue, TarMember
+from schemas.spec import FetchSpec
+from tests.workers.archives import tar_bytes, write_hf
+from workers.fetch.locate import is_local, locate, read_image, uri_of
+
+SPEC = FetchSpec(attempts=1, patience_s=0)
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+files = st.sampled_from(["/data/set a/0.tar", "s3://bucket/0.tar", "https://host/x/0.tar"])
+
+
+@given(names, files)
+def test_a_members_uri_leads_back_to_it(name: str, tar: str) -> None:
+    member = TarMember(tar, name)
+    assert locate(uri_of(member), "/elsewhere") == member
+
+
+@given(names, st.integers(0, 10**12))
+def test_a_values_uri_leads_back_to_it(column: str, row: int) -> None:
+    value = ParquetValue("s3://bucket/a.parquet", column, row)
+    assert locate(uri_of(value), "/elsewhere") == value
+
+
+def test_no_credentials_are_in_a_uri() -> None:
+    tar = "https://user:secret@host/0.tar?signature=secret"
+    assert uri_of(TarMember(tar, "a@b.jpg")) == "tar://a@b.jpg::https://host/0.tar"
+    value = ParquetValue("s3://key:secret@bucket/a.parquet", "image", 3)
+    assert uri_of(value) == "parquet://image/3::s3://bucket/a.parquet"
+
+
+@pytest.mark.parametrize(
+    ("uri", "location"),
+    [
+        ("a.jpg", "s3://b/in/a.jpg"),
+        ("/a::b.jpg", "/a::b.jpg"),
+        ("tar://a.jpg::0.tar", TarMember("s3://b/in/0.tar", "a.jpg")),
+        ("tar://a.jpg::/0.tar.gz", "tar://a.jpg::/0.tar.gz"),  # is for fsspec
+        ("parquet://jpg/7::t.parquet", ParquetValue("s3://b/in/t.parquet", "jpg", 7)),
+    ],
+)
+def test_a_relative_path_is_meant_from_the_base(uri: str, location: Location) -> None:
+    assert locate(uri, "s3://b/in") == location
+
+
+def test_fsspec_opens_a_members_uri_too(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(tar_bytes([("x.jpg", b"no"), ("set/a b.jpg", b"the bytes")]))
+    uri = uri_of(TarMember(f"{tmp_path}/0.tar", "set/a b.jpg", (1536, 9)))
+    with fsspec.open(uri, "rb") as file:
+        assert file.read() == b"the bytes"
+
+
+def test_the_bytes_are_read_wherever_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a file")
+    (tmp_path / "0.tar").write_bytes(tar_bytes([("x.jpg", b"no"), ("b.jpg", b"a member")]))
+    write_hf(tmp_path / "t.parquet", [b"no", b"a value"])
+    locations: list[Location] = [
+        f"{tmp_path}/a.jpg",
+        TarMember(f"{tmp_path}/0.tar", "b.jpg"),
+        TarMember(f"{tmp_path}/0.tar", "b.jpg", (1536, 8)),
+        ParquetValue(f"{tmp_path}/t.parquet", "image", 1),
+    ]
+    found = [read_image(location, SPEC) for location in locations]
+    assert found == [b"a file", b"a member", b"a member", b"a value"]
+
+
+@pytest.mark.parametrize(
+    ("span", "code"),
+    [
+        ((512, 4), None),
+        ((512, 0), ErrorCode.EMPTY),
+        ((512, 100_000), ErrorCode.TRUNCATED),
+        ((99_999, 5), ErrorCode.TRUNCATED),
+        ((512, SPEC.max_bytes + 1), ErrorCode.TOO_LARGE),
+    ],
+)
+@pytest.mark.parametrize("place", ["disk", "s3", "memory"])
+def test_a_member_that_is_not_whole_has_its_code(
+    request: pytest.FixtureRequest, tmp_path: Path, place: str, span: tuple[int, int], code: ErrorCode | None
+) -> None:
+    data, tar = tar_bytes([("a.jpg", b"fine")]), f"{tmp_path}/0.tar"
+    Path(tar).write_bytes(data)
+    if place == "s3":
+        s3 = request.getfixturevalue("s3")
+        tar = f"s3://{s3.new_bucket()}/0.tar"
+        s3.files().pipe_file(tar, data)
+    if place == "memory":
+        tar = f"memory://{tmp_path}/0.tar"
+        fsspec.filesystem("memory").pipe_file(tar, data)
+    if code is None:
+        assert read_image(TarMember(tar, "a.jpg", span), SPEC) == b"fine"
+        return
+    with pytest.raises(ImageError) as failed:
+        read_image(TarMember(tar, "a.jpg", span), SPEC)
+    assert (failed.value.stage, failed.value.code) == (Stage.FETCH, code)
+
+
+def test_a_row_without_an_image_fails_as_it_says() -> None:
+    for nowhere in (NO_URI, Nowhere(ErrorCode.UNSUPPORTED, "it is a link")):
+        with pytest.raises(ImageError) as failed:
+            read_image(nowhere, SPEC)
+        error = failed.value
+        assert (error.stage, error.code, error.message) == (Stage.LIST, nowhere.code, nowhere.why)
+
+
+def test_what_takes_no_network_is_local() -> None:
+    local: list[Location] = ["/a.jpg", TarMember("/0.tar", "a"), ParquetValue("/t.parquet", "c", 0), NO_URI]
+    remote: list[Location] = [
+        "s3://b/a.jpg",
+        TarMember("s3://b/0.tar", "a"),
+        ParquetValue("s3://b/t", "c", 0),
+    ]
+    assert [is_local(each) for each in (*local, *remote)] == [True] * 4 + [False] * 3

@@ -1,0 +1,82 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from workers.fetch import throttle
+from workers.fetch.throttle import Pace
+
+
+def most_at_once(pace: Pace, reads: int, threads: int) -> int:
+    """Reads that were under way at once, at most."""
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def read(_: int) -> None:
+        nonlocal under_way, most
+        with pace.turn():
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            time.sleep(0.01)
+            with lock:
+                under_way -= 1
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, range(reads)))
+    return most
+
+
+def test_no_more_reads_are_under_way_than_asked() -> None:
+    assert most_at_once(Pace(3), 30, 10) == 3
+
+
+def test_a_complaint_halves_what_is_under_way_and_success_brings_it_back() -> None:
+    pace = Pace(16)
+    pace.too_much()
+    pace.too_much()  # of a read that was under way already
+    assert pace.bound == 8
+    assert most_at_once(pace, 40, 16) == 8
+    for _ in range(8):  # a round of reads, and a little more: the bound grows meanwhile
+        pace.went_well()
+    assert pace.bound == 8
+    pace.went_well()
+    assert pace.bound == 9
+    for _ in range(1000):
+        pace.went_well()
+    assert pace.bound == 16
+
+
+def test_one_read_is_always_allowed() -> None:
+    pace = Pace(4)
+    for _ in range(10):
+        pace._slowed = -throttle.LEAST_S
+        pace.too_much()
+    assert pace.bound == 1
+    assert most_at_once(pace, 5, 4) == 1
+
+
+def test_a_reader_is_told_how_long_the_rate_made_it_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    pace, waits = Pace(1, per_s=0.001), list[float]()
+    for _ in range(3):
+        with pace.turn() as wait:
+            waits.append(wait)
+    assert [round(wait, -2) for wait in waits] == [0, 1000, 2000]
+    assert slept == waits[1:]
+    with Pace(1).turn() as wait:
+        assert wait == 0
+
+
+def test_reads_begin_no_faster_than_the_rate() -> None:
+    pace, began = Pace(8, per_s=100), time.monotonic()
+    begun = []
+
+    def read(_: int) -> None:
+        with pace.turn():
+            begun.append(time.monotonic() - began)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(30)))
+    assert all(at >= n / 100 - 0.001 for n, at in enumerate(sorted(begun)))

@@ -1,0 +1,120 @@
+import dataclasses
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from schemas.images import DecodedImage
+from schemas.metrics import Spent
+from schemas.spec import ClassifierSpec, DetectorSpec
+from schemas.tables import DECODED
+from tests.poison import CRASH_MARK, broken_decoder, paint
+from tests.workers.label.test_labeller import unheard
+from tests.workers.label.test_supervise import settings_of
+from workers.label import decoder
+from workers.label.actors import HandOver
+from workers.label.decoder import Decoder, HandedImage, images_of
+from workers.label.labeller import Labeller
+from workers.label.settings import LabelSettings, Request
+from workers.label.supervise import TRIES, DecodeUnits, LabelUnits
+from workers.label.transfer import handed, taken
+from workers.models.predictor import ModelInput
+from workers.models.registry import load_classifier, load_detector
+from workers.process.shared_buffer import Arena
+
+UNIT = [
+    *("photo.jpg", "missing.png", "cut.jpg", "grey.png"),
+    *("green.png", "blue.png", "grey.png", "blue.png"),
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, photos: Path) -> LabelSettings:
+    """Two units: images that are fine, one that is missing, one that is cut, one that kills a decoder."""
+    paint(tmp_path)
+    photo = (photos / "china.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "cut.jpg").write_bytes(photo[:5000])
+    (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
+    return settings_of(tmp_path, [*UNIT, "crash.jpg", "blue.png"])
+
+
+def without_times(results: pa.Table) -> list[dict[str, object]]:
+    """Rows without when they were made."""
+    rows = results.drop_columns(["processed_at"]).to_pylist()
+    return [{**row, "error": row["error"] and {**row["error"], "at": None}} for row in rows]
+
+
+def test_images_that_were_decoded_elsewhere_get_the_same_results_and_what_was_spent_is_told(
+    settings: LabelSettings, tmp_path: Path
+) -> None:
+    table = HandOver(settings)(pa.table({"units": [[0]]}))
+    (decoded,), (spent,) = table["decoded"], table["spent"].to_pylist()
+    files = [tmp_path / name for name in UNIT if name != "missing.png"]
+    assert Spent.model_validate_json(spent).fetched_bytes == sum(file.stat().st_size for file in files)
+    with closing(LabelUnits(settings)) as label:
+        found = label(0, decoded=pa.Table.from_struct_array(decoded.values))
+        expected = label(0)
+    assert without_times(found) == without_times(expected)
+    assert [row["label"] for row in without_times(found)] == [
+        *("other", None, None, "other"),
+        *(None, "blue", "other", "blue"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("detector", "kinds"), [(None, [DecodedImage] + [ModelInput] * 3), (DetectorSpec(), [DecodedImage] * 4)]
+)
+def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input_where_that_is_less(
+    tmp_path: Path, photos: Path, detector: DetectorSpec | None, kinds: list[type]
+) -> None:
+    classifier = ClassifierSpec()
+    Image.open(photos / "china.jpg").resize((300, 200)).save(tmp_path / "small.png")
+    for photo in sorted(photos.glob("*.jpg"))[:3]:
+        shutil.copy(photo, tmp_path)
+    names = ["small.png", *(path.name for path in sorted(tmp_path.glob("*.jpg")))]
+    models = [load_classifier(classifier), *([load_detector(detector)] if detector else [])]
+    settings = dataclasses.replace(
+        settings_of(tmp_path, names),
+        classifier=classifier,
+        detector=detector,
+        fingerprints=tuple(model.resolved.fingerprint for model in models),
+    )
+    decode = Decoder(settings)
+    decoded, _ = decode(Request(0, range(4)), unheard)
+    images = [image for image in images_of(decoded) if isinstance(image, HandedImage)]
+    assert [type(image.image) for image in images] == kinds
+    label = Labeller(settings)
+    found, spent = label(Request(0, range(4), decoded=decoded), unheard)
+    expected, _ = label(Request(0, range(4)), unheard)
+    assert without_times(found) == without_times(expected)
+    assert (spent.fetched_bytes, "decode" in spent.stage_s) == (0, False)
+
+
+def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded(
+    settings: LabelSettings,
+) -> None:
+    with closing(DecodeUnits(settings, broken_decoder)) as decode:
+        decoded = decode(1)
+    crashed, fine = images_of(handed(decoded, Arena(2**20)))
+    assert decoded.schema == DECODED
+    assert isinstance(fine, HandedImage)
+    assert (str(crashed).split(": ")[:2], crashed.attempts) == (["decode", "WORKER_CRASHED"], TRIES)
+    with closing(LabelUnits(settings)) as label:
+        results = label(1, decoded=decoded)
+    assert results["label"].to_pylist() == [None, "blue"]
+    assert "signal SIGABRT" in results["error"].to_pylist()[0]["message"]
+
+
+def test_pixels_over_the_bound_are_left_to_whoever_labels(
+    settings: LabelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "MOST_BYTES", 100)
+    decode = Decoder(settings)
+    decoded, _ = decode(Request(0, range(8)), unheard)
+    assert list(images_of(decoded))[1:] == [None] * 7
+    with closing(LabelUnits(settings)) as label:
+        assert without_times(label(0, decoded=taken(decoded))) == without_times(label(0))

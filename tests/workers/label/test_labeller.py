@@ -1,0 +1,107 @@
+import dataclasses
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from schemas.errors import Stage
+from schemas.exceptions import ModelError
+from schemas.plan import Plan, Work
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
+from schemas.tables import results_schema
+from tests.poison import paint
+from workers.label.labeller import Labeller
+from workers.label.settings import LabelSettings, Request
+from workers.manifest.convert import write_parquet
+from workers.manifest.manifest import Manifest
+from workers.models.registry import load_classifier, load_detector
+
+
+@pytest.fixture(scope="module")
+def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
+    """The seven demo photos in units of three, both built-in models."""
+    folder = tmp_path_factory.mktemp("label")
+    rows = [{"uri": str(path), "split": "test"} for path in sorted(photos.glob("*.[pj]*g"))]
+    classifier, detector = ClassifierSpec(), DetectorSpec()
+    return LabelSettings(
+        manifest=Manifest(
+            write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
+        ),
+        work=Work(Plan(rows=7, unit_rows=3, shard_units=10)),
+        classifier=classifier,
+        detector=detector,
+        fingerprints=(
+            load_classifier(classifier).resolved.fingerprint,
+            load_detector(detector).resolved.fingerprint,
+        ),
+        fetch=FetchSpec(),
+        places={},
+        decode=DecodeSpec(),
+        compute=ComputeSpec(batch_size=2),
+        device="cpu",
+        runtime="auto",
+        threads=1,
+        memory_share=1,
+        nursery="",
+    )
+
+
+def unheard(_: Stage) -> None:
+    """For those who do not ask how far it is."""
+
+
+def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> None:
+    labeller, stages = Labeller(settings), []
+    (last, _), (first, _) = labeller(Request(2, [6]), stages.append), labeller(Request(0, [0, 1, 2]), unheard)
+    results = pa.concat_tables([last, first])
+    assert stages == ["decode", "classify", "detect", "decode"]
+    assert results.schema == results_schema(settings.manifest.carried)
+    assert results["unit"].to_pylist() == [2, 0, 0, 0]
+    assert results["manifest_index"].to_pylist() == [6, 0, 1, 2]
+    assert results["label"].to_pylist() == ["missile", "football helmet", "tripod", "tiger cat"]
+    assert [[box["class_name"] for box in boxes] for boxes in results["boxes"].to_pylist()] == [
+        [],
+        ["person"],
+        ["person"],
+        ["cat", "dog"],
+    ]
+    assert results["split"].to_pylist() == ["test"] * 4
+    assert results["error"].null_count == 4
+
+
+def test_what_was_spent_is_said_with_the_results(settings: LabelSettings, photos: Path) -> None:
+    sizes = [path.stat().st_size for path in sorted(photos.glob("*.[pj]*g"))]
+    labeller = Labeller(settings)
+    spent = [labeller(request, unheard)[1] for request in (Request(0, [0, 1, 2]), Request(1, [3, 4, 5]))]
+    assert [each.fetched_bytes for each in spent] == [sum(sizes[:3]), sum(sizes[3:6])]
+    for each in spent:
+        assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}
+        assert all(seconds > 0 for seconds in each.stage_s.values())
+
+
+def test_other_models_than_the_drivers_are_refused(settings: LabelSettings) -> None:
+    others = ("efficientnet_lite0-other", "nanodet_g-other")
+    with pytest.raises(ModelError, match=r"a worker built .* where the driver resolved .*-other"):
+        Labeller(dataclasses.replace(settings, fingerprints=others))
+
+
+def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
+    settings: LabelSettings, tmp_path: Path
+) -> None:
+    paint(tmp_path)
+    names = ("blue", "green", "grey", "yellow", "blue")
+    classifier = ClassifierSpec(model="tests.poison:poisoned")
+    rows = [{"uri": f"{tmp_path}/{name}.png"} for name in names]
+    changed = dataclasses.replace(
+        settings,
+        manifest=Manifest(write_parquet(rows, str(tmp_path / "m"), ""), "uri", None, pa.schema([])),
+        classifier=classifier,
+        detector=None,
+        fingerprints=(load_classifier(classifier).resolved.fingerprint,),
+        compute=ComputeSpec(batch_size=5),
+    )
+    results = Labeller(changed)(Request(0, [0, 1, 2, 3, 4]), unheard)[0].to_pylist()
+    assert [row["label"] for row in results] == ["blue", None, "other", None, "blue"]
+    errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in results]
+    assert errors == [None, ("classify", "MODEL_ERROR"), None, ("classify", "NON_FINITE"), None]
+    assert "I do not like green" in results[1]["error"]["message"]

@@ -1,0 +1,102 @@
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from schemas.errors import Stage
+from schemas.locations import NO_URI, Location
+from schemas.plan import Plan, Work
+from schemas.prediction import Probed
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
+from tests.image_server import serving
+from tests.poison import paint
+from workers.label.children import build_profiler
+from workers.label.profiler import SteppingReader
+from workers.label.settings import LabelSettings
+from workers.manifest.manifest import Manifest
+from workers.models.registry import load_classifier, load_detector
+
+NOTHING = Work(Plan(rows=0, unit_rows=1, shard_units=1))
+
+
+def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -> LabelSettings:
+    loaded = (
+        load_classifier(classifier).resolved if classifier else None,
+        load_detector(detector).resolved if detector else None,
+    )
+    return LabelSettings(
+        manifest=Manifest([], "uri", None, pa.schema([])),
+        work=NOTHING,
+        classifier=classifier,
+        detector=detector,
+        fingerprints=tuple(model.fingerprint for model in loaded if model),
+        fetch=FetchSpec(concurrency=2),
+        places={},
+        decode=DecodeSpec(),
+        compute=ComputeSpec(),
+        device="cpu",
+        runtime="torch",
+        threads=1,
+        memory_share=1,
+        nursery="",
+    )
+
+
+def probed(asked: LabelSettings, locations: Sequence[Location]) -> tuple[Probed, list[Stage]]:
+    answer, stages = build_profiler(asked), list[Stage]()
+    assert answer(list(locations), stages.append) is None
+    found = answer(None, stages.append)
+    assert found
+    return found, stages
+
+
+def test_images_are_timed_step_by_step_after_a_chunk_to_warm_up(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_bytes(b"this is no image")
+    files = [tmp_path / "no.jpg", *sorted(photos.glob("*.[pj]*g")), tmp_path / "gone.jpg"]
+    found, stages = probed(settings(ClassifierSpec(), DetectorSpec()), [NO_URI, *map(str, files)])
+    assert stages == 3 * ["decode", "classify", "detect"]  # chunks of eight and two, the first one twice
+    assert found.images == 10
+    assert found.failed == {"NOT_AN_IMAGE": 1, "NOT_FOUND": 2}  # each once
+    assert found.example == "list: NOT_FOUND: the manifest's row has no URI"
+    assert found.file_bytes == sum(file.stat().st_size for file in files if file.exists())
+    assert list(found.models) == ["classifier", "detector"]
+    parts = (found.decode_cpu_s, *found.models.values())
+    assert all(seconds > 0 for seconds in (*parts, found.fetch_s, found.fetch_cpu_s))
+    assert sum(parts) <= found.work_cpu_s
+
+
+def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
+    names = [path.name for path in sorted(photos.glob("*.jpg"))]
+    with serving(photos) as server:
+
+        def slow(_path: str, _before: int, _port: int) -> int:
+            time.sleep(0.05)
+            return 200
+
+        server.answer = slow
+        found, _ = probed(
+            settings(None, DetectorSpec()), [server.url(f"{n}/{names[n % 3]}") for n in range(8)]
+        )
+        assert sum(server.requests.values()) == 8
+    assert found.failed == {}
+    assert found.fetch_s >= 0.05
+    assert list(found.models) == ["detector"]
+
+
+def test_what_the_rate_makes_an_image_wait_is_no_part_of_reading_it(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = SteppingReader(FetchSpec(concurrency=1, rate=0.001), DecodeSpec(), "cpu", 1, 1)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # so a read seems to end before it began
+    took = [seconds for _, seconds in reader.fetched([str(photos / "china.jpg")] * 3)]
+    assert [round(seconds, -2) for seconds in took] == [0, -1000, -2000]
+
+
+def test_images_that_a_model_fails_on_count_as_failed(tmp_path: Path) -> None:
+    paint(tmp_path)
+    locations = [f"{tmp_path}/{name}.png" for name in ("blue", "green", "grey", "yellow", "blue")]
+    found, _ = probed(settings(ClassifierSpec(model="tests.poison:poisoned"), None), locations)
+    assert found.failed == {"MODEL_ERROR": 1, "NON_FINITE": 1}
+    assert "I do not like green" in found.example

@@ -1,0 +1,154 @@
+import dataclasses
+import functools
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.exceptions import ModelError
+from schemas.plan import Plan, Work
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
+from schemas.tables import results_schema
+from tests.poison import CRASH_MARK, killed_by, paint
+from workers.label.settings import LabelSettings
+from workers.label.supervise import TRIES, LabelUnits, middle
+from workers.manifest.convert import write_parquet
+from workers.manifest.manifest import Manifest
+from workers.models.registry import load_classifier
+from workers.process import memory
+from workers.process.forkserver import labelling_nursery
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: Path) -> Path:
+    """Coloured images, a photo that is fine and one that crashes the decoder."""
+    paint(tmp_path)
+    photo = (photos / "china.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
+    return tmp_path
+
+
+def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings:
+    """A job over some images, in units of eight and batches of two."""
+    rows = [{"uri": f"{folder}/{name}"} for name in names]
+    classifier = ClassifierSpec(model="tests.poison:poisoned")
+    found = LabelSettings(
+        manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
+        work=Work(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
+        classifier=classifier,
+        detector=None,
+        fingerprints=(load_classifier(classifier).resolved.fingerprint,),
+        fetch=FetchSpec(),
+        places={},
+        decode=DecodeSpec(),
+        compute=ComputeSpec(batch_size=2),
+        device="cpu",
+        runtime="auto",
+        threads=1,
+        memory_share=1,
+        nursery=labelling_nursery().address,
+    )
+    return dataclasses.replace(found, **changes)
+
+
+@pytest.fixture
+def units(folder: Path, request: pytest.FixtureRequest) -> Iterator[LabelUnits]:
+    """An actor for the images that a test is parametrized with."""
+    with closing(LabelUnits(settings_of(folder, request.param))) as units:
+        yield units
+
+
+def outcomes(results: pa.Table) -> list[str]:
+    """The label of each row, or its stage and code."""
+    found = zip(results["label"].to_pylist(), results["error"].to_pylist(), strict=True)
+    return [label or f"{error['stage']} {error['code']}" for label, error in found]
+
+
+@pytest.mark.parametrize("units", [["grey.png"] * 9 + ["blue.png"]], indirect=True)
+def test_units_become_results_without_a_cluster(units: LabelUnits) -> None:
+    results = pa.concat_tables([units(1), units(0)])
+    assert results.schema == results_schema(pa.schema([]))
+    assert results["manifest_index"].to_pylist() == [8, 9, *range(8)]
+    assert results["unit"].to_pylist() == [1, 1] + [0] * 8
+    assert outcomes(results) == ["other", "blue"] + ["other"] * 8
+
+
+@pytest.mark.parametrize("units", [["red.png", "blue.png", "photo.jpg", "crash.jpg"]], indirect=True)
+def test_images_that_crash_the_model_or_the_decoder_are_found_and_the_rest_is_labelled(
+    units: LabelUnits,
+) -> None:
+    results = units(0)
+    expected = ["classify WORKER_CRASHED", "blue", "other", "decode WORKER_CRASHED"]
+    assert outcomes(results) == expected
+    assert results.schema == results_schema(pa.schema([]))
+    errors = [error for error in results["error"].to_pylist() if error]
+    assert "signal SIGSEGV" in errors[0]["message"]
+    assert "signal SIGABRT" in errors[1]["message"]
+    assert [(error["retryable"], error["attempts"]) for error in errors] == [(True, TRIES)] * 2
+
+
+def test_an_image_that_takes_too_much_memory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "NEARLY_FULL", 0.0)
+    share = 2**30 / memory.memory().limit
+    with closing(LabelUnits(settings_of(folder, ["white.png"], memory_share=share))) as units:
+        units._succeeded = True  # of many images before
+        results = units(0)
+    assert outcomes(results) == ["classify OUT_OF_MEMORY"]
+    assert "more than its share of 1,02" in results["error"].to_pylist()[0]["message"]
+
+
+@settings(max_examples=4)
+@given(st.sets(st.integers(0, 15), max_size=4), st.integers(1, 5))
+def test_whichever_rows_crash_they_are_found_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory, deadly: set[int], batch: int
+) -> None:
+    folder = tmp_path_factory.mktemp("units")
+    job = settings_of(folder, ["x.png"] * 16, compute=ComputeSpec(batch_size=batch))
+    poison = " ".join(map(str, deadly))
+    with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
+        units._succeeded = True  # of many images before
+        results = pa.concat_tables([units(0), units(1)])
+        spent = units.take_spent()
+    assert results["manifest_index"].to_pylist() == list(range(16))
+    crashed = {row for row, error in enumerate(results["error"].to_pylist()) if error}
+    assert crashed == deadly
+    assert spent.fetched_bytes == 16 - len(deadly)
+
+
+def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
+    job = settings_of(folder, ["red.png"] * 8)
+    with (
+        closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"))) as units,
+        pytest.raises(ModelError, match=r"died at each of the first 3 images.*decode \(signal SIGABRT\)"),
+    ):
+        units(0)
+
+
+@pytest.mark.parametrize("units", [["blue.png"] * 8], indirect=True)
+def test_a_process_that_is_killed_by_others_costs_no_image(units: LabelUnits) -> None:
+    assert units._child
+    os.kill(units._child.pid, signal.SIGKILL)
+    assert outcomes(units(0)) == ["blue"] * 8
+
+
+def test_models_that_cannot_be_loaded_are_said_at_every_call(folder: Path) -> None:
+    with closing(LabelUnits(settings_of(folder, ["blue.png"], fingerprints=("other",)))) as units:
+        for _ in range(2):
+            with pytest.raises(ModelError, match=r"a worker built .* where the driver resolved"):
+                units(0)
+
+
+@given(st.integers(2, 600), st.integers(1, 70))
+def test_rows_are_halved_at_the_borders_of_chunks(count: int, chunk: int) -> None:
+    cut = middle(count, chunk)
+    assert 0 < cut < count
+    assert cut % chunk == 0 or count <= chunk
+    assert abs(2 * cut - count) <= 2 * chunk

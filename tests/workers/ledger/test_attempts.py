@@ -1,0 +1,175 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schemas.exceptions import OutputConflictError
+from schemas.ledger import Epoch
+from tests.workers.ledger.test_runs import record
+from workers.ledger import attempts
+from workers.ledger.attempts import Heart, begin_epoch, last_beat, last_epoch
+from workers.ledger.runs import begin_run, replace_run
+from workers.storage.store import Store
+
+DRIVER = """
+import sys, time
+from workers.ledger.attempts import Heart, begin_epoch
+from schemas.ledger import RunRecord
+from workers.storage.store import Store
+store = Store(sys.argv[1])
+ledger = store.below("_work/run")
+run = RunRecord.model_validate_json(store.read("run.json"))
+epoch = begin_epoch(ledger, print)
+with Heart(store, run, ledger, epoch).beating() as heart:
+    print("beating", flush=True)
+    while True:
+        time.sleep(0.1)
+        heart.assert_newest()
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path))
+    begin_run(store, record())
+    return store
+
+
+@pytest.fixture
+def ledger(store: Store) -> Store:
+    return store.below("_work/run")
+
+
+def driver(store: Store) -> "subprocess.Popen[str]":
+    """Another driver of the same run, that is beating."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, store.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "beating\n"
+    return process
+
+
+def heart(store: Store, ledger: Store, epoch: Epoch) -> Heart:
+    return Heart(store, record(), ledger, epoch)
+
+
+def test_attempts_that_ended_are_succeeded_at_once(store: Store, ledger: Store) -> None:
+    for number in (1, 2, 3):
+        epoch = begin_epoch(ledger, pytest.fail)
+        assert epoch.number == number
+        with heart(store, ledger, epoch).beating():
+            pass
+    beat = last_beat(ledger, epoch)
+    assert beat
+    assert (beat.state, beat.reason) == ("complete", None)
+
+
+def test_how_an_attempt_ended_is_said(store: Store, ledger: Store) -> None:
+    for error, state in ((KeyError("x"), "failed"), (KeyboardInterrupt("Ctrl-C"), "stopped")):
+        epoch = begin_epoch(ledger, pytest.fail)
+        watched = heart(store, ledger, epoch)
+        watched.watch(lambda: (7, {"TIMEOUT": 2}))
+        with pytest.raises(type(error)), watched.beating():
+            raise error
+        beat = last_beat(ledger, epoch)
+        assert beat
+        assert (beat.state, beat.done, beat.failed) == (state, 7, {"TIMEOUT": 2})
+
+
+def test_an_attempt_whose_process_was_killed_is_succeeded_at_once(store: Store, ledger: Store) -> None:
+    process = driver(store)
+    process.kill()
+    process.communicate()
+    assert begin_epoch(ledger, pytest.fail).number == 2
+
+
+def test_a_second_attempt_is_refused_while_the_first_is_running(store: Store, ledger: Store) -> None:
+    process = driver(store)
+    try:
+        said: list[str] = []
+        with pytest.raises(OutputConflictError, match=rf"attempt 1 \(process {process.pid} on .* is running"):
+            begin_epoch(ledger, said.append)
+        assert "did not say that it ended: watching it" in said[0]
+        with pytest.raises(OutputConflictError, match="is running"):
+            replace_run(store, record(id="other"), said.append)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_silent_attempt_is_succeeded_and_stops_when_it_wakes(
+    store: Store, ledger: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "STALE_S", 2)
+    process = driver(store)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        assert begin_epoch(ledger, lambda _: None).number == 2
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGCONT)
+        _, complaint = process.communicate(timeout=30)
+        assert "attempt 2 (process" in complaint
+        assert "This one stops; what it committed counts" in complaint
+    finally:
+        process.kill()
+        process.wait()
+    newest = last_epoch(ledger)
+    assert newest
+    beat = last_beat(ledger, json_epoch(ledger, 1))
+    assert newest.number == 2
+    assert beat
+    assert beat.state == "failed"
+
+
+def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
+    store: Store, ledger: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = heart(store, ledger, begin_epoch(ledger, pytest.fail))
+    other = json_epoch(ledger, 1).model_copy(update={"number": 2})
+    ledger.create(other.key, other.to_json())
+    sleeper.assert_newest()
+    monkeypatch.setattr(attempts, "BEAT_S", -1)  # every beat is overdue
+    with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
+        sleeper.assert_newest()
+
+
+def json_epoch(ledger: Store, number: int) -> Epoch:
+    return Epoch.model_validate(json.loads(ledger.read(f"epochs/{number:06d}.json")))
+
+
+def test_an_attempt_at_a_run_that_was_restarted_stops(store: Store) -> None:
+    process = driver(store)
+    store.write("run.json", record(id="other").to_json())
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode
+    assert "a run begun with --restart" in complaint
+
+
+def test_of_attempts_at_the_same_moment_one_goes_on(store: Store, ledger: Store) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DRIVER, store.url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    end = time.monotonic() + 60
+    while sum(process.poll() is not None for process in processes) < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.kill()
+    complaints = [process.communicate()[1] for process in processes]
+    assert len(running) == 1
+    assert sum(f"(process {running[0].pid} on" in complaint for complaint in complaints) == 2
+    newest = last_epoch(ledger)
+    assert newest
+    assert newest.number == 1

@@ -1,0 +1,156 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.exceptions import OutputConflictError, StorageError
+from schemas.ledger import RunRecord
+from schemas.plan import Plan
+from tests.s3 import S3Server
+from tests.workers.tables.made_results import AT, CARRIED, CLASSIFIER, DETECTOR, results_of
+from workers.ledger.commit import commit_results
+from workers.ledger.publish import publish_shard
+from workers.ledger.runs import (
+    assert_same_run,
+    begin_run,
+    clear_strays,
+    find_run,
+    folder_of,
+    read_run,
+    replace_run,
+)
+from workers.ledger.state import read_success
+from workers.storage.store import Store
+
+PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
+
+
+def record(**changes: Any) -> RunRecord:
+    spec = {
+        "manifest": {"uri_column": "uri", "image_id_column": None, "base": None},
+        "decode": {"max_pixels": 100},
+        "fetch": {"max_bytes": 100},
+        "compute": {"precision": "auto", "runtime": "auto"},
+        "units": {"rows": 4, "shard_rows": 24},
+    }
+    values = {
+        "id": "run",
+        "raylabel": "0",
+        "created_at": AT,
+        "spec": spec,
+        "manifest": [],
+        "manifest_columns": {},
+        "plan": PLAN,
+        "classifier": CLASSIFIER,
+        "detector": DETECTOR,
+        "code": "abc",
+    }
+    return RunRecord(**{**values, **changes})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def test_a_run_is_begun_once_and_found_again(store: Store) -> None:
+    assert read_run(store) is None
+    first = begin_run(store, record())
+    again = begin_run(store, record(id="other", created_at="2030-01-01T00:00:00Z", raylabel="1"))
+    assert first == again == read_run(store) == record()
+
+
+def test_a_run_of_other_rows_is_refused_with_every_difference(store: Store) -> None:
+    begin_run(store, record())
+    other = DETECTOR.model_copy(update={"settings": {"score_threshold": 0.5}, "weights_sha256": "0" * 64})
+    spec = {**record().spec, "decode": {"max_pixels": 200}}
+    with pytest.raises(OutputConflictError) as raised:
+        begin_run(store, record(spec=spec, detector=other, classifier=None))
+    assert str(raised.value).splitlines() == [
+        f"{store.url} holds a run whose rows would differ from this job's:",
+        "  classifier: guess there, nothing now",
+        "  decode.max_pixels: 100 there, 200 now",
+        "  detector.settings.score_threshold: 0.4 there, 0.5 now",
+        f"  detector.weights_sha256: nothing there, {'0' * 57}... now",
+        "Choose another output, or begin this one anew with --restart, which deletes its tables",
+    ]
+
+
+def test_a_folder_with_tables_of_somebody_elses_is_refused(store: Store) -> None:
+    store.write("labels/mine.parquet", b"")
+    with pytest.raises(OutputConflictError, match=r"1 files that no run here wrote, labels/mine\.parquet"):
+        begin_run(store, record())
+    assert read_success(store) is None
+
+
+def test_the_same_job_is_no_difference(store: Store) -> None:
+    assert_same_run(store, record().identity(), record().identity())
+
+
+def test_where_no_run_is_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"found no run at {tmp_path}"):
+        find_run(str(tmp_path))
+
+
+def test_a_restart_deletes_the_old_tables_and_ledger_and_nothing_else(store: Store, tmp_path: Path) -> None:
+    begin_run(store, record())
+    old = ("labels/shard-00000.parquet", "_work/run/commits/000/shard-00000/c.json", "_SUCCESS")
+    for key in (*old, "_work/manifest/00000.json", "notes.txt"):
+        store.write(key, b"{}")
+    new = replace_run(store, record(id="new", code="other"), print)
+    assert read_success(store) is None
+    clear_strays(store, new)
+    assert read_run(store) == new
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
+        "_work/manifest/00000.json",
+        "notes.txt",
+        "run.json",
+    ]
+
+
+def test_what_a_restarted_run_publishes_outlives_its_next_attempts(s3: S3Server) -> None:
+    store = Store(f"s3://{s3.new_bucket()}/out")
+    begin_run(store, record())
+    store.write("_work/run/commits/000/shard-00000/c.json", b"{}")
+    new = replace_run(store, record(id="new", code="other"), print)
+    clear_strays(store, new)
+    assert store.folders("_work") == ["_work/run"]  # this server goes on naming it
+    store.write("labels/shard-00000.parquet", b"")
+    clear_strays(store, new)
+    assert store.list("labels") == ["labels/shard-00000.parquet"]
+
+
+def test_a_run_that_is_no_restart_keeps_its_tables(store: Store) -> None:
+    begin_run(store, record())
+    store.write("labels/shard-00000.parquet", b"")
+    store.write("_work/run/shards/shard-00000.json", b"")
+    clear_strays(store, record())
+    assert store.list("labels") == ["labels/shard-00000.parquet"]
+
+
+def test_what_outlived_a_restart_costs_the_new_run_no_tables(store: Store) -> None:
+    begin_run(store, record())
+    new = replace_run(store, record(id="new"), print)
+    clear_strays(store, new)
+    run = folder_of(store, new, CARRIED)
+    commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
+    publish_shard(run, 0)
+    published = store.list("labels")
+    commit_results(folder_of(store, record(), CARRIED), 1, results_of(PLAN, 0))  # a worker of the old run's
+    clear_strays(store, new)
+    assert store.list("labels") == published == ["labels/shard-00000.parquet"]
+    assert store.folders("_work") == ["_work/new", "_work/tmp"]
+
+
+def test_an_attempt_at_a_run_that_was_restarted_clears_nothing(store: Store) -> None:
+    begin_run(store, record())
+    new = replace_run(store, record(id="new"), print)
+    for key in ("labels/shard-00000.parquet", "_work/new/shards/shard-00000.json"):
+        store.write(key, b"")
+    with pytest.raises(OutputConflictError, match=r"another run was begun in .* with --restart"):
+        clear_strays(store, record())
+    assert read_run(store) == new
+    assert store.list("labels") + store.list("_work/new/shards") == [
+        "labels/shard-00000.parquet",
+        "_work/new/shards/shard-00000.json",
+    ]

@@ -1,0 +1,444 @@
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.exceptions import ManifestError, StorageError
+from schemas.ledger import SourceFile
+from schemas.locations import ParquetValue, TarMember
+from schemas.spec import ManifestSpec, PlaceSpec
+from tests.workers.archives import HF_IMAGE, shard_of, tar_bytes, write_hf
+from workers.manifest.convert import convert
+from workers.manifest.manifest import Manifest
+from workers.manifest.open import assert_images, open_manifest
+from workers.manifest.sources import Source, find_sources
+from workers.storage.options import reach
+from workers.storage.store import Store
+
+
+def here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+    """Runs the tasks in this process."""
+    return [function(*each) for each in arguments]
+
+
+def opened(spec: ManifestSpec, output: Path) -> Manifest:
+    return open_manifest(spec, find_sources(spec), Store(str(output)), here)
+
+
+def rows(spec: ManifestSpec, output: Path) -> list[dict[str, Any]]:
+    """All rows, each with its location."""
+    manifest = opened(spec, output)
+    found = manifest.read(range(manifest.rows))
+    table = found.table.to_pylist()
+    return [row | {"location": location} for row, location in zip(table, found.locations, strict=True)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The same two images named by a manifest of each format."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    table = pa.table({"uri": ["a.jpg", "b.jpg"], "image_id": ["A", "B"], "split": ["train", "test"]})
+    pq.write_table(table, folder / "m.parquet")
+    (folder / "m.csv").write_text("uri,image_id,split\na.jpg,A,train\nb.jpg,B,test\n")
+    (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl"])
+def test_every_format_gives_the_same_rows(folder: Path, tmp_path: Path, name: str) -> None:
+    assert rows(ManifestSpec(uri=str(folder / name)), tmp_path / "out") == [
+        {"manifest_index": n, "image_id": i, "uri": u, "location": f"{folder}/{u}", "split": s}
+        for n, i, u, s in [(0, "A", "a.jpg", "train"), (1, "B", "b.jpg", "test")]
+    ]
+
+
+def test_text_has_only_uris(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("a.jpg\n/x/b.jpg\n")
+    found = rows(ManifestSpec(uri=str(tmp_path / "m.txt"), base="s3://bucket"), tmp_path / "out")
+    assert [row["location"] for row in found] == ["s3://bucket/a.jpg", "/x/b.jpg"]
+
+
+def test_many_files_are_one_manifest_in_the_order_named(folder: Path, tmp_path: Path) -> None:
+    spec = ManifestSpec(uri=[str(folder / "m.jsonl"), str(folder / "m.parquet"), str(folder / "m.csv")])
+    assert [row["uri"] for row in rows(spec, tmp_path / "out")] == ["a.jpg", "b.jpg"] * 3
+
+
+@pytest.mark.parametrize("named", ["", "m.*"])
+def test_a_folder_or_glob_of_manifests_is_read_by_name(folder: Path, tmp_path: Path, named: str) -> None:
+    sources = find_sources(ManifestSpec(uri=f"{folder}/{named}"))
+    assert [Path(source.uri).name for source in sources] == ["m.csv", "m.jsonl", "m.parquet"]
+    assert len(rows(ManifestSpec(uri=f"{folder}/{named}"), tmp_path / "out")) == 6
+
+
+def test_a_folder_with_images_is_listed_whatever_else_is_in_it(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(photos, folder / "deep" / "er")
+    shutil.copy(photos / "coffee.png", folder / "UPPER.PNG")
+    (folder / "labels.csv").write_text("uri\nx.jpg\n")
+    (folder / ".hidden.jpg").write_bytes(b"")
+    found = rows(ManifestSpec(uri=str(folder)), tmp_path / "out")
+    names = [
+        "astronaut.png",
+        "camera.png",
+        "chelsea.png",
+        "china.jpg",
+        "coffee.png",
+        "flower.jpg",
+        "rocket.jpg",
+    ]
+    expected = [f"{folder}/UPPER.PNG", *(f"{folder}/deep/er/{name}" for name in names)]
+    assert [row["uri"] for row in found] == expected
+    assert [row["location"] for row in found] == expected
+
+
+def test_a_glob_of_images_is_listed(photos: Path, tmp_path: Path) -> None:
+    found = rows(ManifestSpec(uri=f"{photos}/c*.png"), tmp_path / "out")
+    assert [Path(row["uri"]).name for row in found] == ["camera.png", "chelsea.png", "coffee.png"]
+
+
+def test_images_in_a_bucket_are_listed(s3: Any, photos: Path, tmp_path: Path) -> None:
+    bucket = s3.new_bucket()
+    s3.files().put(str(photos / "china.jpg"), f"{bucket}/set/a b+c.jpg")
+    s3.files().put(str(photos / "china.jpg"), f"{bucket}/set/x/d.jpg")
+    found = rows(ManifestSpec(uri=f"s3://{bucket}/set"), tmp_path / "out")
+    assert [row["uri"] for row in found] == [f"s3://{bucket}/set/a b+c.jpg", f"s3://{bucket}/set/x/d.jpg"]
+
+
+def test_a_store_that_cannot_be_asked_for_the_manifest_is_said() -> None:
+    reach({"s3://b": PlaceSpec(profile="nobody")})
+    try:
+        with pytest.raises(StorageError, match=r"cannot look for the manifest s3://b/m\.csv: .*\(nobody\)"):
+            find_sources(ManifestSpec(uri="s3://b/m.csv"))
+    finally:
+        reach({})
+
+
+def test_a_presigned_manifest_on_the_web_is_read_and_its_signature_not_kept(
+    folder: Path, tmp_path: Path
+) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            web = f"http://127.0.0.1:{server.server_port}"
+            for name in ("m.csv", "m.parquet"):
+                spec = ManifestSpec(uri=f"{web}/{name}?signature=a/secret")
+                (source,) = find_sources(spec)
+                assert source.file.uri == f"{web}/{name}"
+                locations = [row["location"] for row in rows(spec, tmp_path / name)]
+                assert locations == [f"{web}/a.jpg", f"{web}/b.jpg"]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_version_of_a_listing_changes_with_any_image(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(photos, folder)
+    spec = ManifestSpec(uri=str(folder))
+    before = find_sources(spec)
+    assert find_sources(spec) == before
+    (folder / "camera.png").write_bytes((folder / "chelsea.png").read_bytes())
+    changed = find_sources(spec)
+    (folder / "camera.png").unlink()
+    fewer = find_sources(spec)
+    assert [s.file.size for s in (*before, *changed, *fewer)] == [7, 7, 6]
+    assert len({s.file.version for s in (*before, *changed, *fewer)}) == 3
+
+
+def test_what_was_made_of_a_manifest_is_kept_and_used_again(folder: Path, tmp_path: Path) -> None:
+    spec = ManifestSpec(uri=str(folder / "m.csv"))
+    manifest = opened(spec, tmp_path / "out")
+    first = manifest.read(range(manifest.rows))
+
+    def never(_: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+        assert arguments == []
+        return []
+
+    again = open_manifest(spec, find_sources(spec), Store(str(tmp_path / "out")), never)
+    assert again.read(range(again.rows)) == first
+
+
+def test_the_uri_and_id_columns_are_found_by_the_names_given(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("url,key,image_id\na.jpg,K,I\n")
+    spec = ManifestSpec(uri=str(tmp_path / "m.csv"), uri_column="url", image_id_column="key", base="/b")
+    assert rows(spec, tmp_path / "out") == [
+        # the manifest's own image_id is carried beside the column that was chosen for it
+        {
+            "manifest_index": 0,
+            "image_id": "K",
+            "uri": "a.jpg",
+            "location": "/b/a.jpg",
+            "manifest_image_id": "I",
+        }
+    ]
+
+
+def test_types_of_several_parquet_files_are_brought_together(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uri": ["a"], "n": pa.array([1], pa.int32())}), tmp_path / "1.parquet")
+    categories = pa.array(["x"]).dictionary_encode()
+    pq.write_table(pa.table({"uri": ["b"], "n": pa.array([2.5]), "c": categories}), tmp_path / "2.parquet")
+    manifest = opened(ManifestSpec(uri=f"{tmp_path}/*.parquet"), tmp_path / "out")
+    assert manifest.carried == pa.schema([("n", pa.float64()), ("c", pa.string())])
+    assert [(r["n"], r["c"]) for r in manifest.read(range(2)).table.to_pylist()] == [(1.0, None), (2.5, "x")]
+
+
+@pytest.mark.parametrize(
+    ("files", "spec", "said"),
+    [
+        (
+            {},
+            {"uri": "nothing.csv"},
+            r"found no manifest at .*nothing\.csv\. A manifest is a file ending in \.parquet",
+        ),
+        (
+            {"m.csv": "url\na.jpg\n"},
+            {"uri": "m.csv"},
+            r"m\.csv has no column 'uri' .* it has: url\. Set manifest",
+        ),
+        ({"m.csv": "uri\n"}, {"uri": "m.csv"}, "has no rows"),
+        ({"m.csv": ""}, {"uri": "m.csv"}, "has no rows"),
+        ({"m.dat": "a.jpg\n"}, {"uri": "m.dat"}, "manifest.format set"),
+        ({"m.parquet": "not"}, {"uri": "m.parquet"}, r"cannot read .*m\.parquet as Parquet"),
+        (
+            {"m.csv": "uri,b\na.jpg,1\n"},
+            {"uri": "m.csv", "image_id_column": "id"},
+            "manifest.image_id_column is 'id'; the manifest has: uri, b",
+        ),
+        ({"m.csv": "uri,n\na.jpg,1\n"}, {"uri": ["m.csv", "gone.csv"]}, "found no manifest at .*gone.csv"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_as_asked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], spec: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ManifestError, match=said):
+        opened(ManifestSpec(**spec), tmp_path / "out")
+
+
+def test_a_uri_column_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uri": [1, 2]}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="column 'uri' of the manifest is int64, allowed: string"):
+        opened(ManifestSpec(uri=str(tmp_path / "m.parquet")), tmp_path / "out")
+
+
+def test_an_unusual_ending_is_read_when_the_format_is_given(tmp_path: Path) -> None:
+    (tmp_path / "m.dat").write_text("a.jpg\n")
+    found = rows(ManifestSpec(uri=str(tmp_path / "m.dat"), format="text", base="/b"), tmp_path / "out")
+    assert [row["location"] for row in found] == ["/b/a.jpg"]
+
+
+@pytest.fixture
+def shards(tmp_path: Path, photos: Path) -> Path:
+    """A data set as img2dataset leaves it: two shards, and what it wrote about each beside it."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    files = sorted(photos.glob("*.[pj]*g"))
+    for number, part in enumerate((files[:4], files[4:])):
+        (folder / f"{number:05d}.tar").write_bytes(shard_of(part))
+        pq.write_table(pa.table({"url": ["x"], "key": ["000000000"]}), folder / f"{number:05d}.parquet")
+        (folder / f"{number:05d}_stats.json").write_text('{"count": 4}')
+    return folder
+
+
+def test_shards_are_rows_in_the_order_of_their_names_and_what_lies_beside_them_is_not(
+    shards: Path, tmp_path: Path, photos: Path
+) -> None:
+    names = [f"{n:09d}{file.suffix}" for n, file in enumerate(sorted(photos.glob("*.[pj]*g"))[:4])]
+    names += [f"{n:09d}{file.suffix}" for n, file in enumerate(sorted(photos.glob("*.[pj]*g"))[4:])]
+    tars = [f"{shards}/00000.tar"] * 4 + [f"{shards}/00001.tar"] * 3
+    for number, uri in enumerate([str(shards), f"{shards}/*.tar", [f"{shards}/0000{n}.tar" for n in (0, 1)]]):
+        found = rows(ManifestSpec(uri=uri), tmp_path / f"out-{number}")
+        assert [row["uri"] for row in found] == [
+            f"tar://{name}::{tar}" for name, tar in zip(names, tars, strict=True)
+        ]
+        assert [row["image_id"] for row in found] == [name.partition(".")[0] for name in names]
+        assert all(isinstance(row["location"], TarMember) and row["location"].span for row in found)
+        assert found[0].keys() == {"manifest_index", "image_id", "uri", "location"}
+
+
+def test_the_headers_of_each_shard_are_read_once_even_where_the_reading_was_stopped(
+    shards: Path, tmp_path: Path
+) -> None:
+    spec, store = ManifestSpec(uri=str(shards)), Store(str(tmp_path / "out"))
+
+    def stopped(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+        function(*arguments[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_manifest(spec, find_sources(spec), store, stopped)
+    asked: list[int] = []
+
+    def counting(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+        asked.append(len(arguments))
+        return here(function, arguments)
+
+    found = [open_manifest(spec, find_sources(spec), store, counting) for _ in range(2)]
+    assert asked == [1, 0]
+    assert found[0].read(range(7)) == found[1].read(range(7))
+    (shards / "00001.tar").write_bytes(tar_bytes([("a.jpg", b"another")]))
+    assert open_manifest(spec, find_sources(spec), store, counting).rows == 5
+    assert asked == [1, 0, 1]
+
+
+def test_where_a_shard_is_read_is_not_kept_as_it_may_hold_credentials(shards: Path, tmp_path: Path) -> None:
+    file = SourceFile(uri="s3://bucket/0.tar", size=1, version="1")
+    (made,) = convert(str(tmp_path / "out"), 0, Source(file, f"{shards}/00000.tar", "tar", str(shards)))
+    assert made.tar == f"{shards}/00000.tar"
+    for path in (tmp_path / "out" / "_work" / "manifest").iterdir():
+        assert str(shards).encode() not in path.read_bytes()
+
+
+def test_shards_and_lists_of_files_may_be_one_manifest(shards: Path, folder: Path, tmp_path: Path) -> None:
+    spec = ManifestSpec(uri=[str(folder / "m.csv"), f"{shards}/00001.tar"])
+    found = rows(spec, tmp_path / "out")
+    assert [row["image_id"] for row in found] == ["A", "B", "000000000", "000000001", "000000002"]
+    assert [row["split"] for row in found] == ["train", "test", None, None, None]
+
+
+@pytest.mark.parametrize("named", ["", "0.tar.gz", "*.tgz", "*"])
+def test_compressed_shards_are_refused_with_what_to_do(tmp_path: Path, named: str) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("0.tar.gz", "1.tgz"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    with pytest.raises(ManifestError, match=r"is compressed \(by its name\): .* Unpack it to a plain \.tar"):
+        find_sources(ManifestSpec(uri=f"{tmp_path}/in/{named}"))
+    if named in ("", "*"):
+        (tmp_path / "in" / "2.tar").write_bytes(tar_bytes([("a.jpg", b"x")]))
+        with pytest.raises(ManifestError, match="is compressed"):
+            find_sources(ManifestSpec(uri=f"{tmp_path}/in/{named}"))
+
+
+def test_a_compressed_tar_beside_lists_of_files_is_passed_over(folder: Path) -> None:
+    (folder / "backup.tar.gz").write_bytes(b"x")
+    assert len(find_sources(ManifestSpec(uri=str(folder)))) == 3
+
+
+def test_a_tar_file_with_another_ending_is_read_when_the_format_is_given(
+    shards: Path, tmp_path: Path
+) -> None:
+    (shards / "00001.tar").rename(tmp_path / "shard.dat")
+    found = rows(ManifestSpec(uri=f"{tmp_path}/shard.dat", format="tar"), tmp_path / "out")
+    assert [row["image_id"] for row in found] == [f"{n:09d}" for n in range(3)]
+
+
+def test_a_parquet_file_with_images_is_rows_with_a_place_each(tmp_path: Path) -> None:
+    for number in range(2):
+        write_hf(tmp_path / f"{number}.parquet", [b"a", None, b"c"], row_group_size=2)
+    found = rows(ManifestSpec(uri=f"{tmp_path}/*.parquet"), tmp_path / "out")
+    places = [(number, row) for number in range(2) for row in range(3)]
+    assert found == [
+        {
+            "manifest_index": 3 * number + row,
+            "image_id": None if row == 1 else f"photo-{row}.jpg",
+            "uri": f"parquet://image/{row}::{tmp_path}/{number}.parquet",
+            "manifest_label": row,
+            "location": ParquetValue(f"{tmp_path}/{number}.parquet", "image", row),
+        }
+        for number, row in places
+    ]
+
+
+def test_rows_of_a_file_with_images_are_read_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[str]] = []
+
+    def spied(self: Any, group: int, columns: list[str]) -> Any:
+        read.append(columns)
+        return whole(self, group, columns=columns)
+
+    whole = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spied)
+    write_hf(tmp_path / "a.parquet", [b"a", b"b"])
+    rows(ManifestSpec(uri=f"{tmp_path}/a.parquet"), tmp_path / "out")
+    assert read == [["label", "image.path"]]
+
+
+def test_a_plain_binary_column_holds_images_too_and_an_id_is_the_users_own(tmp_path: Path) -> None:
+    table = pa.table({"jpg": [b"a", b"b"], "image_id": [7, 8], "url": ["x", "y"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = rows(ManifestSpec(uri=f"{tmp_path}/a.parquet"), tmp_path / "out")
+    assert [(row["image_id"], row["url"]) for row in found] == [("7", "x"), ("8", "y")]
+    pq.write_table(table.select(["jpg"]), tmp_path / "b.parquet")
+    found = rows(ManifestSpec(uri=f"{tmp_path}/b.parquet"), tmp_path / "out-b")
+    assert [row["uri"] for row in found] == [f"parquet://jpg/{n}::{tmp_path}/b.parquet" for n in range(2)]
+
+
+def test_the_image_column_may_be_named_beside_others(tmp_path: Path) -> None:
+    table = pa.table(
+        {"uri": ["x"], "image": [b"a"], "mask": pa.array([{"bytes": b"m", "path": "m"}], HF_IMAGE)}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    (by_name,) = rows(ManifestSpec(uri=f"{tmp_path}/a.parquet"), tmp_path / "out")
+    assert by_name["location"] == f"{tmp_path}/x"
+    (held,) = rows(ManifestSpec(uri=f"{tmp_path}/a.parquet", image_column="image"), tmp_path / "out-b")
+    assert held["location"] == ParquetValue(f"{tmp_path}/a.parquet", "image", 0)
+    assert held["manifest_uri"] == "x"
+    assert "mask" not in held  # a labels table full of pictures helps nobody
+
+
+@pytest.mark.parametrize(
+    ("columns", "spec", "said"),
+    [
+        ({"n": [1]}, {}, r"has no column 'uri' .* it has: n\. Set manifest\.uri_column to one of them$"),
+        (
+            {"a": [b"x"], "b": [b"x"]},
+            {},
+            r"it has: a, b\. Set .* or manifest\.image_column to one that holds the images: a, b",
+        ),
+        (
+            {"a": [b"x"], "n": [1]},
+            {"image_column": "n"},
+            r"manifest\.image_column is 'n'; the columns of .*a\.parquet that can hold images .* are: a",
+        ),
+        ({"uri": ["x"]}, {"image_column": "image"}, r"can hold images .* are: none"),
+    ],
+)
+def test_images_that_cannot_be_found_in_a_file_are_told_with_what_there_is(
+    tmp_path: Path, columns: dict[str, Any], spec: dict[str, Any], said: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    asked = ManifestSpec(uri=str(tmp_path / "a.parquet"), **spec)
+    with pytest.raises(ManifestError, match=said):
+        opened(asked, tmp_path / "out")
+    (source,) = find_sources(asked)
+    with pytest.raises(ManifestError, match=said):
+        assert_images(asked, source)
+
+
+def test_files_that_hold_images_and_files_that_name_them_are_not_one_manifest(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"jpg": [b"x"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"uri": ["x.jpg"]}), tmp_path / "b.parquet")
+    with pytest.raises(
+        ManifestError, match=r"images in column 'jpg' in .*a\.parquet, names of images in .*b\.par"
+    ):
+        opened(ManifestSpec(uri=f"{tmp_path}/*.parquet"), tmp_path / "out")
+
+
+def test_the_uris_of_images_within_files_may_be_listed_too(tmp_path: Path) -> None:
+    uris = ["tar://1.jpg::s3://key:secret@bucket/0.tar", "tar://2.jpg::0.tar", "parquet://image/7::t.parquet"]
+    (tmp_path / "m.txt").write_text("\n".join(uris))
+    found = rows(ManifestSpec(uri=str(tmp_path / "m.txt")), tmp_path / "out")
+    assert [row["location"] for row in found] == [
+        TarMember("s3://key:secret@bucket/0.tar", "1.jpg"),
+        TarMember(f"{tmp_path}/0.tar", "2.jpg"),
+        ParquetValue(f"{tmp_path}/t.parquet", "image", 7),
+    ]
+    assert [row["uri"] for row in found] == ["tar://1.jpg::s3://bucket/0.tar", *uris[1:]]

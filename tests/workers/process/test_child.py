@@ -1,0 +1,208 @@
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from schemas.errors import ErrorCode, Stage
+from schemas.exceptions import ManifestError, ProcessDiedError
+from workers.process import child as children
+from workers.process import memory
+from workers.process.child import Child
+from workers.process.forkserver import Nursery, Surroundings
+from workers.process.serve import Note
+
+SHARE = 300 * 2**20 / memory.memory().limit
+"""300 MB; a child that has read its imports has under 150."""
+
+
+def serving(argument: object) -> Callable[[tuple[str, object], Note], object]:
+    """Builds a function that does what it is told to."""
+    if isinstance(argument, Exception):
+        raise argument
+
+    def do(request: tuple[str, object], note: Note) -> object:
+        verb, value = request
+        note(Stage.DETECT)
+        match verb:
+            case "echo":
+                return value
+            case "segfault":
+                ctypes.string_at(0)
+            case "abort":
+                os.abort()
+            case "exit":
+                os._exit(7)
+            case "raise":
+                raise value  # type: ignore[misc]
+            case "surroundings":
+                return Surroundings.here()
+            case "hang":
+                time.sleep(60)
+            case "hoard":
+                return hoard(value)
+        return os.getpid()
+
+    return do
+
+
+def hoard(seconds: object) -> None:
+    kept = bytearray(os.urandom(1024)) * (400 * 1024)
+    time.sleep(float(str(seconds)))
+    del kept
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery("tests.workers.process.test_child")
+    yield nursery
+    nursery.end()
+
+
+@pytest.fixture
+def child(nursery: Nursery) -> Iterator[Child]:
+    child = Child(nursery.address, serving, None, SHARE)
+    yield child
+    child.end()
+
+
+def test_a_child_answers_from_a_process_of_its_own(child: Child) -> None:
+    assert child(("echo", [1, "two"])) == [1, "two"]
+    assert child(("pid", None)) == child.pid != os.getpid()
+
+
+def test_a_process_that_says_nothing_any_more_is_given_up(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "SILENCE_S", 0.5)
+    with pytest.raises(ProcessDiedError) as raised:
+        child(("hang", None))
+    assert (raised.value.stage, raised.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
+    assert raised.value.message == "hung: it said nothing for 0.5 s"
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (("segfault", None), "signal SIGSEGV"),
+        (("abort", None), "signal SIGABRT"),
+        (("exit", None), "exit code 7"),
+        (("raise", OSError("the device is gone")), "OSError: the device is gone"),
+    ],
+)
+def test_how_and_in_which_stage_a_child_died_is_told(
+    child: Child, request_: tuple[str, object], said: str
+) -> None:
+    with pytest.raises(ProcessDiedError) as died:
+        child(request_)
+    assert (died.value.stage, died.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
+    assert died.value.message == said
+
+
+def test_a_child_that_raises_memory_error_died_of_memory(child: Child) -> None:
+    with pytest.raises(ProcessDiedError, match="OUT_OF_MEMORY: MemoryError"):
+        child(("raise", MemoryError()))
+
+
+def test_raylabels_own_exceptions_come_back_and_the_child_lives(child: Child) -> None:
+    with pytest.raises(ManifestError, match="no such row"):
+        child(("raise", ManifestError("no such row")))
+    assert child(("echo", 1)) == 1
+
+
+def test_what_kept_a_child_from_being_built_is_raised_by_every_call(nursery: Nursery) -> None:
+    child = Child(nursery.address, serving, ManifestError("no manifest"), SHARE)
+    for _ in range(2):
+        with pytest.raises(ManifestError, match="no manifest"):
+            child(("echo", 1))
+    child.end()
+
+
+def test_a_child_over_its_share_is_ended_only_where_the_machine_is_nearly_full(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert child(("hoard", 1)) is None
+    monkeypatch.setattr(memory, "NEARLY_FULL", 0.0)
+    assert child(("echo", 1)) == 1
+    with pytest.raises(ProcessDiedError, match="more than its share of 300 MB") as died:
+        child(("hoard", 60))
+    assert died.value.code == ErrorCode.OUT_OF_MEMORY
+
+
+@pytest.fixture
+def small_container() -> Iterator[Path]:
+    """A control group with 300 MB, where this process may make one."""
+    group = Path("/sys/fs/cgroup/memory/raylabel-test")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(300 * 2**20))
+    except OSError:
+        pytest.skip("only root, with control groups of version 1, may make a small container here")
+    yield group
+    group.rmdir()
+
+
+def test_a_child_that_the_kernel_killed_for_its_memory_died_of_memory(
+    child: Child, small_container: Path
+) -> None:
+    (small_container / "cgroup.procs").write_text(str(child.pid))
+    with pytest.raises(ProcessDiedError, match="signal SIGKILL, out of memory") as died:
+        child(("hoard", 60))
+    assert died.value.code == ErrorCode.OUT_OF_MEMORY
+
+
+def test_a_child_that_somebody_killed_crashed(child: Child) -> None:
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(ProcessDiedError, match="signal SIGKILL") as died:
+        child(("echo", 1))
+    assert died.value.code == ErrorCode.WORKER_CRASHED
+
+
+def test_a_child_ends_when_its_parent_is_killed() -> None:
+    code = (
+        "from tests.workers.process.test_child import *\n"
+        "child = Child(Nursery('json').address, serving, None, 1)\n"
+        "print(child(('pid', None)), flush=True)\n"
+        "child(('hoard', 600))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = psutil.Process(int(parent.stdout.readline()))
+    nursery = child.parent()
+    assert nursery
+    folder = Path(nursery.cmdline()[-2]).parent
+    assert folder.is_dir()
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    gone, _ = psutil.wait_procs([child, nursery], timeout=10)
+    assert set(gone) == {child, nursery}
+    assert not folder.exists()
+
+
+def test_a_child_lives_on_when_its_nursery_was_killed_and_no_other_comes() -> None:
+    nursery = Nursery("tests.workers.process.test_child")
+    child = Child(nursery.address, serving, None, SHARE)
+    assert child(("echo", 1)) == 1
+    nursery.end()
+    assert child(("echo", 2)) == 2
+    with pytest.raises(FileNotFoundError):
+        Child(nursery.address, serving, None, SHARE)
+    with pytest.raises(ProcessDiedError, match="ended together with the process that had started it"):
+        child(("abort", None))
+
+
+def test_a_child_has_the_surroundings_of_the_process_that_it_serves(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OF_MINE", "1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    child = Child(nursery.address, serving, None, SHARE)
+    found = child(("surroundings", None))
+    child.end()
+    assert found == Surroundings.here()

@@ -1,0 +1,138 @@
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ErrorCode
+from schemas.exceptions import StorageError
+from schemas.spec import PlaceSpec
+from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
+from tests.workers.storage.way import OBJECT, SPEC, Way, failure
+from workers.fetch.fetch import fetch
+from workers.storage.options import options_of, place_of, reach
+from workers.storage.store import Store
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set() -> Iterator[None]:
+    """Every test begins and ends with a process that reaches files as AWS's own tools do."""
+    reach({})
+    yield
+    reach({})
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("s3://photos/a.jpg", "bucket"),
+        ("s3a://photos/a.jpg", "bucket"),
+        ("s3://photos", "bucket"),
+        ("s3://photos/new/a.jpg", "folder"),
+        ("s3://photos/new", "folder"),
+        ("s3://photos/newer/a.jpg", "bucket"),
+        ("s3://photos-2/a.jpg", "everything"),
+        ("gs://photos/a.jpg", None),
+        ("/photos/a.jpg", None),
+    ],
+)
+def test_the_longest_beginning_of_a_url_counts(url: str, region: str | None) -> None:
+    reach(
+        {
+            "s3://": PlaceSpec(region="everything"),
+            "s3a://photos": PlaceSpec(region="bucket"),
+            "s3://photos/new/": PlaceSpec(region="folder"),
+        }
+    )
+    assert place_of(url).region == region
+
+
+def test_each_store_has_its_own_way_to_say_anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_KEY", "the key")
+    anybody = PlaceSpec(anonymous=True)
+    reach(
+        {
+            "gs://": anybody,
+            "s3://": anybody,
+            "az://": PlaceSpec(options={"account_name": "me", "account_key": "env:AZURE_KEY"}),
+        }
+    )
+    assert options_of("gs://b/a.jpg")["gs"]["token"] == "anon"
+    assert options_of("s3://b/a.jpg")["s3"]["anon"] is True
+    for scheme in ("az", "abfs"):
+        found = options_of(f"{scheme}://b/a.jpg")[scheme]
+        assert (found["account_name"], found["account_key"]) == ("me", "the key")
+    assert options_of("tar://a.jpg::gcs://b/a.tar")["gcs"]["token"] == "anon"
+    assert options_of("/a.jpg") == options_of("https://host/a.jpg") == {}
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOTOS_ACCESS_KEY_ID", "key")
+    monkeypatch.delenv("PHOTOS_SECRET_ACCESS_KEY", raising=False)
+    reach({"s3://photos": PlaceSpec(credentials="PHOTOS")})
+    with pytest.raises(StorageError, match="variable PHOTOS_SECRET_ACCESS_KEY holds credentials; it is not"):
+        Store("s3://photos/run")
+
+
+def test_images_and_files_are_reached_with_the_credentials_of_their_place(
+    no_configuration: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = no_configuration
+    monkeypatch.setenv("PHOTOS_ACCESS_KEY_ID", READER[0])
+    monkeypatch.setenv("PHOTOS_SECRET_ACCESS_KEY", READER[1])
+    monkeypatch.setenv("TABLES_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("TABLES_SECRET_ACCESS_KEY", SECRET_KEY)
+    here = {"endpoint": way.server.endpoint, "region": "eu-west-2"}
+    reach(
+        {
+            "s3://": PlaceSpec(**here, credentials="PHOTOS"),
+            f"s3://{way.bucket}/tables": PlaceSpec(**here, credentials="TABLES"),
+        }
+    )
+    assert fetch(f"s3://{way.bucket}/a.jpg", SPEC) == OBJECT
+    Store(f"s3://{way.bucket}/tables").write("x", b"1")
+    with pytest.raises(StorageError, match=r"cannot write .*/other/x: "):
+        Store(f"s3://{way.bucket}/other").write("x", b"1")
+    signed = [
+        value.partition("Credential=")[2].split("/")
+        for exchange in way.seen
+        for name, value in exchange.headers.items()
+        if name.lower() == "authorization"
+    ]
+    assert {(key, region) for key, _, region, *_ in signed} == {
+        (READER[0], "eu-west-2"),
+        (ACCESS_KEY, "eu-west-2"),
+    }
+
+
+def test_a_profile_and_anybody_are_told_apart_by_place(no_configuration: Way, tmp_path: Path) -> None:
+    way = no_configuration
+    (tmp_path / "credentials").write_text(
+        f"[reader]\naws_access_key_id = {READER[0]}\naws_secret_access_key = {READER[1]}\n"
+    )
+    endpoint = way.server.endpoint
+    reach(
+        {
+            f"s3://{way.bucket}": PlaceSpec(endpoint=endpoint, profile="reader", requester_pays=True),
+            f"s3://{way.bucket}/public": PlaceSpec(endpoint=endpoint, anonymous=True),
+        }
+    )
+    assert fetch(f"s3://{way.bucket}/a.jpg", SPEC) == OBJECT
+    assert way.gets[-1].headers["x-amz-request-payer"] == "requester"
+    assert failure(f"s3://{way.bucket}/public/a.jpg").code is ErrorCode.DENIED  # this server knows its users
+    assert "authorization" not in way.gets[-1].headers
+
+
+def test_a_store_that_is_sent_to_another_process_takes_no_credentials_along(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"), READER, strict=True):
+        monkeypatch.setenv(f"PHOTOS_{name}", value)
+    reach({"s3://": PlaceSpec(endpoint=s3.endpoint, credentials="PHOTOS")})
+    bucket = s3.new_bucket()
+    s3.files().pipe_file(f"{bucket}/run/x", b"1")
+    store = Store(f"s3://{bucket}/run")
+    assert store.read("x") == b"1"
+    sent = pickle.dumps(store)
+    assert READER[1].encode() not in sent
+    assert pickle.loads(sent).read("x") == b"1"

@@ -1,0 +1,107 @@
+"""Results of units as the labelling actors make them, with every kind of outcome."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.errors import ErrorCode, RowError, Stage
+from schemas.images import Classification, Detections
+from schemas.models import ModelInfo, ResolvedModel
+from schemas.plan import Plan, Work
+from workers.ledger.commit import RunFolder
+from workers.storage.store import Store
+from workers.tables.results import LabelledImage, ResultColumns, results_table
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
+CARRIED = pa.schema([("split", pa.string()), ("label", pa.int64())])
+
+
+def resolved(name: str, task: str, categories: tuple[str, ...]) -> ResolvedModel:
+    info = ModelInfo(
+        name=name, task=task, source="factory", input_size="1x1", categories=3, licence="none", quality="none"
+    )
+    settings = {"score_type": "softmax"} if task == "classifier" else {"score_threshold": 0.4}
+    return ResolvedModel(
+        info=info,
+        weights="none",
+        weights_sha256=None,
+        preprocessing="none",
+        categories=categories,
+        settings=settings,
+        code="test",
+    )
+
+
+CLASSIFIER = resolved("guess", "classifier", ("cat", "dog", "palace"))
+DETECTOR = resolved("find", "detector", ("person", "boat", "cup"))
+COLUMNS = ResultColumns(CLASSIFIER, DETECTOR, CARRIED)
+
+
+def outcome(index: int) -> LabelledImage | RowError:
+    """Every fourth image fails."""
+    if index % 4 == 3:
+        return RowError(Stage.DECODE, ErrorCode.TRUNCATED, f"image {index} ends early", 1, AT)
+    return labelled(index)
+
+
+def labelled(index: int) -> LabelledImage:
+    """Image n has n % 3 boxes."""
+    facts = {
+        "width": 100 + index,
+        "height": 80,
+        "format": "JPEG",
+        "byte_size": 1000 + index,
+        "sha256": index.to_bytes(32, "big"),
+        "exif_orientation": 1,
+        "source_mode": "RGB",
+        "frame_count": 1,
+    }
+    found = index % 3
+    return LabelledImage(
+        facts,
+        Classification(np.array([2, 0], np.int32), np.array([0.75, 0.125], np.float32)),
+        Detections(
+            np.array([[n, 1.5, 10 + n, 20] for n in range(found)], np.float32).reshape(-1, 4),
+            np.array([0.9 - 0.25 * n for n in range(found)], np.float32),
+            np.array([n % 2 for n in range(found)], np.int32),
+        ),
+        AT,
+    )
+
+
+def rows_of(rows: Sequence[int]) -> pa.Table:
+    """A table of manifest rows as `workers.manifest.manifest.Manifest.read` gives it."""
+    return pa.table(
+        {
+            "manifest_index": pa.array(rows, pa.int64()),
+            "image_id": pa.array([f"id{n}" for n in rows]),
+            "uri": pa.array([f"s3://bucket/{n}.jpg" for n in rows]),
+            "split": pa.array(["train"] * len(rows)),
+            "manifest_label": pa.array(rows, pa.int64()),
+        }
+    )
+
+
+def results_of(work: Work | Plan, *units: int, cured: bool = False) -> pa.Table:
+    """The results of some units, in that order; `cured`: no image fails any more."""
+    work = Work(work) if isinstance(work, Plan) else work
+    return pa.concat_tables(
+        results_table(
+            unit,
+            rows_of(work.rows_of_unit(unit)),
+            [labelled(n) if cured else outcome(n) for n in work.rows_of_unit(unit)],
+            COLUMNS,
+        )
+        for unit in units
+    )
+
+
+def run_folder(output: Path | str, work: Work | Plan, retry: int = 0) -> RunFolder:
+    """A pass over a run in a directory."""
+    store = Store(str(output))
+    return RunFolder(
+        store, store.below("_work/run"), retry, Work(work) if isinstance(work, Plan) else work, CARRIED
+    )

@@ -1,0 +1,14 @@
+"""Lists of so many."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last one shorter (itertools.batched comes with Python 3.12)."""
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

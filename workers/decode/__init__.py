@@ -1,0 +1,1 @@
+"""Bytes of an image file to upright 8-bit RGB pixels."""

@@ -1,0 +1,1 @@
+"""Units to results: the actors, and the processes that decode and label for them."""

@@ -1,0 +1,125 @@
+"""Staging: whole units written as Parquet beside the ledger, and the commit entry that makes them count."""
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.exceptions import ReconcileError
+from schemas.ledger import PARTS, Commit, part_name, shard_folder
+from schemas.plan import Plan, Work
+from schemas.ranges import from_ranges, to_ranges
+from schemas.tables import TABLES
+from workers.storage.store import Store
+from workers.tables.parquet import count_codes, write_file
+from workers.tables.results import split_results
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a pass over a run's manifest makes its tables.
+
+    Attributes:
+        store: the run directory.
+        ledger: the folder below it with the ledger and the staged parts.
+        retry: the number of the pass; 0 is the first.
+        work: the rows that the pass does.
+        carried: the manifest's own columns.
+    """
+
+    store: Store
+    ledger: Store
+    retry: int
+    work: Work
+    carried: pa.Schema
+
+    @property
+    def plan(self) -> Plan:
+        """How the manifest is cut."""
+        return self.work.plan
+
+
+def commit_results(run: RunFolder, epoch: int, results: pa.Table) -> list[Commit]:
+    """Stages results and commits them, one part for each shard that they touch.
+
+    The staged files are put first, under names made of the epoch, the units and the content; the commit
+    entry is put last and conditionally. Done twice, it adds nothing.
+
+    Args:
+        run: where to.
+        epoch: this attempt's number.
+        results: rows under `schemas.tables.results_schema`, of whole units.
+
+    Returns:
+        The entries that count, whether this call made them or found them there.
+
+    Raises:
+        ReconcileError: the rows are not exactly those of whole units; nothing was committed.
+        StorageError: a file could not be written; nothing of that part was committed.
+    """
+    units = sorted(set(results["unit"].to_pylist()))
+    _assert_whole(run.work, units, results)
+    commits = []
+    for shard in sorted({run.plan.shard_of(unit) for unit in units}):
+        own = [unit for unit in units if run.plan.shard_of(unit) == shard]
+        rows = results.filter(pc.is_in(results["unit"], pa.array(own, pa.int64())))
+        commits.append(_commit_part(run, epoch, shard, own, split_results(rows, run.carried)))
+    return commits
+
+
+def _commit_part(
+    run: RunFolder, epoch: int, shard: int, units: list[int], tables: dict[str, pa.Table]
+) -> Commit:
+    """Stages the tables of some units of one shard, and puts the entry that makes them count."""
+    ranges = to_ranges(units)
+    stem = f"{shard_folder(PARTS, run.retry, shard)}/{part_name(epoch, ranges)}"
+    commit = Commit(
+        epoch=epoch,
+        retry=run.retry,
+        shard=shard,
+        units=ranges,
+        files={
+            name: [write_file(run.ledger, stem, table, name, staged=True)] for name, table in tables.items()
+        },
+        failed=count_codes(tables["errors"]),
+    )
+    if not run.ledger.create(commit.key, commit.to_json()):
+        # a task before this one committed the same units; its entry may have been merged with others since
+        with contextlib.suppress(FileNotFoundError):
+            return Commit.model_validate_json(run.ledger.read(commit.key))
+    return commit
+
+
+def _assert_whole(work: Work, units: list[int], results: pa.Table) -> None:
+    expected = [index for unit in units for index in work.rows_of_unit(unit)]
+    found = sorted(results["manifest_index"].to_pylist())
+    if found != expected:
+        counts = Counter(found)
+        wrong = sorted(set(found) ^ set(expected)) or [index for index, n in counts.items() if n > 1]
+        raise ReconcileError(
+            f"units {units} must have {len(expected)} rows once each; found {len(found)}, "
+            f"wrong among others: {wrong[:5]}"
+        )
+
+
+def merge_commits(ledger: Store, commits: list[Commit]) -> Commit:
+    """Puts one entry in the place of many of the same shard and pass, and deletes those.
+
+    Args:
+        ledger: where they are kept.
+        commits: no unit in two of them.
+    """
+    last = commits[-1]
+    merged = Commit(
+        epoch=last.epoch,
+        retry=last.retry,
+        shard=last.shard,
+        units=to_ranges(unit for commit in commits for unit in from_ranges(commit.units)),
+        files={name: [file for commit in commits for file in commit.files[name]] for name in TABLES},
+        failed=dict(sum((Counter(commit.failed) for commit in commits), Counter())),
+    )
+    ledger.create(merged.key, merged.to_json())
+    ledger.delete(commit.key for commit in commits if commit.key != merged.key)
+    return merged

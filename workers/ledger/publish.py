@@ -1,0 +1,163 @@
+"""Publishing: a shard's final files made from its staged parts, the same bytes however often."""
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.exceptions import OutputConflictError, ReconcileError
+from schemas.ledger import COMMITS, PARTS, Commit, Publication, Shard, Winner, shard_folder, shard_name
+from schemas.ranges import from_ranges, to_ranges
+from schemas.tables import TABLES, table_schema
+from workers.ledger.commit import RunFolder
+from workers.storage.store import Store
+from workers.storage.uris import clean_uri
+from workers.tables.parquet import count_codes, write_file
+
+
+def read_commits(ledger: Store, keys: Iterable[str]) -> Iterator[Commit]:
+    """Commit entries in the order of their keys: by epoch, then by units.
+
+    One that is gone since it was listed was merged, or its shard was published: at worst its units are done
+    once more.
+    """
+    found = ledger.read_all(sorted(keys))
+    return (Commit.model_validate_json(data) for data in found if data is not None)
+
+
+def choose_winners(run: RunFolder, shard: int, commits: Iterable[Commit]) -> Publication:
+    """Which commit each unit of a shard is taken from: the first that has it.
+
+    Raises:
+        ReconcileError: a unit of the shard is in no commit.
+    """
+    missing = set(run.work.units_of_shard(shard))
+    winners = []
+    for commit in commits:
+        if taken := missing.intersection(from_ranges(commit.units).tolist()):
+            missing -= taken
+            winners.append(Winner(units=to_ranges(taken), files=commit.files))
+    if missing:
+        raise ReconcileError(
+            f"shard {shard} cannot be published: units {sorted(missing)[:10]} are in no commit"
+        )
+    return Publication(retry=run.retry, shard=shard, winners=winners)
+
+
+def publish_shard(run: RunFolder, shard: int) -> Shard:
+    """Writes a shard's labels, boxes and errors where readers glob for them, and deletes its staged parts.
+
+    The choice of commits is pinned first, conditionally, so that the files are a pure function of it: two
+    publishers, or one that was interrupted, write the same bytes. A retry's rows take the place of those
+    that the shard's files hold of the same images. A publisher that slept looks again before each file, and
+    leaves a shard alone that was published meanwhile.
+
+    Raises:
+        OutputConflictError: the run was restarted meanwhile.
+        ReconcileError: the parts do not hold every row of the shard exactly once; nothing was published.
+        StorageError: a file could not be read or written.
+    """
+    published = _published(run, shard)
+    if published is None:
+        published = _publish(run, shard)
+    for kind in (COMMITS, PARTS):
+        run.ledger.clear(shard_folder(kind, run.retry, shard))
+    return published
+
+
+def _published(run: RunFolder, shard: int) -> Shard | None:
+    """What this pass, or a later one, published of the shard already."""
+    try:
+        found = Shard.model_validate_json(run.ledger.read(Shard.key_of(shard)))
+    except FileNotFoundError:
+        return None
+    return found if found.retry >= run.retry else None
+
+
+def _publish(run: RunFolder, shard: int) -> Shard:
+    new, tables = make_tables(run, _pinned(run, shard))
+    files = {}
+    for name in ("boxes", "labels", "errors"):  # whoever sees an image's label finds its boxes
+        if newer := _overtaken(run, shard):
+            return newer
+        files[name] = write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
+    published = Shard(
+        shard=shard,
+        retry=run.retry,
+        files=files,
+        failed=count_codes(new["errors"]),
+        errors=count_codes(tables["errors"]),
+    )
+    if newer := _overtaken(run, shard):
+        return newer
+    run.ledger.write(published.key, published.to_json())
+    return published
+
+
+def make_tables(run: RunFolder, publication: Publication) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
+    """What a pass did of a shard, and the shard's whole tables that come of it.
+
+    Raises:
+        ReconcileError: the parts do not hold every row that the pass has of the shard exactly once.
+        FileNotFoundError: a part, or for a retry a published file, is not there.
+    """
+    shard = publication.shard
+    new = {name: _gather(run, publication, name) for name in TABLES}
+    found = pa.concat_arrays([new[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
+    if sorted(found.to_pylist()) != list(run.work.rows_of_shard(shard)):
+        raise ReconcileError(f"the parts of shard {shard} do not hold each of its rows once")
+    if run.retry == 0:
+        return new, new
+    return new, {name: _laid_over(run, shard, name, new[name]) for name in TABLES}
+
+
+def _overtaken(run: RunFolder, shard: int) -> Shard | None:
+    """What another publisher made of the shard since this one began: older rows must not replace it.
+
+    Raises:
+        OutputConflictError: the choice for the shard is gone: with its run, or with the pass it was made in.
+    """
+    if newer := _published(run, shard):
+        return newer
+    if not run.ledger.exists(Publication.key_of(run.retry, shard)):
+        raise OutputConflictError(
+            f"shard {shard} is published no more: {clean_uri(run.store.url)} was begun anew with --restart, "
+            "or deleted"
+        )
+    return None
+
+
+def _pinned(run: RunFolder, shard: int) -> Publication:
+    """The choice of commits that counts: this one, or the one that a publisher before made."""
+    try:
+        return Publication.model_validate_json(run.ledger.read(Publication.key_of(run.retry, shard)))
+    except FileNotFoundError:
+        known = read_commits(run.ledger, run.ledger.list(shard_folder(COMMITS, run.retry, shard)))
+        chosen = choose_winners(run, shard, known)
+        if run.ledger.create(chosen.key, chosen.to_json()):
+            return chosen
+        return Publication.model_validate_json(run.ledger.read(chosen.key))
+
+
+def _gather(run: RunFolder, publication: Publication, name: str) -> pa.Table:
+    """One table of what a pass did of a shard: the chosen units' rows of every part, in manifest order."""
+    pieces = [table_schema(name, run.carried).empty_table()]
+    chosen = [(file.key, winner.units) for winner in publication.winners for file in winner.files[name]]
+    tables = run.ledger.read_tables(key for key, _ in chosen)
+    for (_, units), rows in zip(chosen, tables, strict=True):
+        unit = pc.divide(rows["manifest_index"], run.plan.unit_rows)
+        pieces.append(rows.filter(pc.is_in(unit, pa.array(from_ranges(units)))))
+    return _in_order(pieces, name)
+
+
+def _laid_over(run: RunFolder, shard: int, name: str, new: pa.Table) -> pa.Table:
+    """A table of a published shard, with a retry's rows in the place of those of the same images."""
+    (old,) = run.store.read_tables([f"{name}/{shard_name(shard)}.parquet"])
+    done = pc.is_in(old["manifest_index"], pa.array(run.work.rows_of_shard(shard), pa.int64()))
+    return _in_order([old.filter(pc.invert(done)).cast(new.schema), new], name)
+
+
+def _in_order(pieces: list[pa.Table], name: str) -> pa.Table:
+    order = ["manifest_index", "object_index"] if name == "boxes" else ["manifest_index"]
+    table = pa.concat_tables(pieces).unify_dictionaries()
+    return table.sort_by([(column, "ascending") for column in order]).combine_chunks()

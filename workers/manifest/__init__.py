@@ -1,0 +1,1 @@
+"""Manifests of every format, as rows that are read by position."""

@@ -1,0 +1,88 @@
+"""The classifier: what is in an image, overall."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from schemas.errors import ErrorCode, Stage
+from schemas.exceptions import ImageError
+from schemas.images import Classification, DecodedImage
+from schemas.spec import Precision, Runtime
+from workers.models.model import LoadedClassifier, ScoreType
+from workers.models.predictor import Inputs, ModelInput, Predictor
+
+MAX_ASPECT = 200
+"""Sides further apart than this are refused: "short side 256" would make gigabytes of a 1 x 20,000 image."""
+
+
+class ClassifierInputs(Inputs):
+    """Images to a classifier's inputs, but those whose input would be out of proportion."""
+
+    def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
+        """One image to the model's input, on the device."""
+        short, long = sorted((image.width, image.height))
+        if long > MAX_ASPECT * short:
+            message = f"{image.width}x{image.height} pixels: one side is over {MAX_ASPECT} times the other"
+            return ImageError(self._stage, ErrorCode.UNSUPPORTED, message)
+        return super().__call__(image)
+
+
+class Classifier(Predictor[Classification]):
+    """A classifier on its device; the detector has the same face.
+
+    Args:
+        model: the loaded classifier, with the job's settings.
+        device: where to run it.
+        batch_size: most images in one pass.
+        precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
+        runtime: "auto" is ONNX Runtime on a CPU, where it can run the model, else torch.
+    """
+
+    stage: ClassVar[Stage] = Stage.CLASSIFY
+    inputs: ClassVar[type[Inputs]] = ClassifierInputs
+
+    def __init__(
+        self,
+        model: LoadedClassifier,
+        device: torch.device,
+        batch_size: int,
+        precision: Precision = "auto",
+        runtime: Runtime = "auto",
+    ) -> None:
+        super().__init__(model.model, device, batch_size, precision, runtime)
+        self._classes = len(model.model.categories)
+        self._top_k = model.top_k
+        self._score_type = model.score_type
+
+    def _run(self, batch: list[ModelInput]) -> list[Classification | ImageError]:
+        images = torch.stack([x.tensor for x in batch]).contiguous(memory_format=torch.channels_last)
+        logits = self._module(images)
+        expected = (len(batch), self._classes)
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the classifier answered with {found}, expected {expected}")
+        finite = logits.isfinite().all(dim=1).tolist()
+        label_ids, scores = top_k(logits, self._top_k, self._score_type)
+        ids, values = label_ids.int().cpu().numpy(), scores.cpu().numpy()
+        return [
+            Classification(i, s) if ok else self._image_error(FloatingPointError("a logit is not a number"))
+            for i, s, ok in zip(ids, values, finite, strict=True)
+        ]
+
+
+def top_k(logits: Tensor, k: int, score_type: ScoreType) -> tuple[Tensor, Tensor]:
+    """The best classes of each image.
+
+    Args:
+        logits: float (n, classes).
+        k: how many, at most; there are never more than the classes.
+        score_type: "softmax" scores sum to 1, "sigmoid" scores each class alone.
+
+    Returns:
+        Class ids, int64 (n, k), and scores, float32 (n, k), descending; of equal scores the lower id first.
+    """
+    wide = logits.float()
+    scores = wide.softmax(dim=1) if score_type == "softmax" else wide.sigmoid()
+    ordered, ids = scores.sort(dim=1, descending=True, stable=True)
+    return ids[:, :k], ordered[:, :k]

@@ -1,0 +1,113 @@
+"""The detector: which objects are in an image, how many, exactly where."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.errors import Stage
+from schemas.exceptions import ImageError
+from schemas.images import Detections
+from schemas.spec import Precision, Runtime
+from workers.models.model import LoadedDetector
+from workers.models.predictor import ModelInput, Predictor
+
+
+class Detector(Predictor[Detections]):
+    """A detector on its device; the classifier has the same face.
+
+    Args:
+        model: the loaded detector, with the job's settings.
+        device: where to run it.
+        batch_size: most images in one pass.
+        precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
+        runtime: "auto" is ONNX Runtime on a CPU, where it can run the model, else torch.
+    """
+
+    stage: ClassVar[Stage] = Stage.DETECT
+
+    def __init__(
+        self,
+        model: LoadedDetector,
+        device: torch.device,
+        batch_size: int,
+        precision: Precision = "auto",
+        runtime: Runtime = "auto",
+    ) -> None:
+        super().__init__(model.model, device, batch_size, precision, runtime)
+        self._thresholds = np.array(model.thresholds, np.float32)
+        self._max_boxes = model.max_boxes
+
+    def _run(self, batch: list[ModelInput]) -> list[Detections | ImageError]:
+        outputs = self._module([x.tensor for x in batch])
+        if not isinstance(outputs, list) or len(outputs) != len(batch):
+            raise ValueError(f"the detector answered {len(batch)} images with {type(outputs).__name__}")
+        return [self._detections(output, image) for output, image in zip(outputs, batch, strict=True)]
+
+    def _detections(self, output: dict[str, Tensor], image: ModelInput) -> Detections | ImageError:
+        """One image's answer, checked and selected."""
+        try:
+            boxes, scores, class_ids = _arrays(output, classes=len(self._thresholds))
+        except (ValueError, FloatingPointError, KeyError) as error:
+            return self._image_error(error)
+        return select(
+            Detections(boxes, scores, class_ids),
+            thresholds=self._thresholds,
+            max_boxes=self._max_boxes,
+            width=image.width,
+            height=image.height,
+        )
+
+
+def _arrays(
+    output: dict[str, Tensor], *, classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """Boxes (n, 4), scores (n,) and class ids (n,) of torchvision's dictionary.
+
+    Raises:
+        FloatingPointError: a box or a score is NaN or infinite.
+        ValueError: shapes disagree, or a class id is none.
+    """
+    boxes, scores = (output[name].float().cpu().numpy() for name in ("boxes", "scores"))
+    labels = output["labels"].cpu().numpy()
+    n = len(scores)
+    if boxes.shape != (n, 4) or scores.shape != (n,) or labels.shape != (n,):
+        raise ValueError(
+            f"the detector answered with boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}"
+        )
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise FloatingPointError("a box or a score is not a number")
+    if n and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(f"the detector answered with class {labels.max()}, but there are {classes} names")
+    return boxes, scores, labels.astype(np.int32)
+
+
+def select(
+    found: Detections, *, thresholds: NDArray[np.float32], max_boxes: int | None, width: int, height: int
+) -> Detections:
+    """What is kept of an image's objects, in the tables' order and inside the image.
+
+    Args:
+        found: the objects in the model's order; boxes in image pixels may reach outside.
+        thresholds: for each class id, what a score must be greater than, float32 (classes,).
+        max_boxes: the most that are kept, best first; None: all.
+        width: of the image, pixels.
+        height: of the image, pixels.
+
+    Returns:
+        By descending score, equal scores in the model's order; clipped; boxes without area are left out.
+    """
+    passed = np.flatnonzero(found.scores > thresholds[found.class_ids])
+    best = passed[np.argsort(-found.scores[passed], kind="stable")][:max_boxes]
+    boxes = clip(found.boxes[best], width, height)
+    whole = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+    kept = best[whole]
+    return Detections(boxes[whole], found.scores[kept], found.class_ids[kept])
+
+
+def clip(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """Boxes (n, 4) with x within [0, width] and y within [0, height], float32."""
+    most = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes, np.float32(0), most)

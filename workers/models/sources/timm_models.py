@@ -1,0 +1,103 @@
+"""timm's classifiers, by name, with timm's own weights or a file of one's own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+from PIL import Image
+from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
+from torch import Tensor
+
+from schemas.exceptions import ModelError
+from schemas.models import ModelInfo
+from schemas.spec import ClassifierSpec
+from workers.models.model import Built, ClassifierModel, versions
+from workers.models.settings import given_categories, renamed
+from workers.models.weights import load_state, read_weights
+
+PREFIX = "timm/"
+
+
+def names() -> list[str]:
+    """Every model of the installed timm, as a job spec names it."""
+    return [PREFIX + name for name in timm.list_models()]
+
+
+def describe(name: str) -> ModelInfo:
+    """A model with its default weights, from what timm says of them; nothing is built."""
+    config = timm.get_pretrained_cfg(name.removeprefix(PREFIX), allow_unregistered=True)
+    return ModelInfo(
+        name=name,
+        task="classifier",
+        source="timm",
+        input_size="x".join(str(side) for side in config.input_size[1:]) if config else "see timm",
+        categories=config.num_classes if config else 0,
+        licence=(config and config.license) or "see timm",
+        quality="see timm",
+    )
+
+
+def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
+    """A classifier of timm, `timm/NAME` or `timm/NAME.TAG`, with the transform of its evaluation.
+
+    Raises:
+        ModelError: the weights cannot be had or do not fit, or a sha256 is asked for where timm fetches them.
+    """
+    given = given_categories(spec)
+    if spec.weights is None:
+        module, weights, digest = _pretrained(name, spec), f"{name}, timm's own", None
+    else:
+        file = read_weights(spec.weights, spec.sha256)
+        arguments = {} if given is None else {"num_classes": len(given)}
+        module = timm.create_model(name.removeprefix(PREFIX), pretrained=False, **arguments)
+        load_state(module, file.state, f"{name} with {module.num_classes} classes", file.location)
+        weights, digest = file.location, file.sha256
+    config = resolve_model_data_config(module)
+    own = _categories(module)
+    info = describe(name)
+    model = ClassifierModel(
+        module=module.eval(),
+        transform=PilTransform(create_transform(**config, is_training=False)),
+        network="",
+        categories=renamed(own, given, name),
+        input_size="x".join(str(side) for side in config["input_size"][1:]),
+        transform_on_device=False,
+        licence=info.licence if digest is None else "of the weights file: not known",
+        quality=info.quality if digest is None else "of the weights file: not measured",
+    )
+    return Built(model, "timm", weights, digest, versions("timm"))
+
+
+@dataclass(frozen=True)
+class PilTransform:
+    """A transform that wants a PIL image, for uint8 RGB (3, H, W) on the CPU."""
+
+    transform: Any
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """The input for one image."""
+        found: Tensor = self.transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
+        return found
+
+
+def _pretrained(name: str, spec: ClassifierSpec) -> Any:
+    if spec.sha256 is not None:
+        raise ModelError(
+            f"sha256: timm fetches the weights of {name} by itself, so they cannot be checked against it; "
+            "give `weights: FILE`, or leave sha256 out"
+        )
+    try:
+        return timm.create_model(name.removeprefix(PREFIX), pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"timm's weights for {name} cannot be fetched from its model hub ({error}); give `weights: FILE`"
+        ) from None
+
+
+def _categories(module: Any) -> tuple[str, ...]:
+    """ImageNet's names where the model knows ImageNet's classes, else class_0, class_1, ..."""
+    subset = infer_imagenet_subset(module)
+    if subset is not None:
+        info = ImageNetInfo(subset)
+        return tuple(info.index_to_description(i) for i in range(info.num_classes()))
+    return tuple(f"class_{i}" for i in range(module.num_classes))

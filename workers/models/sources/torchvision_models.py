@@ -1,0 +1,294 @@
+"""torchvision's classification and detection models, with official weights or a file of one's own."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import models
+from torchvision.models import WeightsEnum
+
+from schemas.exceptions import ModelError
+from schemas.models import ModelInfo
+from schemas.spec import ClassifierSpec, DetectorSpec, ModelSpec
+from workers.models.model import Built, ClassifierModel, DetectorModel, Task, require_finite, versions
+from workers.models.settings import given_categories, renamed
+from workers.models.weights import State, WeightsFile, load_state, read_weights
+
+BACKGROUND = "__background__"
+
+_INPUT_SIZES = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "short side 320, long side at most 640",
+    "ssd300_vgg16": "300x300",
+    "ssdlite320_mobilenet_v3_large": "320x320",
+}
+_WITHOUT_BACKGROUND = ("retinanet", "fcos")
+"""Families that score each class by itself (sigmoid) and so have no background class."""
+
+_EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"init_weights": False},  # else it warns that the default will change
+    "inception_v3": {"init_weights": False},
+}
+
+
+def classifier_names() -> list[str]:
+    """Every classification model of the installed torchvision."""
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def detector_names() -> list[str]:
+    """Every detection model of the installed torchvision; mask and keypoint R-CNN give their boxes."""
+    names: list[str] = models.list_models(module=models.detection)
+    return names
+
+
+def describe(name: str, task: Task) -> ModelInfo:
+    """A model with its official weights, from what torchvision says of them; nothing is built."""
+    official = models.get_model_weights(name).DEFAULT
+    return ModelInfo(
+        name=name,
+        task=task,
+        source="torchvision",
+        input_size=_input_size(name, official, task),
+        categories=len(official.meta["categories"]),
+        licence=_licence(official),
+        quality=_quality(official),
+    )
+
+
+def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
+    """A classification model of torchvision.
+
+    Official weights bring their own transforms and class names. A file of one's own brings the transforms of
+    the model's DEFAULT weights, and as many classes as the spec has `categories`; a file that is one of the
+    official ones (by the hash in its name) is treated as such.
+
+    Raises:
+        ModelError: the weights cannot be had or do not fit.
+    """
+    parts = _parts(name, spec, given_categories(spec))
+    model = ClassifierModel(
+        module=parts.module,
+        transform=_Preset(parts.preset.transforms()),
+        preprocessing=repr(parts.preset.transforms()),
+        network="",
+        categories=parts.categories,
+        input_size=_input_size(name, parts.preset, "classifier"),
+        licence=parts.licence,
+        quality=parts.quality,
+    )
+    return parts.built(model)
+
+
+def build_detector(name: str, spec: DetectorSpec) -> Built[DetectorModel]:
+    """A detection model of torchvision. It resizes by itself, so its boxes are in pixels of the image.
+
+    Class ids are the model's own. One's own `categories` are the classes without background: where the family
+    has a background class (R-CNN, SSD) `__background__` is put before them as class 0, and the model has one
+    output more; RetinaNet and FCOS have none, and take the names as they are.
+
+    Raises:
+        ModelError: the weights cannot be had or do not fit.
+    """
+    parts = _parts(name, spec, _with_background(name, given_categories(spec)))
+    _drop_masks_and_keypoints(parts.module)
+    _refuse_non_finite(parts.module)
+    transform = parts.preset.transforms()
+    model = DetectorModel(
+        module=parts.module,
+        transform=_Preset(transform),
+        categories=parts.categories,
+        input_size=_input_size(name, parts.preset, "detector"),
+        preprocessing=f"{transform!r}, {parts.module.transform!r}",
+        channels_last=False,
+        mixes_shapes=False,  # torchvision pads a batch to its largest image, which moves boxes near borders
+        licence=parts.licence,
+        quality=parts.quality,
+    )
+    return parts.built(model)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A module with its weights in it, and what belongs to them.
+
+    Attributes:
+        module: the network in eval mode.
+        preset: the official weights whose transforms are used.
+        official: whether `preset` are also the weights that were loaded.
+        file: the weights file that was loaded.
+        categories: class names.
+    """
+
+    module: Any  # an nn.Module whose attributes differ by family
+    preset: WeightsEnum
+    official: bool
+    file: WeightsFile
+    categories: tuple[str, ...]
+
+    @property
+    def licence(self) -> str:
+        return _licence(self.preset) if self.official else "of the weights file: not known"
+
+    @property
+    def quality(self) -> str:
+        return _quality(self.preset) if self.official else "of the weights file: not measured"
+
+    def built(self, model: Any) -> Built[Any]:
+        weights = str(self.preset) if self.official else self.file.location
+        return Built(model, "torchvision", weights, self.file.sha256, versions("torchvision"))
+
+
+@dataclass(frozen=True)
+class _Preset:
+    """torchvision's transforms, given planes: where a pixel's channels lie together they take longer."""
+
+    transforms: Any
+
+    def __call__(self, image: Tensor) -> Tensor:
+        found: Tensor = self.transforms(image.contiguous())
+        return found
+
+
+def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
+    """The module that a spec asks for, with its weights in it."""
+    known = models.get_model_weights(name)
+    preset = _named(name, known, spec.weights)
+    if preset is not None:
+        return _official(name, preset, read_weights(str(_downloaded(name, preset)), spec.sha256), given)
+    file = read_weights(str(spec.weights), spec.sha256)
+    preset = next((weights for weights in known if _is_official(file, weights)), None)
+    if preset is not None:
+        return _official(name, preset, file, given)
+    categories = given or tuple(known.DEFAULT.meta["categories"])
+    arguments = dict(_EXTRA_ARGUMENTS.get(name, {}))
+    if name in detector_names():
+        arguments["weights_backbone"] = None
+    module = models.get_model(name, weights=None, num_classes=len(categories), **arguments)
+    load_state(module, file.state, f"{name} with {len(categories)} classes", file.location)
+    return _Parts(module.eval(), known.DEFAULT, False, file, categories)
+
+
+def _official(name: str, preset: WeightsEnum, file: WeightsFile, given: tuple[str, ...] | None) -> _Parts:
+    """The model as torchvision builds it for official weights.
+
+    Its builder does more than load them (batch-norm eps, DenseNet's old key names, Inception's inputs), so it
+    is given the tensors where it would download them.
+    """
+    categories = renamed(tuple(preset.meta["categories"]), given, name)
+    with _in_place_of_download(preset, file.state):
+        module = models.get_model(name, weights=preset, progress=False)
+    return _Parts(module.eval(), preset, True, file, categories)
+
+
+@contextmanager
+def _in_place_of_download(preset: WeightsEnum, state: State) -> Iterator[None]:
+    preset.get_state_dict = lambda **_: state
+    try:
+        yield
+    finally:
+        del preset.get_state_dict
+
+
+def _named(name: str, known: type[WeightsEnum], weights: str | None) -> WeightsEnum | None:
+    """The official weights that a spec names, `DEFAULT` where it names none; None where it gives a file.
+
+    Raises:
+        ModelError: it is neither a name that torchvision knows nor a file's.
+    """
+    member = (weights or "DEFAULT").removeprefix(f"{known.__name__}.")
+    if member in known.__members__:
+        return known[member]
+    if not re.search(r"[./]", member):
+        raise ModelError(
+            f"weights: {name} has no official weights {weights!r}, only {', '.join(known.__members__)}; "
+            "a file's name ends in .pth, .pt or .safetensors"
+        )
+    return None
+
+
+def _downloaded(name: str, preset: WeightsEnum) -> Path:
+    """The official weights' file in torch's cache, fetched first where it is not there.
+
+    Raises:
+        ModelError: it cannot be fetched.
+    """
+    path: Path = Path(torch.hub.get_dir()) / "checkpoints" / preset.url.rpartition("/")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(preset.url, str(path), _hash_in(preset.url), progress=False)
+        except (OSError, RuntimeError) as error:
+            raise ModelError(
+                f"the official weights {preset} of {name} cannot be fetched from {preset.url} ({error}) "
+                f"and are not in {path.parent}; give `weights: FILE`"
+            ) from None
+    return path
+
+
+def _is_official(file: WeightsFile, preset: WeightsEnum) -> bool:
+    prefix = _hash_in(preset.url)
+    return prefix is not None and file.sha256.startswith(prefix)
+
+
+def _hash_in(url: str) -> str | None:
+    """The first digits of the sha256 that torchvision puts into its file names: resnet50-0676ba61.pth."""
+    found = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
+    return found[1] if found else None
+
+
+def _with_background(name: str, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if given is None or given[0] == BACKGROUND or name.startswith(_WITHOUT_BACKGROUND):
+        return given
+    return (BACKGROUND, *given)
+
+
+def _drop_masks_and_keypoints(module: Any) -> None:
+    """Leaves an R-CNN its boxes only: the rest would be computed and thrown away."""
+    for part in ("mask", "keypoint"):
+        if hasattr(module, "roi_heads") and getattr(module.roi_heads, f"{part}_roi_pool", None) is not None:
+            setattr(module.roi_heads, f"{part}_roi_pool", None)
+
+
+def _refuse_non_finite(module: Any) -> None:
+    """Makes the heads raise FloatingPointError on NaN or infinity, which torchvision drops as "no object"."""
+    if hasattr(module, "roi_heads"):
+        heads = [module.rpn.head, module.roi_heads.box_predictor]
+    else:
+        heads = [module.head]
+    for head in heads:
+        head.register_forward_hook(lambda _module, _inputs, output: require_finite(_tensors(output)))
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """All tensors in a head's answer, which is a tensor, or lists, tuples or dictionaries of them."""
+    if isinstance(output, Tensor):
+        yield output
+    else:
+        for part in output.values() if isinstance(output, dict) else output:
+            yield from _tensors(part)
+
+
+def _input_size(name: str, preset: WeightsEnum, task: Task) -> str:
+    if task == "detector":
+        return _INPUT_SIZES.get(name, "short side 800, long side at most 1333")
+    (size,) = preset.transforms().crop_size
+    return f"{size}x{size}"
+
+
+def _licence(preset: WeightsEnum) -> str:
+    return str(preset.meta.get("license", "code BSD-3-Clause; of the weights not stated, see torchvision"))
+
+
+def _quality(preset: WeightsEnum) -> str:
+    """The published metrics: "published: acc@1 80.858, acc@5 95.434 on ImageNet-1K"."""
+    found = (
+        ", ".join(f"{metric} {value}" for metric, value in values.items()) + f" on {data}"
+        for data, values in preset.meta["_metrics"].items()
+    )
+    return "published: " + "; ".join(found)

@@ -1,0 +1,1 @@
+"""Processes for what may crash, and memory shared with them."""

@@ -1,0 +1,1 @@
+"""Paths and URLs: local disks and object stores, with the same few verbs."""

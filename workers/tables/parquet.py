@@ -1,0 +1,66 @@
+"""Tables as Parquet files: the same bytes for the same rows."""
+
+import functools
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.ledger import StagedFile
+from schemas.tables import FLOAT_COLUMNS
+from workers.storage.store import Store
+
+
+def write_file(store: Store, stem: str, rows: pa.Table, table: str, *, staged: bool = False) -> StagedFile:
+    """Writes rows of a table as one Parquet file.
+
+    Args:
+        store: where to.
+        stem: the key without its ending.
+        rows: under the table's schema.
+        table: "labels", "boxes" or "errors".
+        staged: put the table and the content's hash into the name, so that no staged file replaces another.
+    """
+    data = parquet_bytes(rows, table)
+    digest = hashlib.sha256(data).hexdigest()
+    key = f"{stem}.{table}-{digest[:12]}.parquet" if staged else f"{stem}.parquet"
+    store.write(key, data)
+    return StagedFile(key=key, rows=rows.num_rows, size=len(data), sha256=digest)
+
+
+def count_codes(errors: pa.Table) -> dict[str, int]:
+    """Failed images by code."""
+    counted = errors["code"].value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counted, key=lambda e: str(e["values"]))}
+
+
+def parquet_bytes(table: pa.Table, name: str) -> bytes:
+    """A table as a Parquet file: the same bytes for the same rows.
+
+    Args:
+        table: the rows.
+        name: "labels", "boxes" or "errors": says which columns hold floats that split well.
+    """
+    sink = pa.BufferOutputStream()
+    floats = list(FLOAT_COLUMNS[name])
+    # every column by dictionary but the floats, which pyarrow wants named on both sides
+    others = [column for column in _leaves(table.schema) if column not in floats]
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=others,
+        use_byte_stream_split=floats,
+        store_schema=True,
+    )
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+@functools.cache
+def _leaves(schema: pa.Schema) -> list[str]:
+    """The dotted paths of a schema's leaf columns, as Parquet names them."""
+    empty = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), empty)
+    parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+    return [parquet.column(i).path for i in range(len(parquet))]

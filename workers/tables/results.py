@@ -1,0 +1,180 @@
+"""From what the models said to Arrow: the results of a unit, and the three tables they become."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import MESSAGE_LIMIT, RowError
+from schemas.exceptions import ImageError
+from schemas.images import Classification, Detections, LoadedImage
+from schemas.models import ResolvedModel
+from schemas.tables import BOX, BOXES, ERROR, KEYS, results_schema, table_schema
+
+
+@dataclass(frozen=True, slots=True)
+class ResultColumns:
+    """What the tables say beside the models' answers.
+
+    Attributes:
+        classifier: its categories, score type and fingerprint; None where none runs.
+        detector: its categories and fingerprint; None where none runs.
+        carried: the manifest's own columns.
+    """
+
+    classifier: ResolvedModel | None
+    detector: ResolvedModel | None
+    carried: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One image with what the models said of it, its pixels let go.
+
+    Attributes:
+        facts: the labels table's columns about the file: width, height, format, ...
+        classification: None where no classifier ran.
+        detections: None where no detector ran.
+        at: when it was labelled, UTC.
+    """
+
+    facts: dict[str, Any]
+    classification: Classification | None
+    detections: Detections | None
+    at: datetime
+
+
+def facts_of(image: LoadedImage) -> dict[str, Any]:
+    """The labels table's columns about the file itself."""
+    decoded = image.decoded
+    return {
+        "width": decoded.width,
+        "height": decoded.height,
+        "format": decoded.format,
+        "byte_size": image.byte_size,
+        "sha256": image.sha256,
+        "exif_orientation": decoded.exif_orientation,
+        "source_mode": decoded.source_mode,
+        "frame_count": decoded.frame_count,
+    }
+
+
+def results_table(
+    unit: int, rows: pa.Table, outcomes: list[LabelledImage | RowError], columns: ResultColumns
+) -> pa.Table:
+    """One row for each manifest row of a unit, under `schemas.tables.results_schema`.
+
+    Args:
+        unit: its number.
+        rows: manifest_index, image_id, uri and the carried columns, as the manifest gives them.
+        outcomes: what became of each row, in the same order.
+        columns: what the tables say beside.
+    """
+    schema = results_schema(columns.carried)
+    own = pa.schema([field for field in schema if field.name not in rows.column_names])
+    made = [{**_values(outcome, columns), "unit": unit} for outcome in outcomes]
+    table = pa.Table.from_pylist(made, own)
+    return pa.table([(table if f.name in own.names else rows)[f.name] for f in schema], schema=schema)
+
+
+def _values(outcome: LabelledImage | RowError, columns: ResultColumns) -> dict[str, Any]:
+    if isinstance(outcome, RowError):
+        return {"error": error_values(outcome)}
+    values = {**outcome.facts, "processed_at": outcome.at}
+    if columns.classifier and outcome.classification:
+        values |= _label_values(outcome.classification, columns.classifier)
+    if columns.detector and outcome.detections:
+        values |= _box_values(outcome.detections, columns.detector)
+    return values
+
+
+def row_error(error: ImageError, at: datetime) -> RowError:
+    """An image's exception as the value behind its errors row."""
+    message = (
+        error.message if len(error.message) <= MESSAGE_LIMIT else error.message[: MESSAGE_LIMIT - 1] + "…"
+    )
+    return RowError(error.stage, error.code, message, error.attempts, at)
+
+
+def error_values(error: RowError) -> dict[str, Any]:
+    """An error under `schemas.tables.ERROR`."""
+    values = {name: getattr(error, name) for name in ("stage", "code", "message", "attempts", "at")}
+    return {**values, "retryable": error.code.retryable}
+
+
+def _label_values(found: Classification, model: ResolvedModel) -> dict[str, Any]:
+    topk = [
+        {"label_id": label_id, "label": model.categories[label_id], "score": score}
+        for label_id, score in zip(found.label_ids.tolist(), found.scores.tolist(), strict=True)
+    ]
+    return {
+        **topk[0],
+        "topk": topk,
+        "score_type": model.settings["score_type"],
+        "classifier": model.fingerprint,
+    }
+
+
+def _box_values(found: Detections, model: ResolvedModel) -> dict[str, Any]:
+    boxes = [
+        dict(zip(BOX.names, (class_id, model.categories[class_id], score, *box), strict=True))
+        for class_id, score, box in zip(
+            found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+        )
+    ]
+    counts = Counter(box["class_name"] for box in boxes)
+    return {
+        "boxes": boxes,
+        "object_count": len(boxes),
+        "class_counts": sorted(counts.items()),
+        "detector": model.fingerprint,
+    }
+
+
+def split_results(results: pa.Table, carried: pa.Schema) -> dict[str, pa.Table]:
+    """The labels, boxes and errors tables of some results, each sorted by manifest_index.
+
+    Every row goes to labels or to errors, and the boxes of a labelled row to boxes.
+    """
+    ordered = results.sort_by("manifest_index").combine_chunks()
+    failed = pc.is_valid(ordered["error"])
+    labelled, errors = ordered.filter(pc.invert(failed)), ordered.filter(failed)
+    tables = {
+        "labels": labelled,
+        "boxes": _boxes(labelled),
+        "errors": pa.table({**_keys(errors), **_fields(errors["error"], ERROR)}),
+    }
+    return {name: _cast(table, table_schema(name, carried)) for name, table in tables.items()}
+
+
+def _boxes(labelled: pa.Table) -> pa.Table:
+    boxes = labelled["boxes"].combine_chunks()
+    counts = pc.fill_null(pc.list_value_length(boxes), 0).to_numpy(zero_copy_only=False)
+    parents = labelled.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+    ends = np.cumsum(counts)
+    index = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    same = {name: parents[name] for name in ("width", "height", "detector")}
+    found = {**_keys(parents), "object_index": pa.array(index, pa.int32()), **same}
+    found |= _fields(pc.list_flatten(boxes), BOX)
+    return pa.table({name: found[name] for name in BOXES.names})
+
+
+def _keys(table: pa.Table) -> dict[str, Any]:
+    return {f.name: table[f.name] for f in KEYS}
+
+
+def _fields(structs: Any, kind: pa.StructType) -> dict[str, Any]:
+    return {name: pc.struct_field(structs, name) for name in kind.names}
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table under its declared schema; a missing value in a required column is an error, not a null."""
+    columns = [table[f.name].combine_chunks().cast(f.type) for f in schema]
+    for column, field in zip(columns, schema, strict=True):
+        if not field.nullable and column.null_count:
+            raise ValueError(f"column {field.name} has {column.null_count} nulls and may have none")
+    return pa.table(columns, schema=schema)
