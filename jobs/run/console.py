@@ -1,6 +1,7 @@
 """What a run shows while it goes on: a bar at a terminal, lines in a log, JSON Lines for a program."""
 
 import json
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -112,7 +113,7 @@ class JsonLines(Reporter):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._last = 0.0
+        self._last = -math.inf  # the first state is printed, however short a time this machine is up
 
     def say(self, text: str) -> None:
         """Prints a sentence as an event."""

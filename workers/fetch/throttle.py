@@ -1,6 +1,7 @@
 """How many reads are under way, and how often one begins: as many as the store takes, up to what is asked."""
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ class Pace:
         self._most = most
         self._bound = float(most)
         self._under_way = 0
-        self._slowed = -LEAST_S
+        self._slowed = -math.inf  # not 0: the clock may have begun when the machine did, a moment ago
         self._gap = 1 / per_s if per_s else 0.0
-        self._next = 0.0
+        self._next = -math.inf
         self._changed = threading.Condition()
 
     @property

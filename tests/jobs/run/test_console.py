@@ -72,6 +72,18 @@ def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -
     assert last["images_per_s"] > 0
 
 
+@pytest.mark.parametrize("up_s", [0.0, 0.5, 1e7])
+def test_json_lines_begin_with_the_first_state_however_long_the_machine_is_up(
+    up_s: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: up_s)
+    with JsonLines(Console()) as report:
+        report.show(ledger(0))
+        report.show(ledger(0, 1))  # within the same second
+    (first,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first["done"] == 10
+
+
 def test_what_an_earlier_attempt_did_does_not_count_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines(Console()) as report:
         report.show(ledger(*range(9)))

@@ -1,10 +1,10 @@
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from workers.fetch import throttle
 from workers.fetch.throttle import Pace
 
 
@@ -50,7 +50,7 @@ def test_a_complaint_halves_what_is_under_way_and_success_brings_it_back() -> No
 def test_one_read_is_always_allowed() -> None:
     pace = Pace(4)
     for _ in range(10):
-        pace._slowed = -throttle.LEAST_S
+        pace._slowed = -math.inf
         pace.too_much()
     assert pace.bound == 1
     assert most_at_once(pace, 5, 4) == 1
@@ -67,6 +67,22 @@ def test_a_reader_is_told_how_long_the_rate_made_it_wait(monkeypatch: pytest.Mon
     assert slept == waits[1:]
     with Pace(1).turn() as wait:
         assert wait == 0
+
+
+@pytest.mark.parametrize("up_s", [0.0, 30.0, 1e7])
+def test_the_first_read_and_the_first_complaint_wait_for_nothing_however_long_the_machine_is_up(
+    up_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: up_s)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    pace = Pace(8, per_s=0.001)
+    pace.too_much()
+    assert pace.bound == 4
+    waits = []
+    for _ in range(2):
+        with pace.turn() as wait:
+            waits.append(wait)
+    assert waits == [0, 1000]
 
 
 def test_reads_begin_no_faster_than_the_rate() -> None:
