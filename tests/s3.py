@@ -80,12 +80,13 @@ def running_server(
         users += [_identity(*READER, ["Read", "List"])]
         config = Path(folder, "s3.json")
         config.write_text(json.dumps({"identities": users}))
-        ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(8)[::2], strict=True))
-        grpc = dict(zip(ports, free_ports(4), strict=True))
+        ports = dict(zip(("master", "volume", "filer", "s3", "admin"), free_ports(10)[::2], strict=True))
+        grpc = dict(zip(ports, free_ports(5), strict=True))
         command = [str(Path(sys.executable).parent / "weed"), f"-logdir={folder}", "mini", f"-dir={folder}"]
         command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={config}"]
         command += [f"-{name}.port={port}" for name, port in ports.items()]
         command += [f"-{name}.port.grpc={port}" for name, port in grpc.items()]
+        command += [f"-{name}.localSocket={folder}/{name}.sock" for name in ("filer", "s3")]
         command += ["-volume.max=100000"]  # each bucket takes seven, of which little is on the disk
         command += ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         with Path(folder, "log").open("wb") as log:
@@ -99,6 +100,8 @@ def running_server(
         finally:
             process.terminate()
             process.wait(60)
+            for name, port in grpc.items():  # no option leads these elsewhere, and a killed server leaves them
+                Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 def _identity(key: str, secret: str, actions: list[str]) -> dict[str, object]:
