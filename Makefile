@@ -14,7 +14,8 @@ help:
 	@echo "make test       the tests (under 15 minutes)"
 	@echo "make test-slow  the long ones: kills, stopped jobs, growth"
 	@echo "make bench      raylabel beside its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
-	@echo "make check      format, lint, types and tests"
+	@echo "make check      format, lint and types, changing nothing; before a commit, beside make test"
+	@echo "make format     formats, and mends what the linter can mend"
 
 env: $(STAMP)
 
@@ -56,11 +57,14 @@ $(BENCH)/.installed: $(STAMP)
 bench: env $(BENCH)/.installed
 	@$(BIN)/python -m tests.benchmarks.contest --peers $(BENCH)/bin/python $(ARGS)
 
-check: env $(AZURITE)/.installed
-	@$(BIN)/ruff format .
-	@$(BIN)/ruff check --fix .
+check: env
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n 2
+
+format: env
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -100,7 +100,10 @@ def running_server(
         finally:
             process.terminate()
             process.wait(60)
-            for name, port in grpc.items():  # no option leads these elsewhere, and a killed server leaves them
+            for (
+                name,
+                port,
+            ) in grpc.items():  # no option leads these elsewhere, and a killed server leaves them
                 Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
 
 

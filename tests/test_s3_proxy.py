@@ -104,7 +104,7 @@ def test_a_client_is_killed_before_amid_and_after_its_request(
 
 
 def test_a_client_whose_answer_was_lost_asks_again(s3: S3Server) -> None:
-    bucket, lost = s3.new_bucket(), []
+    bucket, lost = s3.new_bucket(), list[Exchange]()
 
     def lose(exchange: Exchange) -> None:
         if exchange.method == "PUT" and exchange.path.endswith("/second") and not lost:

@@ -27,7 +27,7 @@ def torchvision() -> Decoder:
 
     def decode(data: bytes) -> NDArray[np.uint8]:
         found = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-        return found.permute(1, 2, 0).numpy()
+        return np.asarray(found.permute(1, 2, 0))
 
     return decode
 

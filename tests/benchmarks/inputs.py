@@ -55,7 +55,7 @@ class Traffic:
 @contextmanager
 def counted() -> Iterator[Traffic]:
     """Counts the range requests in a block."""
-    traffic, plain = Traffic(), ranges.fetch
+    traffic, plain = Traffic(), ranges.fetch  # type: ignore[attr-defined]
 
     def counting(uri: str, spec: FetchSpec, start: int = 0, size: int | None = None) -> bytes:
         data = plain(uri, spec, start, size)
@@ -63,7 +63,7 @@ def counted() -> Iterator[Traffic]:
         traffic.read += len(data)
         return data
 
-    ranges.fetch = counting  # type: ignore[attr-defined]
+    ranges.fetch = counting  # type: ignore[attr-defined,assignment]
     try:
         yield traffic
     finally:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +108,7 @@ def attempt(manifest: Path, output: Path, before: int) -> Attempt:
     return Attempt(seconds, first, peak, last)
 
 
-def events(process: "subprocess.Popen[str]") -> Iterator[dict[str, int]]:
+def events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
     """What a command that prints JSON Lines tells."""
     assert process.stdout
     return (json.loads(line) for line in process.stdout)

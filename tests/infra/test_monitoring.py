@@ -61,8 +61,8 @@ def test_every_expression_is_one_and_asks_for_metrics_and_labels_that_exist(name
     assert asked
     assert {each.name for each in asked} <= NAMES.keys()
     for each in asked:
-        assert {matcher.name for matcher in each.matchers.matchers} <= {*NAMES[each.name].labels}
-    known = {label for each in asked for label in NAMES[each.name].labels}
+        assert {matcher.name for matcher in each.matchers.matchers} <= {*NAMES[str(each.name)].labels}
+    known = {label for each in asked for label in NAMES[str(each.name)].labels}
     for listed in re.findall(r"\bby \(([^)]+)\)", expression):
         assert set(re.split(r",\s*", listed)) <= known
 

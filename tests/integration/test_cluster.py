@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray._common.usage import usage_constants as usage_constant
 from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from tests.integration.jobs_here import events, raylabel
 from tests.integration.nodes import Nodes, running_nodes

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -117,7 +118,7 @@ def test_manifest_images_and_tables_may_all_be_in_buckets(
 def test_a_run_over_its_failure_budget_stops_and_goes_on_when_it_is_raised(
     folder: Path, tmp_path: Path
 ) -> None:
-    job = {"manifest": str(folder / "m.parquet"), "output": str(tmp_path / "out")}
+    job: dict[str, Any] = {"manifest": str(folder / "m.parquet"), "output": str(tmp_path / "out")}
     with pytest.raises(FailureBudgetError, match=r"images done have failed \(.*\), and max_failed is 0\.25"):
         run_here(**job, max_failed=0.25)
     assert not (tmp_path / "out" / "_SUCCESS").exists()

@@ -1,6 +1,7 @@
 """What only long manifests show: more units than are handed out in one round."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 def test_the_rows_are_the_same_in_one_round_or_in_several(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = {"manifest": str(photos), "units": {"rows": 1}, "detector": None}
+    job: dict[str, Any] = {"manifest": str(photos), "units": {"rows": 1}, "detector": None}
     run_here(output=str(tmp_path / "one"), **job)
     monkeypatch.setattr(pipeline, "ROUND_BUNDLES", 3)
     monkeypatch.setattr(pipeline, "ROUND_BUNDLES_AN_ACTOR", 1)

@@ -67,7 +67,7 @@ def seen(nodes: Nodes, output: Path) -> Seen:
     for metric, values in found.items():
         for sample in (each for family in families for each in family.samples if each.name == metric.name):
             if sample.labels["run"] == str(output):
-                values[" ".join(sample.labels[label] for label in metric.labels[1:])] += sample.value
+                values[" ".join(sample.labels[label] for label in metric.labels[1:])] += int(sample.value)
     return found
 
 

@@ -1,6 +1,7 @@
 """Images and models that crash, raise or answer nonsense, in whole jobs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.poison import paint
 pytestmark = pytest.mark.usefixtures("ray_here")
 
 
-def job(folder: Path, names: list[str]) -> dict[str, object]:
+def job(folder: Path, names: list[str]) -> dict[str, Any]:
     """Coloured images for a model that some colours are bad for, in units of two."""
     paint(folder)
     (folder / "m.txt").write_text("\n".join(f"{folder}/{name}.png" for name in names))

@@ -1,12 +1,14 @@
 """Tasks, actors and nodes that are lost in the middle are done again by Ray, with other outcomes: no row
 is lost or doubled."""
 
+import contextlib
 import itertools
 import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ import pytest
 
 from tests.image_server import ImageServer, serving
 from tests.integration.killing import Attempt
-from tests.integration.nodes import running_nodes
+from tests.integration.nodes import Nodes, running_nodes
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange, proxying
 from workers.storage.store import Store
@@ -44,6 +46,12 @@ def job(server: ImageServer, photos: Path, folder: Path, output: str) -> list[st
         *("run", "--manifest", str(folder / "m.parquet"), "--output", output, "--detector", "none"),
         *(part for setting in settings for part in ("--set", setting)),
     ]
+
+
+def with_nodes(proxied: S3Server) -> contextlib.AbstractContextManager[Nodes]:
+    """A cluster of two workers that reach the store through a proxy."""
+    environment: dict[str, Any] = {**proxied.environment}
+    return running_nodes(2, **environment)
 
 
 def assert_every_row_is_there_once(store: Store) -> None:
@@ -110,7 +118,7 @@ def test_units_lost_with_a_node_are_made_again_and_no_row_is_lost_or_doubled(
             held.release()
             go_on.wait(120)
 
-    with proxying(s3, before=hold) as proxied, running_nodes(2, **proxied.environment) as nodes:
+    with proxying(s3, before=hold) as proxied, with_nodes(proxied) as nodes:
         command = job(server, photos, tmp_path, output)
         address = ["--address", nodes.address, "--set", "compute.actors=2"]
         with Attempt(*command, *address, **proxied.environment) as attempt:

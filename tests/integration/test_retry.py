@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +27,7 @@ def server(photos: Path) -> Iterator[ImageServer]:
 
 
 @pytest.fixture
-def job(server: ImageServer, photos: Path, tmp_path: Path) -> dict[str, object]:
+def job(server: ImageServer, photos: Path, tmp_path: Path) -> dict[str, Any]:
     """Twenty-one images on the web in units of four and shards of eight."""
     names = sorted(path.name for path in photos.glob("*.[pj]*g"))
     manifest = tmp_path / "manifest.csv"
@@ -48,7 +49,7 @@ def retry_here(output: Path, codes: list[str] | None) -> dict[str, int]:
 
 
 def test_a_retry_labels_failed_rows_and_the_rest_stays_as_it_is(
-    server: ImageServer, job: dict[str, object], tmp_path: Path
+    server: ImageServer, job: dict[str, Any], tmp_path: Path
 ) -> None:
     whole, output = tmp_path / "whole", tmp_path / "out"
     run_here(**job, output=str(whole))
@@ -91,7 +92,7 @@ def assert_same_labels(found: pa.Table, expected: pa.Table) -> None:
     assert found["score"].to_pylist() == pytest.approx(expected["score"].to_pylist(), abs=1e-5)
 
 
-def test_a_retry_of_a_run_that_is_not_complete_is_refused(job: dict[str, object], tmp_path: Path) -> None:
+def test_a_retry_of_a_run_that_is_not_complete_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
     output = tmp_path / "out"
     run_here(**job, output=str(output))
     (output / "_SUCCESS").unlink()
@@ -102,7 +103,7 @@ def test_a_retry_of_a_run_that_is_not_complete_is_refused(job: dict[str, object]
 
 
 def test_another_manifest_model_threshold_or_code_is_refused_or_begins_anew_with_restart(
-    job: dict[str, object], tmp_path: Path
+    job: dict[str, Any], tmp_path: Path
 ) -> None:
     output, fresh = tmp_path / "out", tmp_path / "fresh"
     run_here(**job, output=str(output))

@@ -4,6 +4,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.s3 import running_rclone
 
 
 @pytest.fixture
-def job(photos: Path, tmp_path: Path) -> dict[str, object]:
+def job(photos: Path, tmp_path: Path) -> dict[str, Any]:
     """Fifty-six rows in units of four."""
     manifest = tmp_path / "manifest.txt"
     manifest.write_text("\n".join([str(path) for path in sorted(photos.glob("*.[pj]*g"))] * 8))
@@ -37,7 +38,7 @@ def small_disk(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(
-    job: dict[str, object], small_disk: Path
+    job: dict[str, Any], small_disk: Path
 ) -> None:
     try:
         with pytest.raises(StorageError, match=r"cannot (write|create) .*No space left on device"):
@@ -55,7 +56,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(
 
 @pytest.mark.usefixtures("ray_here")
 def test_a_refused_write_is_said_and_the_run_goes_on_when_it_is_allowed(
-    job: dict[str, object], tmp_path: Path
+    job: dict[str, Any], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
 

@@ -221,4 +221,4 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_spec_cannot_be_changed() -> None:
     spec = build_spec({"manifest": "a", "output": "b"}, "a test")
     with pytest.raises(ValueError, match="frozen"):
-        spec.output = "c"
+        spec.output = "c"  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """What the command says without starting a Ray: checks, refusals, lists."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,8 @@ def test_a_job_that_cannot_run_is_refused_before_anything_starts(
 
 
 def test_models_lists_what_can_be_named() -> None:
-    found = {model["name"]: model for (found,) in [events(raylabel("models", "--json"))] for model in found}
+    told: list[Any] = events(raylabel("models", "--json"))
+    found = {model["name"]: model for model in told[0]}
     assert {"efficientnet_lite0", "nanodet_g", "resnet50", "fasterrcnn_resnet50_fpn"} <= found.keys()
     assert found["nanodet_g"]["categories"] == 80
     assert "nanodet_g" in raylabel("models", "nanodet").stdout

@@ -1,6 +1,6 @@
 import pytest
 
-from jobs.cluster.connect import Pool
+from jobs.cluster.pools import Pool
 from jobs.plan.command import SHARDS, PlanOptions, Told, cluster_of, costs_on, sampled
 from jobs.plan.predict import Load, nodes_within, predict
 from jobs.plan.probe import Probe

@@ -1,9 +1,11 @@
+from typing import Any
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.cluster.connect import Pool
+from jobs.cluster.pools import Pool
 from jobs.plan.predict import OVERHEAD_CPU_S
 from jobs.plan.probe import SPOTS, average, pool_here, sample_locations, sample_rows, this_machine
 from schemas.prediction import Cluster, Costs, Probed
@@ -63,11 +65,12 @@ def test_as_many_processes_probe_as_a_run_has_here(
 def test_costs_are_those_of_an_average_image() -> None:
     one = Probed(10, {}, "", 0.2, 1000, 0.1, 1.0, {"detector": 4.0}, 6.0, 6.0)
     other = Probed(10, {}, "", 0.4, 1000, 0.3, 2.0, {"detector": 6.0}, 9.0, 9.0)
+    about: Any = pytest.approx
     assert average([one, other]) == Costs(
-        fetch_s=pytest.approx(0.3),
+        fetch_s=about(0.3),
         file_bytes=100,
-        fetch_cpu_s=pytest.approx(0.02),
-        decode_cpu_s=pytest.approx(0.15),
+        fetch_cpu_s=about(0.02),
+        decode_cpu_s=about(0.15),
         own_cpu_s=OVERHEAD_CPU_S,
         models={"detector": 0.5},
     )

@@ -182,7 +182,7 @@ def test_boxes_are_drawn_on_the_upright_image(tmp_path: Path) -> None:
     drawn = draw_run(str(tmp_path / "run"), tmp_path / "pictures", files.__getitem__)
     with Image.open(drawn.pictures[0]) as picture:
         assert picture.width == 640
-        assert np.abs(np.subtract(picture.getpixel((501, 250)), class_colour(7))).max() < 60
+        assert np.abs(np.subtract(np.asarray(picture)[250, 501], class_colour(7))).max() < 60
 
 
 def test_images_that_cannot_be_drawn_are_skipped_with_a_note(tmp_path: Path) -> None:
@@ -200,7 +200,9 @@ def test_images_that_cannot_be_drawn_are_skipped_with_a_note(tmp_path: Path) -> 
 
 
 def test_a_run_that_published_nothing_draws_nothing(tmp_path: Path) -> None:
-    assert draw_run(str(tmp_path / "run"), tmp_path / "pictures", {}.__getitem__) == Drawn([], [])
+    assert draw_run(str(tmp_path / "run"), tmp_path / "pictures", dict[str, bytes]().__getitem__) == Drawn(
+        [], []
+    )
 
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.jpg"])

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -48,9 +49,8 @@ def kept(tmp_path: Path) -> KeptPrediction:
 
 def test_a_prediction_is_held_against_what_came_of_it(tmp_path: Path, kept: KeptPrediction) -> None:
     verdict = verdict_on(job(tmp_path), meter(100), 20.0, MACHINES)
-    assert verdict == Verdict(
-        pytest.approx(10), pytest.approx(22), kept.prediction.cluster, 8.0, 20.0, {(2, 0): 1}
-    )
+    about: Any = pytest.approx
+    assert verdict == Verdict(about(10), about(22), kept.prediction.cluster, 8.0, 20.0, {(2, 0): 1})
     assert verdict
     assert verdict.off == pytest.approx(0.1)
 

@@ -5,6 +5,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,13 +90,14 @@ def same(got: DecodedImage, want: DecodedImage) -> None:
 def greys(data: bytes) -> list[int]:
     pixels = decode(data, max_pixels=MAX_PIXELS).pixels
     assert (pixels == pixels[:, :, :1]).all()
-    return pixels[0, :, 0].tolist()
+    found: list[int] = pixels[0, :, 0].tolist()
+    return found
 
 
 @pytest.mark.parametrize("size", [(83, 61), (16, 16), (1, 1), (7, 250)], ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", JPEG_OPTIONS, ids=str)
-def test_a_jpeg_equals_pillow_bit_for_bit(options: dict, mode: str, size: tuple[int, int]) -> None:
+def test_a_jpeg_equals_pillow_bit_for_bit(options: dict[str, Any], mode: str, size: tuple[int, int]) -> None:
     if mode != "RGB":
         options = {key: value for key, value in options.items() if key != "keep_rgb"}
     data = encode(picture(*size, mode=mode), "JPEG", **options)
@@ -130,7 +132,7 @@ def test_a_12_megapixel_photo_decodes() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", JPEG_OPTIONS[1:7], ids=str)
-def test_a_jpeg_cut_anywhere_is_truncated_never_half_grey(options: dict, mode: str) -> None:
+def test_a_jpeg_cut_anywhere_is_truncated_never_half_grey(options: dict[str, Any], mode: str) -> None:
     data = encode(picture(41, 33, mode=mode), "JPEG", **options)
     for end in range(3, len(data), 3):
         assert fails(data[:end]).code == ErrorCode.TRUNCATED
@@ -140,7 +142,7 @@ def test_a_jpeg_cut_anywhere_is_truncated_never_half_grey(options: dict, mode: s
 
 
 @pytest.mark.parametrize("options", JPEG_OPTIONS[2:7], ids=str)
-def test_a_warning_before_the_cut_does_not_hide_it(options: dict) -> None:
+def test_a_warning_before_the_cut_does_not_hide_it(options: dict[str, Any]) -> None:
     data = encode(picture(41, 33), "JPEG", **options)
     odd = data[:20] + b"\1\2\3" + data[20:]
     same(decode(odd, max_pixels=MAX_PIXELS), DecodedImage(by_pillow(data), "JPEG", 1, "RGB", 1))
@@ -149,7 +151,7 @@ def test_a_warning_before_the_cut_does_not_hide_it(options: dict) -> None:
 
 
 @pytest.mark.parametrize("options", JPEG_OPTIONS, ids=str)
-def test_harmless_oddities_of_a_jpeg_still_decode(options: dict) -> None:
+def test_harmless_oddities_of_a_jpeg_still_decode(options: dict[str, Any]) -> None:
     data = encode(picture(), "JPEG", **options)
     want = DecodedImage(by_pillow(data), "JPEG", 1, "RGB", 1)
     same(decode(data + b"trailing \xff\xd8\xff bytes", max_pixels=MAX_PIXELS), want)
@@ -295,7 +297,7 @@ def test_a_gif_cut_behind_its_first_frame_gives_that_frame() -> None:
 
 def test_png_pixels_that_run_out_inside_whole_chunks_are_truncated() -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in np.array(picture()))
-    size = {"width": 83, "height": 61, "bits": 8, "colour": 2}
+    size: dict[str, Any] = {"width": 83, "height": 61, "bits": 8, "colour": 2}
     assert fails(png(zlib.compress(rows[: len(rows) // 2]), **size)).code == ErrorCode.TRUNCATED
     assert fails(png(zlib.compress(rows)[:3000], **size)).code == ErrorCode.TRUNCATED
 

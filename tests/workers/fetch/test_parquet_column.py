@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     images = [None if n == 7 else b"" if n == 8 else image(n) for n in range(ROWS)]
     structs = [{"bytes": data, "path": f"{n}.jpg"} for n, data in enumerate(images)]
     structs[7] = None  # type: ignore[call-overload]
-    found = {}
+    found: dict[str, Path] = {}
     for name, array in (
         ("image", pa.array(structs, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
         ("jpg", pa.array(images, pa.binary())),

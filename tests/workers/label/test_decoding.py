@@ -2,6 +2,7 @@ import dataclasses
 import shutil
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -76,7 +77,7 @@ def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input
     for photo in sorted(photos.glob("*.jpg"))[:3]:
         shutil.copy(photo, tmp_path)
     names = ["small.png", *(path.name for path in sorted(tmp_path.glob("*.jpg")))]
-    models = [load_classifier(classifier), *([load_detector(detector)] if detector else [])]
+    models: list[Any] = [load_classifier(classifier), *([load_detector(detector)] if detector else [])]
     settings = dataclasses.replace(
         settings_of(tmp_path, names),
         classifier=classifier,

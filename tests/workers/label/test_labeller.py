@@ -51,7 +51,7 @@ def unheard(_: Stage) -> None:
 
 
 def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> None:
-    labeller, stages = Labeller(settings), []
+    labeller, stages = Labeller(settings), list[Stage]()
     (last, _), (first, _) = labeller(Request(2, [6]), stages.append), labeller(Request(0, [0, 1, 2]), unheard)
     results = pa.concat_tables([last, first])
     assert stages == ["decode", "classify", "detect", "decode"]

@@ -1,5 +1,6 @@
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,13 @@ def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
 ) -> None:
     (tmp_path / "half.jpg").write_bytes((photos / "china.jpg").read_bytes()[:50_000])
     names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
-    locations = [*names, NO_URI, str(tmp_path / "gone.jpg"), str(tmp_path / "half.jpg"), *reversed(names)]
+    locations: list[Any] = [
+        *names,
+        NO_URI,
+        str(tmp_path / "gone.jpg"),
+        str(tmp_path / "half.jpg"),
+        *reversed(names),
+    ]
     read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), device, threads=2, decode_ahead=2)
     found = [
         hashlib.sha256(Path(location).read_bytes()).digest()

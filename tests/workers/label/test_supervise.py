@@ -135,6 +135,7 @@ def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
 @pytest.mark.parametrize("units", [["blue.png"] * 8], indirect=True)
 def test_a_process_that_is_killed_by_others_costs_no_image(units: LabelUnits) -> None:
     assert units._child
+    assert units._child.pid
     os.kill(units._child.pid, signal.SIGKILL)
     assert outcomes(units(0)) == ["blue"] * 8
 

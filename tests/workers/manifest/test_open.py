@@ -262,7 +262,8 @@ def test_shards_are_rows_in_the_order_of_their_names_and_what_lies_beside_them_i
     names = [f"{n:09d}{file.suffix}" for n, file in enumerate(sorted(photos.glob("*.[pj]*g"))[:4])]
     names += [f"{n:09d}{file.suffix}" for n, file in enumerate(sorted(photos.glob("*.[pj]*g"))[4:])]
     tars = [f"{shards}/00000.tar"] * 4 + [f"{shards}/00001.tar"] * 3
-    for number, uri in enumerate([str(shards), f"{shards}/*.tar", [f"{shards}/0000{n}.tar" for n in (0, 1)]]):
+    uris: list[str | list[str]] = [str(shards), f"{shards}/*.tar", [f"{shards}/0000{n}.tar" for n in (0, 1)]]
+    for number, uri in enumerate(uris):
         found = rows(ManifestSpec(uri=uri), tmp_path / f"out-{number}")
         assert [row["uri"] for row in found] == [
             f"tar://{name}::{tar}" for name, tar in zip(names, tars, strict=True)

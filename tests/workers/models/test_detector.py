@@ -124,7 +124,11 @@ def test_selected_objects_lie_inside_the_image_in_score_order_above_their_thresh
     assert (np.diff(kept.scores) <= 0).all()
     assert (kept.scores > thresholds[kept.class_ids]).all()
     assert len(kept.boxes) == len(kept.scores) == len(kept.class_ids) <= (max_boxes or 12)
-    assert (kept.boxes.dtype, kept.scores.dtype, kept.class_ids.dtype) == (np.float32, np.float32, np.int32)
+    assert [str(x.dtype) for x in (kept.boxes, kept.scores, kept.class_ids)] == [
+        "float32",
+        "float32",
+        "int32",
+    ]
 
 
 @given(objects(), SIDE, SIDE)

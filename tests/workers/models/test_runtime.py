@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -41,14 +42,18 @@ def halved_brightness(image: Tensor) -> Tensor:
     return shrunk(image) * (0.5 if image.shape[2] > image.shape[1] else 2)
 
 
-def small(module: nn.Module, network: str | None = "", transform: object = shrunk) -> ClassifierModel:
+def small(
+    module: nn.Module, network: str | None = "", transform: Callable[[Tensor], Tensor] = shrunk
+) -> ClassifierModel:
     return ClassifierModel(module=module, transform=transform, categories=("r", "g", "b"), network=network)
 
 
 def test_the_built_in_models_answer_by_onnx_runtime_as_by_torch_and_no_batch_matters() -> None:
     images = list(photos().values())
     answers = []
-    for runtime, size in (("torch", 1), ("onnxruntime", 1), ("onnxruntime", 4)):
+    runs: list[tuple[Literal["torch", "onnxruntime"], int]]
+    runs = [("torch", 1), ("onnxruntime", 1), ("onnxruntime", 4)]
+    for runtime, size in runs:
         classifier = Classifier(load_classifier(ClassifierSpec()), CPU, size, runtime=runtime)
         detector = Detector(load_detector(DetectorSpec(score_threshold=0.1)), CPU, size, runtime=runtime)
         answers.append((classifier(images), detector(images)))
@@ -60,12 +65,12 @@ def test_the_built_in_models_answer_by_onnx_runtime_as_by_torch_and_no_batch_mat
             assert isinstance(other, Classification)
             np.testing.assert_array_equal(one.label_ids, other.label_ids)
             np.testing.assert_allclose(one.scores, other.scores, atol=1e-5, rtol=0)
-        for one, other in zip(objects, other_objects, strict=True):
-            assert isinstance(one, Detections)
-            assert isinstance(other, Detections)
-            np.testing.assert_array_equal(one.class_ids, other.class_ids)
-            np.testing.assert_allclose(one.scores, other.scores, atol=1e-5, rtol=0)
-            np.testing.assert_allclose(one.boxes, other.boxes, atol=0.01, rtol=0)
+        for mine, theirs in zip(objects, other_objects, strict=True):
+            assert isinstance(mine, Detections)
+            assert isinstance(theirs, Detections)
+            np.testing.assert_array_equal(mine.class_ids, theirs.class_ids)
+            np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-5, rtol=0)
+            np.testing.assert_allclose(mine.boxes, theirs.boxes, atol=0.01, rtol=0)
 
 
 def test_what_runs_the_built_in_models_by_itself_on_a_cpu_is_onnx_runtime() -> None:

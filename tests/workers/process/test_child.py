@@ -46,7 +46,8 @@ def serving(argument: object) -> Callable[[tuple[str, object], Note], object]:
             case "hang":
                 time.sleep(60)
             case "hoard":
-                return hoard(value)
+                hoard(value)
+                return None
         return os.getpid()
 
     return do
@@ -158,6 +159,7 @@ def test_a_child_that_the_kernel_killed_for_its_memory_died_of_memory(
 
 
 def test_a_child_that_somebody_killed_crashed(child: Child) -> None:
+    assert child.pid
     os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(ProcessDiedError, match="signal SIGKILL") as died:
         child(("echo", 1))

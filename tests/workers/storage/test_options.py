@@ -1,6 +1,7 @@
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_images_and_files_are_reached_with_the_credentials_of_their_place(
     monkeypatch.setenv("PHOTOS_SECRET_ACCESS_KEY", READER[1])
     monkeypatch.setenv("TABLES_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("TABLES_SECRET_ACCESS_KEY", SECRET_KEY)
-    here = {"endpoint": way.server.endpoint, "region": "eu-west-2"}
+    here: dict[str, Any] = {"endpoint": way.server.endpoint, "region": "eu-west-2"}
     reach(
         {
             "s3://": PlaceSpec(**here, credentials="PHOTOS"),

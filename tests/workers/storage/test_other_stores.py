@@ -72,7 +72,7 @@ def test_whoever_google_refuses_is_denied(google: GoogleServer, status: int) -> 
 
 
 def test_a_connection_that_is_cut_costs_only_a_retry(google: GoogleServer) -> None:
-    url, dropped = new_bucket(google), []
+    url, dropped = new_bucket(google), list[str]()
     with reaching(google):
         Store(url).write("a.jpg", OBJECT)
 

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -88,6 +88,7 @@ def test_sources_are_read_ahead_and_no_farther() -> None:
     assert list(found) == list(range(1, 5000))
     began = ahead([partial(source, number) for number in range(50)])
     assert next(began) == 0
+    assert isinstance(began, Generator)
     began.close()  # and the threads end
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("list")]
 
