@@ -35,6 +35,10 @@ LEAST_TASKS = 4
 RAY_DATAS_ADVICE = "\nFailed to apply UDF transform"
 """What Ray Data 2.60 appends to the message of every exception begins so."""
 
+OWN_PATH = {"_client_job": True}
+"""Keeps Ray from putting the working directory first on its workers' path: it may hold another `workers`.
+This setting of JobConfig does nothing else for a job without a runtime environment (Ray 2.60)."""
+
 
 @contextlib.contextmanager
 def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
@@ -58,6 +62,7 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
             _assert_reachable(address)
             ray.init(
                 address=address,
+                job_config=ray.job_config.JobConfig(**OWN_PATH),
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.WARNING,
                 **own,

@@ -46,8 +46,10 @@ class Nursery:
 
     def __init__(self, preload: str) -> None:
         self.address = f"{tempfile.mkdtemp(prefix='raylabel-')}/nursery"
+        # -P: of the working directory, which may hold another `workers`, only what this process's path names
         command = [
             sys.executable,
+            "-P",
             "-c",
             "from workers.process.forkserver import nurse; nurse()",
             preload,

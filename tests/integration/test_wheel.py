@@ -1,0 +1,78 @@
+"""The wheel as a user installs it, in an environment that knows nothing of this checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.jobs_here import tables
+
+SHADOW = "open({mark!r}, 'a').write(__name__ + '\\n')\nraise ImportError('this is not raylabel')\n"
+"""What a folder's own module does when it is taken for raylabel's."""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel, to which the packages here lend what raylabel depends on.
+
+    Paths in a .pth are searched, but .pth files in them are not read: so it does not see this checkout.
+    """
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(".*", "build", "dist", "tests"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*build, str(folder / "source")], check=True)
+    (wheel,) = folder.glob("raylabel-*.whl")
+
+    environment = folder / "environment"
+    venv.create(environment, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    lent = [path for path in sys.path if Path(path).name == "site-packages"]
+    (packages / "lent.pth").write_text("\n".join(lent))
+    install = [*pip, "--python", str(environment), "install", "--no-deps", "--no-index", "--ignore-installed"]
+    subprocess.run([*install, str(wheel)], check=True)
+    return environment
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with packages of its own that are named as raylabel's."""
+    for name in ("jobs", "workers", "schemas"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(SHADOW.format(mark=str(tmp_path / "shadowed")))
+    return tmp_path
+
+
+def test_an_installed_raylabel_runs_beside_folders_named_as_its_packages(
+    environment: Path, folder: Path, photos: Path
+) -> None:
+    job = ["--manifest", f"{photos}/c*.png", "--output", "out", "--detector", "none"]
+    done = subprocess.run(
+        [environment / "bin" / "raylabel", "run", *job, "--set", "compute.actors=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    shadowed = folder / "shadowed"
+    assert not shadowed.exists(), shadowed.read_text()
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert tables(folder / "out")["labels"].num_rows == 3
+
+
+def test_its_modules_are_those_of_the_wheel(environment: Path, folder: Path) -> None:
+    ask = "import jobs, workers, schemas; print(*(each.__file__ for each in (jobs, workers, schemas)))"
+    done = subprocess.run(
+        [environment / "bin" / "python", "-P", "-c", ask],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+    )
+    assert all(path.startswith(str(environment)) for path in done.stdout.split())
