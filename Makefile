@@ -6,12 +6,13 @@ STAMP := .venv/.installed
 BENCH := .venv/bench
 AZURITE := .venv/azurite
 
-.PHONY: help env demo demo-s3 test test-slow bench check format clean
+.PHONY: help env demo demo-s3 test test-fast test-slow bench check format clean
 
 help:
 	@echo "make demo       label the demo photos on this machine and draw what was found"
 	@echo "make demo-s3    the same with photos, manifest, weights and tables in buckets of an S3 server"
 	@echo "make test       the tests (under 15 minutes)"
+	@echo "make test-fast  those that need neither a Ray nor a server (under two minutes)"
 	@echo "make test-slow  the long ones: kills, stopped jobs, growth"
 	@echo "make bench      raylabel beside its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
 	@echo "make check      format, lint and types, changing nothing; before a commit, beside make test"
@@ -43,6 +44,10 @@ $(AZURITE)/.installed: | $(STAMP)
 # Two at a time; those that start a Ray one after another (tests/conftest.py).
 test: env $(AZURITE)/.installed
 	@$(BIN)/python -m pytest -n 2
+
+# What needs neither a Ray nor a server.
+test-fast: env
+	@$(BIN)/python -m pytest -n 2 -m 'not slow and not ray and not server'
 
 test-slow: env $(AZURITE)/.installed
 	@$(BIN)/python -m pytest -m slow

@@ -24,17 +24,36 @@ hypothesis.settings.load_profile("untimed")
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
+SERVERS = {"s3", "google", "azure"}
+"""Fixtures that start one; others name them by their parameters."""
+
+WITH_RAY = "@ray"
+"""What ids of tests that start a Ray end with, where several processes run: by ids they are dealt."""
+
 
 class OneAtATime(LoadScopeScheduling):
     """Of several processes one runs all whole jobs: Rays that start at once take each other's ports."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "whole jobs" if nodeid.startswith("tests/integration/") else nodeid
+        return "whole jobs" if nodeid.endswith(WITH_RAY) else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
     """How tests are dealt to the processes of `pytest -n 2`."""
     return OneAtATime(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what starts a Ray, all of `tests/integration` that does not deny it, and what starts a server."""
+    for item in items:
+        if item.nodeid.startswith("tests/integration/") and not item.get_closest_marker("no_ray"):
+            item.add_marker("ray")
+            if hasattr(config, "workerinput"):
+                item._nodeid += WITH_RAY
+        given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if isinstance(item, pytest.Function) and SERVERS & {*item.fixturenames, *map(str, given)}:
+            item.add_marker("server")
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +63,15 @@ def photos() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ray_folder() -> Iterator[None]:
+def _ray_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ray's sessions, and what killed processes leave behind, go to a folder that is gone afterwards.
 
     Its name is short, as it holds sockets.
     """
+    tmp_path_factory.getbasetemp()  # stays beside it: pytest keeps what failed
     folder = tempfile.mkdtemp(prefix="rl")
     patch = pytest.MonkeyPatch()
+    patch.setattr(tempfile, "tempdir", folder)  # this process has looked it up already
     patch.setenv("RAY_TMPDIR", folder)
     patch.setenv("TMPDIR", folder)
     patch.delenv("RAY_ADDRESS", raising=False)

@@ -9,6 +9,7 @@ import pytest
 from tests.s3 import running_server
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_server_leaves_nothing_in_the_temporary_folder_however_it_ends(killed: bool) -> None:
     before = set(psutil.Process().children())

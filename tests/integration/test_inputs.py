@@ -14,8 +14,6 @@ from tests.s3 import S3Server
 from tests.workers.archives import shard_of, write_hf
 from workers.storage.uris import parent_url
 
-pytestmark = pytest.mark.usefixtures("ray_here")
-
 NAMES = ("image_id", "uri", "manifest_label")
 """Columns that say where a row comes from."""
 
@@ -83,6 +81,7 @@ def test_they_are_drawn_from_the_tables_alone(labelled: Path, tmp_path: Path) ->
     assert {"00000-000000000.jpg", "00009-2.jpg"} < {file.name for file in (tmp_path / "pictures").iterdir()}
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_in_a_bucket_they_are_labelled_as_the_same_photos_in_files(
     folder: Path, plain: dict[str, Any], tmp_path: Path, s3: S3Server
 ) -> None:
@@ -95,6 +94,7 @@ def test_in_a_bucket_they_are_labelled_as_the_same_photos_in_files(
     assert all(f"::s3://{bucket}/in/" in uri for uri in tables(tmp_path / "out")["labels"]["uri"].to_pylist())
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_shard_that_is_cut_and_rows_without_images_cost_their_own_rows(
     files: list[Path], tmp_path: Path
 ) -> None:
@@ -119,6 +119,7 @@ def test_a_shard_that_is_cut_and_rows_without_images_cost_their_own_rows(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 def test_a_job_that_was_stopped_goes_on_with_the_same_rows(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars" / "0.tar").write_bytes(shard_of(files * 8))
@@ -139,11 +140,13 @@ def test_a_job_that_was_stopped_goes_on_with_the_same_rows(files: list[Path], tm
     }
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_more_shards_than_are_read_at_once_come_in_their_order() -> None:
     shards = [(f"/set/{number}/shard.tar",) for number in range(3 * LEAST_TASKS)]
     assert map_tasks(parent_url, shards) == [f"/set/{number}" for number in range(3 * LEAST_TASKS)]
 
 
+@pytest.mark.no_ray
 def test_check_and_plan_know_such_manifests(folder: Path, tmp_path: Path) -> None:
     job = [part for uri in manifest_of(folder) for part in ("--manifest", uri)]
     job += ["--output", str(tmp_path / "out"), "--detector", "none", "--json"]

@@ -45,7 +45,8 @@ class Nursery:
     """
 
     def __init__(self, preload: str) -> None:
-        self.address = f"{tempfile.mkdtemp(prefix='raylabel-')}/nursery"
+        folder = tempfile.mkdtemp(prefix="raylabel-")
+        self.address = f"{folder}/nursery"
         # -P: of the working directory, which may hold another `workers`, only what this process's path names
         command = [
             sys.executable,
@@ -64,7 +65,12 @@ class Nursery:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
-                env={**KEEP_MEMORY, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={
+                    **KEEP_MEMORY,
+                    "TORCHINDUCTOR_CACHE_DIR": folder,  # torch makes one where it is imported, and leaves it
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                },
             )
 
     def end(self) -> None:
