@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.nodeid.startswith("tests/integration/") and not item.get_closest_marker("no_ray"):
             item.add_marker("ray")
             if hasattr(config, "workerinput"):
-                item._nodeid += WITH_RAY
+                item._nodeid += WITH_RAY  # type: ignore[attr-defined]
         given = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if isinstance(item, pytest.Function) and SERVERS & {*item.fixturenames, *map(str, given)}:
             item.add_marker("server")

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from jobs.results.summary import OBJECT_BINS, LabelledImage, Summary, scored, short_uris, summary
+from jobs.results.summary import OBJECT_BINS, LabelledImage, Summary, scored, short_uris, summarize
 from workers.storage.store import Store
 
 REPORT = "report.html"
@@ -63,7 +63,7 @@ def write_report(output: str, facts: dict[str, str], limit: int = 20) -> str:
         The report's path or URL.
     """
     store = Store(output)
-    store.write(REPORT, render_html(summary(output, limit), facts).encode())
+    store.write(REPORT, render_html(summarize(output, limit), facts).encode())
     return f"{store.url}/{REPORT}"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.results.draw import contact_sheet, draw_run
-from jobs.results.summary import summary
+from jobs.results.summary import summarize
 from jobs.results.terminal import render
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
@@ -28,7 +28,7 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
     """
     _, run = find_run(output)
     console = Console(highlight=False)
-    render(summary(output, limit), console)
+    render(summarize(output, limit), console)
     if draw:
         reach(run.places)
         folders = [file.uri.rpartition("/")[0] for file in run.manifest]

@@ -150,7 +150,7 @@ def read_images(output: str, limit: int | None = None) -> Iterator[LabelledImage
     return islice((_image(row) for batch in batches for row in batch.to_pylist()), limit)
 
 
-def summary(output: str, limit: int = 20) -> Summary:
+def summarize(output: str, limit: int = 20) -> Summary:
     """Reads what a run found, in memory that does not grow with the run.
 
     Args:

@@ -9,7 +9,18 @@ import pytest
 from rich.console import Console
 
 from jobs.results import terminal
-from jobs.results.summary import ClassCount, ErrorCount, LabelCount, LabelledImage, Summary
+from jobs.results.summary import (
+    MOST,
+    ClassCount,
+    ErrorCount,
+    LabelCount,
+    LabelledImage,
+    Summary,
+    read_images,
+    short_uris,
+    shorten,
+    summarize,
+)
 from schemas.tables import table_schema
 from tests.s3 import S3Server
 from workers.tables.parquet import parquet_bytes
@@ -98,7 +109,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
     put_run(output)
-    assert terminal.summary(output, limit=2) == Summary(
+    assert summarize(output, limit=2) == Summary(
         output=output,
         labelled=3,
         failed=3,
@@ -132,14 +143,14 @@ def test_a_run_that_published_nothing_yet_has_an_empty_summary(tmp_path: Path) -
     (tmp_path / "labels").mkdir()
     empty: Any = ()
     expected = Summary(str(tmp_path), 0, 0, None, empty, empty, 0, empty, 0, empty, empty, empty)
-    assert terminal.summary(str(tmp_path)) == expected
+    assert summarize(str(tmp_path)) == expected
     assert rendered(expected, width=200).splitlines() == [str(tmp_path), "0 images labelled, 0 failed"]
 
 
 def test_no_detector_is_not_the_same_as_no_objects(tmp_path: Path) -> None:
     put(str(tmp_path / "without"), "labels", [image(0, "a.jpg", [("cat", 0.5)], None)])
     put(str(tmp_path / "with"), "labels", [image(0, "a.jpg", [("cat", 0.5)], {})])
-    without, found_none = (terminal.summary(str(tmp_path / name)) for name in ("without", "with"))
+    without, found_none = (summarize(str(tmp_path / name)) for name in ("without", "with"))
     assert (without.objects, without.images[0].objects, without.objects_per_image) == (None, None, ())
     assert (found_none.objects, found_none.images[0].objects) == (0, ())
     assert "objects" not in rendered(without)
@@ -148,7 +159,7 @@ def test_no_detector_is_not_the_same_as_no_objects(tmp_path: Path) -> None:
 
 def test_a_run_without_a_classifier_shows_its_objects(tmp_path: Path) -> None:
     put(str(tmp_path), "labels", [image(0, "a.jpg", [], {"dog": 3})])
-    summary = terminal.summary(str(tmp_path))
+    summary = summarize(str(tmp_path))
     assert (summary.labels, summary.scores, summary.images[0].topk) == ((), (), ())
     assert "dog x3" in rendered(summary)
 
@@ -156,10 +167,10 @@ def test_a_run_without_a_classifier_shows_its_objects(tmp_path: Path) -> None:
 def test_only_the_most_frequent_labels_are_kept_and_the_rest_is_counted(tmp_path: Path) -> None:
     rows = [image(i, "a.jpg", [(f"label {i % 40:02d}", 0.5)], None) for i in range(41)]
     put(str(tmp_path), "labels", rows)
-    summary = terminal.summary(str(tmp_path), limit=0)
+    summary = summarize(str(tmp_path), limit=0)
     expected = [
         LabelCount("label 00", 2),
-        *(LabelCount(f"label {i:02d}", 1) for i in range(1, terminal.MOST)),
+        *(LabelCount(f"label {i:02d}", 1) for i in range(1, MOST)),
     ]
     assert list(summary.labels) == expected
     assert (summary.distinct_labels, summary.images) == (40, ())
@@ -169,13 +180,13 @@ def test_only_the_most_frequent_labels_are_kept_and_the_rest_is_counted(tmp_path
 def test_images_are_read_in_manifest_order_and_no_further_than_asked(tmp_path: Path) -> None:
     put(str(tmp_path), "labels", [image(i, f"{i}.jpg", [], None) for i in range(3)])
     put(str(tmp_path), "labels", [image(i, f"{i}.jpg", [], None) for i in range(3, 6)], shard=1)
-    assert [found.manifest_index for found in terminal.read_images(str(tmp_path), 4)] == [0, 1, 2, 3]
-    assert [found.manifest_index for found in terminal.read_images(str(tmp_path))] == [0, 1, 2, 3, 4, 5]
+    assert [found.manifest_index for found in read_images(str(tmp_path), 4)] == [0, 1, 2, 3]
+    assert [found.manifest_index for found in read_images(str(tmp_path))] == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_printed_tables_say_what_was_found() -> None:
     put_run("memory://shown")
-    assert [line.rstrip() for line in rendered(terminal.summary("memory://shown", limit=2)).splitlines()] == [
+    assert [line.rstrip() for line in rendered(summarize("memory://shown", limit=2)).splitlines()] == [
         "memory://shown",
         "3 images labelled, 15 objects, 3 failed",
         "",
@@ -214,7 +225,7 @@ def test_long_names_are_shortened_instead_of_wrapped(width: int, tmp_path: Path)
     objects = {f"a class with a long name {i}": 1 for i in range(9)}
     put(str(tmp_path), "labels", [image(i, name, topk, objects) for i, name in enumerate(names)])
     put(str(tmp_path), "errors", [failure(3, "fetch", "TIMEOUT", "x" * 400)])
-    lines = rendered(terminal.summary(str(tmp_path)), width).splitlines()
+    lines = rendered(summarize(str(tmp_path)), width).splitlines()
     assert max(map(len, lines)) <= width
     assert [line[:3] for line in lines[5:11]] == ["───", "  0", "   ", "  1", "   ", "  2"]  # two lines each
     assert all(f"{i}.jpg" in lines[6 + 2 * i] for i in range(3))
@@ -224,7 +235,7 @@ def test_long_names_are_shortened_instead_of_wrapped(width: int, tmp_path: Path)
 
 def test_markup_and_control_characters_of_a_uri_are_printed_as_text(tmp_path: Path) -> None:
     put(str(tmp_path), "labels", [image(0, "[red]a\x1b[2J\n.jpg", [("[b]cat[/b]", 0.5)], {"[i]dog": 1})])
-    text = rendered(terminal.summary(str(tmp_path)))
+    text = rendered(summarize(str(tmp_path)))
     assert "\x1b" not in text
     for name in ("[red]a [2J .jpg", "[b]cat[/b] 0.50", "[i]dog x1"):
         assert name in text
@@ -241,11 +252,11 @@ def test_markup_and_control_characters_of_a_uri_are_printed_as_text(tmp_path: Pa
     ],
 )
 def test_uris_keep_their_ends_all_cut_at_the_same_depth(width: int, expected: list[str]) -> None:
-    assert terminal.short_uris(["s3://bucket/2024/a.jpg", "s3://bucket/2025/b.jpg"], width) == expected
+    assert short_uris(["s3://bucket/2024/a.jpg", "s3://bucket/2025/b.jpg"], width) == expected
 
 
 def test_wide_characters_count_as_two_cells() -> None:
-    assert terminal.shorten("写真写真写真", 7) == "写…写真"[0:2] + "真"
+    assert shorten("写真写真写真", 7) == "写…写真"[0:2] + "真"
 
 
 @pytest.mark.parametrize(
@@ -263,4 +274,4 @@ def test_a_list_that_cannot_fit_starts_with_a_shortened_item() -> None:
 def test_an_image_within_a_file_is_shown_as_if_the_file_were_a_folder() -> None:
     uris = ["tar://set/1.jpg::s3://bucket/00000.tar", "parquet://image/7::/data/t.parquet", "/a::b.jpg"]
     expected = ["s3://bucket/00000.tar/set/1.jpg", "/data/t.parquet/image/7", "/a::b.jpg"]
-    assert terminal.short_uris(uris, 80) == expected
+    assert short_uris(uris, 80) == expected
