@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from jobs.report.page import render_html, write_report
-from jobs.results.summary import ClassCount, ErrorCount, LabelCount, LabelledImage, Summary, summary
+from jobs.results.summary import ClassCount, ErrorCount, LabelCount, LabelledImage, Summary, summarize
 
 VOID = {"meta"}
 EMPTY = Summary("runs/none", 0, 0, None, (), (), 0, (), 0, (), (), ())
@@ -147,4 +147,4 @@ def test_the_report_is_written_into_the_run_and_is_the_same_every_time(tmp_path:
     first = where.read_text(encoding="utf-8")
     write_report(output, {"took": "3 s"})
     assert where == tmp_path / "run" / "report.html"
-    assert first == where.read_text(encoding="utf-8") == render_html(summary(output), {"took": "3 s"})
+    assert first == where.read_text(encoding="utf-8") == render_html(summarize(output), {"took": "3 s"})
