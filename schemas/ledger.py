@@ -14,7 +14,7 @@ from schemas.identity import settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.ranges import Ranges
-from schemas.spec import Places, PlaceSpec
+from schemas.spec import StorageMap, StorageOptions
 
 
 class _Record(BaseModel):
@@ -72,13 +72,13 @@ class RunRecord(_Record):
         return {**settings_of_rows(self.spec), **parts}
 
     @property
-    def places(self) -> Places:
+    def places(self) -> StorageMap:
         """How the job reaches files."""
         found = self.spec.get("storage", {})
-        return {url: PlaceSpec.model_validate(place) for url, place in found.items()}
+        return {url: StorageOptions.model_validate(place) for url, place in found.items()}
 
 
-class Epoch(_Record):
+class Attempt(_Record):
     """One attempt at a run: taken with a conditional PUT, so that no two attempts share a number.
 
     Attributes:
@@ -98,18 +98,18 @@ class Epoch(_Record):
     @property
     def key(self) -> str:
         """Where it is kept."""
-        return f"{EPOCHS}/{self.number:06d}.json"
+        return f"{ATTEMPTS}/{self.number:06d}.json"
 
     @property
-    def beat_key(self) -> str:
+    def heartbeat_key(self) -> str:
         """Where its heartbeat is kept."""
-        return f"{BEATS}/{self.number:06d}.json"
+        return f"{HEARTBEATS}/{self.number:06d}.json"
 
     def __str__(self) -> str:
         return f"attempt {self.number} (process {self.pid} on {self.host}, since {self.started_at:%F %T} UTC)"
 
 
-class Beat(_Record):
+class HeartbeatRecord(_Record):
     """The heartbeat of an attempt: put anew every few seconds, and once more when it ends.
 
     Attributes:
@@ -166,7 +166,7 @@ class Commit(_Record):
     """The entry that makes staged parts count: put last, conditionally.
 
     Attributes:
-        epoch: the attempt that made it.
+        attempt: the attempt that made it.
         retry: the pass it belongs to; 0 is the first.
         shard: the shard that its units belong to.
         units: the units whose rows of this pass it holds.
@@ -174,7 +174,7 @@ class Commit(_Record):
         failed: images in the errors table, by code.
     """
 
-    epoch: int
+    attempt: int
     retry: int
     shard: int
     units: Ranges
@@ -184,10 +184,10 @@ class Commit(_Record):
     @property
     def key(self) -> str:
         """Where the entry is kept, made of what it holds: a task that runs again adds nothing."""
-        return f"{shard_folder(COMMITS, self.retry, self.shard)}/{part_name(self.epoch, self.units)}.json"
+        return f"{shard_folder(COMMITS, self.retry, self.shard)}/{part_name(self.attempt, self.units)}.json"
 
 
-class Winner(_Record):
+class ChosenCommit(_Record):
     """Units of a shard, and the files that their rows are taken from.
 
     Attributes:
@@ -205,12 +205,12 @@ class Publication(_Record):
     Attributes:
         retry: the pass it belongs to; 0 is the first.
         shard: its number.
-        winners: every unit with rows in this pass, once.
+        chosen: every unit with rows in this pass, once.
     """
 
     retry: int
     shard: int
-    winners: list[Winner]
+    chosen: list[ChosenCommit]
 
     @staticmethod
     def key_of(retry: int, shard: int) -> str:
@@ -259,8 +259,8 @@ TEMPORARY = f"{WORK}/tmp"
 PREDICTION = f"{WORK}/prediction.json"
 """A file beside the ledgers' folders: it is no part of a run, and none is confused by it."""
 
-EPOCHS = "epochs"
-BEATS = "beats"
+ATTEMPTS = "attempts"
+HEARTBEATS = "heartbeats"
 RETRIES = "retries"
 PARTS = "parts"
 COMMITS = "commits"
@@ -289,7 +289,7 @@ def shard_folder(kind: str, retry: int, shard: int) -> str:
     return f"{kind}/{retry:03d}/{shard_name(shard)}"
 
 
-def part_name(epoch: int, units: Ranges) -> str:
+def part_name(attempt: int, units: Ranges) -> str:
     """A part's name, made of its epoch and its units."""
     digest = hashlib.sha256(str(units).encode()).hexdigest()[:12]
-    return f"{epoch:06d}-{units[0][0]:09d}-{digest}"
+    return f"{attempt:06d}-{units[0][0]:09d}-{digest}"

@@ -23,7 +23,7 @@ class TarMember:
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetValue:
+class ParquetCell:
     """A value of a Parquet file's column.
 
     Attributes:
@@ -38,7 +38,7 @@ class ParquetValue:
 
 
 @dataclass(frozen=True, slots=True)
-class Nowhere:
+class MissingImage:
     """A row that has no image that could be read.
 
     Attributes:
@@ -50,10 +50,10 @@ class Nowhere:
     why: str
 
 
-Location = str | TarMember | ParquetValue | Nowhere
+Location = str | TarMember | ParquetCell | MissingImage
 """Of one image. Text is the absolute path or the URL of a whole file, credentials included."""
 
-NO_URI = Nowhere(ErrorCode.NOT_FOUND, "the manifest's row has no URI")
+NO_URI = MissingImage(ErrorCode.NOT_FOUND, "the manifest's row has no URI")
 
 MEMBERS = pa.schema(
     [
@@ -61,7 +61,7 @@ MEMBERS = pa.schema(
         pa.field("name", pa.string()),  # of the member; of a sample without an image its key
         pa.field("start", pa.int64()),  # of its bytes in the tar file; null where there is no image
         pa.field("size", pa.int64()),
-        pa.field("code", pa.string()),  # of a Nowhere; null where there is an image
+        pa.field("code", pa.string()),  # of a MissingImage; null where there is an image
         pa.field("why", pa.string()),
     ]
 )

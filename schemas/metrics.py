@@ -94,7 +94,7 @@ PENDING = Metric(
 METRICS = (IMAGES, FAILURES, FETCHED, STAGE_SECONDS, ACCELERATOR_SECONDS, PENDING)
 
 
-class Spent(BaseModel):
+class Usage(BaseModel):
     """What some work took, as the processes that did it measured.
 
     Attributes:
@@ -111,9 +111,9 @@ class Spent(BaseModel):
     busy_s: float = 0.0
     idle_s: float = 0.0
 
-    def __add__(self, other: "Spent") -> "Spent":
+    def __add__(self, other: "Usage") -> "Usage":
         """What both took."""
-        return Spent(
+        return Usage(
             fetched_bytes=self.fetched_bytes + other.fetched_bytes,
             stage_s={
                 stage: self.stage_s.get(stage, 0) + other.stage_s.get(stage, 0)
@@ -124,4 +124,4 @@ class Spent(BaseModel):
         )
 
 
-NOTHING = Spent()
+NO_USAGE = Usage()

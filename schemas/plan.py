@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.spec import UnitsSpec
 
-LEAST_UNITS, MOST_UNITS = 16, 65_536
-USUAL_UNIT_ROWS, MOST_UNIT_ROWS = 128, 512
+MIN_UNITS, MAX_UNITS = 16, 65_536
+USUAL_UNIT_ROWS, MAX_UNIT_ROWS = 128, 512
 
-MOST_BUNDLE_ROWS = {"cpu": 512, "cuda": 4096}
+MAX_BUNDLE_ROWS = {"cpu": 512, "cuda": 4096}
 """Images that an actor is handed at once, by the device of its models. A bundle may take a CPU an hour with
 a large detector; a GPU waits for the first files of each."""
 
@@ -27,8 +27,8 @@ def auto_unit_rows(rows: int) -> int:
     A short manifest is cut small so that every actor has work; a long one large, because every unit costs
     an actor about 10 ms.
     """
-    usual = max(1, min(USUAL_UNIT_ROWS, rows // LEAST_UNITS))
-    return min(MOST_UNIT_ROWS, max(usual, rows // MOST_UNITS))
+    usual = max(1, min(USUAL_UNIT_ROWS, rows // MIN_UNITS))
+    return min(MAX_UNIT_ROWS, max(usual, rows // MAX_UNITS))
 
 
 class Plan(BaseModel):
@@ -81,7 +81,7 @@ class Plan(BaseModel):
 
 
 @dataclass(frozen=True)
-class Work:
+class Pass:
     """What one pass over a plan does: every row, or, in a retry, the rows that had failed.
 
     Attributes:
@@ -135,12 +135,12 @@ class Work:
         return found
 
 
-def most_bundle_units(unit_rows: int, device: str) -> int:
+def max_bundle_units(unit_rows: int, device: str) -> int:
     """Units that an actor is handed at once, at most."""
-    return max(1, MOST_BUNDLE_ROWS[device] // unit_rows)
+    return max(1, MAX_BUNDLE_ROWS[device] // unit_rows)
 
 
-def bundled(units: NDArray[np.int64], unit_rows: int, actors: int, device: str) -> pa.ListArray:
+def make_bundles(units: NDArray[np.int64], unit_rows: int, actors: int, device: str) -> pa.ListArray:
     """Units as they are handed to the actors, several at once: each hand-over costs Ray 0.1 CPU-seconds.
 
     Args:
@@ -150,16 +150,16 @@ def bundled(units: NDArray[np.int64], unit_rows: int, actors: int, device: str) 
         device: that their models run on, "cpu" or "cuda".
 
     Returns:
-        list<int64>: bundles of up to `MOST_BUNDLE_ROWS`; single units at first, so that there is news soon,
+        list<int64>: bundles of up to `MAX_BUNDLE_ROWS`; single units at first, so that there is news soon,
         and at the end, so that all actors end together.
     """
-    most, starts = most_bundle_units(unit_rows, device), [0]
+    most, starts = max_bundle_units(unit_rows, device), [0]
     while (left := len(units) - starts[-1]) > 0:
         wave = len(starts) // actors + 1
         starts.append(starts[-1] + min(most, wave, max(1, left // (BUNDLES_LEFT * actors))))
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(units, pa.int64()))
 
 
-def singly(units: NDArray[np.int64]) -> pa.ListArray:
+def one_per_bundle(units: NDArray[np.int64]) -> pa.ListArray:
     """Units as they are handed to actors that decode for others: one by one, since their images are large."""
     return pa.ListArray.from_arrays(pa.array(range(len(units) + 1), pa.int32()), pa.array(units, pa.int64()))

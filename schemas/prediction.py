@@ -60,8 +60,8 @@ class Prediction:
         images_per_s: while it labels.
         startup_s: before that.
         seconds: all in all.
-        bottleneck: what it cannot be faster for: a key of `busy`, or "units".
-        busy: how much of each resource is used, 0 to 1.
+        bottleneck: what it cannot be faster for: a key of `utilization`, or "units".
+        utilization: how much of each resource is used, 0 to 1.
         cpu_parts: seconds of a core that an image takes, by part.
         model_parts: seconds that an image takes in each model; None: not known, and `images_per_s` is what
             all else would allow.
@@ -73,7 +73,7 @@ class Prediction:
     startup_s: float
     seconds: float
     bottleneck: str
-    busy: dict[str, float]
+    utilization: dict[str, float]
     cpu_parts: dict[str, float]
     model_parts: dict[str, float] | None
 

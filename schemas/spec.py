@@ -25,7 +25,7 @@ AUTO_READS = {"cpu": 16, "cuda": 256, "decoder": 64}
 for 40 ms."""
 
 
-MOST_PATIENCE_S = 600
+MAX_THROTTLE_TIMEOUT_S = 600
 """An actor that hears nothing of an image for longer would be taken for one that hangs."""
 
 
@@ -128,8 +128,8 @@ class FetchSpec(_Section):
             actor that only decodes.
         attempts: tries at one image before it is a failed row.
         timeout_s: seconds one try may take.
-        patience_s: seconds for which an image is tried again, however often, while the store says that it is
-            asked too much; meanwhile each actor reads fewer at once.
+        throttle_timeout_s: seconds for which an image is retried, however often, while the store asks to slow
+            down; meanwhile each actor reads fewer at once.
         rate: reads that the whole job begins in a second, at most; None: no limit.
         max_bytes: a larger file is a failed row (TOO_LARGE).
     """
@@ -137,7 +137,7 @@ class FetchSpec(_Section):
     concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     attempts: int = Field(4, ge=1, le=20)
     timeout_s: float = Field(30, gt=0)
-    patience_s: float = Field(300, ge=0, le=MOST_PATIENCE_S)
+    throttle_timeout_s: float = Field(300, ge=0, le=MAX_THROTTLE_TIMEOUT_S)
     rate: float | None = Field(None, gt=0)
     max_bytes: int = Field(256 * 2**20, ge=1)
 
@@ -224,7 +224,7 @@ class ComputeSpec(_Section):
 _SECRETIVE = ("key", "secret", "token", "password", "sas", "credential", "connection_string")
 
 
-class PlaceSpec(_Section):
+class StorageOptions(_Section):
     """How the files below a URL are reached. What is left out is found as AWS's own tools find it.
 
     Nothing in it is secret: it says where each machine of the cluster has its credentials.
@@ -234,8 +234,8 @@ class PlaceSpec(_Section):
             profile's, or Amazon's.
         region: None: AWS_REGION, the profile's, or the bucket's own.
         profile: of ~/.aws/config and ~/.aws/credentials.
-        credentials: what the names of the variables begin with that hold the credentials: "PHOTOS" is for
-            PHOTOS_ACCESS_KEY_ID, PHOTOS_SECRET_ACCESS_KEY and, where it ends, PHOTOS_SESSION_TOKEN.
+        credentials_env_prefix: prefix of the variables that hold the credentials: "PHOTOS" reads
+            PHOTOS_ACCESS_KEY_ID, PHOTOS_SECRET_ACCESS_KEY and, for temporary ones, PHOTOS_SESSION_TOKEN.
         anonymous: read a public bucket without credentials.
         requester_pays: say that whoever reads pays.
         options: further arguments of the fsspec file system (gcsfs, adlfs, ...); a value "env:NAME" is what
@@ -245,16 +245,18 @@ class PlaceSpec(_Section):
     endpoint: str | None = Field(None, pattern=_ENDPOINT)
     region: str | None = Field(None, min_length=1)
     profile: str | None = Field(None, min_length=1)
-    credentials: str | None = Field(None, pattern=_VARIABLE)
+    credentials_env_prefix: str | None = Field(None, pattern=_VARIABLE)
     anonymous: bool = False
     requester_pays: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_one_way_in(self) -> Self:
-        found = [name for name in ("profile", "credentials", "anonymous") if getattr(self, name)]
+        found = [name for name in ("profile", "credentials_env_prefix", "anonymous") if getattr(self, name)]
         if len(found) > 1:
-            raise ValueError(f"found {' and '.join(found)}; allowed: one of profile, credentials, anonymous")
+            raise ValueError(
+                f"found {' and '.join(found)}; allowed: one of profile, credentials_env_prefix, anonymous"
+            )
         return self
 
     @field_validator("options")
@@ -270,7 +272,7 @@ class PlaceSpec(_Section):
         return hash(self.model_dump_json())
 
 
-Places = dict[str, PlaceSpec]
+StorageMap = dict[str, StorageOptions]
 """Settings by the beginnings of URLs; of several that fit, the longest counts."""
 
 
@@ -288,10 +290,10 @@ class UnitsSpec(_Section):
 
 
 _ANY_S3 = ("s3", "s3a")
-_OF_S3 = ("endpoint", "region", "profile", "credentials", "requester_pays")
+_OF_S3 = ("endpoint", "region", "profile", "credentials_env_prefix", "requester_pays")
 
 
-def _assert_urls(places: Places) -> Places:
+def _assert_urls(places: StorageMap) -> StorageMap:
     """Refuses a key of `storage` that begins no URL, and S3's settings for another store."""
     for url, place in places.items():
         scheme, separator, _ = url.partition("://")
@@ -342,7 +344,7 @@ class JobSpec(_Section):
     decode: DecodeSpec = DecodeSpec()
     compute: ComputeSpec = ComputeSpec()
     units: UnitsSpec = UnitsSpec()
-    storage: Annotated[Places, AfterValidator(_assert_urls)] = Field(default_factory=dict)
+    storage: Annotated[StorageMap, AfterValidator(_assert_urls)] = Field(default_factory=dict)
     max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="after")

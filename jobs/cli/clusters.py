@@ -42,17 +42,19 @@ def submit(
     address: DashboardOption = None,
     wheel: Annotated[
         Path | None,
-        typer.Option(help="Ship this wheel of raylabel; the raylabel that runs here.", show_default=False),
+        typer.Option(help="Wheel to ship [default: the running version].", show_default=False),
     ] = None,
-    no_ship: Annotated[bool, typer.Option("--no-ship", help="Ship no raylabel: the cluster has it.")] = False,
+    no_ship: Annotated[
+        bool, typer.Option("--no-ship", help="Ship nothing: the cluster has raylabel installed.")
+    ] = False,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Once the run is complete: label its failed images again.")
+        bool, typer.Option("--retry", help="Retry the failed images of a complete run.")
     ] = False,
     code: CodeOption = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job, and end with its exit code.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job and exit with its exit code.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit a job to a cluster, to run there. Submitted again after a stop, it goes on where it was."""
+    """Submit a job to a cluster. Submitted again after a stop, it resumes."""
     from schemas.spec_file import read_spec
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
@@ -76,7 +78,7 @@ def submit(
 
 
 def list_jobs(address: DashboardOption = None, as_json: JsonOption = False) -> None:
-    """List the jobs that were submitted to a cluster. That is: id, state, output, the last thing it said."""
+    """List the jobs submitted to a cluster."""
     from jobs.cluster.submitted import show_jobs
 
     show_jobs(address, as_json=as_json)
@@ -85,18 +87,18 @@ def list_jobs(address: DashboardOption = None, as_json: JsonOption = False) -> N
 def logs(
     submission: Submission,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job is over; end with its exit code.")
+        bool, typer.Option("--follow", "-f", help="Follow until the job ends; exit with its exit code.")
     ] = False,
     address: DashboardOption = None,
 ) -> None:
-    """Show what a submitted job has printed."""
+    """Show the output of a submitted job."""
     from jobs.cluster.submitted import show_log
 
     raise typer.Exit(show_log(submission, address, on=follow))
 
 
 def stop(submission: Submission, address: DashboardOption = None) -> None:
-    """Stop a submitted job. What is committed stays; submitted again, it goes on from there."""
+    """Stop a submitted job. Committed work stays; submitted again, it resumes."""
     from jobs.cluster.submitted import stop_job
 
     stop_job(submission, address)

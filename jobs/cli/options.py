@@ -35,20 +35,18 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[str, typer.Argument(help="Run directory, or the job spec that it is of.")]
+Output = Annotated[str, typer.Argument(help="Run directory, or its job spec.")]
 AddressOption = Annotated[
     str | None,
-    typer.Option(help="Ray cluster to join; RAY_ADDRESS, or a Ray of its own.", show_default=False),
+    typer.Option(help="Ray cluster to join [env: RAY_ADDRESS] [default: a local Ray].", show_default=False),
 ]
-RestartOption = Annotated[
-    bool, typer.Option("--restart", help="Delete the run in the output, and begin anew.")
-]
+RestartOption = Annotated[bool, typer.Option("--restart", help="Delete the existing run and start over.")]
 DashboardOption = Annotated[
     str | None,
     typer.Option(
         "--address",
         metavar="URL",
-        help="Of the cluster's dashboard, http://HEAD:8265; RAY_API_SERVER_ADDRESS.",
+        help="Dashboard URL, http://HEAD:8265 [env: RAY_API_SERVER_ADDRESS].",
         show_default=False,
     ),
 ]
@@ -56,18 +54,20 @@ Submission = Annotated[str, typer.Argument(help="The id that `raylabel submit` p
 StopAfterOption = Annotated[
     str | None,
     typer.Option(
-        metavar="DURATION", help="End after this long (30m, 1h30m), to be gone on with.", show_default=False
+        metavar="DURATION",
+        help="Stop after this duration (30m, 1h30m); the same command resumes.",
+        show_default=False,
     ),
 ]
 CodeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--code",
-        help="Of failed images, an error code (repeat for several); all retryable ones.",
+        help="Error code to retry (repeatable) [default: all retryable].",
         show_default=False,
     ),
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show log and Ray messages.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -76,10 +76,10 @@ def output_of(named: str) -> str:
     if not named.endswith((".yaml", ".yml")):
         return named
     from schemas.spec_file import read_spec
-    from workers.storage.options import reach
+    from workers.storage.options import configure_storage
 
     spec = read_spec(named, {})
-    reach(spec.storage)
+    configure_storage(spec.storage)
     return spec.output
 
 

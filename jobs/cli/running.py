@@ -42,7 +42,7 @@ def run(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Label a manifest's images. Run again after a stop, it goes on where it was."""
+    """Label a manifest's images. Run again after a stop, it resumes."""
     from schemas.spec_file import read_spec
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
@@ -62,7 +62,7 @@ def retry(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Label the failed images of a complete run again. What becomes of them replaces their errors."""
+    """Retry the failed images of a complete run. The results replace their errors."""
     _import_torch_meanwhile()
     from jobs.run.command import retry_run
     from jobs.run.retry import codes_of
@@ -81,7 +81,7 @@ def check(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a job without running it. That is: the spec, the manifest, both models, the output."""
+    """Check a job's spec, manifest, models and output without running it."""
     from schemas.spec_file import read_spec
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
@@ -98,41 +98,43 @@ def plan(
     classifier: ClassifierOption = None,
     detector: DetectorOption = None,
     settings: SetOption = None,
-    sample: Annotated[int, typer.Option(min=1, help="Images to probe.")] = 64,
+    sample: Annotated[int, typer.Option(min=1, help="Number of images to probe.")] = 64,
     nodes: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Nodes of the cluster; 1.", show_default=False)
+        int | None, typer.Option(min=1, max=10_000, help="Number of nodes [default: 1].", show_default=False)
     ] = None,
     node_cpus: Annotated[
-        int | None, typer.Option(min=1, help="Cores of a node; this machine's.", show_default=False)
+        int | None, typer.Option(min=1, help="Cores per node [default: this machine's].", show_default=False)
     ] = None,
     node_gpus: Annotated[
         int | None,
         typer.Option(
-            min=0, help="GPUs of a node; this machine's, or 0 with --node-cpus.", show_default=False
+            min=0, help="GPUs per node [default: this machine's, or 0 with --node-cpus].", show_default=False
         ),
     ] = None,
     network_gbps: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Gigabits a second that a node can read.", show_default=False),
+        typer.Option(min=0.001, help="Network bandwidth per node, gigabits per second.", show_default=False),
     ] = None,
     price: Annotated[
-        float | None, typer.Option(min=0, help="Of a node for an hour.", show_default=False)
+        float | None, typer.Option(min=0, help="Price per node-hour.", show_default=False)
     ] = None,
     gpu_images_per_s: Annotated[
         float | None,
-        typer.Option(min=0.001, help="What a GPU does of both models, if you know.", show_default=False),
+        typer.Option(
+            min=0.001, help="Images per second of one GPU with both models, if known.", show_default=False
+        ),
     ] = None,
     within: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Also say how many nodes are done in time (8h, 1h30m).",
+            help="Also find the smallest cluster that meets this deadline (8h, 1h30m).",
             show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict how long a job takes, what holds it up and what it costs, from a sample of its images."""
+    """Predict a job's duration, bottleneck and cost from a sample of its images."""
     from jobs.cli.options import seconds_of
     from schemas.spec_file import read_spec
 
@@ -151,9 +153,9 @@ def plan(
 
 def _import_torch_meanwhile() -> None:
     """Starts the process that imports torch, while this one imports Ray."""
-    from workers.process.forkserver import labelling_nursery
+    from workers.process.forkserver import shared_fork_server
 
-    labelling_nursery()
+    shared_fork_server()
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ from schemas.exit_codes import NOT_COMPLETE
 
 
 def models(
-    text: Annotated[str, typer.Argument(help="Only models whose name holds this.")] = "",
+    text: Annotated[str, typer.Argument(help="Only models whose name contains this text.")] = "",
     timm: Annotated[
-        bool, typer.Option("--timm", help="Also name timm's models (more than a thousand).")
+        bool, typer.Option("--timm", help="Also list timm's models (more than a thousand).")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models that a job can name."""
+    """List the models that a job can use."""
     from jobs.prepare.models import list_models
 
     list_models(text, timm=timm, as_json=as_json)
@@ -24,24 +24,24 @@ def models(
 
 def show(
     output: Output,
-    limit: Annotated[int, typer.Option(min=1, help="Images to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Number of images to show.")] = 20,
     draw: Annotated[
         Path | None,
-        typer.Option(help="Also write the photos with boxes and labels here.", show_default=False),
+        typer.Option(help="Also draw the photos with boxes and labels into this folder.", show_default=False),
     ] = None,
 ) -> None:
-    """Show what a run found."""
+    """Show a run's labels, objects and errors."""
     from jobs.results.show import show_run
 
     show_run(output_of(output), limit, draw)
 
 
 def status(
-    output: Annotated[str, typer.Argument(help="Run directory, its job spec, or the id of a submission.")],
+    output: Annotated[str, typer.Argument(help="Run directory, its job spec, or a submission id.")],
     address: DashboardOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell how a run stands, while it runs and after. That is: state, progress, what to do next."""
+    """Show a run's status, progress and next step."""
     from schemas.submission import is_submission_id
 
     if address or is_submission_id(output):
@@ -55,7 +55,7 @@ def status(
 
 
 def reconcile(output: Output, as_json: JsonOption = False) -> None:
-    """Prove a run from its files. That is: every image there once, every file as it was written."""
+    """Verify that a run is complete and its files undamaged."""
     from jobs.verify.reconcile import reconcile_run
 
     if not reconcile_run(output_of(output), as_json=as_json):

@@ -17,19 +17,19 @@ from ray.exceptions import RayError
 from jobs.cluster.pools import Pool, plan_decoders, plan_pool
 from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import RaylabelError
-from schemas.spec import ComputeSpec, Places
-from workers.storage.options import places, reach
+from schemas.spec import ComputeSpec, StorageMap
+from workers.storage.options import configure_storage, places
 
 NO_PROGRESS_TIMEOUT_S = 4 * 3600
 """Without a bundle of units done. A large detector on a CPU may take an hour for one, and to find the image
-that hangs a process takes up to fourteen times `workers.process.child.SILENCE_S`."""
+that hangs a process takes up to fourteen times `workers.process.child.HANG_TIMEOUT_S`."""
 
 REACHABLE_TIMEOUT_S = 10
 
 RETRIES = 3
 """Of a task of our own whose process died."""
 
-LEAST_TASKS = 4
+MIN_TASKS = 4
 """Of our own at once: they wait for storage more than they compute."""
 
 RAY_DATAS_ADVICE = "\nFailed to apply UDF transform"
@@ -158,17 +158,17 @@ def pools_of(compute: ComputeSpec) -> tuple[Pool, Pool | None]:
     return labelling, plan_decoders(compute, found, labelling)
 
 
-def _reaching(reached: Places, function: Callable[..., Any], *arguments: Any) -> Any:
-    reach(reached)
+def _reaching(reached: StorageMap, function: Callable[..., Any], *arguments: Any) -> Any:
+    configure_storage(reached)
     return function(*arguments)
 
 
-_task = ray.remote(num_cpus=0, max_retries=RETRIES)(_reaching)  # once: Ray exports each that is made
+_task = ray.client(num_cpus=0, max_retries=RETRIES)(_reaching)  # once: Ray exports each that is made
 
 
 def start_task(function: Callable[..., Any], *arguments: Any) -> Any:
     """Starts a call of a function as a Ray task, which reaches files as this process does; its handle."""
-    return _task.remote(places(), function, *arguments)
+    return _task.client(places(), function, *arguments)
 
 
 def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
@@ -179,7 +179,7 @@ def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) ->
     Raises:
         RaylabelError: what the function itself raised, soon after it did.
     """
-    at_once = max(LEAST_TASKS, int(ray.cluster_resources().get("CPU", 0)))
+    at_once = max(MIN_TASKS, int(ray.cluster_resources().get("CPU", 0)))
     begun: list[Any] = []
     running: list[Any] = []
     with own_exceptions():

@@ -23,10 +23,10 @@ from workers.storage.uris import clean_uri
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """The variable that Ray's own commands take the dashboard's address from."""
 
-KNOCK_S, ANSWER_S = 5, 60
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 60
 """Seconds to connect in, and to wait for an answer."""
 
-LOOK_S = 1
+POLL_S = 1
 """Seconds between two looks at a job."""
 
 LOG_BYTES_PER_S = 1 << 20
@@ -103,14 +103,14 @@ class _Client(JobSubmissionClient):  # type: ignore[misc] # ray is not typed
     """Ray's client. By itself it waits for an answer for ever."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        patience = KNOCK_S if endpoint == "/api/version" else ANSWER_S
-        answer = super()._do_request(method, endpoint, timeout=(KNOCK_S, patience), **options)
+        patience = CONNECT_TIMEOUT_S if endpoint == "/api/version" else READ_TIMEOUT_S
+        answer = super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, patience), **options)
         if answer.status_code >= 500:
             raise OSError(f"{answer.status_code}: {last_line(answer.text)}")
         return answer
 
 
-class Remote:
+class JobsClient:
     """A cluster that is reached by its dashboard.
 
     Args:
@@ -131,7 +131,7 @@ class Remote:
         os.environ[ADDRESS] = url  # Ray's client goes by the variables first, and by its argument last
         for logger in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(logger).setLevel(logging.ERROR)  # what they warn of is said by our exceptions
-        self._client = self._ask(lambda: _Client(url))
+        self._client = self._call(lambda: _Client(url))
         self.ray = str(self._client._server_ray_version)
 
     def submit(self, submission: str, entrypoint: str, folder: Path, metadata: dict[str, str]) -> None:
@@ -150,7 +150,7 @@ class Remote:
             "working_dir": str(folder),
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},  # read by the job's supervisor
         }
-        self._ask(
+        self._call(
             lambda: self._client.submit_job(
                 entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata, submission_id=submission
             )
@@ -158,21 +158,21 @@ class Remote:
 
     def jobs(self) -> list[Submission]:
         """The jobs that `raylabel submit` made, the newest last."""
-        found = [Submission.of(job) for job in self._ask(self._client.list_jobs)]
+        found = [Submission.of(job) for job in self._call(self._client.list_jobs)]
         return sorted((job for job in found if "raylabel" in job.metadata), key=lambda job: job.submitted_at)
 
-    def job(self, submission: str, patience_s: float = 0) -> Submission:
+    def job(self, submission: str, throttle_timeout_s: float = 0) -> Submission:
         """A job as it stands.
 
         Args:
             submission: its id.
-            patience_s: seconds that the cluster may be away.
+            throttle_timeout_s: seconds that the cluster may be away.
         """
-        return Submission.of(self._ask(lambda: self._client.get_job_info(submission), patience_s))
+        return Submission.of(self._call(lambda: self._client.get_job_info(submission), throttle_timeout_s))
 
-    def log(self, submission: str, patience_s: float = 0) -> str:
+    def log(self, submission: str, throttle_timeout_s: float = 0) -> str:
         """All that a job has printed so far, on stdout and stderr."""
-        return str(self._ask(lambda: self._client.get_job_logs(submission), patience_s))
+        return str(self._call(lambda: self._client.get_job_logs(submission), throttle_timeout_s))
 
     def follow(self, submission: str) -> Iterator[str]:
         """What a job prints, in whole lines, until it is over.
@@ -189,14 +189,14 @@ class Remote:
                 seen = end
             if is_over:
                 return
-            time.sleep(max(LOOK_S, len(log) / LOG_BYTES_PER_S))
+            time.sleep(max(POLL_S, len(log) / LOG_BYTES_PER_S))
 
     def stop(self, submission: str) -> bool:
         """Asks a job to stop: SIGTERM, and SIGKILL after `STOP_WAIT_S`; False where it is not running."""
-        return bool(self._ask(lambda: self._client.stop_job(submission)))
+        return bool(self._call(lambda: self._client.stop_job(submission)))
 
-    def _ask(self, question: Callable[[], Answer], patience_s: float = 0) -> Answer:
-        end = time.monotonic() + patience_s
+    def _call(self, question: Callable[[], Answer], throttle_timeout_s: float = 0) -> Answer:
+        end = time.monotonic() + throttle_timeout_s
         while True:
             try:
                 return question()
@@ -215,7 +215,7 @@ class Remote:
                         f"no Ray dashboard answers at {self.address} ({reason}). It is at http://HEAD:8265 "
                         "as a rule, which is another address than `raylabel run` joins a cluster at"
                     ) from None
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
 
 def dashboard_url(address: str | None) -> str:

@@ -22,7 +22,7 @@ import yaml
 import jobs
 import schemas
 import workers
-from jobs.cluster.jobs_api import Remote, Submission
+from jobs.cluster.jobs_api import JobsClient, Submission
 from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import ClusterError, SpecError
 from schemas.exit_codes import CTRL_C, DEADLINE, TERMINATED
@@ -73,24 +73,24 @@ def submit_job(spec: JobSpec, options: SubmitOptions) -> int:
         SpecError: the wheel is none of raylabel, or there is no address.
         ClusterError: the cluster is not reached, has another Ray than raylabel is for, or refuses the job.
     """
-    remote = Remote(options.address)
-    spec, paths = located(spec)
+    client = JobsClient(options.address)
+    spec, paths = absolute_paths(spec)
     for note in notes(spec, paths):
         print(f"note: {note}", file=sys.stderr)
     submission = new_submission_id()
     command = shlex.join(["python", "-m", "jobs.cli", options.command, JOB_FILE, *options.arguments])
     with tempfile.TemporaryDirectory(prefix="raylabel-") as folder:
         version = pack(Path(folder), spec, options)
-        assert_fits(Path(folder), remote.address, remote.ray)
+        assert_fits(Path(folder), client.address, client.ray)
         seen = {"job_name": options.name, "output": clean_uri(spec.output), "raylabel": version}
-        _send(remote, submission, command, Path(folder), seen)
+        _send(client, submission, command, Path(folder), seen)
     if options.as_json:
-        facts = {"submission": submission, "address": remote.address, **seen}
+        facts = {"submission": submission, "address": client.address, **seen}
         print(json.dumps({"event": "submitted", **facts}), flush=True)
     else:
         print(f"submission: {submission}\noutput: {seen['output']}\nraylabel: {version}")
-        print(f"next: {handles(remote, submission)}", flush=True)
-    return follow(remote, submission, as_json=options.as_json) if options.wait else 0
+        print(f"next: {follow_hint(client, submission)}", flush=True)
+    return follow(client, submission, as_json=options.as_json) if options.wait else 0
 
 
 def assert_fits(folder: Path, address: str, ray: str) -> None:
@@ -115,21 +115,21 @@ def assert_fits(folder: Path, address: str, ray: str) -> None:
             )
 
 
-def _send(remote: Remote, submission: str, command: str, folder: Path, seen: dict[str, str]) -> None:
+def _send(client: JobsClient, submission: str, command: str, folder: Path, seen: dict[str, str]) -> None:
     """Submits a command in a folder; where no answer comes, says what that means."""
     try:
-        remote.submit(submission, command, folder, seen)
+        client.submit(submission, command, folder, seen)
     except ClusterError as error:
         raise ClusterError(
             f"{error}. Whether {submission} was submitted is not known: `raylabel jobs` tells"
         ) from None
 
 
-def follow(remote: Remote, submission: str, *, as_json: bool = False) -> int:
+def follow(client: JobsClient, submission: str, *, as_json: bool = False) -> int:
     """Prints what a job prints until it is over, and how it ended. Ctrl-C leaves it running.
 
     Args:
-        remote: the cluster.
+        client: the cluster.
         submission: the job.
         as_json: print its JSON lines on stdout, and all others on stderr.
 
@@ -137,21 +137,21 @@ def follow(remote: Remote, submission: str, *, as_json: bool = False) -> int:
         The job's exit code, or that of Ctrl-C.
     """
     try:
-        for text in remote.follow(submission):
+        for text in client.follow(submission):
             for line in text.splitlines(keepends=True):
                 print(line, end="", flush=True, file=sys.stderr if as_json and line[0] != "{" else sys.stdout)
-        job = remote.job(submission)
+        job = client.job(submission)
     except KeyboardInterrupt:
-        print(f"\n{submission} goes on; {handles(remote, submission)}", file=sys.stderr)
+        print(f"\n{submission} goes on; {follow_hint(client, submission)}", file=sys.stderr)
         return CTRL_C
     if as_json:
         print(json.dumps({"event": "ended", "state": job.state, "exit_code": job.outcome}), flush=True)
     if job.state != "SUCCEEDED":
-        print(f"raylabel: {ending(job)}", file=sys.stderr)
+        print(f"raylabel: {end_message(job)}", file=sys.stderr)
     return job.outcome
 
 
-def ending(job: Submission) -> str:
+def end_message(job: Submission) -> str:
     """How a job ended that did not succeed, and what to do."""
     again = "Submit the same job again, and it goes on from there"
     if job.state == "STOPPED":
@@ -163,13 +163,13 @@ def ending(job: Submission) -> str:
     return f"{job.id} failed with exit code {job.exit_code}; its last lines say why. {again}"
 
 
-def handles(remote: Remote, submission: str) -> str:
+def follow_hint(client: JobsClient, submission: str) -> str:
     """How to follow and to stop a job."""
-    where = f"{submission} --address {remote.address}"
+    where = f"{submission} --address {client.address}"
     return f"`raylabel logs --follow {where}` follows it, `raylabel stop {where}` stops it"
 
 
-def located(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
+def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
     """A spec that means the same from any folder, and the paths on a disk that it names, by key."""
     uris = [absolute_uri(uri) for uri in spec.manifest.uris]
     places: dict[str, Any] = {

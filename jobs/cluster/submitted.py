@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.cluster.jobs_api import LOOK_S, STOP_WAIT_S, Remote, Submission, last_line
-from jobs.cluster.submit import ending, follow, handles
+from jobs.cluster.jobs_api import POLL_S, STOP_WAIT_S, JobsClient, Submission, last_line
+from jobs.cluster.submit import end_message, follow, follow_hint
 from jobs.results.status import Status, find_status, print_status
 from schemas.exceptions import RaylabelError
 
@@ -23,13 +23,13 @@ def show_jobs(address: str | None, *, as_json: bool) -> None:
     Raises:
         ClusterError: the cluster is not reached.
     """
-    remote = Remote(address)
-    found = [(job, last_said(remote, job)) for job in remote.jobs()]
+    client = JobsClient(address)
+    found = [(job, last_said(client, job)) for job in client.jobs()]
     if as_json:
-        print(json.dumps([{**as_dict(job), "said": said} for job, said in found]))
+        print(json.dumps([{**as_dict(job), "last_log_line": said} for job, said in found]))
         return
     if not found:
-        print(f"no job was submitted to {remote.address} by raylabel")
+        print(f"no job was submitted to {client.address} by raylabel")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("submission", "state", "since", "output", "last said"):
@@ -39,9 +39,9 @@ def show_jobs(address: str | None, *, as_json: bool) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def last_said(remote: Remote, job: Submission) -> str:
+def last_said(client: JobsClient, job: Submission) -> str:
     """The last line of a running job's log, where its progress is, or of what is told of its end."""
-    return last_line(remote.log(job.id) if job.state == "RUNNING" else job.message)
+    return last_line(client.log(job.id) if job.state == "RUNNING" else job.message)
 
 
 def show_log(submission: str, address: str | None, *, on: bool) -> int:
@@ -58,10 +58,10 @@ def show_log(submission: str, address: str | None, *, on: bool) -> int:
     Raises:
         ClusterError: the cluster is not reached, or has no such job.
     """
-    remote = Remote(address)
+    client = JobsClient(address)
     if on:
-        return follow(remote, submission)
-    sys.stdout.write(remote.log(submission))
+        return follow(client, submission)
+    sys.stdout.write(client.log(submission))
     return 0
 
 
@@ -71,18 +71,19 @@ def stop_job(submission: str, address: str | None) -> None:
     Raises:
         ClusterError: the cluster is not reached, or has no such job.
     """
-    remote = Remote(address)
-    was_running = remote.stop(submission)
-    end = time.monotonic() + STOP_WAIT_S + 10 * LOOK_S
-    while not (job := remote.job(submission)).is_over and was_running and time.monotonic() < end:
-        time.sleep(LOOK_S)
+    client = JobsClient(address)
+    was_running = client.stop(submission)
+    end = time.monotonic() + STOP_WAIT_S + 10 * POLL_S
+    while not (job := client.job(submission)).is_over and was_running and time.monotonic() < end:
+        time.sleep(POLL_S)
     if job.state == "SUCCEEDED":
         print(f"{submission} had succeeded before it could be stopped")
     elif job.is_over:
-        print(ending(job))
+        print(end_message(job))
     else:
         print(
-            f"{submission} was asked to stop, and is {job.state.lower()} still; {handles(remote, submission)}"
+            f"{submission} was asked to stop and is still {job.state.lower()}; "
+            f"{follow_hint(client, submission)}"
         )
 
 
@@ -93,20 +94,20 @@ class SubmissionStatus:
     Attributes:
         job: what Ray tells.
         run: what the run's files tell, or why they cannot be read from here; None where no output is known.
-        handles: how to follow and to stop it.
+        follow_hint: how to follow and to stop it.
     """
 
     job: Submission
     run: Status | str | None
-    handles: str
+    follow_hint: str
 
     @property
     def next(self) -> str:
         """What to do."""
         if not self.job.is_over:
-            return self.handles
+            return self.follow_hint
         if self.job.state != "SUCCEEDED":
-            return ending(self.job)
+            return end_message(self.job)
         return self.run.next if isinstance(self.run, Status) else f"`raylabel show {self.job.output}`"
 
     def facts(self) -> Iterator[tuple[str, str]]:
@@ -134,9 +135,9 @@ def show_submission(submission: str, address: str | None, *, as_json: bool) -> N
     Raises:
         ClusterError: the cluster is not reached, or has no such job.
     """
-    remote = Remote(address)
-    job = remote.job(submission)
-    print_status(SubmissionStatus(job, run_of(job), handles(remote, submission)), as_json=as_json)
+    client = JobsClient(address)
+    job = client.job(submission)
+    print_status(SubmissionStatus(job, run_of(job), follow_hint(client, submission)), as_json=as_json)
 
 
 def run_of(job: Submission) -> Status | str | None:

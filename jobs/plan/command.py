@@ -31,7 +31,7 @@ from workers.manifest.sources import Source
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
-QUIET = 0.9
+MIN_CPU_SHARE = 0.9
 """Part of the cores' time that a probe gets where nothing much else runs."""
 
 SHARDS = 16
@@ -71,7 +71,7 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
-class Told:
+class PlanReport:
     """What is told of a prediction.
 
     Attributes:
@@ -79,16 +79,17 @@ class Told:
         probe: what was measured.
         found: what was predicted of it.
         within: seconds that the job may take; None: nothing was asked.
-        enough: the prediction for the fewest nodes that do it in time; None: none do, or nothing was asked.
-        kept: whether the run's report will say how good it was.
+        smallest_cluster: the prediction for the fewest nodes that meet the deadline; None: none do, or there is
+            no deadline.
+        saved: whether the run's report will say how good it was.
     """
 
     job: ResolvedJob
     probe: Probe
     found: Prediction
     within: float | None
-    enough: Prediction | None
-    kept: bool
+    smallest_cluster: Prediction | None
+    saved: bool
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """The prediction for a person, who was told of the job before: name and value."""
@@ -100,15 +101,15 @@ class Told:
         yield "speed", f"{'' if known else 'at most '}{_number(found.images_per_s)} images/s"
         time_ = f"{_time(found.seconds)}, of it {_time(found.startup_s)} to start"
         yield "time", f"{'' if known else 'at least '}{time_}"
-        yield "takes", f"{'' if known else 'at least '}{_hours(found)}"
+        yield "cost", f"{'' if known else 'at least '}{_hours(found)}"
         held_up, help_ = said_bottleneck(found)
-        yield "held up by", f"{held_up}; what would help: {help_}"
-        busy = sorted(found.busy.items(), key=lambda item: -item[1])
-        yield "in use", ", ".join(f"{name} {share:.0%}" for name, share in busy if share >= 0.005)
+        yield "bottleneck", f"{held_up}; advice: {help_}"
+        busy = sorted(found.utilization.items(), key=lambda item: -item[1])
+        yield "utilization", ", ".join(f"{name} {share:.0%}" for name, share in busy if share >= 0.005)
         if self.within is not None:
             yield f"within {_time(self.within)}", self._within()
-        if self.kept:
-            yield "kept", "when this job has run, its report says how good this was"
+        if self.saved:
+            yield "saved", "when this job has run, its report says how good this was"
 
     def _measured(self) -> Iterator[tuple[str, str]]:
         """What was probed, and what an image takes."""
@@ -121,7 +122,7 @@ class Told:
         if probe.failed:
             failed = ", ".join(f"{count:,} {code}" for code, count in sorted(probe.failed.items()))
             yield "failed", f"{sum(probe.failed.values()):,} of them: {failed}; for example {probe.example}"
-        if probe.share < QUIET:
+        if probe.share < MIN_CPU_SHARE:
             yield (
                 "note",
                 f"the probe got {probe.share:.0%} of its cores' time, other processes the rest. While they "
@@ -133,10 +134,11 @@ class Told:
             yield "it takes of a GPU", _parts(found.model_parts)
 
     def _within(self) -> str:
-        if self.enough is None:
-            return "no number of such nodes is enough: what holds it up then is no node's"
-        what = "" if self.enough.model_parts else "at least "
-        return f"{what}{self.enough.cluster}: {_time(self.enough.seconds)}, {_hours(self.enough)}"
+        if self.smallest_cluster is None:
+            return "no number of such nodes is enough: the bottleneck is elsewhere"
+        found = self.smallest_cluster
+        what = "" if found.model_parts else "at least "
+        return f"{what}{found.cluster}: {_time(found.seconds)}, {_hours(found)}"
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction for a program."""
@@ -147,8 +149,11 @@ class Told:
             **_plain(self.found),
             "within": None
             if self.within is None
-            else {"seconds": self.within, "enough": self.enough and _plain(self.enough)},
-            "kept": self.kept,
+            else {
+                "seconds": self.within,
+                "smallest_cluster": self.smallest_cluster and _plain(self.smallest_cluster),
+            },
+            "saved": self.saved,
         }
 
 
@@ -182,9 +187,9 @@ def plan_job(spec: JobSpec, options: PlanOptions) -> None:
     rate = None if manifest.image_column else spec.fetch.rate  # values of a column are read without it
     load = Load(plan, spec.compute, spec.fetch.reads(pool.device), STARTUP_S + opening, rate)
     found = predict(costs, load, cluster)
-    enough = nodes_within(costs, load, cluster, options.within) if options.within else None
-    kept = keep(store, job, found)
-    told = Told(job, probe, found, options.within, enough, kept)
+    smallest_cluster = nodes_within(costs, load, cluster, options.within) if options.within else None
+    saved = save(store, job, found)
+    told = PlanReport(job, probe, found, options.within, smallest_cluster, saved)
     if options.as_json:
         print(json.dumps(told.to_dict()))
     _print(console, told.facts())
@@ -216,7 +221,7 @@ def costs_on(pool: Pool, probe: Probe, gpu_images_per_s: float | None) -> Costs:
     return probe.costs
 
 
-def keep(store: Store, job: ResolvedJob, found: Prediction) -> bool:
+def save(store: Store, job: ResolvedJob, found: Prediction) -> bool:
     """Keeps a prediction for the run's report, unless that is written already or nothing can be."""
     kept = KeptPrediction(job=job.digest(), at=datetime.now(UTC), prediction=found)
     with contextlib.suppress(StorageError):
@@ -238,7 +243,7 @@ def _print(console: Console, facts: Iterable[tuple[str, str]]) -> None:
 def _plain(found: Prediction) -> dict[str, Any]:
     help_ = said_bottleneck(found)[1]
     sums = {"cpu_hours": found.cpu_hours, "gpu_hours": found.gpu_hours, "cost": found.cost}
-    return {**asdict(found), "would_help": help_, **sums}
+    return {**asdict(found), "advice": help_, **sums}
 
 
 def _hours(found: Prediction) -> str:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from jobs.cluster.pools import pool_on
-from schemas.plan import BUNDLES_LEFT, Plan, most_bundle_units
+from schemas.plan import BUNDLES_LEFT, Plan, max_bundle_units
 from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import ComputeSpec
 
@@ -65,7 +65,7 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
         cores = max(cores - actors, cores / 2)
     unit_rows = load.plan.unit_rows
     fair = max(1, load.plan.units // (BUNDLES_LEFT * actors))
-    bundle_rows = min(most_bundle_units(unit_rows, pool.device), fair) * unit_rows
+    bundle_rows = min(max_bundle_units(unit_rows, pool.device), fair) * unit_rows
     slots = min(load.concurrency, bundle_rows)
     limits = {
         "models": _per_s(actors, sum((costs.models or {}).values())),
@@ -92,7 +92,7 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
         startup_s=load.startup_s,
         seconds=load.startup_s + load.plan.rows / rate * idle,
         bottleneck="units" if waiting > working and rate < limits[tightest] else tightest,
-        busy={
+        utilization={
             **{name: rate / limit for name, limit in limits.items() if limit < math.inf},
             "reads": rate * costs.fetch_s / (actors * slots),
         },
@@ -115,7 +115,7 @@ def _per_s(many: float, seconds: float) -> float:
     return many / seconds if seconds else math.inf
 
 
-HELP = {
+ADVICE = {
     "models": "more or larger GPUs, or a smaller model",
     "actors": "more actors: compute.actors, or smaller units (units.rows)",
     "decode": "more CPUs for each GPU, or smaller images",
@@ -128,7 +128,7 @@ HELP = {
 }
 """What would make a job faster, by what holds it up."""
 
-SAID = {
+LABELS = {
     "reads": "fetch latency: as many reads are under way as may be",
     "fetch.rate": "fetch.rate: as many reads begin in a second as may",
     "units": "the beginnings of units",
@@ -146,13 +146,13 @@ def said_bottleneck(found: Prediction) -> tuple[str, str]:
             share = found.cpu_parts[part] / sum(found.cpu_parts.values())
             if part in models:
                 return f"models ({part} {share:.0%} of the CPU time)", "more cores, a GPU, or a smaller model"
-            return f"{part} ({share:.0%} of the CPU time)", HELP["decode" if on_gpus else "CPUs"]
+            return f"{part} ({share:.0%} of the CPU time)", ADVICE["decode" if on_gpus else "CPUs"]
         case "models" if found.model_parts:
             part = max(
                 found.model_parts, key=lambda name: found.model_parts[name] if found.model_parts else 0
             )
             share = found.model_parts[part] / sum(found.model_parts.values())
             named = f"models ({part} {share:.0%} of their time)" if len(found.model_parts) > 1 else "models"
-            return named, HELP["models" if on_gpus else "actors"]
+            return named, ADVICE["models" if on_gpus else "actors"]
         case name:
-            return SAID.get(name, name), HELP[name]
+            return LABELS.get(name, name), ADVICE[name]

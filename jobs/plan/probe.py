@@ -17,17 +17,17 @@ from jobs.plan.predict import OVERHEAD_CPU_S
 from jobs.prepare.resolve import ResolvedJob
 from schemas.exceptions import ProcessDiedError, RaylabelError
 from schemas.locations import Location
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.prediction import Cluster, Costs, Probed
 from schemas.spec import ComputeSpec
 from workers.label.children import build_profiler, gpu_counter
 from workers.label.settings import LabelSettings, runtime_of
 from workers.manifest.manifest import Manifest
 from workers.process.child import Child
-from workers.process.forkserver import labelling_nursery
+from workers.process.forkserver import shared_fork_server
 
 SEED = 0
-SPOTS = 16
+SAMPLE_RUNS = 16
 """Places of a manifest that a sample is taken from: each may be a row group to read."""
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -60,7 +60,7 @@ class Probe:
 
 def this_machine() -> Cluster:
     """The cores that this process may use, and the GPUs that torch finds."""
-    counter = Child(labelling_nursery().address, gpu_counter, None, memory_share=1)
+    counter = Child(shared_fork_server().address, gpu_counter, None, memory_share=1)
     try:
         gpus: int = counter(None)
     finally:
@@ -77,14 +77,14 @@ def sample_locations(manifest: Manifest, size: int) -> list[Location]:
 
 
 def sample_rows(rows: int, size: int) -> Iterator[range]:
-    """So many rows in runs at up to `SPOTS` places, spread over a manifest; the same in every call.
+    """So many rows in runs at up to `SAMPLE_RUNS` places, spread over a manifest; the same in every call.
 
     All rows where there are no more. Runs never overlap: how far each is shifted is drawn from its own part
     of the rows that are left over.
     """
     random_places = random.Random(SEED)
     size = min(size, rows)
-    spots = min(SPOTS, size) if size < rows else 1
+    spots = min(SAMPLE_RUNS, size) if size < rows else 1
     for spot in range(spots):
         first, last = size * spot // spots, size * (spot + 1) // spots
         least, most = (rows - size) * spot // spots, (rows - size) * (spot + 1) // spots
@@ -113,14 +113,14 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Clu
     with ExitStack() as stack:
         children = []
         for _ in range(pool.actors):
-            children.append(Child(settings.nursery, build_profiler, settings, settings.memory_share))
+            children.append(Child(settings.fork_server, build_profiler, settings, settings.memory_share))
             stack.callback(children[-1].end)
         threads = stack.enter_context(ThreadPoolExecutor(pool.actors))
         try:
             # no images at first: the models are built meanwhile. Each step begins when all are ready for it
             list(threads.map(lambda child: child([]), children))
             began = time.monotonic()
-            turned = [_turned(locations, number / pool.actors) for number in range(pool.actors)]
+            turned = [_rotated(locations, number / pool.actors) for number in range(pool.actors)]
             list(threads.map(lambda child, each: child(each), children, turned))
             found = list(threads.map(lambda child: child(None), children))
         except ProcessDiedError as death:
@@ -163,7 +163,7 @@ def _settings(job: ResolvedJob, rows: int, pool: Pool) -> LabelSettings:
     nothing = Plan(rows=0, unit_rows=1, shard_units=1)
     return LabelSettings(
         manifest=Manifest([], "uri", None, pa.schema([])),
-        work=Work(nothing),
+        work=Pass(nothing),
         classifier=job.spec.classifier,
         detector=job.spec.detector,
         fingerprints=tuple(model.fingerprint for model in (job.classifier, job.detector) if model),
@@ -175,11 +175,11 @@ def _settings(job: ResolvedJob, rows: int, pool: Pool) -> LabelSettings:
         runtime=runtime_of(job.spec.compute, rows),
         threads=pool.threads,
         memory_share=pool.memory_share,
-        nursery=labelling_nursery().address,
+        fork_server=shared_fork_server().address,
     )
 
 
-def _turned(items: list[Location], share: float) -> list[Location]:
+def _rotated(items: list[Location], share: float) -> list[Location]:
     """The same items, beginning so far in."""
     cut = int(len(items) * share)
     return items[cut:] + items[:cut]

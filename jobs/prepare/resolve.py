@@ -23,8 +23,8 @@ from workers.ledger.runs import assert_same_run, new_run_id, read_run
 from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source, find_sources
 from workers.process.child import Child
-from workers.process.forkserver import labelling_nursery
-from workers.storage.options import reach
+from workers.process.forkserver import shared_fork_server
+from workers.storage.options import configure_storage
 from workers.storage.store import Store
 from workers.storage.uris import absolute_uri, clean_uri
 
@@ -134,9 +134,9 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
         ManifestError: the manifest is not there, or it cannot be told what it is.
         ModelError: by what it gives: a model cannot be built, or its weights are not the ones named.
     """
-    reach(spec.storage)
+    configure_storage(spec.storage)
     sources = find_sources(spec.manifest)
-    builder = Child(labelling_nursery().address, resolve_models, spec, memory_share=1)
+    builder = Child(shared_fork_server().address, resolve_models, spec, memory_share=1)
 
     def resolved() -> ResolvedJob:
         try:

@@ -12,7 +12,7 @@ from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from workers.fetch.locate import locate, read_image
 from workers.ledger.runs import find_run
-from workers.storage.options import reach
+from workers.storage.options import configure_storage
 
 
 def show_run(output: str, limit: int, draw: Path | None) -> None:
@@ -30,7 +30,7 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
     console = Console(highlight=False)
     render(summarize(output, limit), console)
     if draw:
-        reach(run.places)
+        configure_storage(run.places)
         folders = [file.uri.rpartition("/")[0] for file in run.manifest]
         bases = dict.fromkeys([run.spec["manifest"]["base"] or folders[0], *folders])
         fetch = FetchSpec.model_validate(run.spec["fetch"])

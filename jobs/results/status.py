@@ -11,15 +11,15 @@ import pyarrow as pa
 from rich.console import Console
 
 from schemas.errors import ErrorCode
-from schemas.ledger import SHARDS, Beat, Epoch, Retry
-from workers.ledger.attempts import STALE_S, is_gone, last_beat, last_epoch
+from schemas.ledger import SHARDS, Attempt, HeartbeatRecord, Retry
+from workers.ledger.attempts import HEARTBEAT_TIMEOUT_S, is_gone, last_attempt, last_heartbeat
 from workers.ledger.commit import RunFolder
 from workers.ledger.runs import find_run, folder_of, last_retry
 from workers.ledger.state import Ledger, read_shards, read_success
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
-State = Literal["not begun", "running", "silent", "died", "stopped", "failed", "complete"]
+State = Literal["not_started", "running", "unresponsive", "crashed", "stopped", "failed", "complete"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Status:
         output: the run directory.
         state: see `state_of`.
         retry: the pass over failed rows that it is in; None in the first pass, and when it is complete.
-        epoch: the last attempt at it; None before the first.
-        beat: that attempt's last sign of life.
+        attempt: the last attempt at it; None before the first.
+        heartbeat: that attempt's last sign of life.
         progress: how far it is.
         images_per_s: see `speed`; None unless it is running.
         now: when this was found, UTC.
@@ -61,8 +61,8 @@ class Status:
     output: str
     state: State
     retry: Retry | None
-    epoch: Epoch | None
-    beat: Beat | None
+    attempt: Attempt | None
+    heartbeat: HeartbeatRecord | None
     progress: Progress
     images_per_s: float | None
     now: datetime
@@ -70,7 +70,7 @@ class Status:
     @property
     def reason(self) -> str | None:
         """Why the last attempt ended, where it did not complete."""
-        return self.beat.reason if self.beat and self.state in ("stopped", "failed") else None
+        return self.heartbeat.reason if self.heartbeat and self.state in ("stopped", "failed") else None
 
     @property
     def next(self) -> str:
@@ -80,9 +80,10 @@ class Status:
         match self.state:
             case "running":
                 return "wait for it; SIGTERM or Ctrl-C to its process stops it, to be gone on with"
-            case "silent":
+            case "unresponsive":
                 return (
-                    f"look after its machine; {again} takes over, once it has watched it for {STALE_S:.0f} s"
+                    f"check its machine; {again} takes over after {HEARTBEAT_TIMEOUT_S:.0f} s without a "
+                    "heartbeat"
                 )
             case "failed":
                 return f"mend that; {again} goes on from there"
@@ -95,7 +96,7 @@ class Status:
 
     def to_json(self) -> str:
         """The status as `--json` prints it: one object."""
-        attempt = self.epoch and self.epoch.model_dump(
+        attempt = self.attempt and self.attempt.model_dump(
             mode="json", include={"number", "host", "pid", "started_at"}
         )
         progress = self.progress
@@ -106,7 +107,7 @@ class Status:
                 "reason": self.reason,
                 "retry": self.retry and {"number": self.retry.number, "codes": self.retry.codes},
                 "attempt": attempt,
-                "last_beat": self.beat.model_dump(mode="json")["at"] if self.beat else None,
+                "last_heartbeat": self.heartbeat.model_dump(mode="json")["at"] if self.heartbeat else None,
                 "rows": progress.rows,
                 "done": progress.done,
                 "failed": progress.failed,
@@ -124,10 +125,13 @@ class Status:
         yield "state", _SAID[self.state] + (f": {self.reason}" if self.reason else "")
         if self.retry:
             yield "retry", f"{self.retry.number}, of what failed with {', '.join(self.retry.codes)}"
-        if self.epoch:
-            yield "last attempt", str(self.epoch).removeprefix("attempt ")
-        if self.beat:
-            yield "last sign of life", f"{self.beat.at:%F %T} UTC, {_ago(self.now - self.beat.at)} ago"
+        if self.attempt:
+            yield "last attempt", str(self.attempt).removeprefix("attempt ")
+        if self.heartbeat:
+            yield (
+                "last sign of life",
+                f"{self.heartbeat.at:%F %T} UTC, {_ago(self.now - self.heartbeat.at)} ago",
+            )
         yield "images", self._images()
         yield "shards", f"{self.progress.published:,} of {self.progress.shards:,} published"
         if self.images_per_s is not None:
@@ -148,10 +152,10 @@ class Status:
 
 
 _SAID: dict[State, str] = {
-    "not begun": "not begun",
+    "not_started": "not started",
     "running": "running",
-    "silent": f"silent for over {STALE_S:.0f} s by this machine's clock, without having ended",
-    "died": "died: its process is gone and did not say why (killed, or out of memory)",
+    "unresponsive": f"unresponsive: no heartbeat for over {HEARTBEAT_TIMEOUT_S:.0f} s by this machine's clock",
+    "crashed": "crashed: its process is gone and did not say why (killed, or out of memory)",
     "stopped": "stopped",
     "failed": "failed",
     "complete": "complete",
@@ -167,7 +171,7 @@ def show_status(output: str, *, as_json: bool) -> None:
     print_status(find_status(output), as_json=as_json)
 
 
-class Told(Protocol):
+class PlanReport(Protocol):
     """A status that can be told to a person or a program."""
 
     def facts(self) -> Iterator[tuple[str, str]]:
@@ -177,7 +181,7 @@ class Told(Protocol):
         """For a program: one object."""
 
 
-def print_status(status: Told, *, as_json: bool) -> None:
+def print_status(status: PlanReport, *, as_json: bool) -> None:
     """Prints a status: its facts for a person, or one object."""
     if as_json:
         print(status.to_json())
@@ -197,75 +201,92 @@ def find_status(output: str) -> Status:
     """
     store, record = find_run(output)
     run = folder_of(store, record, pa.schema([]))  # no table is read or written here
-    epoch = last_epoch(run.ledger)
-    beat = last_beat(run.ledger, epoch) if epoch else None
+    attempt = last_attempt(run.ledger)
+    heartbeat = last_heartbeat(run.ledger, attempt) if attempt else None
     tables, now = read_success(store), datetime.now(UTC)
-    gone = epoch is not None and is_gone(epoch)
-    state = state_of(epoch, beat, retry=run.retry, gone=gone, now=now) if tables is None else "complete"
-    progress = _progress(run, beat if state == "running" else None, tables)
+    gone = attempt is not None and is_gone(attempt)
+    state = (
+        state_of(attempt, heartbeat, retry=run.retry, gone=gone, now=now) if tables is None else "complete"
+    )
+    progress = _progress(run, heartbeat if state == "running" else None, tables)
     return Status(
         output=clean_uri(output),
         state=state,
         retry=last_retry(run.ledger) if run.retry and tables is None else None,
-        epoch=epoch,
-        beat=beat,
+        attempt=attempt,
+        heartbeat=heartbeat,
         progress=progress,
-        images_per_s=speed(epoch, _before(run.ledger, epoch), beat) if epoch and state == "running" else None,
+        images_per_s=speed(attempt, _before(run.ledger, attempt), heartbeat)
+        if attempt and state == "running"
+        else None,
         now=now,
     )
 
 
-def state_of(epoch: Epoch | None, beat: Beat | None, *, retry: int, gone: bool, now: datetime) -> State:
+def state_of(
+    attempt: Attempt | None, heartbeat: HeartbeatRecord | None, *, retry: int, gone: bool, now: datetime
+) -> State:
     """The state of a run that is not marked complete.
 
-    "not begun": there was no attempt at the pass yet. "silent": the attempt did not end, but gave no sign of
-    life for `STALE_S`. "died": it did not end, but its process on this machine is gone.
+    "not_started": there was no attempt at the pass yet. "unresponsive": the attempt did not end, but sent no
+    heartbeat for `HEARTBEAT_TIMEOUT_S`. "crashed": it did not end, but its process on this machine is gone.
 
     Args:
-        epoch: the last attempt.
-        beat: its last sign of life.
+        attempt: the last attempt.
+        heartbeat: its last sign of life.
         retry: the pass it is in.
         gone: whether the attempt's process is known to be gone.
         now: UTC.
     """
-    if epoch is None or (retry and beat and beat.state == "complete"):  # that attempt was at the pass before
-        return "not begun"
-    if beat and beat.state != "running":
-        return "stopped" if beat.state == "complete" else beat.state
+    if attempt is None or (
+        retry and heartbeat and heartbeat.state == "complete"
+    ):  # that attempt was at the pass before
+        return "not_started"
+    if heartbeat and heartbeat.state != "running":
+        return "stopped" if heartbeat.state == "complete" else heartbeat.state
     if gone:
-        return "died"
-    silence = now - (beat.at if beat else epoch.started_at)
-    return "running" if silence.total_seconds() < STALE_S else "silent"
+        return "crashed"
+    silence = now - (heartbeat.at if heartbeat else attempt.started_at)
+    return "running" if silence.total_seconds() < HEARTBEAT_TIMEOUT_S else "unresponsive"
 
 
-def speed(epoch: Epoch, before: Beat | None, beat: Beat | None) -> float | None:
+def speed(
+    attempt: Attempt, before: HeartbeatRecord | None, heartbeat: HeartbeatRecord | None
+) -> float | None:
     """Images a second since an attempt began, its start included; None where the files do not tell.
 
     Args:
-        epoch: the attempt.
+        attempt: the attempt.
         before: the last heartbeat of the attempt before; where that was killed, its last rows are not known.
-        beat: the attempt's own last heartbeat.
+        heartbeat: the attempt's own last heartbeat.
     """
     done = 0
-    if epoch.number > 1 and (before is None or before.state != "complete"):  # not the first of its pass
+    if attempt.number > 1 and (before is None or before.state != "complete"):  # not the first of its pass
         if before is None or before.done is None or before.state == "running":
             return None
         done = before.done
-    if beat is None or not beat.done or beat.done <= done or beat.at <= epoch.started_at:
+    if (
+        heartbeat is None
+        or not heartbeat.done
+        or heartbeat.done <= done
+        or heartbeat.at <= attempt.started_at
+    ):
         return None
-    return (beat.done - done) / (beat.at - epoch.started_at).total_seconds()
+    return (heartbeat.done - done) / (heartbeat.at - attempt.started_at).total_seconds()
 
 
-def _before(ledger: Store, epoch: Epoch | None) -> Beat | None:
-    return last_beat(ledger, epoch.model_copy(update={"number": epoch.number - 1})) if epoch else None
+def _before(ledger: Store, attempt: Attempt | None) -> HeartbeatRecord | None:
+    return (
+        last_heartbeat(ledger, attempt.model_copy(update={"number": attempt.number - 1})) if attempt else None
+    )
 
 
-def _progress(run: RunFolder, beat: Beat | None, tables: dict[str, int] | None) -> Progress:
+def _progress(run: RunFolder, heartbeat: HeartbeatRecord | None, tables: dict[str, int] | None) -> Progress:
     """How far a run is.
 
     Args:
         run: its newest pass.
-        beat: the heartbeat of a running attempt; None: none runs.
+        heartbeat: the heartbeat of a running attempt; None: none runs.
         tables: rows of each table, of a complete run.
     """
     if tables is not None:
@@ -273,14 +294,14 @@ def _progress(run: RunFolder, beat: Beat | None, tables: dict[str, int] | None) 
         failed = sum((Counter(shard.errors) for shard in shards), Counter[str]())
         return Progress(run.plan.rows, run.plan.rows, dict(failed), run.plan.shards, len(shards), tables)
     rows, shards_to_do = run.work.size, len(run.work.shards)
-    if beat is None:
+    if heartbeat is None:
         ledger = Ledger.read(run)
         return Progress(rows, ledger.done, dict(ledger.failed), shards_to_do, len(ledger.published))
     if run.retry:
         published = sum(shard.retry == run.retry for shard in read_shards(run.ledger))
     else:
         published = len(run.ledger.list(SHARDS))
-    return Progress(rows, beat.done, beat.failed, shards_to_do, published)
+    return Progress(rows, heartbeat.done, heartbeat.failed, shards_to_do, published)
 
 
 def _ago(span: timedelta) -> str:

@@ -18,7 +18,7 @@ from workers.fetch.ranges import RangeFile
 from workers.storage.store import Store
 from workers.storage.uris import CHAINS
 
-MOST = 15
+MAX_LABELS = 15
 """How many of the most frequent labels and classes a summary keeps."""
 
 SCORE_BINS = 20
@@ -95,9 +95,9 @@ class Summary:
         failed: rows of the errors table.
         objects: boxes found; None where no detector ran.
         images: the first labelled images, in manifest order.
-        labels: the most frequent labels, at most `MOST`.
+        labels: the most frequent labels, at most `MAX_LABELS`.
         distinct_labels: how many labels were the best of some image.
-        classes: the most frequent classes of objects, at most `MOST`.
+        classes: the most frequent classes of objects, at most `MAX_LABELS`.
         distinct_classes: how many classes were found at all.
         errors: every stage and code that occurred, the most frequent first.
         scores: images by the score of their label, in `SCORE_BINS` equal bins from 0 to 1; empty where no
@@ -229,7 +229,7 @@ def _counts(values: pa.Array) -> dict[Any, int]:
 
 
 def _most(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_LABELS]
 
 
 def _bins(counts: Counter[int], bins: int) -> tuple[int, ...]:

@@ -13,31 +13,31 @@ from workers.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PredictionAccuracy:
     """A prediction beside what came of it.
 
     Attributes:
         images_per_s: predicted.
         seconds: predicted, for the images that the attempt labelled.
         cluster: that it was predicted for.
-        took_images_per_s: since the first images were labelled; None where that was the last.
-        took_seconds: the attempt, its start included.
-        took_nodes: how many nodes of which CPUs and GPUs it ran on.
+        actual_images_per_s: since the first images were labelled; None where that was the last.
+        actual_seconds: the attempt, its start included.
+        actual_nodes: how many nodes of which CPUs and GPUs it ran on.
     """
 
     images_per_s: float
     seconds: float
     cluster: Cluster
-    took_images_per_s: float | None
-    took_seconds: float
-    took_nodes: dict[tuple[int, int], int]
+    actual_images_per_s: float | None
+    actual_seconds: float
+    actual_nodes: dict[tuple[int, int], int]
 
     @property
-    def off(self) -> float | None:
+    def relative_error(self) -> float | None:
         """Part of the time taken that the prediction was wrong by; None: it was for another cluster."""
-        if self.took_nodes != {(self.cluster.cpus, self.cluster.gpus): self.cluster.nodes}:
+        if self.actual_nodes != {(self.cluster.cpus, self.cluster.gpus): self.cluster.nodes}:
             return None
-        return abs(self.seconds - self.took_seconds) / self.took_seconds
+        return abs(self.seconds - self.actual_seconds) / self.actual_seconds
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict for a program."""
@@ -45,29 +45,29 @@ class Verdict:
             "images_per_s": round(self.images_per_s, 2),
             "seconds": round(self.seconds, 1),
             "cluster": asdict(self.cluster),
-            "took_images_per_s": self.took_images_per_s and round(self.took_images_per_s, 2),
-            "off": self.off and round(self.off, 4),
+            "actual_images_per_s": self.actual_images_per_s and round(self.actual_images_per_s, 2),
+            "relative_error": self.relative_error and round(self.relative_error, 4),
         }
 
     def __str__(self) -> str:
-        rate = f" ({self.took_images_per_s:,.1f} images/s)" if self.took_images_per_s else ""
-        if self.off is None:
+        rate = f" ({self.actual_images_per_s:,.1f} images/s)" if self.actual_images_per_s else ""
+        if self.relative_error is None:
             ran_on = " and ".join(
-                str(Cluster(count, *node)) for node, count in sorted(self.took_nodes.items(), reverse=True)
+                str(Cluster(count, *node)) for node, count in sorted(self.actual_nodes.items(), reverse=True)
             )
             return (
                 f"{self.images_per_s:,.1f} images/s by `raylabel plan`, but for {self.cluster}; it ran on "
-                f"{ran_on or 'no node with a CPU'} and took {self.took_seconds:,.0f} s{rate}"
+                f"{ran_on or 'no node with a CPU'} and took {self.actual_seconds:,.0f} s{rate}"
             )
         return (
             f"{self.images_per_s:,.1f} images/s and {self.seconds:,.0f} s by `raylabel plan`; it took "
-            f"{self.took_seconds:,.0f} s{rate}: {self.off:.0%} off"
+            f"{self.actual_seconds:,.0f} s{rate}: {self.relative_error:.0%} off"
         )
 
 
-def verdict_on(
+def accuracy_of(
     job: ResolvedJob, meter: Meter, seconds: float, machines: list[dict[str, float]]
-) -> Verdict | None:
+) -> PredictionAccuracy | None:
     """How good the prediction was that is kept in a job's output; None where there is none of this very job.
 
     Args:
@@ -85,11 +85,11 @@ def verdict_on(
     found = kept.prediction
     whole = meter.labelled == found.rows
     nodes = Counter((int(m["CPU"]), int(m.get("GPU", 0))) for m in machines if m.get("CPU", 0) >= 1)
-    return Verdict(
+    return PredictionAccuracy(
         images_per_s=found.images_per_s,
         seconds=found.seconds if whole else found.startup_s + meter.labelled / found.images_per_s,
         cluster=found.cluster,
-        took_images_per_s=meter.images_per_s,
-        took_seconds=seconds,
-        took_nodes=dict(nodes),
+        actual_images_per_s=meter.images_per_s,
+        actual_seconds=seconds,
+        actual_nodes=dict(nodes),
     )

@@ -8,7 +8,7 @@ from schemas.exceptions import FailureBudgetError, ModelError, StorageError
 ENOUGH_ROWS = 1_000
 """Rows from which a fraction of what is done speaks for the whole."""
 
-NOT_THE_IMAGES = 32
+MIN_ROWS_TO_BLAME = 32
 """Images that failed alike, none labelled, from which on it is not the images."""
 
 _OF_ACCESS = (ErrorCode.DENIED, ErrorCode.EXPIRED)
@@ -67,7 +67,7 @@ def check_models(failed: Mapping[str, int], done: int, rows: int, example_of: Ca
     """
     blamed = _only(_OF_MODELS, failed)
     count = sum(blamed.values())
-    if sum(failed.values()) < done or count < min(NOT_THE_IMAGES, max(rows, 1)):
+    if sum(failed.values()) < done or count < min(MIN_ROWS_TO_BLAME, max(rows, 1)):
         return
     example = example_of(max(blamed, key=blamed.__getitem__))
     raise ModelError(
@@ -90,7 +90,7 @@ def check_access(failed: Mapping[str, int], done: int, rows: int, example_of: Ca
         StorageError: with the example.
     """
     refused = _only(_OF_ACCESS, failed)
-    if sum(refused.values()) < max(done, min(NOT_THE_IMAGES, max(rows, 1))):
+    if sum(refused.values()) < max(done, min(MIN_ROWS_TO_BLAME, max(rows, 1))):
         return
     example = example_of(max(refused, key=refused.__getitem__))
     raise StorageError(

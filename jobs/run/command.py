@@ -7,14 +7,14 @@ from typing import Any, Literal
 from jobs.cluster import connect as cluster
 from jobs.prepare.resolve import ResolvedJob, resolve, resolving
 from jobs.report.page import write_report
-from jobs.run.accuracy import verdict_on
-from jobs.run.console import Teller
+from jobs.run.accuracy import accuracy_of
+from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
 from jobs.run.retry import begin_retry, retried_spec
 from jobs.run.stop import Stopped, stoppable
 from schemas.spec import JobSpec
 from workers.ledger.state import read_success
-from workers.storage.options import reach
+from workers.storage.options import configure_storage
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
@@ -50,17 +50,17 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
         RaylabelError: see `jobs.prepare.resolve`, `jobs.cluster.connect` and `jobs.run.pipeline`.
         Stopped: it was asked to stop.
     """
-    teller = Teller(options.as_json)
-    reach(spec.storage)
+    console = RunConsole(options.as_json)
+    configure_storage(spec.storage)
     output, store = clean_uri(spec.output), Store(spec.output)
     rows = None if restart else read_success(store)
     with resolving(spec) as resolved:
         if rows:
             resolved().assert_same_run(store)
-            teller.say(f"{output} is complete: {said(rows)}. Nothing to do.")
-            teller.tell("complete", output=output, already=True, **rows)
+            console.message(f"{output} is complete: {said(rows)}. Nothing to do.")
+            console.event("complete", output=output, up_to_date=True, **rows)
             return
-        _run(spec, resolved, options, teller, "restart" if restart else "run")
+        _run(spec, resolved, options, console, "restart" if restart else "run")
 
 
 def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: RunOptions) -> None:
@@ -70,55 +70,55 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
         RaylabelError: see `jobs.run.retry.begin_retry` and `run_job`.
         Stopped: it was asked to stop.
     """
-    teller = Teller(options.as_json)
+    console = RunConsole(options.as_json)
     job = resolve(retried_spec(output, settings))
     job.assert_same_run(Store(output))
     rows = begin_retry(output, codes)
     if not rows:
-        teller.say(f"no row of {clean_uri(output)} failed with {', '.join(codes)}. Nothing to do.")
-        teller.tell("complete", output=clean_uri(output), already=True)
+        console.message(f"no row of {clean_uri(output)} failed with {', '.join(codes)}. Nothing to do.")
+        console.event("complete", output=clean_uri(output), up_to_date=True)
         return
-    teller.say(f"retrying {rows:,} rows that failed with {', '.join(codes)}")
-    _run(job.spec, lambda: job, options, teller, "retry")
+    console.message(f"retrying {rows:,} rows that failed with {', '.join(codes)}")
+    _run(job.spec, lambda: job, options, console, "retry")
 
 
 def _run(
     spec: JobSpec,
     resolved: Callable[[], ResolvedJob],
     options: RunOptions,
-    teller: Teller,
+    console: RunConsole,
     how: How,
 ) -> None:
     """Connects to Ray while the job is resolved, labels, reports."""
     output = clean_uri(spec.output)
-    with cluster.connect(options.address, verbose=options.verbose) as logs, teller.reporter() as reporter:
-        left = None if options.stop_after is None else options.stop_after - teller.seconds
+    with cluster.connect(options.address, verbose=options.verbose) as logs, console.reporter() as reporter:
+        left = None if options.stop_after is None else options.stop_after - console.seconds
         try:
             with stoppable(left):
                 job = resolved()
                 if how == "run":  # of a retry it is known
                     job.assert_same_run(Store(spec.output))
                 for name, fact in job.facts():
-                    teller.say(f"{name}: {fact}")
-                teller.say(f"Ray's own messages: {logs}")
-                teller.tell("started", output=output, ray_logs=str(logs), seconds=round(teller.seconds, 1))
+                    console.message(f"{name}: {fact}")
+                console.message(f"Ray's own messages: {logs}")
+                console.event("started", output=output, ray_logs=str(logs), seconds=round(console.seconds, 1))
                 rows = label(job, reporter, restart=how == "restart")
             machines = cluster.nodes()
         except Stopped as stop:
-            teller.tell("stopped", output=output, reason=str(stop), seconds=round(teller.seconds, 1))
+            console.event("stopped", output=output, reason=str(stop), seconds=round(console.seconds, 1))
             raise
-    seconds = teller.seconds
-    verdict = None if how == "retry" else verdict_on(job, reporter.meter, seconds, machines)
+    seconds = console.seconds
+    accuracy = None if how == "retry" else accuracy_of(job, reporter.meter, seconds, machines)
     facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
-    write_report(spec.output, {**facts, "predicted": str(verdict)} if verdict else facts)
-    teller.say(f"{said(rows)} in {seconds:.0f} s")
-    if verdict:
-        teller.say(f"predicted: {verdict}")
-    teller.say(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
+    write_report(spec.output, {**facts, "predicted": str(accuracy)} if accuracy else facts)
+    console.message(f"{said(rows)} in {seconds:.0f} s")
+    if accuracy:
+        console.message(f"predicted: {accuracy}")
+    console.message(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
     reached = "JOB.yaml (its storage section says how the tables are reached)" if spec.storage else output
-    teller.say(f"a look: raylabel show {reached}")
-    predicted = {"predicted": verdict.to_dict()} if verdict else {}
-    teller.tell("complete", output=output, already=False, seconds=round(seconds, 1), **rows, **predicted)
+    console.message(f"a look: raylabel show {reached}")
+    predicted = {"predicted": accuracy.to_dict()} if accuracy else {}
+    console.event("complete", output=output, up_to_date=False, seconds=round(seconds, 1), **rows, **predicted)
 
 
 def said(rows: dict[str, int]) -> str:

@@ -84,7 +84,7 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Prints a sentence."""
         self._console.print(text, markup=False)
 
@@ -105,7 +105,7 @@ class Lines(Reporter):
         state = self.meter(ledger)
         if time.monotonic() - self._last >= LINES_S:
             self._last = time.monotonic()
-            self.say(said(state))
+            self.message(said(state))
 
 
 class JsonLines(Reporter):
@@ -115,9 +115,9 @@ class JsonLines(Reporter):
         super().__init__(console)
         self._last = -math.inf  # the first state is printed, however short a time this machine is up
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Prints a sentence as an event."""
-        print(json.dumps({"event": "said", "text": text}), flush=True)
+        print(json.dumps({"event": "message", "text": text}), flush=True)
 
     def show(self, ledger: Ledger) -> None:
         """Prints the state."""
@@ -161,7 +161,7 @@ def said(state: State) -> str:
     return line
 
 
-class Teller:
+class RunConsole:
     """What is told of a job: sentences for a person, or JSON Lines for a program."""
 
     def __init__(self, as_json: bool) -> None:
@@ -169,11 +169,11 @@ class Teller:
         self.began = time.monotonic()
         self.console = Console(quiet=as_json, highlight=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """A sentence for a person."""
         self.console.print(text, markup=False)
 
-    def tell(self, event: str, **facts: object) -> None:
+    def event(self, event: str, **facts: object) -> None:
         """An event for a program."""
         if self._as_json:
             print(json.dumps({"event": event, **facts}), flush=True)

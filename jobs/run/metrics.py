@@ -14,11 +14,11 @@ from schemas.metrics import (
     FAILURES,
     FETCHED,
     IMAGES,
-    NOTHING,
+    NO_USAGE,
     PENDING,
     STAGE_SECONDS,
     Metric,
-    Spent,
+    Usage,
 )
 from workers.ledger.state import Ledger
 from workers.storage.uris import clean_uri
@@ -42,18 +42,18 @@ class Exporter:
         self._pending = 0
         self._ended = threading.Event()
 
-    def show(self, ledger: Ledger, spent: Spent = NOTHING) -> None:
+    def show(self, ledger: Ledger, usage: Usage = NO_USAGE) -> None:
         """Counts what is new in the ledger; the first call shows what was done before, which is not counted.
 
         Args:
             ledger: as it is now.
-            spent: what was spent since the last call.
+            usage: what was spent since the last call.
         """
         if self._done is not None:
             self._count_images(ledger.done - self._done, ledger.failed - self._failed)
         self._done, self._failed = ledger.done, ledger.failed.copy()
         self._pending = ledger.rows - ledger.done
-        self._count_spent(spent)
+        self._count_spent(usage)
 
     @contextmanager
     def exporting(self) -> Iterator["Exporter"]:
@@ -80,12 +80,12 @@ class Exporter:
         for code, images in failed.items():
             self._count(FAILURES, images, code=code)
 
-    def _count_spent(self, spent: Spent) -> None:
-        self._count(FETCHED, spent.fetched_bytes)
-        for stage, seconds in spent.stage_s.items():
+    def _count_spent(self, usage: Usage) -> None:
+        self._count(FETCHED, usage.fetched_bytes)
+        for stage, seconds in usage.stage_s.items():
             self._count(STAGE_SECONDS, seconds, stage=stage)
-        self._count(ACCELERATOR_SECONDS, spent.busy_s, state="busy")
-        self._count(ACCELERATOR_SECONDS, spent.idle_s, state="idle")
+        self._count(ACCELERATOR_SECONDS, usage.busy_s, state="busy")
+        self._count(ACCELERATOR_SECONDS, usage.idle_s, state="idle")
 
     def _count(self, metric: Metric, value: float, **labels: str) -> None:
         if value > 0:  # Ray takes nothing else

@@ -18,18 +18,18 @@ from jobs.run.budget import check_access, check_budget, check_models
 from jobs.run.console import Reporter
 from jobs.run.metrics import Exporter
 from jobs.run.publisher import Publisher
-from schemas.ledger import Commit, Epoch, RunRecord
-from schemas.metrics import Spent
-from schemas.plan import bundled, singly
-from workers.label.actors import CommitUnits, HandOver
+from schemas.ledger import Attempt, Commit, RunRecord
+from schemas.metrics import Usage
+from schemas.plan import make_bundles, one_per_bundle
+from workers.label.actors import DecodeActor, LabelActor
 from workers.label.settings import LabelSettings, runtime_of
-from workers.ledger.attempts import Heart, begin_epoch
+from workers.ledger.attempts import Heartbeat, start_attempt
 from workers.ledger.commit import RunFolder
-from workers.ledger.runs import begin_run, clear_strays, folder_of, ledger_of, replace_run
+from workers.ledger.runs import begin_run, folder_of, ledger_of, remove_previous_runs, replace_run
 from workers.ledger.state import Ledger, finish_run
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
-from workers.process.forkserver import labelling_nursery
+from workers.process.forkserver import shared_fork_server
 from workers.storage.store import Store
 
 UNCONDITIONAL = (
@@ -45,14 +45,14 @@ Ray Data hands out ten a second when nobody asks for one, and each takes 10 KB o
 
 
 @dataclass(frozen=True)
-class Attempt:
+class RunningAttempt:
     """One attempt at a pass over a run's manifest, as it was begun."""
 
     job: ResolvedJob
     manifest: Manifest
     record: RunRecord
     folder: RunFolder
-    epoch: Epoch
+    attempt: Attempt
 
 
 def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dict[str, int]:
@@ -77,87 +77,91 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
         StorageError: a file cannot be read or written.
         ReconcileError: the tables do not add up.
     """
-    attempt = begin(job, reporter, restart=restart)
-    run = attempt.folder
-    heart = Heart(run.store, attempt.record, run.ledger, attempt.epoch)
-    with heart.beating(), Exporter(run.store.url).exporting() as metrics:
-        clear_strays(run.store, attempt.record)
+    running = begin(job, reporter, restart=restart)
+    run = running.folder
+    heartbeat = Heartbeat(run.store, running.record, run.ledger, running.attempt)
+    with heartbeat.running(), Exporter(run.store.url).exporting() as metrics:
+        remove_previous_runs(run.store, running.record)
         ledger = Ledger.read(run)
-        heart.watch(lambda: (ledger.done, dict(ledger.failed)))
+        heartbeat.watch(lambda: (ledger.done, dict(ledger.failed)))
         publisher = Publisher(run)
         reporter.show(ledger)
         metrics.show(ledger)
-        assert_hopeful(attempt, ledger)
+        check_failure_limits(running, ledger)
         publisher.publish(ledger.publishable)
-        with closing(committed(attempt, ledger.pending)) as commits:
-            for commit, spent in commits:
-                heart.assert_newest()
+        with closing(committed(running, ledger.pending)) as commits:
+            for commit, usage in commits:
+                heartbeat.assert_newest()
                 ledger.add(commit)
                 ledger.merge(commit.shard)
                 reporter.show(ledger)
-                metrics.show(ledger, spent)
-                assert_hopeful(attempt, ledger)
+                metrics.show(ledger, usage)
+                check_failure_limits(running, ledger)
                 publisher.publish(ledger.publishable)
         publisher.finish()
-        heart.assert_newest()
+        heartbeat.assert_newest()
         return finish_run(run)
 
 
-def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Attempt:
-    """Opens the manifest, makes or finds the run, and takes an epoch."""
+def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> RunningAttempt:
+    """Opens the manifest, makes or finds the run, and takes an attempt's number."""
     store = Store(job.spec.output)
     store.conditional = store.creates_once()
     if not store.conditional:
-        reporter.say(UNCONDITIONAL)
+        reporter.message(UNCONDITIONAL)
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
     record = job.record(manifest)
-    record = replace_run(store, record, reporter.say) if restart else begin_run(store, record)
-    epoch = begin_epoch(ledger_of(store, record), reporter.say)
-    # the pass is looked for last: until the epoch is taken another attempt may begin the next one
-    return Attempt(job, manifest, record, folder_of(store, record, manifest.carried), epoch)
+    record = replace_run(store, record, reporter.message) if restart else begin_run(store, record)
+    attempt = start_attempt(ledger_of(store, record), reporter.message)
+    # the pass is looked for last: until the number is taken another attempt may begin the next one
+    return RunningAttempt(job, manifest, record, folder_of(store, record, manifest.carried), attempt)
 
 
-def assert_hopeful(attempt: Attempt, ledger: Ledger) -> None:
+def check_failure_limits(running: RunningAttempt, ledger: Ledger) -> None:
     """Stops a run in which too many images fail, or all for one reason (a retry is of failed ones)."""
-    limit, found = attempt.job.spec.max_failed, (ledger.failed, ledger.done, ledger.rows)
+    limit, found = running.job.spec.max_failed, (ledger.failed, ledger.done, ledger.rows)
     check_budget(limit, *found)
-    if attempt.folder.retry == 0:
+    if running.folder.retry == 0:
         check_models(*found, ledger.example)
         if limit is None:
             check_access(*found, ledger.example)
 
 
-def committed(attempt: Attempt, pending: NDArray[np.int64]) -> Generator[tuple[Commit, Spent], None, None]:
+def committed(
+    running: RunningAttempt, pending: NDArray[np.int64]
+) -> Generator[tuple[Commit, Usage], None, None]:
     """Labels and commits the pending units on the cluster; each commit as soon as it counts.
 
     Beside it what was spent since the commit before.
     """
     if not len(pending):
         return
-    pool, decoders = cluster.pools_of(attempt.job.spec.compute)
-    unit_rows = attempt.record.plan.unit_rows
-    bundles = singly(pending) if decoders else bundled(pending, unit_rows, pool.most, pool.device)
+    pool, decoders = cluster.pools_of(running.job.spec.compute)
+    unit_rows = running.record.plan.unit_rows
+    bundles = (
+        one_per_bundle(pending) if decoders else make_bundles(pending, unit_rows, pool.most, pool.device)
+    )
     size = max(ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR * pool.most)
     with cluster.own_exceptions():
         for start in range(0, len(bundles), size):
-            for row in commits_of(attempt, pool, decoders, bundles[start : start + size]).iter_rows():
-                yield Commit.model_validate_json(row["commit"]), Spent.model_validate_json(row["spent"])
+            for row in commits_of(running, pool, decoders, bundles[start : start + size]).iter_rows():
+                yield Commit.model_validate_json(row["commit"]), Usage.model_validate_json(row["usage"])
 
 
 def commits_of(
-    attempt: Attempt, pool: Pool, decoders: Pool | None, bundles: pa.ListArray
+    running: RunningAttempt, pool: Pool, decoders: Pool | None, bundles: pa.ListArray
 ) -> ray.data.Dataset:
-    """What labels and commits some bundles of units when it is iterated over; see `CommitUnits`."""
-    settings = settings_of(attempt, pool, decoders)
+    """What labels and commits some bundles of units when it is iterated over; see `LabelActor`."""
+    settings = settings_of(running, pool, decoders)
     units = ray.data.from_arrow(pa.table({"units": bundles})).repartition(target_num_rows_per_block=1)
     if decoders:
         decoding = decoding_settings(settings, decoders)
         # one call at a time: what it gives is in memory that the next one writes to
         stage = in_actors(decoders, bundles, calls=1)
-        units = units.map_batches(HandOver, fn_constructor_args=[decoding], **stage)
-    labelling = [settings, attempt.folder, attempt.epoch.number]
+        units = units.map_batches(DecodeActor, fn_constructor_args=[decoding], **stage)
+    labelling = [settings, running.folder, running.attempt.number]
     stage = in_actors(pool, bundles, calls=2)
-    return units.map_batches(CommitUnits, fn_constructor_args=labelling, **stage)
+    return units.map_batches(LabelActor, fn_constructor_args=labelling, **stage)
 
 
 def in_actors(pool: Pool, bundles: pa.ListArray, calls: int) -> dict[str, Any]:
@@ -177,12 +181,12 @@ def in_actors(pool: Pool, bundles: pa.ListArray, calls: int) -> dict[str, Any]:
     }
 
 
-def settings_of(attempt: Attempt, pool: Pool, decoders: Pool | None) -> LabelSettings:
+def settings_of(running: RunningAttempt, pool: Pool, decoders: Pool | None) -> LabelSettings:
     """The part of the job that the labelling actors get."""
-    spec, models = attempt.job.spec, (attempt.record.classifier, attempt.record.detector)
+    spec, models = running.job.spec, (running.record.classifier, running.record.detector)
     return LabelSettings(
-        manifest=attempt.manifest,
-        work=attempt.folder.work,
+        manifest=running.manifest,
+        work=running.folder.work,
         classifier=spec.classifier,
         detector=spec.detector,
         fingerprints=tuple(model.fingerprint for model in models if model),
@@ -191,10 +195,10 @@ def settings_of(attempt: Attempt, pool: Pool, decoders: Pool | None) -> LabelSet
         decode=spec.decode,
         compute=spec.compute,
         device=pool.device,
-        runtime=runtime_of(spec.compute, attempt.record.plan.rows),
+        runtime=runtime_of(spec.compute, running.record.plan.rows),
         threads=pool.threads,
         memory_share=pool.memory_share,
-        nursery=labelling_nursery().address,
+        fork_server=shared_fork_server().address,
     )
 
 

@@ -29,7 +29,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Issue:
     """Something that is not as it must be.
 
     Attributes:
@@ -46,9 +46,9 @@ class Fault:
         return f"{self.file}: found {self.found}; expected {self.expected}"
 
 
-def prove_file(
+def check_file(
     file: str, data: bytes, said: StagedFile, schema: tuple[str, ...], name: str
-) -> tuple[pa.Table | None, list[Fault]]:
+) -> tuple[pa.Table | None, list[Issue]]:
     """Proves that a file is the one that the ledger names, and is a table as declared and in order.
 
     Args:
@@ -59,23 +59,23 @@ def prove_file(
         name: "labels", "boxes" or "errors".
 
     Returns:
-        The columns that `prove_rows` wants, None where they cannot be had; and what is wrong.
+        The columns that `check_rows` wants, None where they cannot be had; and what is wrong.
     """
-    faults = []
+    issues = []
     if len(data) != said.size:
-        faults.append(Fault(file, f"{len(data):,} bytes", f"{said.size:,} bytes, as the ledger says"))
+        issues.append(Issue(file, f"{len(data):,} bytes", f"{said.size:,} bytes, as the ledger says"))
     if (digest := hashlib.sha256(data).hexdigest()) != said.sha256:
-        faults.append(Fault(file, f"sha256 {digest}", f"{said.sha256}, as the ledger says"))
+        issues.append(Issue(file, f"sha256 {digest}", f"{said.sha256}, as the ledger says"))
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))
-        if wrong := _prove_schema(file, parquet.schema_arrow, schema):
-            return None, [*faults, wrong]
+        if wrong := _check_schema(file, parquet.schema_arrow, schema):
+            return None, [*issues, wrong]
         table = parquet.read(COLUMNS[name]).combine_chunks()
     except (pa.ArrowException, OSError, ValueError) as error:
-        return None, [*faults, Fault(file, f"no Parquet that can be read ({error})", "a Parquet file")]
+        return None, [*issues, Issue(file, f"no Parquet that can be read ({error})", "a Parquet file")]
     if table.num_rows != said.rows:
-        faults.append(Fault(file, f"{table.num_rows:,} rows", f"{said.rows:,} rows, as the ledger says"))
-    return table, faults + prove_order(file, table)
+        issues.append(Issue(file, f"{table.num_rows:,} rows", f"{said.rows:,} rows, as the ledger says"))
+    return table, issues + check_order(file, table)
 
 
 def declared(name: str, carried: Mapping[str, str]) -> tuple[str, ...]:
@@ -105,18 +105,18 @@ def _lines(schema: pa.Schema) -> tuple[str, ...]:
     return (*marks, *(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema))
 
 
-def _prove_schema(file: str, found: pa.Schema, schema: tuple[str, ...]) -> Fault | None:
+def _check_schema(file: str, found: pa.Schema, schema: tuple[str, ...]) -> Issue | None:
     lines = _lines(found)
     if lines == schema:
         return None
     other = [line for line in lines if line not in schema]
     missing = [line for line in schema if line not in lines]
     if not other and not missing:
-        return Fault(file, "columns in another order", "the declared one")
-    return Fault(file, f"columns {_some(other)}", _some(missing))
+        return Issue(file, "columns in another order", "the declared one")
+    return Issue(file, f"columns {_some(other)}", _some(missing))
 
 
-def prove_order(file: str, table: pa.Table) -> list[Fault]:
+def check_order(file: str, table: pa.Table) -> list[Issue]:
     """Proves that rows ascend by `manifest_index`, boxes then by `object_index`."""
     index = _numbers(table, "manifest_index")
     falls = np.diff(index) < 0
@@ -126,10 +126,10 @@ def prove_order(file: str, table: pa.Table) -> list[Fault]:
         return []
     at = int(np.flatnonzero(falls)[0])
     found = f"manifest row {index[at + 1]} after {index[at]}, at row {at + 1} of the file"
-    return [Fault(file, found, "rows in ascending order")]
+    return [Issue(file, found, "rows in ascending order")]
 
 
-def prove_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Fault]:
+def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Issue]:
     """Proves that labels and errors hold some manifest rows once each, and that the boxes are the labels'.
 
     Args:
@@ -139,46 +139,46 @@ def prove_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: R
     """
     labels, boxes = tables["labels"], tables["boxes"]
     return [
-        *_prove_coverage(files, tables, rows),
-        *_prove_owners(files["boxes"], labels, boxes),
-        *_prove_object_indexes(files["boxes"], boxes),
-        *_prove_object_counts(files["labels"], labels, boxes),
-        *_prove_class_counts(files["labels"], labels, boxes),
+        *_check_coverage(files, tables, rows),
+        *_check_owners(files["boxes"], labels, boxes),
+        *_check_object_indexes(files["boxes"], boxes),
+        *_check_object_counts(files["labels"], labels, boxes),
+        *_check_class_counts(files["labels"], labels, boxes),
     ]
 
 
-def prove_codes(file: str, errors: pa.Table, said: Mapping[str, int]) -> list[Fault]:
+def check_codes(file: str, errors: pa.Table, said: Mapping[str, int]) -> list[Issue]:
     """Proves that the ledger's record in a file counts failed images by code as the errors table has them."""
     found = count_codes(errors)
-    return [] if found == said else [Fault(file, f"failed images {dict(said)}", f"{found}, as in errors")]
+    return [] if found == said else [Issue(file, f"failed images {dict(said)}", f"{found}, as in errors")]
 
 
-def _prove_coverage(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Fault]:
+def _check_coverage(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Issue]:
     index = {name: _numbers(tables[name], "manifest_index") for name in ("labels", "errors")}
-    faults = [
-        Fault(files[name], f"manifest {some_rows(strangers)}", "only rows of its own units")
+    issues = [
+        Issue(files[name], f"manifest {some_rows(strangers)}", "only rows of its own units")
         for name, found in index.items()
         if len(strangers := np.setdiff1d(found, rows))
     ]
     held, times = np.unique(np.concatenate(list(index.values())), return_counts=True)
     both = " and ".join(dict.fromkeys((files["labels"], files["errors"])))
     if len(missing := np.setdiff1d(rows, held)):
-        faults.append(Fault(both, f"no manifest {some_rows(missing)}", "each row once, in one of the two"))
+        issues.append(Issue(both, f"no manifest {some_rows(missing)}", "each row once, in one of the two"))
     if len(doubled := held[times > 1]):
-        faults.append(
-            Fault(both, f"manifest {some_rows(doubled)} more than once", "each row once, in one of the two")
+        issues.append(
+            Issue(both, f"manifest {some_rows(doubled)} more than once", "each row once, in one of the two")
         )
-    return faults
+    return issues
 
 
-def _prove_owners(file: str, labels: pa.Table, boxes: pa.Table) -> list[Fault]:
+def _check_owners(file: str, labels: pa.Table, boxes: pa.Table) -> list[Issue]:
     orphans = np.setdiff1d(_numbers(boxes, "manifest_index"), _numbers(labels, "manifest_index"))
     if not len(orphans):
         return []
-    return [Fault(file, f"boxes of manifest {some_rows(orphans)}", "boxes of rows in labels only")]
+    return [Issue(file, f"boxes of manifest {some_rows(orphans)}", "boxes of rows in labels only")]
 
 
-def _prove_object_indexes(file: str, boxes: pa.Table) -> list[Fault]:
+def _check_object_indexes(file: str, boxes: pa.Table) -> list[Issue]:
     index, own = _numbers(boxes, "manifest_index"), _numbers(boxes, "object_index")
     order = np.lexsort((own, index))
     index, own = index[order], own[order]
@@ -189,10 +189,10 @@ def _prove_object_indexes(file: str, boxes: pa.Table) -> list[Fault]:
         return []
     held = own[index == wrong[0]].tolist()
     found = f"object_index {held[: 2 * NAMED]} for manifest {some_rows(wrong)}"
-    return [Fault(file, found, "0, 1, 2, ... for each image")]
+    return [Issue(file, found, "0, 1, 2, ... for each image")]
 
 
-def _prove_object_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Fault]:
+def _check_object_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Issue]:
     index = _numbers(labels, "manifest_index")
     owners, times = np.unique(_numbers(boxes, "manifest_index"), return_counts=True)
     at = np.searchsorted(owners, index)
@@ -206,10 +206,10 @@ def _prove_object_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[F
         return []
     said = labels["object_count"][int(wrong[0])].as_py()
     found = f"object_count {'null' if said is None else said} for manifest {some_rows(index[wrong])}"
-    return [Fault(file, found, f"{has[wrong[0]]}, the row's boxes")]
+    return [Issue(file, found, f"{has[wrong[0]]}, the row's boxes")]
 
 
-def _prove_class_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Fault]:
+def _check_class_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Issue]:
     """Every box counts 1, every count as much less: what is left over is wrong."""
     index = _numbers(labels, "manifest_index")
     counts = labels["class_counts"].combine_chunks()
@@ -226,7 +226,7 @@ def _prove_class_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Fa
     wrong = np.union1d(wrong, np.intersect1d(unequal, index))
     if not len(wrong):
         return []
-    return [Fault(file, f"class_counts of manifest {some_rows(wrong)}", "the classes of the row's boxes")]
+    return [Issue(file, f"class_counts of manifest {some_rows(wrong)}", "the classes of the row's boxes")]
 
 
 def some_rows(rows: Rows) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from jobs.verify.checks import Fault, Rows, declared, prove_codes, prove_file, prove_rows
+from jobs.verify.checks import Issue, Rows, check_codes, check_file, check_rows, declared
 from schemas.exceptions import ReconcileError
 from schemas.ledger import (
     COMMITS,
@@ -26,7 +26,7 @@ from schemas.ledger import (
     shard_folder,
     shard_name,
 )
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
 from schemas.tables import LABELS, TABLES
 from workers.ledger.commit import RunFolder
@@ -34,7 +34,7 @@ from workers.ledger.publish import make_tables
 from workers.ledger.runs import find_run, ledger_of, read_retries, work_of
 from workers.tables.parquet import parquet_bytes
 
-LOOKS = 5
+MAX_RETRIES = 5
 """How often a shard, or the run, is looked at again where it changed meanwhile."""
 
 Record = TypeVar("Record", Shard, Commit, Publication)
@@ -54,7 +54,7 @@ class Run:
 
     record: RunRecord
     folder: RunFolder
-    works: Mapping[int, Work]
+    works: Mapping[int, Pass]
     shards: Mapping[int, frozenset[int]]
     success: bytes | None
 
@@ -119,7 +119,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Look:
+class ShardSnapshot:
     """What there is of a shard at one moment.
 
     Attributes:
@@ -131,27 +131,27 @@ class Look:
     """
 
     shard: int
-    record: Shard | Fault | None
-    pinned: Publication | Fault | None
-    commits: dict[str, Commit | Fault]
+    record: Shard | Issue | None
+    pinned: Publication | Issue | None
+    commits: dict[str, Commit | Issue]
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class ShardProof:
+class ShardReport:
     """What was proved of a shard.
 
     Attributes:
         record: of its publication; None where there is none to go by.
         published: whether the newest pass has no more to do in it.
         committed: rows that the newest pass committed and did not publish yet.
-        faults: what is not as it must be.
+        issues: what is not as it must be.
     """
 
     record: Shard | None
     published: bool
     committed: int
-    faults: list[Fault]
+    issues: list[Issue]
 
 
 def table_key(table: str, shard: int) -> str:
@@ -159,34 +159,34 @@ def table_key(table: str, shard: int) -> str:
     return f"{table}/{shard_name(shard)}.parquet"
 
 
-def prove_shard(run: Run, shard: int) -> ShardProof:
+def check_shard(run: Run, shard: int) -> ShardReport:
     """Proves what there is of a shard; where that is at fault, once more if it has changed meanwhile."""
-    look = look_at(run, shard)
-    for _ in range(LOOKS):
-        proof = prove_look(run, look)
-        if not proof.faults:
+    snapshot = take_snapshot(run, shard)
+    for _ in range(MAX_RETRIES):
+        report = check_snapshot(run, snapshot)
+        if not report.issues:
             break
-        again = look_at(run, shard)
-        if again == look:
+        again = take_snapshot(run, shard)
+        if again == snapshot:
             break
-        look = again
-    return proof
+        snapshot = again
+    return report
 
 
-def look_at(run: Run, shard: int) -> Look:
+def take_snapshot(run: Run, shard: int) -> ShardSnapshot:
     """What there is of a shard now."""
     store, retry = run.folder.store, run.folder.retry
     record = _read(run, Shard.key_of(shard), Shard)
-    if isinstance(record, Fault) or not run.is_open(shard, record):
-        return Look(shard, record, None, {}, ())
+    if isinstance(record, Issue) or not run.is_open(shard, record):
+        return ShardSnapshot(shard, record, None, {}, ())
     pinned = _read(run, Publication.key_of(retry, shard), Publication)
     files = () if record else tuple(name for name in TABLES if store.exists(table_key(name, shard)))
-    return Look(shard, record, pinned, _read_commits(run, shard), files)
+    return ShardSnapshot(shard, record, pinned, _read_commits(run, shard), files)
 
 
-def _read_commits(run: Run, shard: int) -> dict[str, Commit | Fault]:
+def _read_commits(run: Run, shard: int) -> dict[str, Commit | Issue]:
     """A shard's commits by key; listed again where one is gone by now, as many may have become one."""
-    for _ in range(LOOKS):
+    for _ in range(MAX_RETRIES):
         keys = run.folder.ledger.list(shard_folder(COMMITS, run.folder.retry, shard))
         found = zip(keys, run.folder.ledger.read_all(keys), strict=True)
         commits = {key: _parsed(run, key, data, Commit) for key, data in found if data is not None}
@@ -195,113 +195,113 @@ def _read_commits(run: Run, shard: int) -> dict[str, Commit | Fault]:
     return commits
 
 
-def _read(run: Run, key: str, kind: type[Record]) -> Record | Fault | None:
+def _read(run: Run, key: str, kind: type[Record]) -> Record | Issue | None:
     """A record of the ledger; None where there is none."""
     (data,) = run.folder.ledger.read_all([key])
     return None if data is None else _parsed(run, key, data, kind)
 
 
-def _parsed(run: Run, key: str, data: bytes, kind: type[Record]) -> Record | Fault:
+def _parsed(run: Run, key: str, data: bytes, kind: type[Record]) -> Record | Issue:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        return Fault(run.called(key), f"{where or 'JSON'}: {first['msg']}", f"a {kind.__name__} record")
+        return Issue(run.called(key), f"{where or 'JSON'}: {first['msg']}", f"a {kind.__name__} record")
 
 
-def prove_look(run: Run, look: Look) -> ShardProof:
+def check_snapshot(run: Run, snapshot: ShardSnapshot) -> ShardReport:
     """Proves what there was of a shard at one moment."""
-    if isinstance(look.record, Fault):
-        return ShardProof(None, False, 0, [look.record])
-    faults = _prove_commits(run, look)
-    if isinstance(look.pinned, Fault):
-        faults.append(look.pinned)
-    elif look.pinned:
-        faults = faults or _prove_unfinished(run, look, look.pinned)
-    elif look.record:
-        faults += _prove_published(run, look.shard, look.record)
+    if isinstance(snapshot.record, Issue):
+        return ShardReport(None, False, 0, [snapshot.record])
+    issues = _check_commits(run, snapshot)
+    if isinstance(snapshot.pinned, Issue):
+        issues.append(snapshot.pinned)
+    elif snapshot.pinned:
+        issues = issues or _check_unfinished(run, snapshot, snapshot.pinned)
+    elif snapshot.record:
+        issues += _check_published(run, snapshot.shard, snapshot.record)
     else:
-        faults += _prove_unpublished(run, look)
-    open_ = run.is_open(look.shard, look.record)
-    published = look.record is not None and not open_
-    return ShardProof(look.record, published, _committed(run, look) if open_ else 0, faults)
+        issues += _check_unpublished(run, snapshot)
+    open_ = run.is_open(snapshot.shard, snapshot.record)
+    published = snapshot.record is not None and not open_
+    return ShardReport(snapshot.record, published, _committed(run, snapshot) if open_ else 0, issues)
 
 
-def _committed(run: Run, look: Look) -> int:
+def _committed(run: Run, snapshot: ShardSnapshot) -> int:
     """Rows that a shard's commits have, each counted once."""
-    ranges = [c.units for c in look.commits.values() if isinstance(c, Commit)]
+    ranges = [c.units for c in snapshot.commits.values() if isinstance(c, Commit)]
     units = np.unique(np.concatenate([np.empty(0, np.int64), *map(from_ranges, ranges)]))
-    return len(run.rows_of_units(look.shard, units))
+    return len(run.rows_of_units(snapshot.shard, units))
 
 
-def _prove_unpublished(run: Run, look: Look) -> list[Fault]:
+def _check_unpublished(run: Run, snapshot: ShardSnapshot) -> list[Issue]:
     """A shard without a record has no file that readers would see; after the first pass all have records."""
     expected = "none, as no record says that the shard is published"
-    faults = [Fault(table_key(name, look.shard), "a file", expected) for name in look.files]
+    issues = [Issue(table_key(name, snapshot.shard), "a file", expected) for name in snapshot.files]
     if run.complete or run.folder.retry:
-        record = run.called(Shard.key_of(look.shard))
-        faults.append(Fault(record, "no such file", "the record of a shard that was published"))
-    return faults
+        record = run.called(Shard.key_of(snapshot.shard))
+        issues.append(Issue(record, "no such file", "the record of a shard that was published"))
+    return issues
 
 
-def _prove_published(run: Run, shard: int, record: Shard) -> list[Fault]:
+def _check_published(run: Run, shard: int, record: Shard) -> list[Issue]:
     """The files of a published shard are the ones that its record names, and hold its rows."""
-    if faults := _prove_record(run, shard, record):
-        return faults
+    if issues := _check_record(run, shard, record):
+        return issues
     files = {name: file.key for name, file in record.files.items()}
-    tables, faults = _read_files(run, {name: [(file.key, file)] for name, file in record.files.items()})
+    tables, issues = _read_files(run, {name: [(file.key, file)] for name, file in record.files.items()})
     if tables is None:
-        return faults
-    faults += prove_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
+        return issues
+    issues += check_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
     done = pa.array(run.works[record.retry].rows_of_shard(shard), pa.int64())
     errors = tables["errors"]
     failed = errors.filter(pc.is_in(errors["manifest_index"], done))
     key = run.called(Shard.key_of(shard))
-    return faults + prove_codes(key, errors, record.errors) + prove_codes(key, failed, record.failed)
+    return issues + check_codes(key, errors, record.errors) + check_codes(key, failed, record.failed)
 
 
-def _prove_record(run: Run, shard: int, record: Shard) -> list[Fault]:
+def _check_record(run: Run, shard: int, record: Shard) -> list[Issue]:
     """A shard's record is about that shard, its three files, and a pass that can have published it."""
     key, passes = run.called(Shard.key_of(shard)), run.passes(shard)
-    faults = []
+    issues = []
     if record.shard != shard:
-        faults.append(Fault(key, f"shard {record.shard}", f"shard {shard}"))
+        issues.append(Issue(key, f"shard {record.shard}", f"shard {shard}"))
     if record.retry not in passes:
         allowed = " or ".join(str(number) for number in passes)
-        faults.append(Fault(key, f"retry {record.retry}", f"{allowed}, which had rows to do in it"))
+        issues.append(Issue(key, f"retry {record.retry}", f"{allowed}, which had rows to do in it"))
     expected = {name: table_key(name, shard) for name in TABLES}
     found = {name: file.key for name, file in record.files.items()}
     if found != expected:
-        faults.append(Fault(key, f"files {sorted(found.values())}", str(sorted(expected.values()))))
-    return faults
+        issues.append(Issue(key, f"files {sorted(found.values())}", str(sorted(expected.values()))))
+    return issues
 
 
-def _prove_commits(run: Run, look: Look) -> list[Fault]:
-    faults = []
-    for key, commit in look.commits.items():
-        if isinstance(commit, Fault):
-            faults.append(commit)
+def _check_commits(run: Run, snapshot: ShardSnapshot) -> list[Issue]:
+    issues = []
+    for key, commit in snapshot.commits.items():
+        if isinstance(commit, Issue):
+            issues.append(commit)
         else:
-            faults += _prove_commit(run, look.shard, key, commit)
-    return faults
+            issues += _check_commit(run, snapshot.shard, key, commit)
+    return issues
 
 
-def _prove_commit(run: Run, shard: int, key: str, commit: Commit) -> list[Fault]:
+def _check_commit(run: Run, shard: int, key: str, commit: Commit) -> list[Issue]:
     """A commit's staged files are the ones it names, and hold exactly the rows of its units."""
     called, units = run.called(key), from_ranges(commit.units)
     if (commit.retry, commit.shard) != (run.folder.retry, shard) or not _is_whole(commit):
         found = f"shard {commit.shard} in retry {commit.retry} with {sorted(commit.files)}"
-        return [Fault(called, found, f"shard {shard} in retry {run.folder.retry} with {sorted(TABLES)}")]
+        return [Issue(called, found, f"shard {shard} in retry {run.folder.retry} with {sorted(TABLES)}")]
     if len(others := np.setdiff1d(units, run.folder.work.units_of_shard(shard))) or not len(units):
-        return [Fault(called, f"units {others.tolist()[:5]}", "units that this pass has of the shard")]
+        return [Issue(called, f"units {others.tolist()[:5]}", "units that this pass has of the shard")]
     held = {n: [(run.called(file.key), file) for file in files] for n, files in commit.files.items()}
-    tables, faults = _read_files(run, held)
+    tables, issues = _read_files(run, held)
     if tables is None:
-        return faults
+        return issues
     files = {name: named[0][0] if len(named) == 1 else called for name, named in held.items()}
-    faults += prove_rows(files, tables, run.rows_of_units(shard, units))
-    return faults + prove_codes(called, tables["errors"], commit.failed)
+    issues += check_rows(files, tables, run.rows_of_units(shard, units))
+    return issues + check_codes(called, tables["errors"], commit.failed)
 
 
 def _is_whole(commit: Commit) -> bool:
@@ -310,7 +310,7 @@ def _is_whole(commit: Commit) -> bool:
 
 def _read_files(
     run: Run, files: Mapping[str, list[tuple[str, StagedFile]]]
-) -> tuple[dict[str, pa.Table] | None, list[Fault]]:
+) -> tuple[dict[str, pa.Table] | None, list[Issue]]:
     """Reads and proves files one by one.
 
     Args:
@@ -322,49 +322,49 @@ def _read_files(
     """
     named = [(name, *one) for name, held in files.items() for one in held]
     pieces: dict[str, list[pa.Table]] = {name: [] for name in files}
-    faults = []
+    issues = []
     read = run.folder.store.read_all(key for _, key, _ in named)
     for (name, key, said), data in zip(named, read, strict=True):
         if data is None:
             expected = f"{said.rows:,} rows in {said.size:,} bytes, as the ledger says"
-            faults.append(Fault(key, "no such file", expected))
+            issues.append(Issue(key, "no such file", expected))
             continue
-        table, wrong = prove_file(key, data, said, run.schema(name), name)
-        faults += wrong
+        table, wrong = check_file(key, data, said, run.schema(name), name)
+        issues += wrong
         pieces[name] += [] if table is None else [table]
     if any(len(pieces[name]) < len(held) for name, held in files.items()):
-        return None, faults
-    return {name: pa.concat_tables(found) for name, found in pieces.items()}, faults
+        return None, issues
+    return {name: pa.concat_tables(found) for name, found in pieces.items()}, issues
 
 
-def _prove_unfinished(run: Run, look: Look, publication: Publication) -> list[Fault]:
+def _check_unfinished(run: Run, snapshot: ShardSnapshot, publication: Publication) -> list[Issue]:
     """A shard that is being published, or whose publisher was killed.
 
     Each file is still as it was, or already what the chosen commits make of it; and what they make of it
     holds the shard's rows.
     """
-    called, shard = run.called(publication.key), look.shard
+    called, shard = run.called(publication.key), snapshot.shard
     if (publication.retry, publication.shard) != (run.folder.retry, shard):
         found = f"shard {publication.shard} in retry {publication.retry}"
-        return [Fault(called, found, f"shard {shard} in retry {run.folder.retry}")]
-    before = look.record.files if isinstance(look.record, Shard) else {}
+        return [Issue(called, found, f"shard {shard} in retry {run.folder.retry}")]
+    before = snapshot.record.files if isinstance(snapshot.record, Shard) else {}
     files = {name: table_key(name, shard) for name in TABLES}
     try:
         folder = dataclasses.replace(run.folder, carried=_carried(run, publication))
         _, tables = make_tables(folder, publication)
-        there = {name: run.folder.store.read(files[name]) for name in before or look.files}
+        there = {name: run.folder.store.read(files[name]) for name in before or snapshot.files}
     except (OSError, LookupError, ReconcileError, pa.ArrowException) as error:
-        return [Fault(called, f"a choice that cannot be published ({error})", "one that can")]
-    faults = prove_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
+        return [Issue(called, f"a choice that cannot be published ({error})", "one that can")]
+    issues = check_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
     for name, data in there.items():
         digest = hashlib.sha256(data).hexdigest()
         made = hashlib.sha256(parquet_bytes(tables[name], name)).hexdigest()
         if digest != made and not (name in before and digest == before[name].sha256):
-            faults.append(Fault(files[name], f"sha256 {digest}", f"{made}, which the commits make of it"))
-    return faults
+            issues.append(Issue(files[name], f"sha256 {digest}", f"{made}, which the commits make of it"))
+    return issues
 
 
 def _carried(run: Run, publication: Publication) -> pa.Schema:
     """The manifest's own columns, as a part of a shard has them."""
-    data = run.folder.ledger.read(publication.winners[0].files["labels"][0].key)
+    data = run.folder.ledger.read(publication.chosen[0].files["labels"][0].key)
     return pa.schema(list(pq.read_schema(pa.BufferReader(data)))[len(LABELS) :])

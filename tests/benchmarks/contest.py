@@ -45,7 +45,7 @@ DECODERS = ("raylabel", "simplejpeg", "torchvision", "opencv", "pillow")
 RUNTIMES = ("eager", "channels_last", "compiled", "onnx", "openvino", "openvino_bf16")
 PEERS = {"Daft": "daft_peer", "Ray Data": "ray_data", "DataLoader": "loader"}
 PHOTOS, PHOTOS_NAME, OUTPUT = "{photos}", "{photos_name}", "{output}"
-NOTHING = [
+NO_USAGE = [
     *("--classifier", "tests.benchmarks.nothing:touch", "--detector", "none"),
     *("--set", "compute.batch_size=64"),
 ]
@@ -85,7 +85,7 @@ def contestants(peers: str) -> Iterator[Contestant]:
         command = [peers, "-m", f"tests.benchmarks.{module}", PHOTOS, OUTPUT]
         yield Contestant(WHOLE, f"{name}, as documented", command)
         yield Contestant(WHOLE, f"{name}, tuned", [*command, "--tuned"])
-    yield Contestant(FEEDING, RAYLABEL, [*ours, *NOTHING])
+    yield Contestant(FEEDING, RAYLABEL, [*ours, *NO_USAGE])
     daft = [peers, "-m", "tests.benchmarks.daft_peer", PHOTOS, OUTPUT, "--nothing"]
     yield Contestant(FEEDING, "Daft, as documented", daft)
     yield Contestant(FEEDING, "Daft, tuned", [*daft, "--tuned", "--batch-size=64"])
@@ -107,7 +107,7 @@ def from_s3(*folders: Path) -> Iterator[list[Contestant]]:
         command += ["--output", OUTPUT]
         yield [
             Contestant(WHOLE, f"{RAYLABEL}, from S3", command, server.environment),
-            Contestant(FEEDING, f"{RAYLABEL}, from S3", [*command, *NOTHING], server.environment),
+            Contestant(FEEDING, f"{RAYLABEL}, from S3", [*command, *NO_USAGE], server.environment),
         ]
 
 

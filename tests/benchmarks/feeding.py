@@ -11,7 +11,7 @@ import heapq
 from dataclasses import dataclass, replace
 
 from jobs.plan.predict import OVERHEAD_CPU_S, Load, predict
-from schemas.plan import Plan, most_bundle_units
+from schemas.plan import Plan, max_bundle_units
 from schemas.prediction import Cluster, Costs
 from schemas.spec import ComputeSpec
 
@@ -94,7 +94,7 @@ def simulated(costs: Costs, cpus: int, unit: int, concurrency: int) -> float:
         unit: images that are labelled before the next ones are decoded.
         concurrency: files that are read at once.
     """
-    units = most_bundle_units(unit, "cuda")
+    units = max_bundle_units(unit, "cuda")
     return (
         units * unit / bundle_done(0.0, costs, max(cpus - 1, 1), (units, unit), concurrency)
     )  # all bundles are alike

@@ -26,7 +26,7 @@ from tests.benchmarks.photos import BUILD, ROOT, make_photos, repeated
 from tests.benchmarks.tree import Tree
 
 FEW, PHOTOS = 16, 1000
-NOTHING = ["--classifier", "tests.benchmarks.nothing:touch", "--detector", "none"]
+NO_USAGE = ["--classifier", "tests.benchmarks.nothing:touch", "--detector", "none"]
 FOUND = ["--classifier", "none", "--detector", "tests.benchmarks.nothing:find"]
 STORE = ("num bytes currently spilled", "cumulative spill requests", "num local plasma objects")
 """What Ray says of its object store every ten seconds in debug_state.txt."""
@@ -60,10 +60,10 @@ class Case:
 
     def __str__(self) -> str:
         cost = "" if self.cost is None else f", {1000 * self.cost:.2f} CPU ms an image"
-        spent = f"{self.seconds:.1f} s, {self.cpu_seconds:.1f} CPU s{cost}"
+        usage = f"{self.seconds:.1f} s, {self.cpu_seconds:.1f} CPU s{cost}"
         memory = f"{self.peak >> 20:,} MB in all, driver {self.driver >> 20:,} MB"
         spilled = f"spilled {self.spilled[0]} bytes in {self.spilled[1]} requests, {self.objects} objects"
-        return f"{self.images:,} images: {spent}; {memory}; {spilled}; load {self.load:.1f}"
+        return f"{self.images:,} images: {usage}; {memory}; {spilled}; load {self.load:.1f}"
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--models", action="store_true", help="both built-in models instead of none")
     parser.add_argument("--decoders", type=int, default=0, help="actors that decode for one with the model")
     asked = parser.parse_args()
-    model = [] if asked.models else NOTHING
+    model = [] if asked.models else NO_USAGE
     if asked.decoders:
         os.environ["RAY_OVERRIDE_RESOURCES"] = '{"accelerator": 1}'
         fed = ("compute.resources={accelerator: 1}", f"compute.decoders={asked.decoders}")

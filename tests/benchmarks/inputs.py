@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.locations import Location, ParquetValue, TarMember
+from schemas.locations import Location, ParquetCell, TarMember
 from schemas.spec import FetchSpec
 from tests.benchmarks.photos import make_photos
 from tests.s3 import S3Server, running_server
@@ -104,7 +104,7 @@ def read_images(photos: list[Path], server: S3Server, bucket: str, folder: Path)
             "members": [
                 TarMember(f"{where}/a.tar", row["name"], (row["start"], row["size"])) for row in rows
             ],
-            "values": [ParquetValue(f"{where}/a.parquet", "image", row) for row in range(len(photos))],
+            "values": [ParquetCell(f"{where}/a.parquet", "image", row) for row in range(len(photos))],
         }
         for name, locations in cases.items():
             costs = [cost(locations, 1 if name == "values" else THREADS) for _ in range(ROUNDS)]

@@ -27,7 +27,7 @@ from schemas.spec_file import build_spec
 from schemas.tables import TABLES
 from workers.ledger.commit import RunFolder
 from workers.ledger.runs import begin_run, folder_of
-from workers.ledger.state import MERGED_AT
+from workers.ledger.state import MERGE_AT
 from workers.manifest.open import open_manifest
 from workers.storage.store import Store
 
@@ -83,7 +83,7 @@ def commit(run: RunFolder) -> int:
         record = Shard(shard=shard, retry=0, files=files, failed={}, errors={})
         run.ledger.write(record.key, record.to_json())
     first = plan.units_of_shard(published[-1]).stop if published else 0
-    groups = [range(start, min(start + MERGED_AT, done)) for start in range(first, done, MERGED_AT)]
+    groups = [range(start, min(start + MERGE_AT, done)) for start in range(first, done, MERGE_AT)]
     entries = [entry_of(plan, group) for group in groups[:-1]]
     entries += [entry_of(plan, range(unit, unit + 1)) for unit in groups[-1]]
     for entry in entries:
@@ -95,7 +95,7 @@ def entry_of(plan: Plan, units: range) -> Commit:
     """The commit entry of some units, with a staged file of each table a unit."""
     files = {name: [staged(f"parts/000/shard-00000/{u:09d}.{name}", 150) for u in units] for name in TABLES}
     return Commit(
-        epoch=1,
+        attempt=1,
         retry=0,
         shard=plan.shard_of(units.start),
         units=to_ranges(units),

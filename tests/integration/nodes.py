@@ -56,7 +56,7 @@ class Nodes:
         self.workers.append(self._start(f"--address={self.address}", *has))
 
     def actors(self, number: int, stage: str) -> int:
-        """Actors of a stage, "CommitUnits" or "HandOver", on a worker."""
+        """Actors of a stage, "LabelActor" or "DecodeActor", on a worker."""
         with contextlib.suppress(psutil.NoSuchProcess):
             family = psutil.Process(self.workers[number].pid).children(recursive=True)
             named = f"MapWorker(MapBatches({stage}))"

@@ -26,12 +26,12 @@ def demo(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     predicted = last.pop("predicted")
     assert predicted["images_per_s"] == round(plan["images_per_s"], 2)
     assert predicted["seconds"] == round(plan["seconds"], 1)
-    assert predicted["off"] >= 0  # as told where a person reads it, of the cluster it was made for
+    assert predicted["relative_error"] >= 0  # as told where a person reads it, of the cluster it was made for
     assert predicted["cluster"] == plan["cluster"]
     assert {k: v for k, v in last.items() if k != "seconds"} == {
         "event": "complete",
         "output": str(output),
-        "already": False,
+        "up_to_date": False,
         "labels": 7,
         "boxes": 4,
         "errors": 0,

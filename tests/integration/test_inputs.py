@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.cluster.connect import LEAST_TASKS, map_tasks
+from jobs.cluster.connect import MIN_TASKS, map_tasks
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.integration.killing import Attempt, commits
 from tests.s3 import S3Server
@@ -142,8 +142,8 @@ def test_a_job_that_was_stopped_goes_on_with_the_same_rows(files: list[Path], tm
 
 @pytest.mark.usefixtures("ray_here")
 def test_more_shards_than_are_read_at_once_come_in_their_order() -> None:
-    shards = [(f"/set/{number}/shard.tar",) for number in range(3 * LEAST_TASKS)]
-    assert map_tasks(parent_url, shards) == [f"/set/{number}" for number in range(3 * LEAST_TASKS)]
+    shards = [(f"/set/{number}/shard.tar",) for number in range(3 * MIN_TASKS)]
+    assert map_tasks(parent_url, shards) == [f"/set/{number}" for number in range(3 * MIN_TASKS)]
 
 
 @pytest.mark.no_ray

@@ -59,11 +59,11 @@ def test_a_job_over_nodes_that_are_lost_and_added_ends_in_the_tables_of_one_mach
         command = [*job(manifest, tmp_path / "nodes", settings[0]), *settings[1:]]
         with Attempt(*command) as attempt:
             for number in (0, 1):
-                wait_for(nodes, "CommitUnits", number)
+                wait_for(nodes, "LabelActor", number)
             time.sleep(3)
             nodes.kill(0)
             nodes.add()
-            wait_for(nodes, "CommitUnits", 2)
+            wait_for(nodes, "LabelActor", 2)
             code, _, complaint = attempt.end()
         assert (code, complaint) == (0, "")
     assert_same_tables(tmp_path / "nodes", tmp_path / "alone")
@@ -75,9 +75,9 @@ def test_a_range_of_actors_grows_with_the_cluster(photos: Path, tmp_path: Path) 
     with running_nodes(1) as nodes:
         command = job(manifest, tmp_path / "out", "compute.actors={min: 1, max: 4}")
         with Attempt(*command, "--detector", "none", "--address", nodes.address):
-            wait_for(nodes, "CommitUnits", 0)
+            wait_for(nodes, "LabelActor", 0)
             nodes.add()
-            wait_for(nodes, "CommitUnits", 1)
+            wait_for(nodes, "LabelActor", 1)
 
 
 @pytest.mark.slow
@@ -99,13 +99,13 @@ def test_nodes_without_the_accelerator_decode_for_the_one_that_has_it(manifest: 
         nodes.add(cpus=1, accelerator=1)
         nodes.add(cpus=3)
         with Attempt(*job(manifest, tmp_path / "fed", *fed), "--address", nodes.address) as attempt:
-            wait_for(nodes, "CommitUnits", 0)
-            wait_for(nodes, "HandOver", 1)
-            assert nodes.actors(1, "CommitUnits") == 0
+            wait_for(nodes, "LabelActor", 0)
+            wait_for(nodes, "DecodeActor", 1)
+            assert nodes.actors(1, "LabelActor") == 0
             time.sleep(3)
             nodes.kill(1)  # with images in its object store
             nodes.add(cpus=2)
-            wait_for(nodes, "HandOver", 2)
+            wait_for(nodes, "DecodeActor", 2)
             code, _, complaint = attempt.end()
         assert (code, complaint) == (0, "")
     assert_same_tables(tmp_path / "fed", tmp_path / "alone")

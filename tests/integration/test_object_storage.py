@@ -54,8 +54,8 @@ def job(s3: S3Server, bucket: str, folder: Path, **changes: object) -> str:
         "detector": {"model": "nanodet_g", "weights": f"s3://{bucket}/models/{WEIGHTS.name}"},
         "compute": {"actors": 1},
         "storage": {
-            "s3://": {"endpoint": s3.endpoint, "credentials": "PHOTOS"},
-            f"s3://{bucket}/tables": {"endpoint": s3.endpoint, "credentials": "TABLES"},
+            "s3://": {"endpoint": s3.endpoint, "credentials_env_prefix": "PHOTOS"},
+            f"s3://{bucket}/tables": {"endpoint": s3.endpoint, "credentials_env_prefix": "TABLES"},
         },
         **changes,
     }
@@ -125,7 +125,7 @@ def test_whoever_may_not_read_the_photos_is_refused_at_the_start(
     s3: S3Server, bucket: str, tmp_path: Path, command: str
 ) -> None:
     storage = {
-        "s3://": {"endpoint": s3.endpoint, "credentials": "TABLES"},
+        "s3://": {"endpoint": s3.endpoint, "credentials_env_prefix": "TABLES"},
         f"s3://{bucket}/photos": {"endpoint": s3.endpoint, "anonymous": True},
     }
     path = job(s3, bucket, tmp_path, output=f"s3://{bucket}/unread", detector=None, storage=storage)

@@ -50,10 +50,10 @@ def test_a_plan_is_told_and_kept_and_leaves_nothing_else(
     assert probe["example"].startswith(f"fetch: NOT_FOUND: {tmp_path}/gone.jpg")
     assert list(probe["costs"]["models"]) == ["classifier"]
     assert told["cluster"] == {"nodes": 10, "cpus": 32, "gpus": 0, "network_gbps": 10.0, "price": 1.25}
-    assert told["bottleneck"] in told["busy"]
+    assert told["bottleneck"] in told["utilization"]
     assert told["cost"] == pytest.approx(12.5 * told["seconds"] / 3600)
-    assert told["within"]["enough"]["cluster"]["nodes"] == 1
-    assert told["kept"] is True
+    assert told["within"]["smallest_cluster"]["cluster"]["nodes"] == 1
+    assert told["saved"] is True
 
     files = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     assert files == ["out/_work/prediction.json", "photos.csv"]

@@ -41,7 +41,7 @@ def job(server: ImageServer, photos: Path, folder: Path, output: str) -> list[st
     names = itertools.islice(itertools.cycle(sorted(path.name for path in photos.glob("*.[pj]*g"))), IMAGES)
     uris = [server.url(f"{n}/{name}") for n, name in enumerate(names)]
     pq.write_table(pa.table({"uri": uris}), folder / "m.parquet")
-    settings = ["units.rows=4", "units.shard_rows=16", "fetch.attempts=1", "fetch.patience_s=0"]
+    settings = ["units.rows=4", "units.shard_rows=16", "fetch.attempts=1", "fetch.throttle_timeout_s=0"]
     return [
         *("run", "--manifest", str(folder / "m.parquet"), "--output", output, "--detector", "none"),
         *(part for setting in settings for part in ("--set", setting)),

@@ -38,7 +38,7 @@ def job(server: ImageServer, photos: Path, tmp_path: Path) -> dict[str, Any]:
         "manifest": str(manifest),
         "detector": None,
         "units": units,
-        "fetch": {"attempts": 1, "patience_s": 0},
+        "fetch": {"attempts": 1, "throttle_timeout_s": 0},
     }
 
 

@@ -159,7 +159,7 @@ def test_a_job_is_followed_stopped_and_gone_on_with_and_another_beside_it_is_ref
         one, two = jobs[first], jobs[second.stdout.split()[1]]
         assert (one["state"], one["output"], one["job_name"]) == ("RUNNING", str(output), "birds")
         assert (two["state"], two["exit_code"]) == ("FAILED", 6)
-        assert two["said"].startswith("raylabel: attempt 1 (process ")
+        assert two["last_log_line"].startswith("raylabel: attempt 1 (process ")
         status = json.loads(raylabel("status", first, "--json", *at(cluster)).stdout)
         assert (status["state"], status["run"]["state"]) == ("RUNNING", "running")
 

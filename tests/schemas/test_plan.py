@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.plan import Plan, Work, auto_unit_rows, bundled
+from schemas.plan import Pass, Plan, auto_unit_rows, make_bundles
 from schemas.spec import UnitsSpec
 
 plans = st.builds(
@@ -39,7 +39,7 @@ def test_a_shard_is_about_a_hundred_thousand_images() -> None:
 @given(plans, st.data())
 def test_the_work_of_a_retry_is_its_rows_by_unit_and_by_shard(plan: Plan, data: st.DataObject) -> None:
     rows = sorted(data.draw(st.sets(st.integers(0, plan.rows - 1), max_size=50))) if plan.rows else []
-    work = Work(plan, np.array(rows, np.int64))
+    work = Pass(plan, np.array(rows, np.int64))
     assert work.size == len(rows)
     assert [row for unit in work.units.tolist() for row in work.rows_of_unit(unit)] == rows
     assert [row for shard in work.shards for row in work.rows_of_shard(shard)] == rows
@@ -48,7 +48,7 @@ def test_the_work_of_a_retry_is_its_rows_by_unit_and_by_shard(plan: Plan, data: 
 
 @given(plans)
 def test_the_work_of_the_first_pass_is_every_row(plan: Plan) -> None:
-    work = Work(plan)
+    work = Pass(plan)
     assert (work.size, work.units.tolist()) == (plan.rows, list(range(plan.units)))
     assert work.shards == list(range(plan.shards))
     assert all(work.rows_of_unit(unit) == plan.rows_of_unit(unit) for unit in range(plan.units))
@@ -58,21 +58,25 @@ def test_the_work_of_the_first_pass_is_every_row(plan: Plan) -> None:
 def test_bundles_are_all_units_once_and_in_order_and_end_with_single_ones(
     units: set[int], unit_rows: int, actors: int
 ) -> None:
-    found = bundled(np.array(sorted(units), np.int64), unit_rows, actors, "cpu").to_pylist()
+    found = make_bundles(np.array(sorted(units), np.int64), unit_rows, actors, "cpu").to_pylist()
     assert [unit for bundle in found for unit in bundle] == sorted(units)
     assert all(len(bundle) == 1 or len(bundle) * unit_rows <= 512 for bundle in found)
     assert all(len(bundle) == 1 for bundle in found[-actors:])
 
 
 def test_a_short_run_is_handed_out_by_single_units_and_a_long_one_by_512_rows() -> None:
-    assert bundled(np.arange(16), 62, actors=2, device="cpu").to_pylist() == [[unit] for unit in range(16)]
-    sizes = [len(bundle) for bundle in bundled(np.arange(1000), 64, actors=2, device="cpu").to_pylist()]
+    assert make_bundles(np.arange(16), 62, actors=2, device="cpu").to_pylist() == [
+        [unit] for unit in range(16)
+    ]
+    sizes = [len(bundle) for bundle in make_bundles(np.arange(1000), 64, actors=2, device="cpu").to_pylist()]
     assert sizes[:6] == [1, 2, 2, 3, 3, 4]
     assert sizes[14:100] == [8] * 86
     assert sizes[-32:] == sorted(sizes[-32:], reverse=True)
 
 
 def test_a_gpu_is_handed_more_at_once() -> None:
-    bundles = bundled(np.arange(1000), 64, actors=2, device="cuda").to_pylist()
+    bundles = make_bundles(np.arange(1000), 64, actors=2, device="cuda").to_pylist()
     assert max(map(len, bundles)) > 512 // 64
-    assert max(map(len, bundled(np.arange(100_000), 64, actors=2, device="cuda").to_pylist())) == 4096 // 64
+    assert (
+        max(map(len, make_bundles(np.arange(100_000), 64, actors=2, device="cuda").to_pylist())) == 4096 // 64
+    )

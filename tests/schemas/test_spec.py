@@ -59,7 +59,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "concurrency": "auto",
             "attempts": 4,
             "timeout_s": 30,
-            "patience_s": 300,
+            "throttle_timeout_s": 300,
             "rate": None,
             "max_bytes": 268_435_456,
         },
@@ -165,12 +165,12 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ),
         (
             stored("s3://photos", endpoit="http://minio:9000"),
-            "storage.s3://photos.endpoit: unknown key; allowed: endpoint, region, profile, credentials, "
-            "anonymous, requester_pays, options (did you mean endpoint?)",
+            "storage.s3://photos.endpoit: unknown key; allowed: endpoint, region, profile, "
+            "credentials_env_prefix, anonymous, requester_pays, options (did you mean endpoint?)",
         ),
         (
             stored("s3://photos", profile="a", anonymous=True),
-            "found profile and anonymous; allowed: one of profile, credentials, anonymous",
+            "found profile and anonymous; allowed: one of profile, credentials_env_prefix, anonymous",
         ),
         (
             stored("photos", anonymous=True),

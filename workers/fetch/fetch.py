@@ -13,13 +13,13 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import FetchSpec
-from workers.fetch.throttle import Pace
+from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage import s3
 from workers.storage.filesystem import file_system
 from workers.storage.uris import clean_uri
 
 FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 10.0
+MAX_WAIT_S = 10.0
 
 _HTTP = {
     401: ErrorCode.DENIED,
@@ -34,7 +34,7 @@ _S3 = {
     "SlowDown": ErrorCode.THROTTLED,
     "ServiceUnavailable": ErrorCode.THROTTLED,
     "AccessDenied": ErrorCode.DENIED,
-    **dict.fromkeys(s3.ENDED, ErrorCode.EXPIRED),
+    **dict.fromkeys(s3.EXPIRED_CODES, ErrorCode.EXPIRED),
     "RequestTimeout": ErrorCode.TIMEOUT,
     "InternalError": ErrorCode.NETWORK,
     "NoSuchKey": ErrorCode.NOT_FOUND,
@@ -47,18 +47,22 @@ _NETWORK_LIBRARIES = {
 
 
 def fetch(
-    location: str, spec: FetchSpec, start: int = 0, size: int | None = None, pace: Pace | None = None
+    location: str,
+    spec: FetchSpec,
+    start: int = 0,
+    size: int | None = None,
+    limiter: AdaptiveLimiter | None = None,
 ) -> bytes:
     """The bytes of one image file, tried again while the fault may pass.
 
-    Up to `spec.attempts` times; where the store says that it is asked too much, for `spec.patience_s`.
+    Up to `spec.attempts` times; while the store asks to slow down, for `spec.throttle_timeout_s`.
 
     Args:
         location: an absolute path or any fsspec URL.
         spec: attempts, the time one may take, and the largest file.
         start: where in the file the image begins.
         size: how many bytes it has; None: all that follow.
-        pace: of all reads from here; None: this one's own.
+        limiter: of all reads from here; None: this one's own.
 
     Raises:
         ImageError: stage "fetch", with the code and the number of attempts.
@@ -66,25 +70,25 @@ def fetch(
     what = clean_uri(location) + ("" if size is None else f" ({size:,} bytes from {start:,} on)")
     if size is not None and not 0 < size <= spec.max_bytes:  # known without a request
         raise wrong_size(what, size, spec, 1)
-    pace, refused_since = pace or Pace(1), math.inf
+    limiter, refused_since = limiter or AdaptiveLimiter(1), math.inf
     for attempt in itertools.count(1):
         try:
-            with pace.turn():
+            with limiter.slot():
                 data = _read(location, spec, start, spec.max_bytes + 1 if size is None else size)
         except Exception as error:
             code = code_of(error)
             patient = False
             if code is ErrorCode.THROTTLED:
-                pace.too_much()
+                limiter.on_throttle()
                 refused_since = min(refused_since, time.monotonic())
-                patient = time.monotonic() - refused_since < spec.patience_s
+                patient = time.monotonic() - refused_since < spec.throttle_timeout_s
             if code.retryable and (attempt < spec.attempts or patient):
                 # full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-                longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
+                longest = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
                 time.sleep(random.uniform(0, longest))
                 continue
             raise ImageError(Stage.FETCH, code, f"{what}: {_said(error, location)}", attempt) from None
-        pace.went_well()
+        limiter.on_success()
         if size is not None and len(data) != size:
             raise _wrong_part(what, len(data), size, attempt)
         if not 0 < len(data) <= spec.max_bytes:

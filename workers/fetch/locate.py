@@ -11,12 +11,12 @@ from urllib.parse import quote, unquote
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
-from schemas.locations import Location, Nowhere, ParquetValue, TarMember
+from schemas.locations import Location, MissingImage, ParquetCell, TarMember
 from schemas.spec import FetchSpec
 from workers.fetch.fetch import fetch
 from workers.fetch.parquet_column import read_value
 from workers.fetch.tar import find_member
-from workers.fetch.throttle import Pace
+from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage.uris import clean_uri, resolve_uri
 
 _TAR = re.compile(r"tar://(.+)::(.+)", re.DOTALL)
@@ -31,16 +31,16 @@ def locate(uri: str, base: str) -> Location:
     if (found := _TAR.fullmatch(uri)) and clean_uri(found[2]).lower().endswith(".tar"):
         return TarMember(resolve_uri(found[2], base), found[1])
     if found := _PARQUET.fullmatch(uri):
-        return ParquetValue(resolve_uri(found[3], base), unquote(found[1]), int(found[2]))
+        return ParquetCell(resolve_uri(found[3], base), unquote(found[1]), int(found[2]))
     return resolve_uri(uri, base)
 
 
-def uri_of(location: TarMember | ParquetValue) -> str:
+def uri_of(location: TarMember | ParquetCell) -> str:
     """The URI that `locate` makes such a location of, without credentials and query."""
     match location:
         case TarMember(tar, name):
             return f"tar://{name}::{clean_uri(tar)}"
-        case ParquetValue(file, column, row):
+        case ParquetCell(file, column, row):
             return f"parquet://{quote(column, safe='')}/{row}::{clean_uri(file)}"
 
 
@@ -49,7 +49,7 @@ def said(location: Location) -> str:
     match location:
         case str():
             return clean_uri(location)
-        case Nowhere(_, why):
+        case MissingImage(_, why):
             return why
         case _:
             return uri_of(location)
@@ -58,15 +58,15 @@ def said(location: Location) -> str:
 def is_local(location: Location) -> bool:
     """Whether reading it takes no network."""
     match location:
-        case Nowhere():
+        case MissingImage():
             return True
-        case TarMember(file) | ParquetValue(file):
+        case TarMember(file) | ParquetCell(file):
             return "://" not in file
         case str():
             return "://" not in location
 
 
-def read_image(location: Location, spec: FetchSpec, pace: Pace | None = None) -> bytes:
+def read_image(location: Location, spec: FetchSpec, limiter: AdaptiveLimiter | None = None) -> bytes:
     """The bytes of one image, wherever it is.
 
     Values of a Parquet column should be asked for in the order of their rows.
@@ -75,11 +75,11 @@ def read_image(location: Location, spec: FetchSpec, pace: Pace | None = None) ->
         ImageError: stage "fetch", or "list" where there is none, with the code and the number of attempts.
     """
     match location:
-        case Nowhere(code, why):
+        case MissingImage(code, why):
             raise ImageError(Stage.LIST, code, why)
         case TarMember(tar, name, span):
-            return fetch(tar, spec, *(span or find_member(tar, name, spec)), pace)
-        case ParquetValue():
+            return fetch(tar, spec, *(span or find_member(tar, name, spec)), limiter)
+        case ParquetCell():
             return read_value(location, spec)
         case str():
-            return fetch(location, spec, pace=pace)
+            return fetch(location, spec, limiter=limiter)

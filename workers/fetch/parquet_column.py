@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
-from schemas.locations import ParquetValue
+from schemas.locations import ParquetCell
 from schemas.spec import FetchSpec
 from workers.fetch.fetch import code_of, wrong_size
 from workers.fetch.ranges import RangeFile
@@ -129,7 +129,7 @@ _readers: dict[tuple[str, str], ColumnReader] = {}
 _reading = threading.Lock()
 
 
-def read_value(location: ParquetValue, spec: FetchSpec) -> bytes:
+def read_value(location: ParquetCell, spec: FetchSpec) -> bytes:
     """The bytes of an image in a Parquet file. The file that was read last stays open in this process.
 
     Raises:

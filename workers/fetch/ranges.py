@@ -11,7 +11,7 @@ from workers.fetch.fetch import code_of, fetch
 from workers.storage.filesystem import file_system, renewing
 from workers.storage.uris import clean_uri
 
-LEAST_AHEAD, MOST_AHEAD = 64 * 2**10, 8 * 2**20
+MIN_AHEAD, MAX_AHEAD = 64 * 2**10, 8 * 2**20
 """Bytes that a file which is read ahead is asked for at once."""
 
 WORTH_A_REQUEST = 2 * 2**20
@@ -75,13 +75,13 @@ class ReadAhead(RangeFile):
     def __init__(self, uri: str, spec: FetchSpec) -> None:
         super().__init__(uri, spec)
         self._held, self._from = b"", 0
-        self._ahead = LEAST_AHEAD // 2
+        self._ahead = MIN_AHEAD // 2
 
     def _bytes(self, start: int, size: int) -> bytes:
         end = self._from + len(self._held)
         if not (self._from <= start and start + size <= end):
             near = self._from <= start <= end + WORTH_A_REQUEST
-            self._ahead = min(2 * self._ahead, MOST_AHEAD) if near else LEAST_AHEAD
+            self._ahead = min(2 * self._ahead, MAX_AHEAD) if near else MIN_AHEAD
             self._held = super()._bytes(start, min(max(size, self._ahead), self.size - start))
             self._from = start
         return self._held[start - self._from : start - self._from + size]

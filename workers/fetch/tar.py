@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError, ManifestError
-from schemas.locations import IMAGE_ENDINGS, Nowhere
+from schemas.locations import IMAGE_ENDINGS, MissingImage
 from schemas.spec import FetchSpec
 from workers.fetch.ranges import RangeFile, open_ahead
 from workers.storage.uris import clean_uri
@@ -49,7 +49,7 @@ class Member(NamedTuple):
         return PurePosixPath(self.name).suffix.lower() in IMAGE_ENDINGS
 
 
-def members(tar: str, spec: FetchSpec) -> Iterator[Member | Nowhere]:
+def members(tar: str, spec: FetchSpec) -> Iterator[Member | MissingImage]:
     """The members of samples in the order of the tar file; last, where it is cut or damaged, a word on that.
 
     Of an image that is cut itself its own row will say it.
@@ -62,13 +62,13 @@ def members(tar: str, spec: FetchSpec) -> Iterator[Member | Nowhere]:
         size = file.seek(0, 2)
         file.seek(0)
         for info in _headers(tar, file, size):
-            if isinstance(info, Nowhere):
+            if isinstance(info, MissingImage):
                 yield info
             elif member := _member(info):
                 yield member
 
 
-def _headers(tar: str, file: IO[bytes] | RangeFile, size: int) -> Iterator[tarfile.TarInfo | Nowhere]:
+def _headers(tar: str, file: IO[bytes] | RangeFile, size: int) -> Iterator[tarfile.TarInfo | MissingImage]:
     """Every header; last, where they end before they should, why."""
     last, at, said = None, 0, ""
     try:
@@ -90,22 +90,24 @@ def _headers(tar: str, file: IO[bytes] | RangeFile, size: int) -> Iterator[tarfi
 
 def _end(
     file: IO[bytes] | RangeFile, last: tarfile.TarInfo | None, at: int, size: int, said: str
-) -> Nowhere | None:
+) -> MissingImage | None:
     """Why the headers of a tar file ended; None where they should have, or an image's row will say it."""
     if last and last.isreg() and not last.issparse() and last.offset_data + last.size > size:
         member = _member(last)
         if member and member.is_image:
             return None
-        return Nowhere(ErrorCode.TRUNCATED, f"the tar file ends within {last.name!r}; what followed is lost")
+        return MissingImage(
+            ErrorCode.TRUNCATED, f"the tar file ends within {last.name!r}; what followed is lost"
+        )
     file.seek(at)
     block = file.read(tarfile.BLOCKSIZE) or b""
     if not block.strip(b"\0"):  # the mark of its end, or no more than padding
         return None
     if said or len(block) < tarfile.BLOCKSIZE:
         why = f"the tar file ends within a header, at byte {at:,} ({said or 'cut'}); what followed is lost"
-        return Nowhere(ErrorCode.TRUNCATED, why)
+        return MissingImage(ErrorCode.TRUNCATED, why)
     why = f"byte {at:,} of the tar file begins neither a header nor its end; what followed is lost"
-    return Nowhere(ErrorCode.UNSUPPORTED, why)
+    return MissingImage(ErrorCode.UNSUPPORTED, why)
 
 
 def _no_tar(tar: str, file: IO[bytes] | RangeFile, error: Exception) -> str:
@@ -151,15 +153,15 @@ class _Lookup:
 
     def __init__(self, tar: str, spec: FetchSpec) -> None:
         self._todo = members(tar, spec)
-        self._end = Nowhere(ErrorCode.NOT_FOUND, f"{clean_uri(tar)} has no such member")
+        self._end = MissingImage(ErrorCode.NOT_FOUND, f"{clean_uri(tar)} has no such member")
         self._found: dict[str, Member] = {}
 
-    def __call__(self, name: str) -> Member | Nowhere:
+    def __call__(self, name: str) -> Member | MissingImage:
         while name not in self._found:
             match next(self._todo, None):
                 case Member() as member:
                     self._found.setdefault(member.name, member)
-                case Nowhere() as end:
+                case MissingImage() as end:
                     self._end = end
                 case None:
                     return self._end
@@ -186,7 +188,7 @@ def find_member(tar: str, name: str, spec: FetchSpec) -> tuple[int, int]:
         for old in list(_lookups)[:-TARS_KEPT]:
             del _lookups[old]
     match found:
-        case Nowhere(code, why):
+        case MissingImage(code, why):
             raise ImageError(Stage.FETCH, code, f"tar://{name}: {why}")
         case Member(fault=why) if why:
             raise ImageError(Stage.FETCH, ErrorCode.UNSUPPORTED, why)

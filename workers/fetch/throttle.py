@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-LEAST_S = 1.0
+MIN_STEP_S = 1.0
 """Seconds between two steps down: what was under way when the store complained does not count again."""
 
 
-class Pace:
+class AdaptiveLimiter:
     """Lets threads read: fewer when the store says that it is asked too much, slowly more when it does not.
 
     The bound is halved by a complaint and grows by one with each round of reads that went well (additive
@@ -23,7 +23,7 @@ class Pace:
 
     def __init__(self, most: int, per_s: float | None = None) -> None:
         self._most = most
-        self._bound = float(most)
+        self._limit = float(most)
         self._under_way = 0
         self._slowed = -math.inf  # not 0: the clock may have begun when the machine did, a moment ago
         self._gap = 1 / per_s if per_s else 0.0
@@ -31,15 +31,15 @@ class Pace:
         self._changed = threading.Condition()
 
     @property
-    def bound(self) -> int:
+    def limit(self) -> int:
         """Reads that may be under way at once now."""
-        return int(self._bound)
+        return int(self._limit)
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[float]:
+    def slot(self) -> Iterator[float]:
         """Waits until a read may begin, which ends with the block; gives the seconds waited for `per_s`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._under_way < self.bound)
+            self._changed.wait_for(lambda: self._under_way < self.limit)
             self._under_way += 1
             begins = self._next = max(time.monotonic(), self._next + self._gap)
         try:
@@ -52,15 +52,15 @@ class Pace:
                 self._under_way -= 1
                 self._changed.notify()
 
-    def went_well(self) -> None:
+    def on_success(self) -> None:
         """A read was answered: a little more may be asked."""
         with self._changed:
-            if self._bound < self._most:
-                self._bound = min(self._most, self._bound + 1 / self._bound)
+            if self._limit < self._most:
+                self._limit = min(self._most, self._limit + 1 / self._limit)
                 self._changed.notify()
 
-    def too_much(self) -> None:
+    def on_throttle(self) -> None:
         """The store complained: half as much is asked from now on."""
         with self._changed:
-            if (now := time.monotonic()) - self._slowed >= LEAST_S:
-                self._slowed, self._bound = now, max(1.0, self._bound / 2)
+            if (now := time.monotonic()) - self._slowed >= MIN_STEP_S:
+                self._slowed, self._limit = now, max(1.0, self._limit / 2)

@@ -13,17 +13,17 @@ from schemas.spec import (
     JobSpec,
 )
 from workers.label.settings import Label, LabelSettings
-from workers.process.serve import Note
-from workers.storage.options import reach
+from workers.process.serve import StageCallback
+from workers.storage.options import configure_storage
 
 Models = tuple[ResolvedModel | None, ResolvedModel | None]
 
 
-def resolve_models(spec: JobSpec) -> Callable[[None, Note], Models]:
+def resolve_models(spec: JobSpec) -> Callable[[None, StageCallback], Models]:
     """What the child does: builds the models, and says what they are; only there is torch imported."""
     from workers.models.registry import load_classifier, load_detector
 
-    reach(spec.storage)
+    configure_storage(spec.storage)
     classifier = load_classifier(spec.classifier) if spec.classifier else None
     detector = load_detector(spec.detector) if spec.detector else None
     resolved = (classifier.resolved if classifier else None, detector.resolved if detector else None)
@@ -45,7 +45,7 @@ def build_decoder(settings: LabelSettings) -> Any:
     """What the child does: only there is torch imported."""
     from workers.label.decoder import Decoder
 
-    reach(settings.places)
+    configure_storage(settings.places)
     return Decoder(settings)
 
 
@@ -53,7 +53,7 @@ def build_labeller(settings: LabelSettings) -> Label:
     """What the child does: only there is torch imported."""
     from workers.label.labeller import Labeller
 
-    reach(settings.places)
+    configure_storage(settings.places)
     return Labeller(settings)
 
 
@@ -61,23 +61,23 @@ ProbeRequest = list[Location] | None
 """First the locations of the images, which are fetched; then None: they are decoded and labelled."""
 
 
-def build_profiler(settings: LabelSettings) -> Callable[[ProbeRequest, Note], Probed | None]:
+def build_profiler(settings: LabelSettings) -> Callable[[ProbeRequest, StageCallback], Probed | None]:
     """What the child does: only there is torch imported."""
     from workers.label.profiler import Prober
 
-    reach(settings.places)
+    configure_storage(settings.places)
     built = Prober(settings)
 
-    def answer(locations: ProbeRequest, note: Note) -> Probed | None:
+    def answer(locations: ProbeRequest, on_stage: StageCallback) -> Probed | None:
         if locations is None:
-            return built.probed(note)
+            return built.probed(on_stage)
         built.fetch(locations)
         return None
 
     return answer
 
 
-def gpu_counter(_: None) -> Callable[[None, Note], int]:
+def gpu_counter(_: None) -> Callable[[None, StageCallback], int]:
     """Another child, which tells how many GPUs there are: whoever asks a GPU's library cannot be forked."""
     import torch
 

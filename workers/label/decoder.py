@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage, LoadedImage
-from schemas.metrics import Spent
+from schemas.metrics import Usage
 from schemas.tables import FACTS
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, Request
-from workers.label.transfer import MOST_BYTES, PLACED, Handed, new_arena
+from workers.label.transfer import MAX_BYTES, PLACED, SharedImages, new_buffer
 from workers.models.classifier import ClassifierInputs
 from workers.models.predictor import Inputs, ModelInput
 from workers.models.registry import load_classifier
-from workers.process.serve import Note
-from workers.process.shared_buffer import attached
+from workers.process.serve import StageCallback
+from workers.process.shared_buffer import attach
 from workers.tables.results import error_values, facts_of, row_error
 
 FLOAT32 = 4
 
 
 @dataclass(frozen=True, slots=True)
-class HandedImage:
+class SharedImage:
     """An image that another process decoded.
 
     Attributes:
@@ -55,39 +55,39 @@ class Decoder:
         self._manifest = settings.manifest
         self._read = ImageReader(*settings.reading)
         torch.set_num_threads(settings.threads)
-        self._arena = new_arena()
+        self._buffer = new_buffer()
         self._inputs: Inputs | None = None
         if settings.classifier and not settings.detector:
             loaded = load_classifier(settings.classifier)
             settings.assert_same_models((loaded.resolved.fingerprint,))
             self._inputs = ClassifierInputs(loaded.model, torch.device("cpu"), Stage.CLASSIFY)
 
-    def __call__(self, request: Request, note: Note) -> tuple[Handed, Spent]:
+    def __call__(self, request: Request, on_stage: StageCallback) -> tuple[SharedImages, Usage]:
         """The images of some rows.
 
         Args:
             request: which rows.
-            note: is told of each stage that begins.
+            on_stage: is told of each stage that begins.
 
         Returns:
             The images, and what was spent on them. Data are in the arena one behind another.
         """
-        note(Stage.DECODE)
+        on_stage(Stage.DECODE)
         locations = self._manifest.read(request.rows).locations
         rows: list[dict[str, Any]] = []
         end = 0
         for image in self._read(locations):
             data, facts = self._seen(image)
-            if end + data.nbytes > MOST_BYTES:
+            if end + data.nbytes > MAX_BYTES:
                 break
             if data.nbytes:
                 facts |= {"start": end, "size": data.nbytes}
-                self._arena.bytes[end : end + data.nbytes] = data.view(np.uint8).reshape(-1)
+                self._buffer.bytes[end : end + data.nbytes] = data.view(np.uint8).reshape(-1)
                 end += data.nbytes
             rows.append(facts)
         rows += [{}] * (len(locations) - len(rows))
-        images = Handed(pa.Table.from_pylist(rows, PLACED), self._arena.address)
-        return images, self._read.spending.take()
+        images = SharedImages(pa.Table.from_pylist(rows, PLACED), self._buffer.address)
+        return images, self._read.usage.take()
 
     def _seen(self, image: LoadedImage | ImageError) -> tuple[NDArray[Any], dict[str, Any]]:
         """The data of an image and what is told of them; no data where it failed."""
@@ -103,9 +103,9 @@ class Decoder:
         return values, {**facts, "input_shape": values.shape}
 
 
-def images_of(images: Handed) -> Iterator[HandedImage | ImageError | None]:
+def images_of(images: SharedImages) -> Iterator[SharedImage | ImageError | None]:
     """The images that were handed over, in order; None of one that was left out."""
-    memory = attached(images.arena)
+    memory = attach(images.buffer)
     for row in images.rows.to_pylist():
         if row["error"]:
             yield _error(**row["error"])
@@ -113,7 +113,7 @@ def images_of(images: Handed) -> Iterator[HandedImage | ImageError | None]:
             yield None
         else:
             data = memory[row["start"] : row["start"] + row["size"]]
-            yield HandedImage(_image(data, row), {fact.name: row[fact.name] for fact in FACTS})
+            yield SharedImage(_image(data, row), {fact.name: row[fact.name] for fact in FACTS})
 
 
 def _error(stage: str, code: str, message: str, attempts: int, **_: object) -> ImageError:

@@ -9,21 +9,21 @@ import torch
 from schemas.errors import RowError, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage, LoadedImage
-from schemas.metrics import Spent
+from schemas.metrics import Usage
 from workers.batched import chunks
-from workers.label.decoder import HandedImage, images_of
+from workers.label.decoder import SharedImage, images_of
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, Request
-from workers.label.usage import Spending
+from workers.label.usage import UsageMeter
 from workers.manifest.manifest import Rows
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
 from workers.models.predictor import ModelInput, Predictor, ResultT
 from workers.models.registry import load_classifier, load_detector
-from workers.process.serve import Note
+from workers.process.serve import StageCallback
 from workers.tables.results import LabelledImage, ResultColumns, facts_of, results_table, row_error
 
-Image = LoadedImage | HandedImage
+Image = LoadedImage | SharedImage
 
 
 class Labeller:
@@ -54,44 +54,46 @@ class Labeller:
         self._classifier = Classifier(classifier, *how) if classifier else None
         self._detector = Detector(detector, *how) if detector else None
 
-    def __call__(self, request: Request, note: Note) -> tuple[pa.Table, Spent]:
+    def __call__(self, request: Request, on_stage: StageCallback) -> tuple[pa.Table, Usage]:
         """The results of some rows.
 
         Args:
             request: which rows.
-            note: is told of each stage that begins.
+            on_stage: is told of each stage that begins.
 
         Returns:
             One row a manifest row under `schemas.tables.results_schema`, and what was spent since the last
             call, on files that were read ahead too.
         """
         rows = self._settings.manifest.read(request.rows)
-        note(Stage.DECODE)
+        on_stage(Stage.DECODE)
         images = self._images(rows, request)
         outcomes = [
             outcome
             for chunk in chunks(images, self._settings.chunk_size)
-            for outcome in self._outcomes(chunk, note)
+            for outcome in self._outcomes(chunk, on_stage)
         ]
         results = results_table(request.unit, rows.table, outcomes, self._columns)
-        return results, self._read.spending.take()
+        return results, self._read.usage.take()
 
     def _images(self, rows: Rows, request: Request) -> Iterator[Image | ImageError]:
         """The images of some rows: those that were handed over, and the others fetched and decoded here."""
         if request.decoded is None:
-            then = self._settings.manifest.read(request.then)
-            return self._read(rows.locations, then.locations)
+            prefetch = self._settings.manifest.read(request.prefetch)
+            return self._read(rows.locations, prefetch.locations)
         given = list(images_of(request.decoded))
         left = self._read([place for place, image in zip(rows.locations, given, strict=True) if not image])
         return (image or next(left) for image in given)
 
-    def _outcomes(self, chunk: list[Image | ImageError], note: Note) -> Iterator[LabelledImage | RowError]:
+    def _outcomes(
+        self, chunk: list[Image | ImageError], on_stage: StageCallback
+    ) -> Iterator[LabelledImage | RowError]:
         """What becomes of each image of a chunk: labelled by every model, or failed at its first fault."""
         good = [_taken(image) for image in chunk if not isinstance(image, ImageError)]
-        labels = _noted(self._classifier, good, note, self._read.spending)
-        objects = _noted(self._detector, good, note, self._read.spending)
+        labels = _noted(self._classifier, good, on_stage, self._read.usage)
+        objects = _noted(self._detector, good, on_stage, self._read.usage)
         answers = zip(labels, objects, strict=True)
-        note(Stage.DECODE)  # of the next chunk
+        on_stage(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
         for image in chunk:
             if isinstance(image, ImageError):
@@ -103,24 +105,24 @@ class Labeller:
             elif isinstance(found, ImageError):
                 yield row_error(found, now)
             else:
-                facts = image.facts if isinstance(image, HandedImage) else facts_of(image)
+                facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
                 yield LabelledImage(facts, label, found, now)
 
 
 def _taken(image: Image) -> DecodedImage | ModelInput:
     """What the models take of an image."""
-    return image.image if isinstance(image, HandedImage) else image.decoded
+    return image.image if isinstance(image, SharedImage) else image.decoded
 
 
 def _noted(
     model: Predictor[ResultT] | None,
     images: list[DecodedImage | ModelInput],
-    note: Note,
-    spending: Spending,
+    on_stage: StageCallback,
+    usage: UsageMeter,
 ) -> Sequence[ResultT | ImageError | None]:
     """What a model says of some images; None of each where there is no model."""
     if model is None:
         return [None] * len(images)
-    note(model.stage)
-    with spending.timing(model.stage):
+    on_stage(model.stage)
+    with usage.timing(model.stage):
         return model(images)

@@ -14,12 +14,12 @@ from schemas.images import DecodedImage, LoadedImage
 from schemas.locations import Location
 from schemas.prediction import Probed
 from workers.batched import chunks
-from workers.fetch.throttle import Pace
+from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.labeller import Labeller
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings
 from workers.models.predictor import Predictor
-from workers.process.serve import Note
+from workers.process.serve import StageCallback
 
 T = TypeVar("T")
 File = bytes | ImageError
@@ -34,7 +34,7 @@ class _Times:
     failed: list[ImageError] = field(default_factory=list)
 
 
-class TellingPace(Pace):
+class TimedLimiter(AdaptiveLimiter):
     """A pace that tells each thread how long the limit to reads in a second made it wait."""
 
     def __init__(self, most: int, per_s: float | None = None) -> None:
@@ -42,9 +42,9 @@ class TellingPace(Pace):
         self._waited = threading.local()
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[float]:
-        """See `Pace.turn`."""
-        with super().turn() as wait:
+    def slot(self) -> Iterator[float]:
+        """See `AdaptiveLimiter.slot`."""
+        with super().slot() as wait:
             self._waited.seconds = self.waited() + wait
             yield wait
 
@@ -56,8 +56,8 @@ class TellingPace(Pace):
 class SteppingReader(ImageReader):
     """An image reader whose two steps are taken apart."""
 
-    pace = TellingPace
-    _pace: TellingPace
+    limiter = TimedLimiter
+    _limiter: TimedLimiter
 
     def fetched(self, locations: Iterable[Location]) -> list[tuple[File, float]]:
         """Each file, and the seconds from asking for it until it was read, but for waits by `fetch.rate`."""
@@ -69,9 +69,9 @@ class SteppingReader(ImageReader):
         return list(decode_all(self._load, files))
 
     def _timed_bytes(self, location: Location) -> tuple[File, float]:
-        waited = self._pace.waited()
+        waited = self._limiter.waited()
         file, seconds = _timed(time.perf_counter, lambda: self._bytes(location))
-        return file, seconds - (self._pace.waited() - waited)
+        return file, seconds - (self._limiter.waited() - waited)
 
 
 class Prober(Labeller):
@@ -98,15 +98,15 @@ class Prober(Labeller):
         connecting = min(self._settings.fetch.reads(self._settings.device), len(fetched) // 2)
         self._waits = [seconds for _, seconds in fetched[connecting:]]
 
-    def probed(self, note: Note) -> Probed:
+    def probed(self, on_stage: StageCallback) -> Probed:
         """Decodes and labels what was fetched. The first chunk is done once before it counts, to warm up."""
         parts = list(chunks(self._files, self._settings.chunk_size))
         for part in parts[:1]:
-            self._label(part, note, _Times())
+            self._label(part, on_stage, _Times())
         times = _Times()
         began, cpu_began = time.perf_counter(), time.process_time()
         for part in parts:
-            self._label(part, note, times)
+            self._label(part, on_stage, times)
         return Probed(
             images=len(self._files),
             failed=dict(Counter(error.code.value for error in times.failed)),
@@ -120,23 +120,28 @@ class Prober(Labeller):
             work_cpu_s=time.process_time() - cpu_began,
         )
 
-    def _label(self, files: list[File], note: Note, times: _Times) -> None:
-        note(Stage.DECODE)
+    def _label(self, files: list[File], on_stage: StageCallback, times: _Times) -> None:
+        on_stage(Stage.DECODE)
         images, seconds = _timed(time.process_time, lambda: self._read.decoded(files))
         times.decode_cpu_s += seconds
         good = [image.decoded for image in images if isinstance(image, LoadedImage)]
         refused: dict[int, ImageError] = {}  # by place: an image that both models fail on is one failed image
         for name, model in (("classifier", self._classifier), ("detector", self._detector)):
             if model is not None:
-                refused = self._answer(name, model, good, note, times) | refused
+                refused = self._answer(name, model, good, on_stage, times) | refused
         times.failed += [image for image in images if isinstance(image, ImageError)]
         times.failed += refused.values()
 
     def _answer(
-        self, name: str, model: Predictor[Any], images: list[DecodedImage], note: Note, times: _Times
+        self,
+        name: str,
+        model: Predictor[Any],
+        images: list[DecodedImage],
+        on_stage: StageCallback,
+        times: _Times,
     ) -> dict[int, ImageError]:
         """Lets a model answer a chunk; gives the images that it fails on, by their places."""
-        note(model.stage)
+        on_stage(model.stage)
         clock = time.process_time if self._settings.device == "cpu" else time.perf_counter
         results, seconds = _timed(clock, lambda: model(images))
         times.models[name] = times.models.get(name, 0.0) + seconds

@@ -10,13 +10,13 @@ from typing import TypeVar
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.images import LoadedImage
-from schemas.locations import Location, ParquetValue
+from schemas.locations import Location, ParquetCell
 from schemas.spec import DecodeSpec, FetchSpec
 from workers.batched import chunks
 from workers.decode.decode import decode
 from workers.fetch.locate import is_local, read_image
-from workers.fetch.throttle import Pace
-from workers.label.usage import Spending
+from workers.fetch.throttle import AdaptiveLimiter
+from workers.label.usage import UsageMeter
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ LOCAL_RUN = 8
 """Local files that a thread reads one after another for a CPU: handing over one costs what reading it does.
 (A GPU may be fed from a file system that is slow to answer, and has cores to spare.)"""
 
-LEAST_RUNS = 4
+MIN_RUNS = 4
 """Runs that are read at once."""
 
 
@@ -46,19 +46,19 @@ class ImageReader:
         decode_ahead: images that they decode before they are taken.
 
     Attributes:
-        spending: what fetching and decoding take is added here.
+        usage: what fetching and decoding take is added here.
     """
 
-    pace: type[Pace] = Pace
+    limiter: type[AdaptiveLimiter] = AdaptiveLimiter
 
     def __init__(
         self, fetch: FetchSpec, decode: DecodeSpec, device: str, threads: int, decode_ahead: int
     ) -> None:
-        self.spending = Spending()
+        self.usage = UsageMeter()
         self._fetch = fetch
         self._decode = decode
         self._reads = fetch.reads(device)
-        self._pace = self.pace(self._reads, fetch.rate)
+        self._limiter = self.limiter(self._reads, fetch.rate)
         self._ahead = decode_ahead
         self._fetchers = ThreadPoolExecutor(self._reads, "fetch")
         self._in_order = ThreadPoolExecutor(1, "fetch-in-order")
@@ -66,44 +66,44 @@ class ImageReader:
         self._begun: dict[Run, Fetching] = {}
 
     def __call__(
-        self, locations: Sequence[Location], then: Sequence[Location] = ()
+        self, locations: Sequence[Location], prefetch: Sequence[Location] = ()
     ) -> Iterator[LoadedImage | ImageError]:
         """The images of some locations, in their order.
 
         Args:
             locations: of the images.
-            then: what will be asked for next, it is thought: reading it begins when all these are being read.
+            prefetch: probably asked for next: reading it begins when all the locations are being read.
         """
         if self._decoders is None:
-            yield from map(self._load, self._fetched(locations, then))
+            yield from map(self._load, self._fetched(locations, prefetch))
         else:
-            loading = (self._decoders.submit(self._load, data) for data in self._fetched(locations, then))
+            loading = (self._decoders.submit(self._load, data) for data in self._fetched(locations, prefetch))
             for future in _ahead(loading, self._ahead):
                 yield future.result()
 
     def _fetched(
-        self, locations: Sequence[Location], then: Sequence[Location]
+        self, locations: Sequence[Location], prefetch: Sequence[Location]
     ) -> Iterator[bytes | ImageError]:
         """Each file, the next ones being read meanwhile."""
         size = LOCAL_RUN if self._decoders is None and all(map(is_local, locations)) else 1
-        most = max(LEAST_RUNS, -(-self._reads // size))
-        next_runs = islice(_runs(then, size), most // 2)
+        most = max(MIN_RUNS, -(-self._reads // size))
+        next_runs = islice(_runs(prefetch, size), most // 2)
         for future in _ahead(self._fetching(_runs(locations, size), next_runs), most):
             yield from future.result()
 
-    def _fetching(self, runs: Iterator[Run], then: Iterator[Run]) -> Iterator[Fetching]:
+    def _fetching(self, runs: Iterator[Run], prefetch: Iterator[Run]) -> Iterator[Fetching]:
         """Begins to read runs one after another, those that were begun before excepted, and then the next."""
         begun, self._begun = self._begun, {}
         for run in runs:
             yield begun.pop(run) if run in begun else self._submit(run)
         for needless in begun.values():
             needless.cancel()
-        for run in then:
+        for run in prefetch:
             if run not in self._begun:
                 self._begun[run] = self._submit(run)
 
     def _submit(self, run: Run) -> Fetching:
-        in_order = any(isinstance(location, ParquetValue) for location in run)
+        in_order = any(isinstance(location, ParquetCell) for location in run)
         return (self._in_order if in_order else self._fetchers).submit(self._files, run)
 
     def _files(self, locations: Run) -> list[bytes | ImageError]:
@@ -111,18 +111,18 @@ class ImageReader:
 
     def _bytes(self, location: Location) -> bytes | ImageError:
         try:
-            with self.spending.timing(Stage.FETCH):
-                data = read_image(location, self._fetch, self._pace)
+            with self.usage.timing(Stage.FETCH):
+                data = read_image(location, self._fetch, self._limiter)
         except ImageError as error:
             return error
-        self.spending.fetched(len(data))
+        self.usage.fetched(len(data))
         return data
 
     def _load(self, data: bytes | ImageError) -> LoadedImage | ImageError:
         if isinstance(data, ImageError):
             return data
         try:
-            with self.spending.timing(Stage.DECODE):
+            with self.usage.timing(Stage.DECODE):
                 decoded = decode(data, max_pixels=self._decode.max_pixels)
                 return LoadedImage(decoded, len(data), hashlib.sha256(data).digest())
         except ImageError as error:

@@ -7,17 +7,17 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from schemas.exceptions import ModelError
-from schemas.metrics import Spent
-from schemas.plan import Work
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Places, Runtime
-from workers.label.transfer import Handed
+from schemas.metrics import Usage
+from schemas.plan import Pass
+from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Runtime, StorageMap
+from workers.label.transfer import SharedImages
 from workers.manifest.manifest import Manifest
-from workers.process.serve import Note
+from workers.process.serve import StageCallback
 
-LEAST_CHUNK = 8
+MIN_CHUNK = 8
 """Images that go through a stage one after another: what is done once for all costs too much for one."""
 
-EXPORTED_FROM = 64
+MIN_ROWS_TO_EXPORT = 64
 """Rows of a run from which on networks are made ready for another runtime by themselves: that takes an actor
 about a second, and saves less on a few images."""
 
@@ -28,14 +28,14 @@ class Request(NamedTuple):
     Attributes:
         unit: its number.
         rows: manifest rows of it, ascending.
-        then: manifest rows that will probably be asked for next.
+        prefetch: manifest rows that will probably be asked for next.
         decoded: the images of the rows, where another process decoded them.
     """
 
     unit: int
     rows: Sequence[int]
-    then: Sequence[int] = ()
-    decoded: Handed | None = None
+    prefetch: Sequence[int] = ()
+    decoded: SharedImages | None = None
 
     def part(self, start: int, stop: int) -> "Request":
         """The same for some of the rows, by their places."""
@@ -43,7 +43,7 @@ class Request(NamedTuple):
         return Request(self.unit, self.rows[start:stop], (), decoded)
 
 
-Label = Callable[[Request, Note], tuple[pa.Table, Spent]]
+Label = Callable[[Request, StageCallback], tuple[pa.Table, Usage]]
 """Gives the results of the rows that it is asked for, and what was spent since it was asked last."""
 
 
@@ -65,23 +65,23 @@ class LabelSettings:
         runtime: what computes the networks.
         threads: to compute with on a CPU, to decode with where a GPU computes.
         memory_share: the part of a machine's memory that one actor may count on.
-        nursery: the address of the driver's; an actor on another machine has one of its own.
+        fork_server: the address of the driver's; an actor on another machine has one of its own.
     """
 
     manifest: Manifest
-    work: Work
+    work: Pass
     classifier: ClassifierSpec | None
     detector: DetectorSpec | None
     fingerprints: tuple[str, ...]
     fetch: FetchSpec
-    places: Places
+    places: StorageMap
     decode: DecodeSpec
     compute: ComputeSpec
     device: str
     runtime: Runtime
     threads: int
     memory_share: float
-    nursery: str
+    fork_server: str
 
     @property
     def batch_size(self) -> int:
@@ -91,7 +91,7 @@ class LabelSettings:
     @property
     def chunk_size(self) -> int:
         """Images that are decoded, then classified, then sent through the detector, before the next ones."""
-        return max(LEAST_CHUNK, self.batch_size)
+        return max(MIN_CHUNK, self.batch_size)
 
     @property
     def reading(self) -> tuple[FetchSpec, DecodeSpec, str, int, int]:
@@ -113,4 +113,4 @@ class LabelSettings:
 
 def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
     """What computes the networks of a run of so many rows; the same in every attempt at it."""
-    return "torch" if compute.runtime == "auto" and rows < EXPORTED_FROM else compute.runtime
+    return "torch" if compute.runtime == "auto" and rows < MIN_ROWS_TO_EXPORT else compute.runtime

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.tables import DECODED
-from workers.process.shared_buffer import Address, Arena, attached
+from workers.process.shared_buffer import BufferAddress, SharedBuffer, attach
 
-MOST_BYTES = 512 * 2**20
+MAX_BYTES = 512 * 2**20
 """Of the images of a unit that are handed over; those behind them are left to whoever labels."""
 
 ALIGNED = 4
@@ -20,33 +20,33 @@ PLACED = pa.schema([pa.field("start", pa.int64()), pa.field("size", pa.int64()),
 
 
 @dataclass(frozen=True)
-class Handed:
+class SharedImages:
     """Images between a process and its child.
 
     Attributes:
         rows: under `PLACED`.
-        arena: which one their data are in.
+        buffer: which one their data are in.
     """
 
     rows: pa.Table
-    arena: Address
+    buffer: BufferAddress
 
-    def part(self, start: int, stop: int) -> "Handed":
+    def part(self, start: int, stop: int) -> "SharedImages":
         """Some of them, by their places."""
         return replace(self, rows=self.rows.slice(start, stop - start))
 
 
-def new_arena() -> Arena:
+def new_buffer() -> SharedBuffer:
     """Room for the images of a unit."""
-    return Arena(MOST_BYTES + 2**20)
+    return SharedBuffer(MAX_BYTES + 2**20)
 
 
-def handed(decoded: pa.Table, arena: Arena) -> Handed:
+def to_shared(decoded: pa.Table, buffer: SharedBuffer) -> SharedImages:
     """Puts the data of some images into an arena, in the place of what was there.
 
     Args:
         decoded: under `schemas.tables.DECODED`.
-        arena: of this process.
+        buffer: of this process.
     """
     starts: list[int | None] = []
     sizes: list[int | None] = []
@@ -59,13 +59,13 @@ def handed(decoded: pa.Table, arena: Arena) -> Handed:
         data = np.frombuffer(value.as_buffer(), np.uint8)
         starts.append(end)
         sizes.append(data.size)
-        arena.bytes[end : end + data.size] = data
+        buffer.bytes[end : end + data.size] = data
         end += -(-data.size // ALIGNED) * ALIGNED
     placed = [pa.array(column, pa.int64()) for column in (starts, sizes)]
-    return Handed(pa.table([*placed, *decoded.columns[1:]], schema=PLACED), arena.address)
+    return SharedImages(pa.table([*placed, *decoded.columns[1:]], schema=PLACED), buffer.address)
 
 
-def taken(images: Handed) -> pa.Table:
+def from_shared(images: SharedImages) -> pa.Table:
     """Images that a child put into its arena one behind another, without a copy: until it does the next.
 
     Returns:
@@ -74,6 +74,6 @@ def taken(images: Handed) -> pa.Table:
     sizes = images.rows["size"].to_pylist()
     offsets = pa.array(accumulate((size or 0 for size in sizes), initial=0), pa.int64())
     valid = pa.array([size is not None for size in sizes])
-    buffers = [valid.buffers()[1], offsets.buffers()[1], pa.py_buffer(attached(images.arena))]
+    buffers = [valid.buffers()[1], offsets.buffers()[1], pa.py_buffer(attach(images.buffer))]
     data = pa.Array.from_buffers(pa.large_binary(), len(sizes), buffers)
     return pa.table([data, *images.rows.columns[2:]], schema=DECODED)

@@ -6,10 +6,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
-from schemas.metrics import Spent
+from schemas.metrics import Usage
 
 
-class Spending:
+class UsageMeter:
     """Adds up seconds and bytes, from any thread, until they are taken out."""
 
     def __init__(self) -> None:
@@ -33,10 +33,10 @@ class Spending:
         with self._lock:
             self._fetched_bytes += size
 
-    def take(self) -> Spent:
+    def take(self) -> Usage:
         """What was added up since this was called last."""
         with self._lock:
-            spent = Spent(fetched_bytes=self._fetched_bytes, stage_s=dict(self._stage_s))
+            usage = Usage(fetched_bytes=self._fetched_bytes, stage_s=dict(self._stage_s))
             self._stage_s.clear()
             self._fetched_bytes = 0
-        return spent
+        return usage

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from schemas.exceptions import ReconcileError
 from schemas.ledger import PARTS, Commit, part_name, shard_folder
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES
 from workers.storage.store import Store
@@ -32,7 +32,7 @@ class RunFolder:
     store: Store
     ledger: Store
     retry: int
-    work: Work
+    work: Pass
     carried: pa.Schema
 
     @property
@@ -41,7 +41,7 @@ class RunFolder:
         return self.work.plan
 
 
-def commit_results(run: RunFolder, epoch: int, results: pa.Table) -> list[Commit]:
+def commit_results(run: RunFolder, attempt: int, results: pa.Table) -> list[Commit]:
     """Stages results and commits them, one part for each shard that they touch.
 
     The staged files are put first, under names made of the epoch, the units and the content; the commit
@@ -49,7 +49,7 @@ def commit_results(run: RunFolder, epoch: int, results: pa.Table) -> list[Commit
 
     Args:
         run: where to.
-        epoch: this attempt's number.
+        attempt: this attempt's number.
         results: rows under `schemas.tables.results_schema`, of whole units.
 
     Returns:
@@ -65,18 +65,18 @@ def commit_results(run: RunFolder, epoch: int, results: pa.Table) -> list[Commit
     for shard in sorted({run.plan.shard_of(unit) for unit in units}):
         own = [unit for unit in units if run.plan.shard_of(unit) == shard]
         rows = results.filter(pc.is_in(results["unit"], pa.array(own, pa.int64())))
-        commits.append(_commit_part(run, epoch, shard, own, split_results(rows, run.carried)))
+        commits.append(_commit_part(run, attempt, shard, own, split_results(rows, run.carried)))
     return commits
 
 
 def _commit_part(
-    run: RunFolder, epoch: int, shard: int, units: list[int], tables: dict[str, pa.Table]
+    run: RunFolder, attempt: int, shard: int, units: list[int], tables: dict[str, pa.Table]
 ) -> Commit:
     """Stages the tables of some units of one shard, and puts the entry that makes them count."""
     ranges = to_ranges(units)
-    stem = f"{shard_folder(PARTS, run.retry, shard)}/{part_name(epoch, ranges)}"
+    stem = f"{shard_folder(PARTS, run.retry, shard)}/{part_name(attempt, ranges)}"
     commit = Commit(
-        epoch=epoch,
+        attempt=attempt,
         retry=run.retry,
         shard=shard,
         units=ranges,
@@ -92,7 +92,7 @@ def _commit_part(
     return commit
 
 
-def _assert_whole(work: Work, units: list[int], results: pa.Table) -> None:
+def _assert_whole(work: Pass, units: list[int], results: pa.Table) -> None:
     expected = [index for unit in units for index in work.rows_of_unit(unit)]
     found = sorted(results["manifest_index"].to_pylist())
     if found != expected:
@@ -113,7 +113,7 @@ def merge_commits(ledger: Store, commits: list[Commit]) -> Commit:
     """
     last = commits[-1]
     merged = Commit(
-        epoch=last.epoch,
+        attempt=last.attempt,
         retry=last.retry,
         shard=last.shard,
         units=to_ranges(unit for commit in commits for unit in from_ranges(commit.units)),

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.exceptions import OutputConflictError, ReconcileError
-from schemas.ledger import COMMITS, PARTS, Commit, Publication, Shard, Winner, shard_folder, shard_name
+from schemas.ledger import COMMITS, PARTS, ChosenCommit, Commit, Publication, Shard, shard_folder, shard_name
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES, table_schema
 from workers.ledger.commit import RunFolder
@@ -25,23 +25,23 @@ def read_commits(ledger: Store, keys: Iterable[str]) -> Iterator[Commit]:
     return (Commit.model_validate_json(data) for data in found if data is not None)
 
 
-def choose_winners(run: RunFolder, shard: int, commits: Iterable[Commit]) -> Publication:
+def choose_commits(run: RunFolder, shard: int, commits: Iterable[Commit]) -> Publication:
     """Which commit each unit of a shard is taken from: the first that has it.
 
     Raises:
         ReconcileError: a unit of the shard is in no commit.
     """
     missing = set(run.work.units_of_shard(shard))
-    winners = []
+    chosen = []
     for commit in commits:
         if taken := missing.intersection(from_ranges(commit.units).tolist()):
             missing -= taken
-            winners.append(Winner(units=to_ranges(taken), files=commit.files))
+            chosen.append(ChosenCommit(units=to_ranges(taken), files=commit.files))
     if missing:
         raise ReconcileError(
             f"shard {shard} cannot be published: units {sorted(missing)[:10]} are in no commit"
         )
-    return Publication(retry=run.retry, shard=shard, winners=winners)
+    return Publication(retry=run.retry, shard=shard, chosen=chosen)
 
 
 def publish_shard(run: RunFolder, shard: int) -> Shard:
@@ -78,7 +78,7 @@ def _publish(run: RunFolder, shard: int) -> Shard:
     new, tables = make_tables(run, _pinned(run, shard))
     files = {}
     for name in ("boxes", "labels", "errors"):  # whoever sees an image's label finds its boxes
-        if newer := _overtaken(run, shard):
+        if newer := _superseded(run, shard):
             return newer
         files[name] = write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
     published = Shard(
@@ -88,7 +88,7 @@ def _publish(run: RunFolder, shard: int) -> Shard:
         failed=count_codes(new["errors"]),
         errors=count_codes(tables["errors"]),
     )
-    if newer := _overtaken(run, shard):
+    if newer := _superseded(run, shard):
         return newer
     run.ledger.write(published.key, published.to_json())
     return published
@@ -108,10 +108,10 @@ def make_tables(run: RunFolder, publication: Publication) -> tuple[dict[str, pa.
         raise ReconcileError(f"the parts of shard {shard} do not hold each of its rows once")
     if run.retry == 0:
         return new, new
-    return new, {name: _laid_over(run, shard, name, new[name]) for name in TABLES}
+    return new, {name: _merged(run, shard, name, new[name]) for name in TABLES}
 
 
-def _overtaken(run: RunFolder, shard: int) -> Shard | None:
+def _superseded(run: RunFolder, shard: int) -> Shard | None:
     """What another publisher made of the shard since this one began: older rows must not replace it.
 
     Raises:
@@ -133,7 +133,7 @@ def _pinned(run: RunFolder, shard: int) -> Publication:
         return Publication.model_validate_json(run.ledger.read(Publication.key_of(run.retry, shard)))
     except FileNotFoundError:
         known = read_commits(run.ledger, run.ledger.list(shard_folder(COMMITS, run.retry, shard)))
-        chosen = choose_winners(run, shard, known)
+        chosen = choose_commits(run, shard, known)
         if run.ledger.create(chosen.key, chosen.to_json()):
             return chosen
         return Publication.model_validate_json(run.ledger.read(chosen.key))
@@ -142,7 +142,7 @@ def _pinned(run: RunFolder, shard: int) -> Publication:
 def _gather(run: RunFolder, publication: Publication, name: str) -> pa.Table:
     """One table of what a pass did of a shard: the chosen units' rows of every part, in manifest order."""
     pieces = [table_schema(name, run.carried).empty_table()]
-    chosen = [(file.key, winner.units) for winner in publication.winners for file in winner.files[name]]
+    chosen = [(file.key, winner.units) for winner in publication.chosen for file in winner.files[name]]
     tables = run.ledger.read_tables(key for key, _ in chosen)
     for (_, units), rows in zip(chosen, tables, strict=True):
         unit = pc.divide(rows["manifest_index"], run.plan.unit_rows)
@@ -150,7 +150,7 @@ def _gather(run: RunFolder, publication: Publication, name: str) -> pa.Table:
     return _in_order(pieces, name)
 
 
-def _laid_over(run: RunFolder, shard: int, name: str, new: pa.Table) -> pa.Table:
+def _merged(run: RunFolder, shard: int, name: str, new: pa.Table) -> pa.Table:
     """A table of a published shard, with a retry's rows in the place of those of the same images."""
     (old,) = run.store.read_tables([f"{name}/{shard_name(shard)}.parquet"])
     done = pc.is_in(old["manifest_index"], pa.array(run.work.rows_of_shard(shard), pa.int64()))

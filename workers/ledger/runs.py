@@ -23,15 +23,15 @@ from schemas.ledger import (
     RunRecord,
     ledger_folder,
 )
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
 from schemas.tables import TABLES
-from workers.ledger.attempts import assert_over, last_epoch
+from workers.ledger.attempts import assert_over, last_attempt
 from workers.ledger.commit import RunFolder
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
-MOST_DIFFERENCES = 20
+MAX_DIFFERENCES = 20
 """Lines of difference shown where a run is refused."""
 
 
@@ -99,29 +99,29 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
         f"  {key}: {_short(old)} there, {_short(new)} now" for key, old, new in _differences(there, here)
     )
     if lines:
-        more = [f"  and {len(lines) - MOST_DIFFERENCES} more"] if len(lines) > MOST_DIFFERENCES else []
+        more = [f"  and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
         raise OutputConflictError(
             f"{clean_uri(store.url)} holds a run whose rows would differ from this job's:\n"
-            + "\n".join(lines[:MOST_DIFFERENCES] + more)
+            + "\n".join(lines[:MAX_DIFFERENCES] + more)
             + "\nChoose another output, or begin this one anew with --restart, which deletes its tables"
         )
 
 
-def replace_run(store: Store, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
+def replace_run(store: Store, record: RunRecord, message: Callable[[str], None]) -> RunRecord:
     """Puts a new run in the place of the one that the directory holds, whose tables are deleted later.
 
     Raises:
         OutputConflictError: an attempt at the old run is running, or the tables there are no run's.
     """
     old = read_run(store)
-    if old and (epoch := last_epoch(ledger_of(store, old))):
-        assert_over(ledger_of(store, old), epoch, say)
+    if old and (attempt := last_attempt(ledger_of(store, old))):
+        assert_over(ledger_of(store, old), attempt, message)
     store.delete([SUCCESS])
     store.write(RUN, record.to_json())
     return record
 
 
-def clear_strays(store: Store, record: RunRecord) -> None:
+def remove_previous_runs(store: Store, record: RunRecord) -> None:
     """Deletes what a run that was restarted left in the directory.
 
     First what it could still be published from, then its tables, its ledger last: while that is there the
@@ -172,9 +172,9 @@ def last_retry(ledger: Store) -> Retry | None:
     return Retry.model_validate_json(ledger.read(keys[-1])) if keys else None
 
 
-def work_of(plan: Plan, retry: Retry | None) -> Work:
+def work_of(plan: Plan, retry: Retry | None) -> Pass:
     """The rows that a pass does."""
-    return Work(plan, from_ranges(retry.rows) if retry else None)
+    return Pass(plan, from_ranges(retry.rows) if retry else None)
 
 
 def folder_of(store: Store, record: RunRecord, carried: pa.Schema) -> RunFolder:

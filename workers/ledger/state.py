@@ -27,7 +27,7 @@ from workers.ledger.commit import RunFolder, merge_commits
 from workers.ledger.publish import read_commits
 from workers.storage.store import Store
 
-MERGED_AT = 256
+MERGE_AT = 256
 """Commit entries of one shard that are made into one."""
 
 
@@ -92,13 +92,13 @@ class Ledger:
             self._left[commit.shard] -= len(new)
             if not self._left[commit.shard]:
                 self.publishable.add(commit.shard)
-        if len(new) == len(units) and len(commit.files["labels"]) < MERGED_AT:
+        if len(new) == len(units) and len(commit.files["labels"]) < MERGE_AT:
             self._single.setdefault(commit.shard, []).append(commit)
 
     def merge(self, shard: int) -> None:
         """Makes a shard's commit entries one where they are many, so that resuming takes few reads."""
         entries = self._single.get(shard, [])
-        if len(entries) >= MERGED_AT and self._left[shard]:
+        if len(entries) >= MERGE_AT and self._left[shard]:
             merge_commits(self.run.ledger, entries)
             del self._single[shard]
 

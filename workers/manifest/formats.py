@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError, ManifestError
-from schemas.locations import Nowhere
+from schemas.locations import MissingImage
 from schemas.spec import FetchSpec
 from workers.fetch.tar import Member, members
 from workers.storage.filesystem import opened
@@ -100,13 +100,13 @@ def rows_of_tar(tar: str, spec: FetchSpec) -> Iterator[dict[str, Any]]:
         raise ManifestError(f"cannot read the headers of {error.message}") from None
 
 
-def _key_of(member: "Member | Nowhere") -> str | None:
+def _key_of(member: "Member | MissingImage") -> str | None:
     return member.key if isinstance(member, Member) else None
 
 
-def _row(found: "Member | Nowhere") -> dict[str, Any]:
+def _row(found: "Member | MissingImage") -> dict[str, Any]:
     match found:
-        case Nowhere(code, why):
+        case MissingImage(code, why):
             return {"code": code.value, "why": why}
         case Member(name, key, _, fault) if fault:
             return {"image_id": key, "name": name, "code": ErrorCode.UNSUPPORTED.value, "why": fault}

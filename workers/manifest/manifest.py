@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError, ManifestError
-from schemas.locations import MEMBERS, NO_URI, Location, Nowhere, ParquetValue, TarMember
+from schemas.locations import MEMBERS, NO_URI, Location, MissingImage, ParquetCell, TarMember
 from schemas.spec import FetchSpec
 from schemas.tables import KEYS, carried_names
 from workers.fetch.locate import locate, uri_of
@@ -178,7 +178,7 @@ class Manifest:
     def _values(self, columns: "_Columns", uri: str, rows: range) -> "_Images":
         """Of images that are values: their id is the path that a dataset keeps beside them, if no other."""
         assert self.image_column
-        values = [ParquetValue(uri, self.image_column, row) for row in rows]
+        values = [ParquetCell(uri, self.image_column, row) for row in rows]
         ids = columns(self.image_id_column, pa.string())
         if self.image_id_column is None and (paths := columns.paths(self.image_column)) is not None:
             ids = pa.array([path and clean_uri(path) for path in paths], pa.string())
@@ -220,7 +220,7 @@ def _members(columns: _Columns, tar: str) -> _Images:
     ):
         member = TarMember(tar, name or "", (start or 0, size or 0))
         uris.append(uri_of(member) if name else clean_uri(tar))
-        locations.append(Nowhere(ErrorCode(code), why) if code else member)
+        locations.append(MissingImage(ErrorCode(code), why) if code else member)
     return columns("image_id", pa.string()), uris, locations
 
 

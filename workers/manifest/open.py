@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from schemas.exceptions import ManifestError
 from schemas.ledger import MANIFEST
-from schemas.locations import Location, ParquetValue, TarMember
+from schemas.locations import Location, ParquetCell, TarMember
 from schemas.spec import FetchSpec, ManifestSpec
 from workers.fetch.locate import locate
 from workers.manifest.convert import convert, converted_url, keep, kept, record_key, write_parquet
@@ -96,7 +96,7 @@ def first_location(spec: ManifestSpec, source: Source) -> Location | None:
         case "images":
             uri = next(iter(source.listing or ()), {}).get("uri")
         case "parquet" if column := image_column(spec, source, _parquet_schema(source.uri)[0]):
-            return ParquetValue(source.uri, column, 0)
+            return ParquetCell(source.uri, column, 0)
         case "parquet":
             with opened(source.uri) as file:
                 batches = pq.ParquetFile(file).iter_batches(1, columns=[spec.uri_column])

@@ -16,13 +16,13 @@ import psutil
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ProcessDiedError
-from workers.process.forkserver import exit_code, new_child
+from workers.process.forkserver import exit_code, spawn
 from workers.process.memory import kernel_kills, memory
 
-WATCH_S = 0.2
+POLL_S = 0.2
 """Seconds between two looks at the memory of a process that is at work."""
 
-SILENCE_S = 900
+HANG_TIMEOUT_S = 900
 """Seconds without a stage or an answer after which a process hangs: by then the models have been built, or a
 chunk of images tried as often as it may be."""
 
@@ -31,9 +31,9 @@ class Child:
     """A function kept in a process of its own, which ends with this one.
 
     Args:
-        nursery: the address of the nursery that it comes from.
+        fork_server: the address of the nursery that it comes from.
         build: called there, once, with `argument`; gives the function, which is called with a request and a
-            `Note`. Both, and what they take and give, are pickled.
+            `StageCallback`. Both, and what they take and give, are pickled.
         argument: for `build`.
         memory_share: of the machine's memory that is its own; a process that has more is killed when the
             machine is nearly full, before Ray or the kernel kills whomever they choose.
@@ -43,14 +43,14 @@ class Child:
     """
 
     def __init__(
-        self, nursery: str, build: Callable[[Any], Callable[..., Any]], argument: Any, memory_share: float
+        self, fork_server: str, build: Callable[[Any], Callable[..., Any]], argument: Any, memory_share: float
     ) -> None:
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._memory = memory_share * memory().limit
         self._stage = Stage.DECODE
         self._kills = kernel_kills()
         self._ended = False
-        self._pipe = new_child(nursery)
+        self._pipe = spawn(fork_server)
         self._pipe.send((build, argument))
 
     @functools.cached_property
@@ -72,7 +72,7 @@ class Child:
             self._pipe.send(request)
             while self.pid:
                 heard = time.monotonic()
-                while not self._pipe.poll(WATCH_S):
+                while not self._pipe.poll(POLL_S):
                     self._assert_memory(self.pid)
                     self._assert_heard(heard)
                 kind, value = self._pipe.recv()
@@ -87,7 +87,7 @@ class Child:
                         raise ProcessDiedError(self._stage, *value)
         except (EOFError, ConnectionError):
             pass
-        raise self._death()
+        raise self._exit_error()
 
     def end(self) -> None:
         """Kills the process, if it is still there."""
@@ -96,7 +96,7 @@ class Child:
         if pid and not self._ended:  # else its pid may be another's by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            exit_code(self._nursery, pid)
+            exit_code(self._fork_server, pid)
             self._ended = True
 
     def _assert_memory(self, pid: int) -> None:
@@ -113,13 +113,13 @@ class Child:
             )
 
     def _assert_heard(self, last: float) -> None:
-        if time.monotonic() - last > SILENCE_S:
+        if time.monotonic() - last > HANG_TIMEOUT_S:
             raise ProcessDiedError(
-                self._stage, ErrorCode.WORKER_CRASHED, f"hung: it said nothing for {SILENCE_S} s"
+                self._stage, ErrorCode.WORKER_CRASHED, f"hung: it said nothing for {HANG_TIMEOUT_S} s"
             )
 
-    def _death(self) -> ProcessDiedError:
-        returned = exit_code(self._nursery, self.pid) if self.pid else None
+    def _exit_error(self) -> ProcessDiedError:
+        returned = exit_code(self._fork_server, self.pid) if self.pid else None
         self._ended = True
         if returned is None:
             how = "ended together with the process that had started it"

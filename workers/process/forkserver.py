@@ -22,17 +22,17 @@ from multiprocessing.connection import Client, Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 
-LABELLER = "workers.label.labeller"
+LABELLER_MODULE = "workers.label.labeller"
 """What takes seconds to import: torch and its companions."""
 
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 """For glibc: the memory of images is used again for the next ones, up to 256 MB. Given back and taken anew,
 it has to be zeroed again, which takes a third of the time of decoding."""
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
-class Nursery:
+class ForkServer:
     """Runs from now on until this process ends. Whoever may read its folder may ask it for children.
 
     It never runs what it has imported: threads and a GPU's state do not outlive a fork.
@@ -66,7 +66,7 @@ class Nursery:
                 stderr=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
                 env={
-                    **KEEP_MEMORY,
+                    **MALLOC_ENV,
                     "TORCHINDUCTOR_CACHE_DIR": folder,  # torch makes one where it is imported, and leaves it
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -83,15 +83,15 @@ class Nursery:
 
 
 @functools.cache
-def labelling_nursery() -> Nursery:
+def shared_fork_server() -> ForkServer:
     """The nursery of this process for children that label; the first call starts it and does not wait."""
-    nursery = Nursery(LABELLER)
-    atexit.register(nursery.end)
-    return nursery
+    fork_server = ForkServer(LABELLER_MODULE)
+    atexit.register(fork_server.end)
+    return fork_server
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ProcessContext:
     """What a child takes over from the process that it serves, as if that had started it.
 
     Attributes:
@@ -107,12 +107,12 @@ class Surroundings:
     oom_score: str
 
     @classmethod
-    def here(cls) -> "Surroundings":
+    def here(cls) -> "ProcessContext":
         """Those of this process."""
         score = _OOM_SCORE.read_text() if _OOM_SCORE.is_file() else ""
         return cls(dict(os.environ), list(sys.path), os.getpriority(os.PRIO_PROCESS, 0), score)
 
-    def take_over(self) -> None:
+    def apply(self) -> None:
         """Makes them this process's."""
         os.environ.clear()
         os.environ.update(self.environment)
@@ -123,31 +123,31 @@ class Surroundings:
             _OOM_SCORE.write_text(self.oom_score)
 
 
-def new_child(nursery: str) -> Connection:
-    """The connection that a new child serves on (see `nurse`); its pid is the first that it says.
+def spawn(fork_server: str) -> Connection:
+    """The connection that a new child serves on (see `run_server`); its pid is the first that it says.
 
     Does not wait for it, as the nursery may still be importing. The child writes on this process's stderr.
 
     Raises:
         OSError: there is no nursery at that address, or no more.
     """
-    pipe = Client(nursery, "AF_UNIX")
+    pipe = Client(fork_server, "AF_UNIX")
     pipe.send(None)
-    pipe.send(Surroundings.here())
+    pipe.send(ProcessContext.here())
     send_handle(pipe, 2, 0)  # it is Windows that wants a pid
     return pipe
 
 
-def exit_code(nursery: str, pid: int) -> int | None:
+def exit_code(fork_server: str, pid: int) -> int | None:
     """Waits for a child that is dying; its exit code (of a signal: negative), None where nobody knows."""
-    with contextlib.suppress(OSError, EOFError), Client(nursery, "AF_UNIX") as pipe:
+    with contextlib.suppress(OSError, EOFError), Client(fork_server, "AF_UNIX") as pipe:
         pipe.send(pid)
         code: int | None = pipe.recv()
         return code
     return None
 
 
-def nurse() -> None:
+def run_server() -> None:
     """The nursery's side. A child then calls `workers.process.serve.serve`."""
     preload, address, listener = sys.argv[1:]
     with contextlib.suppress(Exception):  # what cannot be imported is said by the child that needs it
@@ -174,7 +174,7 @@ def _begin(pipe: Connection) -> None:
 
     code = 1
     try:
-        pipe.recv().take_over()
+        pipe.recv().apply()
         stderr = recv_handle(pipe)
         pipe.send(os.getpid())
         for stream in (1, 2):

@@ -9,7 +9,7 @@ from typing import Any
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import RaylabelError
 
-Note = Callable[[Stage], None]
+StageCallback = Callable[[Stage], None]
 """Called when a stage begins: what is known of a process that dies in it."""
 
 
@@ -20,7 +20,7 @@ def serve(pipe: Connection) -> None:
     works any more.
     """
 
-    def note(stage: Stage) -> None:
+    def on_stage(stage: Stage) -> None:
         pipe.send(("stage", stage))
 
     with contextlib.suppress(EOFError, ConnectionError):
@@ -28,7 +28,7 @@ def serve(pipe: Connection) -> None:
         built = kind, function = _outcome(build, argument)
         while True:
             request = pipe.recv()
-            outcome = _outcome(function, request, note) if kind == "answer" else built
+            outcome = _outcome(function, request, on_stage) if kind == "answer" else built
             pipe.send(outcome)
             if outcome[0] == "dying":
                 return

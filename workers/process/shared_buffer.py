@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 
-class Address(NamedTuple):
+class BufferAddress(NamedTuple):
     """Where a process of the same user finds an arena.
 
     Attributes:
@@ -28,26 +28,26 @@ class Address(NamedTuple):
     token: str
 
 
-class Arena:
+class SharedBuffer:
     """Shared memory of this process; no more of it is taken than was written to.
 
     Args:
         size: how many bytes it may hold.
 
     Attributes:
-        address: for `attached`.
+        address: for `attach`.
         bytes: uint8 (size,), writable.
     """
 
     def __init__(self, size: int) -> None:
         file = os.memfd_create("raylabel")
         os.ftruncate(file, size)
-        self.address = Address(f"/proc/{os.getpid()}/fd/{file}", secrets.token_hex(8))
+        self.address = BufferAddress(f"/proc/{os.getpid()}/fd/{file}", secrets.token_hex(8))
         self.bytes = _mapped(file)
 
 
 @functools.lru_cache(maxsize=1)
-def attached(address: Address) -> Bytes:
+def attach(address: BufferAddress) -> Bytes:
     """The bytes of another process's arena, uint8 (size,), writable; they outlive that process.
 
     The last one stays attached: a process has one partner at a time.

@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from schemas.exceptions import StorageError
 from workers.storage.options import kind_of, missing, options_of
-from workers.storage.s3 import ENDED, s3_code
+from workers.storage.s3 import EXPIRED_CODES, s3_code
 from workers.storage.uris import clean_uri
 
 _renewing = threading.Lock()
@@ -25,7 +25,7 @@ def renewing(fs: Any, ask: Callable[[], _T]) -> _T:
     try:
         return ask()
     except Exception as error:
-        if s3_code(error) not in (*ENDED, "400"):  # the answer to a HEAD has no body that says why
+        if s3_code(error) not in (*EXPIRED_CODES, "400"):  # the answer to a HEAD has no body that says why
             raise
     with _renewing:
         if fs._s3 is client:  # no other thread was here first

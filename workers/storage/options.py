@@ -12,7 +12,7 @@ import socket
 from typing import Any
 
 from schemas.exceptions import StorageError
-from schemas.spec import Places, PlaceSpec
+from schemas.spec import StorageMap, StorageOptions
 
 S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 """Seconds for a connection, and between two bytes of an answer."""
@@ -30,25 +30,25 @@ _KINDS = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _EXTRAS = {"gs": ("gcsfs", "gcs"), "az": ("adlfs", "azure")}
 """The package that a kind of store needs, and the extra of raylabel that brings it along."""
 
-_places: Places = {}
+_storage: StorageMap = {}
 
 
-def reach(places: Places) -> None:
+def configure_storage(places: StorageMap) -> None:
     """From now on this process reaches the files below these URLs so."""
-    global _places  # noqa: PLW0603 - what the module is about
-    _places = dict(places)
+    global _storage  # noqa: PLW0603 - what the module is about
+    _storage = dict(places)
 
 
-def places() -> Places:
+def places() -> StorageMap:
     """How this process reaches files."""
-    return _places
+    return _storage
 
 
-def place_of(url: str) -> PlaceSpec:
+def options_for(url: str) -> StorageOptions:
     """The settings of the longest beginning of a URL that has any."""
     url = _plain(url)
-    found = [start for start in _places if _begins(_plain(start), url)]
-    return _places[max(found, key=len)] if found else PlaceSpec()
+    found = [start for start in _storage if _begins(_plain(start), url)]
+    return _storage[max(found, key=len)] if found else StorageOptions()
 
 
 def options_of(url: str) -> dict[str, Any]:
@@ -63,11 +63,11 @@ def options_of(url: str) -> dict[str, Any]:
     scheme, separator, _ = inner.partition("://")
     if not separator:
         return {}
-    place, kind = place_of(inner), kind_of(inner)
+    settings, kind = options_for(inner), kind_of(inner)
     if kind == "s3":
-        return {scheme: {**s3_options(place), "config_kwargs": s3_config(S3_TRIES)}}
-    found = _bounds(kind) | {name: _value(value) for name, value in place.options.items()}
-    if place.anonymous:
+        return {scheme: {**s3_options(settings), "config_kwargs": s3_config(S3_TRIES)}}
+    found = _bounds(kind) | {name: _value(value) for name, value in settings.options.items()}
+    if settings.anonymous:
         found |= _ANONYMOUS.get(kind, {})
     return {scheme: found} if found else {}
 
@@ -109,25 +109,25 @@ def _use_http_alone() -> None:
     logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # else it prints what it raises as well
 
 
-def s3_options(place: PlaceSpec) -> dict[str, Any]:
+def s3_options(settings: StorageOptions) -> dict[str, Any]:
     """The arguments of s3fs that say where a place is and who asks.
 
     Raises:
         StorageError: a variable that should hold credentials is not set here.
     """
     found = {
-        "endpoint_url": place.endpoint,
-        "profile": place.profile,
-        "anon": place.anonymous,
-        "requester_pays": place.requester_pays,
-        "client_kwargs": {"region_name": place.region} if place.region else None,
+        "endpoint_url": settings.endpoint,
+        "profile": settings.profile,
+        "anon": settings.anonymous,
+        "requester_pays": settings.requester_pays,
+        "client_kwargs": {"region_name": settings.region} if settings.region else None,
     }
-    if name := place.credentials:
+    if name := settings.credentials_env_prefix:
         found["key"] = _variable(f"{name}_ACCESS_KEY_ID")
         found["secret"] = _variable(f"{name}_SECRET_ACCESS_KEY")
         found["token"] = os.environ.get(f"{name}_SESSION_TOKEN")
     return {key: value for key, value in found.items() if value} | {
-        key: _value(value) for key, value in place.options.items()
+        key: _value(value) for key, value in settings.options.items()
     }
 
 

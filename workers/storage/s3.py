@@ -18,8 +18,8 @@ from fsspec.asyn import get_loop, sync
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from schemas.spec import PlaceSpec
-from workers.storage.options import place_of, s3_config, s3_options
+from schemas.spec import StorageOptions
+from workers.storage.options import options_for, s3_config, s3_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ MOST_WITHOUT_RANGES = 64 * 2**20
 UNSIGNED_S = 20
 """Seconds after which credentials are looked for again where there were none and a request was refused."""
 
-WORKERS = "TOKIO_WORKER_THREADS"
+TOKIO_THREADS = "TOKIO_WORKER_THREADS"
 """Threads of obstore's own in a process: one a core unless told, in each of as many processes as cores."""
 
 _BUCKET = re.compile(r"s3a?://([\w.-]+)/(.+)")
@@ -44,11 +44,11 @@ _EXPRESS = "--x-s3"
 _ELSEWHERE = re.compile("redirect without LOCATION|<Code>(PermanentRedirect|AuthorizationHeaderMalformed)<")
 
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
-ENDED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
+EXPIRED_CODES = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
 """What S3 says of credentials that were good."""
 
 _stores: dict["_Bucket", S3Store] = {}
-_other_etags: set["_Bucket"] = set()
+_etag_not_md5: set["_Bucket"] = set()
 _unsigned_since: dict["_Bucket", float] = {}
 _opening = threading.Lock()
 
@@ -57,7 +57,7 @@ class _Bucket(NamedTuple):
     """What one store of obstore's is for: its bucket, how that is reached, and how long a GET may take."""
 
     name: str
-    place: PlaceSpec
+    settings: StorageOptions
     timeout_s: float
 
 
@@ -125,9 +125,9 @@ def read(bucket: str, key: str, most: int, timeout_s: float, start: int = 0) -> 
             ConnectionError, also where fewer bytes came than the object has; a ChangedError where others did.
         botocore.exceptions.BotoCoreError: the bucket cannot be reached the way it is configured.
     """
-    where = _Bucket(bucket, place_of(f"s3://{bucket}/{key}"), timeout_s)
+    where = _Bucket(bucket, options_for(f"s3://{bucket}/{key}"), timeout_s)
     data, md5 = _get(where, key, start, most)
-    if where in _other_etags or _is_of(data, md5):
+    if where in _etag_not_md5 or _is_of(data, md5):
         return data
     # either a byte changed on the way, or the ETags of this bucket are no MD5: it may be encrypted so
     again, md5 = _get(where, key, start, most)
@@ -135,7 +135,7 @@ def read(bucket: str, key: str, most: int, timeout_s: float, start: int = 0) -> 
         return again
     if again != data:
         raise ChangedError(f"{len(data):,} bytes came that are not those of ETag {md5}")
-    _other_etags.add(where)
+    _etag_not_md5.add(where)
     return data
 
 
@@ -201,7 +201,7 @@ def pages(
         ValueError: obstore does not take `prefix` or `after`.
         botocore.exceptions.BotoCoreError: the bucket cannot be reached the way it is configured.
     """
-    store = _store(_Bucket(bucket, place_of(f"s3://{bucket}/{prefix}"), timeout_s))
+    store = _store(_Bucket(bucket, options_for(f"s3://{bucket}/{prefix}"), timeout_s))
     yield from obstore.list(store, prefix or None, offset=after or None, chunk_size=most)
 
 
@@ -210,7 +210,7 @@ def reset_clients() -> None:
     with _opening:
         _stores.clear()
         _unsigned_since.clear()
-        _other_etags.clear()
+        _etag_not_md5.clear()
         _s3fs.cache_clear()
 
 
@@ -219,7 +219,7 @@ def _is_refused_for_its_credentials(failure: OSError, where: _Bucket) -> bool:
     if not isinstance(failure, ObjectError):
         return False
     unsigned_s = time.monotonic() - _unsigned_since.get(where, math.inf)
-    return failure.s3_code in ENDED or (failure.status in (401, 403) and unsigned_s > UNSIGNED_S)
+    return failure.s3_code in EXPIRED_CODES or (failure.status in (401, 403) and unsigned_s > UNSIGNED_S)
 
 
 def _failure(said: str) -> OSError:
@@ -254,9 +254,9 @@ def _open(where: _Bucket) -> S3Store:
 
     The environment that obstore would read by itself has no say, as what it knows of is given.
     """
-    os.environ.setdefault(WORKERS, "2")
+    os.environ.setdefault(TOKIO_THREADS, "2")
     s3fs, url, region = sync(get_loop(), _found, where, timeout=where.timeout_s)
-    if s3fs.anon and not where.place.anonymous:
+    if s3fs.anon and not where.settings.anonymous:
         _unsigned_since[where] = time.monotonic()
     most = timedelta(seconds=where.timeout_s)
     client: ClientConfig = {"timeout": most, "connect_timeout": most, "allow_http": url.startswith("http://")}
@@ -269,32 +269,34 @@ def _open(where: _Bucket) -> S3Store:
         region=region,
         skip_signature=s3fs.anon,
         request_payer=s3fs.requester_pays,
-        credential_provider=None if s3fs.anon else functools.partial(_signer, s3fs, where.timeout_s),
+        credential_provider=None
+        if s3fs.anon
+        else functools.partial(_credential_provider, s3fs, where.timeout_s),
         client_options=client,
         retry_config={"max_retries": 0},  # whoever calls counts
     )
 
 
 @functools.cache
-def _s3fs(place: PlaceSpec) -> Any:
+def _s3fs(settings: StorageOptions) -> Any:
     """This process's s3fs for a place, which asks each bucket for its region."""
-    options = {**s3_options(place), "config_kwargs": s3_config(tries=1)}
-    return fsspec.filesystem("s3", cache_regions=not place.region, skip_instance_cache=True, **options)
+    options = {**s3_options(settings), "config_kwargs": s3_config(tries=1)}
+    return fsspec.filesystem("s3", cache_regions=not settings.region, skip_instance_cache=True, **options)
 
 
 async def _found(where: _Bucket) -> tuple[Any, str, str]:
     """The s3fs that reads a bucket, the bucket's URL, as botocore makes it, and its region."""
-    s3fs = _s3fs(where.place)
+    s3fs = _s3fs(where.settings)
     await s3fs.set_session()
     if _credentials(s3fs) is None:
-        s3fs = _s3fs(where.place.model_copy(update={"anonymous": True}))
+        s3fs = _s3fs(where.settings.model_copy(update={"anonymous": True}))
         await s3fs.set_session()
     client = await s3fs.get_s3(where.name)
     signed = await client.generate_presigned_url("get_object", {"Bucket": where.name, "Key": "key"})
     return s3fs, signed.partition("?")[0].removesuffix("/key"), client.meta.region_name
 
 
-def _signer(s3fs: Any, timeout_s: float) -> "S3Credential":
+def _credential_provider(s3fs: Any, timeout_s: float) -> "S3Credential":
     """The credentials of now: botocore gets new ones in time where they end."""
     now = sync(s3fs.loop, _credentials(s3fs).get_frozen_credentials, timeout=timeout_s)
     ends = datetime.now(UTC) + CREDENTIALS_LIVE

@@ -11,7 +11,7 @@ import yaml
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.cluster.jobs_api import ADDRESS, Submission, dashboard_url
-from jobs.cluster.submit import SubmitOptions, assert_fits, ending, located, notes, pack
+from jobs.cluster.submit import SubmitOptions, absolute_paths, assert_fits, end_message, notes, pack
 from schemas.exceptions import ClusterError, SpecError
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec, read_spec
@@ -40,7 +40,7 @@ def submission(state: JobStatus, **values: object) -> Submission:
 def test_a_job_means_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("w.pth").touch()
-    spec, paths = located(
+    spec, paths = absolute_paths(
         spec_of(
             manifest={"uri": ["a.csv", "s3://b/c.csv"], "base": "photos"},
             output="out",
@@ -62,8 +62,8 @@ def test_a_job_means_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_is_not_sent_along_is_said() -> None:
-    assert notes(*located(spec_of())) == []
-    local, own = notes(*located(spec_of(output="/data/out", classifier="my_models:sky")))
+    assert notes(*absolute_paths(spec_of())) == []
+    local, own = notes(*absolute_paths(spec_of(output="/data/out", classifier="my_models:sky")))
     assert "output /data/out" in local
     assert "disk that all of them share" in local
     assert own.startswith("my_models:sky must be importable on the cluster")
@@ -152,5 +152,5 @@ def test_a_job_that_was_waited_for_gives_its_exit_code() -> None:
     assert submission(JobStatus.STOPPED).outcome == 143
     never_ran = submission(JobStatus.FAILED, message="the runtime_env could not be set up")
     assert never_ran.outcome == 1
-    assert "the runtime_env could not be set up" in ending(never_ran)
-    assert "goes on from there" in ending(submission(JobStatus.FAILED, driver_exit_code=4))
+    assert "the runtime_env could not be set up" in end_message(never_ran)
+    assert "goes on from there" in end_message(submission(JobStatus.FAILED, driver_exit_code=4))

@@ -1,7 +1,7 @@
 import pytest
 
 from jobs.cluster.pools import Pool
-from jobs.plan.command import SHARDS, PlanOptions, Told, cluster_of, costs_on, sampled
+from jobs.plan.command import SHARDS, PlanOptions, PlanReport, cluster_of, costs_on, sampled
 from jobs.plan.predict import Load, nodes_within, predict
 from jobs.plan.probe import Probe
 from jobs.prepare.resolve import ResolvedJob
@@ -28,7 +28,9 @@ def told(costs: Costs, cluster: Cluster, within: float | None = None) -> list[st
     """The lines for a person."""
     load = Load(Plan.of(50_000_000, JOB.spec.units), ComputeSpec(), 16, 12.0)
     enough = nodes_within(costs, load, cluster, within) if within else None
-    page = Told(JOB, PROBE, predict(costs, load, cluster), within, enough, kept=costs.models is not None)
+    page = PlanReport(
+        JOB, PROBE, predict(costs, load, cluster), within, enough, saved=costs.models is not None
+    )
     return [f"{name}: {fact}" for name, fact in page.facts()]
 
 
@@ -64,12 +66,11 @@ def test_a_prediction_for_cpu_nodes_is_a_page_to_read() -> None:
         "cluster: 10 nodes of 32 CPUs",
         "speed: 16,773 images/s",
         "time: 0:50:01, of it 12 s to start",
-        "takes: 267 CPU hours, costs 10.42 at 1.25 a node and hour",
-        "held up by: models (detector 53% of the CPU time); what would help: more cores, "
-        "a GPU, or a smaller model",
-        "in use: CPUs 100%, models 79%, driver 33%, decode 16%, network 15%, reads 13%",
+        "cost: 267 CPU hours, costs 10.42 at 1.25 a node and hour",
+        "bottleneck: models (detector 53% of the CPU time); advice: more cores, a GPU, or a smaller model",
+        "utilization: CPUs 100%, models 79%, driver 33%, decode 16%, network 15%, reads 13%",
         "within 1:00:00: 9 nodes of 32 CPUs: 0:55:33, 267 CPU hours, costs 10.42 at 1.25 a node and hour",
-        "kept: when this job has run, its report says how good this was",
+        "saved: when this job has run, its report says how good this was",
     ]
 
 
@@ -82,10 +83,10 @@ def test_where_a_gpus_models_are_not_known_the_page_says_so_and_gives_bounds() -
         "--gpu-images-per-s, or plan on a machine that has one. What follows is what all else would allow",
         "speed: at most 400 images/s",
         "time: at least 1 day, 10:43:32, of it 12 s to start",
-        "takes: at least 139 CPU hours, 34.7 GPU hours",
-        "held up by: fetch latency: as many reads are under way as may be; what would help: a larger "
+        "cost: at least 139 CPU hours, 34.7 GPU hours",
+        "bottleneck: fetch latency: as many reads are under way as may be; advice: a larger "
         "fetch.concurrency",
-        "in use: reads 100%, CPUs 53%, decode 40%",
+        "utilization: reads 100%, CPUs 53%, decode 40%",
         "within 60 s: no number of such nodes is enough: what holds it up then is no node's",
     ]
 
@@ -93,7 +94,7 @@ def test_where_a_gpus_models_are_not_known_the_page_says_so_and_gives_bounds() -
 def test_a_probe_on_a_busy_machine_says_so() -> None:
     load = Load(Plan.of(1000, JOB.spec.units), ComputeSpec(), 16, 12.0)
     busy = Probe(64, 2, "cpu", {}, "", 9.0, 0.25, COSTS)
-    page = Told(JOB, busy, predict(COSTS, load, Cluster(1, 2)), None, None, kept=False)
+    page = PlanReport(JOB, busy, predict(COSTS, load, Cluster(1, 2)), None, None, saved=False)
     assert dict(page.facts())["note"].startswith("the probe got 25% of its cores' time")
     assert page.to_dict()["probe"]["share"] == 0.25
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.plan.predict import HELP, Load, nodes_within, predict, said_bottleneck
+from jobs.plan.predict import ADVICE, Load, nodes_within, predict, said_bottleneck
 from schemas.exceptions import RaylabelError
 from schemas.plan import Plan
 from schemas.prediction import Cluster, Costs, Prediction
@@ -34,7 +34,7 @@ def test_a_cpu_node_does_as_many_images_as_its_cores_have_time_for() -> None:
     # 20 cores / 0.020 s; 64,000 images take 64 s, and 15 s to start
     assert found.images_per_s == pytest.approx(1000)
     assert (found.startup_s, found.seconds) == pytest.approx((15, 79))
-    assert found.busy == pytest.approx(
+    assert found.utilization == pytest.approx(
         {"models": 0.75, "decode": 0.15, "CPUs": 1.0, "driver": 1000 / 38_400, "reads": 0.0}
     )  # bundles are of six units; no network is known, and files are there at once
     assert found.cpu_parts == {
@@ -60,7 +60,7 @@ def test_a_gpu_node_does_as_many_images_as_its_gpus_have_time_for() -> None:
     rate = 2 * 640 / (1.28 + 64 * 0.005 / 7)
     assert found.images_per_s == pytest.approx(rate)
     assert found.seconds == pytest.approx(12 + 64_000 / rate)
-    assert found.busy == pytest.approx(
+    assert found.utilization == pytest.approx(
         {
             "models": rate * 0.002 / 2,
             "decode": rate * 0.003 / 14,
@@ -71,14 +71,14 @@ def test_a_gpu_node_does_as_many_images_as_its_gpus_have_time_for() -> None:
     )
     assert found.gpu_hours == pytest.approx(2 * found.seconds / 3600)
     assert found.cost == pytest.approx(2 * found.seconds / 3600)
-    assert said_bottleneck(found) == ("models (detector 75% of their time)", HELP["models"])
+    assert said_bottleneck(found) == ("models (detector 75% of their time)", ADVICE["models"])
 
 
 def test_a_gpu_with_few_cores_waits_for_them() -> None:
     found = predict(ON_GPU, load(unit_rows=640), Cluster(nodes=1, cpus=2, gpus=1))
     # 3.2 s of the one core, and the GPU's last 64 images at 2 ms
     assert found.images_per_s == pytest.approx(640 / (3.2 + 0.128))
-    assert said_bottleneck(found) == ("decode (60% of the CPU time)", HELP["decode"])
+    assert said_bottleneck(found) == ("decode (60% of the CPU time)", ADVICE["decode"])
 
 
 def test_a_unit_of_one_batch_is_decoded_and_labelled_by_turns() -> None:
@@ -91,7 +91,7 @@ def test_a_unit_of_one_batch_is_decoded_and_labelled_by_turns() -> None:
 def test_the_network_is_shared_by_a_nodes_images() -> None:
     found = predict(UNKNOWN, load(), Cluster(nodes=2, cpus=32, gpus=1, network_gbps=0.2))
     assert found.images_per_s == pytest.approx(2 * 0.2e9 / 8 / 100_000)
-    assert said_bottleneck(found) == ("network", HELP["network"])
+    assert said_bottleneck(found) == ("network", ADVICE["network"])
 
 
 def test_reads_under_way_are_limited_by_their_number() -> None:
@@ -99,8 +99,8 @@ def test_reads_under_way_are_limited_by_their_number() -> None:
     found = predict(slow, load(unit_rows=64_000, rows=64_000), Cluster(nodes=1, cpus=32, gpus=1))
     # 16 reads of 0.2 s each: 80 a second
     assert found.images_per_s == pytest.approx(80)
-    assert found.busy["reads"] == pytest.approx(1)
-    assert said_bottleneck(found) == ("fetch latency: as many reads are under way as may be", HELP["reads"])
+    assert found.utilization["reads"] == pytest.approx(1)
+    assert said_bottleneck(found) == ("fetch latency: as many reads are under way as may be", ADVICE["reads"])
 
 
 def test_reads_of_the_whole_job_begin_no_faster_than_its_rate() -> None:
@@ -108,14 +108,14 @@ def test_reads_of_the_whole_job_begin_no_faster_than_its_rate() -> None:
     for nodes in (5, 50):  # 1000 images a second and more without it
         found = predict(ON_CPU, held, Cluster(nodes=nodes, cpus=4))
         assert found.images_per_s == pytest.approx(250)
-        assert found.busy["fetch.rate"] == pytest.approx(1)
+        assert found.utilization["fetch.rate"] == pytest.approx(1)
         assert said_bottleneck(found) == (
             "fetch.rate: as many reads begin in a second as may",
-            HELP["fetch.rate"],
+            ADVICE["fetch.rate"],
         )
     assert nodes_within(ON_CPU, held, Cluster(nodes=1, cpus=4), 200) is None
     loose = predict(ON_CPU, replace(load(), reads_per_s=4000), Cluster(nodes=5, cpus=4))
-    assert (loose.images_per_s, loose.busy["fetch.rate"]) == pytest.approx((1000, 0.25))
+    assert (loose.images_per_s, loose.utilization["fetch.rate"]) == pytest.approx((1000, 0.25))
 
 
 def test_actors_that_are_not_there_leave_their_share_of_the_rate() -> None:
@@ -138,7 +138,7 @@ def test_files_that_come_late_leave_a_gpu_idle_at_the_beginning_of_each_bundle()
     late = replace(ON_GPU, fetch_s=2.0)
     found = predict(late, load(rows=6_400, concurrency=1024), Cluster(nodes=1, cpus=33, gpus=1))
     # bundles of twelve units, an eighth of all: 2 s for 768 images that the GPU has done in 1.5 s
-    assert said_bottleneck(found) == ("the beginnings of units", HELP["units"])
+    assert said_bottleneck(found) == ("the beginnings of units", ADVICE["units"])
 
 
 def test_the_driver_is_one_however_many_nodes_there_are() -> None:
@@ -146,7 +146,7 @@ def test_the_driver_is_one_however_many_nodes_there_are() -> None:
     # bundles of eight units take 10 ms each; 3,200 actors do 312.5 units each: 313 rounds
     assert found.images_per_s == pytest.approx(512 / 0.010)
     assert found.seconds == pytest.approx(12 + 1250 * 313 / 312.5)
-    assert said_bottleneck(found) == ("driver", HELP["driver"])
+    assert said_bottleneck(found) == ("driver", ADVICE["driver"])
 
 
 def test_actors_without_a_unit_in_the_last_round_are_idle() -> None:
@@ -159,15 +159,15 @@ def test_no_more_actors_work_than_there_are_units() -> None:
     found = predict(ON_CPU, load(rows=128), Cluster(nodes=1, cpus=8))
     # of eight cores the models can use two, one an actor: 15 ms an image
     assert found.images_per_s == pytest.approx(2 / 0.015)
-    assert said_bottleneck(found) == ("models (detector 67% of their time)", HELP["actors"])
+    assert said_bottleneck(found) == ("models (detector 67% of their time)", ADVICE["actors"])
 
 
 def test_where_a_gpus_models_are_not_known_the_rest_is_the_most_there_can_be() -> None:
     found = predict(UNKNOWN, load(), Cluster(nodes=1, cpus=4, gpus=1))
     assert found.images_per_s == pytest.approx(3 / 0.005)
     assert found.model_parts is None
-    assert "models" not in found.busy
-    assert said_bottleneck(found) == ("decode (60% of the CPU time)", HELP["decode"])
+    assert "models" not in found.utilization
+    assert said_bottleneck(found) == ("decode (60% of the CPU time)", ADVICE["decode"])
 
 
 def test_what_has_no_gpu_is_refused_where_one_is_asked_for() -> None:

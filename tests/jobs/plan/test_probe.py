@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jobs.cluster.pools import Pool
 from jobs.plan.predict import OVERHEAD_CPU_S
-from jobs.plan.probe import SPOTS, average, pool_here, sample_locations, sample_rows, this_machine
+from jobs.plan.probe import SAMPLE_RUNS, average, pool_here, sample_locations, sample_rows, this_machine
 from schemas.prediction import Cluster, Costs, Probed
 from schemas.spec import ComputeSpec
 from workers.manifest.convert import write_parquet
@@ -18,7 +18,7 @@ from workers.manifest.manifest import Manifest
 def test_a_sample_is_so_many_rows_of_the_manifest_each_once(rows: int, size: int) -> None:
     spans = list(sample_rows(rows, size))
     assert sum(len(span) for span in spans) == min(size, rows)
-    assert len(spans) <= SPOTS
+    assert len(spans) <= SAMPLE_RUNS
     ends = [0, *(end for span in spans for end in (span.start, span.stop)), rows]
     assert ends == sorted(ends)
     assert spans == list(sample_rows(rows, size))

@@ -13,13 +13,13 @@ import pytest
 from jobs.results.status import find_status, show_status, speed, state_of
 from jobs.run.stop import Stopped
 from schemas.exceptions import FailureBudgetError, StorageError
-from schemas.ledger import Beat, Epoch, Retry
-from schemas.plan import Plan, Work
+from schemas.ledger import Attempt, HeartbeatRecord, Retry
+from schemas.plan import Pass, Plan
 from schemas.ranges import to_ranges
 from tests.workers.ledger.test_attempts import driver
 from tests.workers.ledger.test_runs import record
 from tests.workers.tables.made_results import results_of, run_folder
-from workers.ledger.attempts import Heart, begin_epoch
+from workers.ledger.attempts import Heartbeat, start_attempt
 from workers.ledger.commit import RunFolder, commit_results
 from workers.ledger.publish import publish_shard
 from workers.ledger.runs import begin_run
@@ -37,9 +37,9 @@ def run(output: str) -> RunFolder:
     return run_folder(output, PLAN)
 
 
-def heart(run: RunFolder) -> Heart:
+def heartbeat_of(run: RunFolder) -> Heartbeat:
     """Of an attempt that this process begins."""
-    return Heart(run.store, record(), run.ledger, begin_epoch(run.ledger, pytest.fail))
+    return Heartbeat(run.store, record(), run.ledger, start_attempt(run.ledger, pytest.fail))
 
 
 def told(output: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def told(output: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 def complete(run: RunFolder) -> None:
-    with heart(run).beating():
+    with heartbeat_of(run).running():
         commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
         for shard in range(PLAN.shards):
             publish_shard(run, shard)
@@ -64,17 +64,17 @@ def test_a_run_is_followed_from_its_record_to_its_end(
         return [found[name] for name in ("state", *names)]
 
     assert facts("attempt", "done", "next") == [
-        "not begun",
+        "not_started",
         None,
         0,
         "the command that began it goes on from there",
     ]
-    first = heart(run)
-    assert facts("last_beat", "done") == ["running", None, 0]
+    first = heartbeat_of(run)
+    assert facts("last_heartbeat", "done") == ["running", None, 0]
     commit_results(run, 1, results_of(PLAN, 0, 1, 2, 3, 4, 5))
     publish_shard(run, 0)
     first.watch(lambda: (24, {"TRUNCATED": 6}))
-    with contextlib.suppress(FailureBudgetError), first.beating():
+    with contextlib.suppress(FailureBudgetError), first.running():
         assert facts("rows", "done", "failed", "published_shards", "shards") == [
             "running",
             *(50, 24, {"TRUNCATED": 6}, 1, 3),
@@ -83,7 +83,7 @@ def test_a_run_is_followed_from_its_record_to_its_end(
     found = told(output, capsys)
     assert (found["state"], found["reason"]) == ("failed", "FailureBudgetError: 6 of 24 images failed")
     assert found["next"] == "mend that; the command that began it goes on from there"
-    with contextlib.suppress(Stopped), heart(run).beating():
+    with contextlib.suppress(Stopped), heartbeat_of(run).running():
         commit_results(run, 2, results_of(PLAN, 6))
         raise Stopped("SIGTERM", 143)
     assert facts("reason", "done", "failed", "published_shards") == [
@@ -114,12 +114,12 @@ def test_a_run_that_is_being_retried_says_so(
     retry = Retry(number=1, codes=["TRUNCATED"], rows=to_ranges(rows))
     run.ledger.create(retry.key, retry.to_json())
     run.store.delete(["_SUCCESS"])
-    again = run_folder(output, Work(PLAN, np.array(rows)), retry=1)
+    again = run_folder(output, Pass(PLAN, np.array(rows)), retry=1)
     found = told(output, capsys)
     assert found["retry"] == {"number": 1, "codes": ["TRUNCATED"]}
-    assert [found[n] for n in ("state", "rows", "done", "shards")] == ["not begun", 3, 0, 2]
+    assert [found[n] for n in ("state", "rows", "done", "shards")] == ["not_started", 3, 0, 2]
     assert found["next"] == f"`raylabel retry {output}` goes on from there"
-    with heart(again).beating():
+    with heartbeat_of(again).running():
         commit_results(again, 2, results_of(again.work, 0, 1, cured=True))
         publish_shard(again, 0)
         found = told(output, capsys)
@@ -153,66 +153,70 @@ def test_a_killed_attempt_has_died_and_one_that_is_stopped_short_is_silent(
     try:
         assert find_status(store.url).state == "running"
         os.kill(process.pid, signal.SIGSTOP)
-        monkeypatch.setattr("jobs.results.status.STALE_S", 0.0)
-        assert find_status(store.url).state == "silent"
+        monkeypatch.setattr("jobs.results.status.HEARTBEAT_TIMEOUT_S", 0.0)
+        assert find_status(store.url).state == "unresponsive"
     finally:
         process.kill()
         process.communicate()
     status = find_status(store.url)
-    assert (status.state, status.epoch and status.epoch.pid) == ("died", process.pid)
+    assert (status.state, status.attempt and status.attempt.pid) == ("crashed", process.pid)
     assert (
         "state",
         "died: its process is gone and did not say why (killed, or out of memory)",
     ) in status.facts()
 
 
-EPOCH = Epoch(number=1, started_at=NOW, host="there", pid=7, process_started=0)
+EPOCH = Attempt(number=1, started_at=NOW, host="there", pid=7, process_started=0)
 
 
-def beat(seconds: float, state: Any = "running", done: int | None = None) -> Beat:
-    return Beat(at=NOW + timedelta(seconds=seconds), state=state, done=done)
+def heartbeat(seconds: float, state: Any = "running", done: int | None = None) -> HeartbeatRecord:
+    return HeartbeatRecord(at=NOW + timedelta(seconds=seconds), state=state, done=done)
 
 
 @pytest.mark.parametrize(
     ("beat", "retry", "gone", "after", "state"),
     [
         (None, 0, False, 3, "running"),
-        (None, 0, False, 30, "silent"),
-        (beat(28), 0, False, 30, "running"),
-        (beat(28), 0, True, 30, "died"),
-        (beat(2), 0, False, 30, "silent"),
-        (beat(40), 0, False, 30, "running"),  # a clock that is ahead
-        (beat(2, "stopped"), 0, True, 30, "stopped"),
-        (beat(2, "failed"), 1, True, 30, "failed"),
-        (beat(2, "complete"), 1, True, 30, "not begun"),  # the pass before was completed
-        (beat(2, "complete"), 0, True, 30, "stopped"),  # _SUCCESS is gone
+        (None, 0, False, 30, "unresponsive"),
+        (heartbeat(28), 0, False, 30, "running"),
+        (heartbeat(28), 0, True, 30, "crashed"),
+        (heartbeat(2), 0, False, 30, "unresponsive"),
+        (heartbeat(40), 0, False, 30, "running"),  # a clock that is ahead
+        (heartbeat(2, "stopped"), 0, True, 30, "stopped"),
+        (heartbeat(2, "failed"), 1, True, 30, "failed"),
+        (heartbeat(2, "complete"), 1, True, 30, "not_started"),  # the pass before was completed
+        (heartbeat(2, "complete"), 0, True, 30, "stopped"),  # _SUCCESS is gone
     ],
 )
 def test_the_state_is_told_from_the_last_sign_of_life(
-    beat: Beat | None, retry: int, gone: bool, after: float, state: str
+    heartbeat: HeartbeatRecord | None, retry: int, gone: bool, after: float, state: str
 ) -> None:
     now = NOW + timedelta(seconds=after)
-    assert state_of(EPOCH, beat, retry=retry, gone=gone, now=now) == state
+    assert state_of(EPOCH, heartbeat, retry=retry, gone=gone, now=now) == state
 
 
 def test_the_speed_is_told_only_where_the_files_tell_it() -> None:
     second = EPOCH.model_copy(update={"number": 2})
-    assert speed(EPOCH, None, beat(10, done=50)) == 5
-    assert speed(EPOCH, None, beat(10)) is None
-    assert speed(EPOCH, None, beat(10, done=0)) is None
-    assert speed(second, beat(-5, "stopped", 30), beat(10, done=50)) == 2
-    assert speed(second, beat(-5, "complete", 30), beat(10, done=50)) == 5  # that was the pass before
-    assert speed(second, beat(-5, "running", 30), beat(10, done=50)) is None  # killed: it may have done more
-    assert speed(second, None, beat(10, done=50)) is None
+    assert speed(EPOCH, None, heartbeat(10, done=50)) == 5
+    assert speed(EPOCH, None, heartbeat(10)) is None
+    assert speed(EPOCH, None, heartbeat(10, done=0)) is None
+    assert speed(second, heartbeat(-5, "stopped", 30), heartbeat(10, done=50)) == 2
+    assert (
+        speed(second, heartbeat(-5, "complete", 30), heartbeat(10, done=50)) == 5
+    )  # that was the pass before
+    assert (
+        speed(second, heartbeat(-5, "running", 30), heartbeat(10, done=50)) is None
+    )  # killed: it may have done more
+    assert speed(second, None, heartbeat(10, done=50)) is None
 
 
 def test_a_person_is_told_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = str(tmp_path)
     begin_run(Store(output), record())
     run = run_folder(output, PLAN)
-    alive = heart(run)
+    alive = heartbeat_of(run)
     alive.watch(lambda: (24, {"TRUNCATED": 6, "TIMEOUT": 1}))
-    with alive.beating():
+    with alive.running():
         show_status(output, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [
@@ -226,9 +230,9 @@ def test_a_person_is_told_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_of_a_running_run_no_commit_is_read(run: RunFolder, output: str) -> None:
-    alive = heart(run)
+    alive = heartbeat_of(run)
     alive.watch(lambda: (24, {}))
-    with alive.beating():
+    with alive.running():
         (commit,) = commit_results(run, 1, results_of(PLAN, 0))
         run.ledger.write(commit.key, b"no commit")
         assert find_status(output).progress.done == 24

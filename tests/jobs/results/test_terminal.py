@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jobs.results import terminal
 from jobs.results.summary import (
-    MOST,
+    MAX_LABELS,
     ClassCount,
     ErrorCount,
     LabelCount,
@@ -170,7 +170,7 @@ def test_only_the_most_frequent_labels_are_kept_and_the_rest_is_counted(tmp_path
     summary = summarize(str(tmp_path), limit=0)
     expected = [
         LabelCount("label 00", 2),
-        *(LabelCount(f"label {i:02d}", 1) for i in range(1, MOST)),
+        *(LabelCount(f"label {i:02d}", 1) for i in range(1, MAX_LABELS)),
     ]
     assert list(summary.labels) == expected
     assert (summary.distinct_labels, summary.images) == (40, ())

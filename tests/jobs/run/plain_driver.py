@@ -30,7 +30,7 @@ from jobs.run import pipeline
 from jobs.run.console import Reporter
 from jobs.run.retry import begin_retry
 from schemas.ledger import Commit
-from schemas.metrics import NOTHING, Spent
+from schemas.metrics import NO_USAGE, Usage
 from schemas.spec_file import build_spec
 from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, results_of, rows_of
 from workers.ledger import attempts, state
@@ -44,8 +44,8 @@ Kind = Literal["run", "restart", "retry"]
 Moment = Literal["before", "half", "after"]
 
 CODES = ["TRUNCATED"]
-MERGED_AT = 2
-STALE_S = 1.0
+MERGE_AT = 2
+HEARTBEAT_TIMEOUT_S = 1.0
 ROWS = 34
 
 
@@ -70,7 +70,7 @@ class Doing:
         trace: a file that it appends lines to: changes of the disk, units labelled, what was said.
         death: None: it goes on to its end.
         environment: variables that it sets first.
-        beat_s: seconds from one heartbeat to the next.
+        heartbeat_s: seconds from one heartbeat to the next.
     """
 
     kind: Kind
@@ -80,7 +80,7 @@ class Doing:
     trace: Path
     death: Death | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    beat_s: float = attempts.BEAT_S
+    heartbeat_s: float = attempts.HEARTBEAT_S
 
     def job(self) -> ResolvedJob:
         """The job with made models, which nothing here loads."""
@@ -151,7 +151,7 @@ def _do(doing: Doing) -> None:
     trace = Tracer(lambda line: os.write(file, f"{line}\n".encode()))
     if not doing.environment:
         trace.watch_disk(doing.output, doing.death)
-    engine(trace, doing.beat_s)
+    engine(trace, doing.heartbeat_s)
     try:
         go(doing, trace)
     except Exception as error:
@@ -175,17 +175,17 @@ def go(doing: Doing, trace: "Tracer") -> None:
     pipeline.label(job, trace, restart=doing.kind == "restart")
 
 
-def engine(trace: "Tracer", beat_s: float) -> None:
+def engine(trace: "Tracer", heartbeat_s: float) -> None:
     """Exchanges where the work of `jobs.run.pipeline` runs: from now on in this process."""
 
     def committed(
-        attempt: pipeline.Attempt, pending: NDArray[np.int64]
-    ) -> Generator[tuple[Commit, Spent], None, None]:
+        running: pipeline.RunningAttempt, pending: NDArray[np.int64]
+    ) -> Generator[tuple[Commit, Usage], None, None]:
         for unit in pending.tolist():
             trace.write(f"unit {unit}")
-            results = made(attempt.folder, unit)
-            for commit in commit_results(attempt.folder, attempt.epoch.number, results):
-                yield commit, NOTHING
+            results = made(running.folder, unit)
+            for commit in commit_results(running.folder, running.attempt.number, results):
+                yield commit, NO_USAGE
 
     def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
         return [function(*each) for each in arguments]
@@ -194,9 +194,9 @@ def engine(trace: "Tracer", beat_s: float) -> None:
         (pipeline, "committed", committed),
         (pipeline, "Publisher", AtOnce),
         (cluster, "map_tasks", map_tasks),
-        (state, "MERGED_AT", MERGED_AT),
-        (attempts, "STALE_S", STALE_S),
-        (attempts, "BEAT_S", beat_s),
+        (state, "MERGE_AT", MERGE_AT),
+        (attempts, "HEARTBEAT_TIMEOUT_S", HEARTBEAT_TIMEOUT_S),
+        (attempts, "HEARTBEAT_S", heartbeat_s),
     ]
     for module, name, value in exchanged:
         setattr(module, name, value)
@@ -231,7 +231,7 @@ class Tracer(Reporter):
         super().__init__(Console(quiet=True))
         self.write = write
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """What the job tells a person."""
         self.write(f"said {text}")
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jobs.plan.predict import Load, predict
 from jobs.prepare.resolve import ResolvedJob
-from jobs.run.accuracy import Verdict, verdict_on
+from jobs.run.accuracy import PredictionAccuracy, accuracy_of
 from jobs.run.console import Meter, Reporter
 from schemas.ledger import PREDICTION
 from schemas.plan import Plan
@@ -20,7 +20,7 @@ from workers.storage.store import Store
 
 CLUSTER = Cluster(nodes=1, cpus=2)
 MACHINES = [{"CPU": 2.0, "memory": 1e9}, {"CPU": 0.0}]
-VERDICT = Verdict(37.1, 27.0, CLUSTER, 36.2, 26.0, {(2, 0): 1})
+VERDICT = PredictionAccuracy(37.1, 27.0, CLUSTER, 36.2, 26.0, {(2, 0): 1})
 
 
 def job(output: Path, **spec: object) -> ResolvedJob:
@@ -48,36 +48,38 @@ def kept(tmp_path: Path) -> KeptPrediction:
 
 
 def test_a_prediction_is_held_against_what_came_of_it(tmp_path: Path, kept: KeptPrediction) -> None:
-    verdict = verdict_on(job(tmp_path), meter(100), 20.0, MACHINES)
+    accuracy = accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES)
     about: Any = pytest.approx
-    assert verdict == Verdict(about(10), about(22), kept.prediction.cluster, 8.0, 20.0, {(2, 0): 1})
-    assert verdict
-    assert verdict.off == pytest.approx(0.1)
+    assert accuracy == PredictionAccuracy(
+        about(10), about(22), kept.prediction.cluster, 8.0, 20.0, {(2, 0): 1}
+    )
+    assert accuracy
+    assert accuracy.relative_error == pytest.approx(0.1)
 
 
 @pytest.mark.usefixtures("kept")
 def test_an_attempt_at_the_rest_is_held_against_what_that_would_take(tmp_path: Path) -> None:
-    verdict = verdict_on(job(tmp_path), meter(40), 20.0, MACHINES)
-    assert verdict
-    assert verdict.seconds == pytest.approx(12 + 4)
+    accuracy = accuracy_of(job(tmp_path), meter(40), 20.0, MACHINES)
+    assert accuracy
+    assert accuracy.seconds == pytest.approx(12 + 4)
 
 
 @pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("spec", [{"fetch": {"concurrency": 4}}, {"compute": {"actors": 1}}])
 def test_a_prediction_for_another_job_is_passed_over(tmp_path: Path, spec: dict[str, object]) -> None:
-    assert verdict_on(job(tmp_path, **spec), meter(100), 20.0, MACHINES) is None
-    assert verdict_on(job(tmp_path, max_failed=3), meter(100), 20.0, MACHINES)
+    assert accuracy_of(job(tmp_path, **spec), meter(100), 20.0, MACHINES) is None
+    assert accuracy_of(job(tmp_path, max_failed=3), meter(100), 20.0, MACHINES)
 
 
 @pytest.mark.usefixtures("kept")
 def test_an_attempt_that_labelled_nothing_says_nothing(tmp_path: Path) -> None:
-    assert verdict_on(job(tmp_path), meter(0), 20.0, MACHINES) is None
+    assert accuracy_of(job(tmp_path), meter(0), 20.0, MACHINES) is None
 
 
 def test_where_nothing_was_predicted_there_is_no_verdict(tmp_path: Path) -> None:
-    assert verdict_on(job(tmp_path), meter(100), 20.0, MACHINES) is None
+    assert accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES) is None
     Store(str(tmp_path)).write(PREDICTION, b"{}")  # by another version
-    assert verdict_on(job(tmp_path), meter(100), 20.0, MACHINES) is None
+    assert accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES) is None
 
 
 def test_a_verdict_is_said_in_a_line() -> None:
@@ -86,16 +88,16 @@ def test_a_verdict_is_said_in_a_line() -> None:
         "images_per_s": 37.1,
         "seconds": 27.0,
         "cluster": {"nodes": 1, "cpus": 2, "gpus": 0, "network_gbps": None, "price": None},
-        "took_images_per_s": 36.2,
-        "off": 0.0385,
+        "actual_images_per_s": 36.2,
+        "relative_error": 0.0385,
     }
-    assert "it took 26 s: 4% off" in str(replace(VERDICT, took_images_per_s=None))
+    assert "it took 26 s: 4% off" in str(replace(VERDICT, actual_images_per_s=None))
 
 
 def test_a_prediction_for_another_cluster_is_said_to_be_one() -> None:
-    elsewhere = replace(VERDICT, took_nodes={(8, 0): 1, (32, 1): 2})
-    assert elsewhere.off is None
-    assert elsewhere.to_dict()["off"] is None
+    elsewhere = replace(VERDICT, actual_nodes={(8, 0): 1, (32, 1): 2})
+    assert elsewhere.relative_error is None
+    assert elsewhere.to_dict()["relative_error"] is None
     assert str(elsewhere) == (
         "37.1 images/s by `raylabel plan`, but for 1 node of 2 CPUs; it ran on 2 nodes of 32 CPUs and 1 GPU "
         "and 1 node of 8 CPUs and took 26 s (36.2 images/s)"

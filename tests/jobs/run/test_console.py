@@ -21,7 +21,7 @@ def ledger(*committed: int, failed: int = 0) -> Ledger:
     if committed:
         units = to_ranges(committed)
         found.add(
-            Commit(epoch=1, retry=0, shard=0, units=units, files={"labels": []}, failed={"TIMEOUT": failed})
+            Commit(attempt=1, retry=0, shard=0, units=units, files={"labels": []}, failed={"TIMEOUT": failed})
         )
     return found
 

@@ -467,7 +467,9 @@ def test_an_attempt_that_slept_writes_nothing_over_what_came_after_it(
     def attempt(point: Point) -> None:
         store = place.new()
         doing = place.doing("run", store, place.units)
-        with asleep(replace(doing, beat_s=0.2, death=replace(point.death, signal=signal.SIGSTOP))) as zombie:
+        with asleep(
+            replace(doing, heartbeat_s=0.2, death=replace(point.death, signal=signal.SIGSTOP))
+        ) as zombie:
             if meanwhile == "retry":
                 assert finish(place.doing("run", store, place.units)).exit_code == 0
             assert finish(place.doing(meanwhile, store, units)).exit_code == 0

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from jobs.verify.checks import (
     COLUMNS,
     Rows,
+    check_codes,
+    check_file,
+    check_order,
+    check_rows,
     declared,
-    prove_codes,
-    prove_file,
-    prove_order,
-    prove_rows,
     some_rows,
 )
 from schemas.ledger import StagedFile
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from tests.workers.tables.made_results import CARRIED, results_of
 from workers.storage.store import Store
 from workers.tables.parquet import count_codes, parquet_bytes, write_file
@@ -33,19 +33,19 @@ def tables_of(rows: int, first: int = 0) -> tuple[Tables, Rows]:
     """Good tables of some manifest rows, and the rows."""
     plan = Plan(rows=first + rows, unit_rows=first + rows, shard_units=1)
     expected = np.arange(first, first + rows)
-    whole = split_results(results_of(Work(plan, expected), 0), CARRIED)
+    whole = split_results(results_of(Pass(plan, expected), 0), CARRIED)
     return {name: whole[name].select(columns) for name, columns in COLUMNS.items()}, expected
 
 
-def faults(tables: Tables, rows: Rows) -> list[str]:
-    found = [fault for name, table in tables.items() for fault in prove_order(FILES[name], table)]
-    return [str(fault) for fault in [*found, *prove_rows(FILES, tables, rows)]]
+def issues(tables: Tables, rows: Rows) -> list[str]:
+    found = [issue for name, table in tables.items() for issue in check_order(FILES[name], table)]
+    return [str(issue) for issue in [*found, *check_rows(FILES, tables, rows)]]
 
 
 @given(rows=st.integers(1, 40), first=st.integers(0, 9))
 def test_good_tables_have_no_fault(rows: int, first: int) -> None:
     tables, expected = tables_of(rows, first)
-    assert faults(tables, expected) == []
+    assert issues(tables, expected) == []
 
 
 def dropped(table: pa.Table, at: int, _: int) -> pa.Table:
@@ -81,7 +81,7 @@ def test_any_row_that_is_dropped_doubled_moved_or_renumbered_is_found(
     at, to = data.draw(places, label="at"), data.draw(places, label="to")
     changed = change(tables[name], at, to)
     if not changed.equals(tables[name]):
-        assert faults({**tables, name: changed}, expected)
+        assert issues({**tables, name: changed}, expected)
 
 
 def column(table: pa.Table, name: str, change: Callable[[list[Any]], None]) -> pa.Table:
@@ -113,18 +113,18 @@ def test_any_count_index_class_or_code_that_is_changed_is_found(
     was = tables[name][what][at].as_py()
     other = data.draw(CHANGES[name, what].filter(lambda other: other != was), label="instead")
     tables[name] = column(tables[name], what, lambda values: values.__setitem__(at, other))
-    assert faults(tables, expected) or prove_codes("record", tables["errors"], said)
+    assert issues(tables, expected) or check_codes("record", tables["errors"], said)
 
 
 def test_a_fault_says_where_what_was_found_and_what_was_expected() -> None:
     tables, rows = tables_of(12)
     orphaned = column(tables["boxes"], "manifest_index", lambda v: v.__setitem__(-1, 11))
-    assert faults({**tables, "boxes": orphaned}, rows) == [
+    assert issues({**tables, "boxes": orphaned}, rows) == [
         "boxes.parquet: found boxes of manifest row 11; expected boxes of rows in labels only",
         "labels.parquet: found object_count 1 for manifest row 10; expected 0, the row's boxes",
         "labels.parquet: found class_counts of manifest row 10; expected the classes of the row's boxes",
     ]
-    assert faults(tables, np.arange(1, 30)) == [
+    assert issues(tables, np.arange(1, 30)) == [
         "labels.parquet: found manifest row 0; expected only rows of its own units",
         "labels.parquet and errors.parquet: found no manifest rows 12, 13, 14, 15, 16 and 13 more; expected "
         "each row once, in one of the two",
@@ -138,8 +138,8 @@ def test_a_run_without_a_detector_has_no_counts_and_no_boxes() -> None:
     labels = tables["labels"]
     for name in ("object_count", "class_counts"):
         labels = column(labels, name, lambda v: v.__setitem__(slice(None), nothing))
-    assert faults({**tables, "labels": labels, "boxes": tables["boxes"].slice(0, 0)}, rows) == []
-    assert faults({**tables, "labels": labels}, rows)
+    assert issues({**tables, "labels": labels, "boxes": tables["boxes"].slice(0, 0)}, rows) == []
+    assert issues({**tables, "labels": labels}, rows)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ SCHEMA = declared("labels", {"split": "string", "label": "int64"})
 
 
 def test_a_file_as_it_was_written_has_no_fault(file: tuple[bytes, StagedFile]) -> None:
-    table, found = prove_file("f", *file, SCHEMA, "labels")
+    table, found = check_file("f", *file, SCHEMA, "labels")
     assert table is not None
     assert (table.num_rows, found) == (9, [])
 
@@ -163,33 +163,33 @@ def test_any_byte_that_is_flipped_or_cut_off_is_found(file: tuple[bytes, StagedF
     data, said = file
     for at in range(0, len(data), 7):
         flipped = bytes([*data[:at], data[at] ^ 0x10, *data[at + 1 :]])
-        _, found = prove_file("f", flipped, said, SCHEMA, "labels")
-        assert any(fault.found.startswith("sha256") for fault in found)
-    _, found = prove_file("f", data[:-5], said, SCHEMA, "labels")
-    assert [fault.found.partition(" (")[0] for fault in found][::2] == [
+        _, found = check_file("f", flipped, said, SCHEMA, "labels")
+        assert any(issue.found.startswith("sha256") for issue in found)
+    _, found = check_file("f", data[:-5], said, SCHEMA, "labels")
+    assert [issue.found.partition(" (")[0] for issue in found][::2] == [
         f"{len(data) - 5:,} bytes",
         "no Parquet that can be read",
     ]
 
 
 def test_other_columns_or_versions_than_the_declared_are_named(file: tuple[bytes, StagedFile]) -> None:
-    _, found = prove_file("f", *file, declared("labels", {"split": "int32"}), "labels")
-    assert [str(fault) for fault in found] == [
+    _, found = check_file("f", *file, declared("labels", {"split": "int32"}), "labels")
+    assert [str(issue) for issue in found] == [
         "f: found columns split: string, manifest_label: int64; expected split: int32"
     ]
-    table, found = prove_file("f", *file, declared("errors", {}), "errors")
+    table, found = check_file("f", *file, declared("errors", {}), "errors")
     assert table is None
     assert "raylabel.table: labels" in found[0].found
     assert "raylabel.table: errors" in found[0].expected
     reordered = (*SCHEMA[:-2], *reversed(SCHEMA[-2:]))
-    _, found = prove_file("f", *file, reordered, "labels")
-    assert [str(fault) for fault in found] == ["f: found columns in another order; expected the declared one"]
+    _, found = check_file("f", *file, reordered, "labels")
+    assert [str(issue) for issue in found] == ["f: found columns in another order; expected the declared one"]
 
 
 def test_rows_that_the_ledger_does_not_know_are_found(file: tuple[bytes, StagedFile]) -> None:
     data, said = file
-    _, found = prove_file("f", data, said.model_copy(update={"rows": 10}), SCHEMA, "labels")
-    assert [str(fault) for fault in found] == ["f: found 9 rows; expected 10 rows, as the ledger says"]
+    _, found = check_file("f", data, said.model_copy(update={"rows": 10}), SCHEMA, "labels")
+    assert [str(issue) for issue in found] == ["f: found 9 rows; expected 10 rows, as the ledger says"]
 
 
 def test_the_declared_schemas_are_those_of_the_files() -> None:
@@ -197,5 +197,5 @@ def test_the_declared_schemas_are_those_of_the_files() -> None:
     for name, table in whole.items():
         data = parquet_bytes(table, name)
         said = StagedFile(key="k", rows=table.num_rows, size=len(data), sha256="")
-        _, found = prove_file("f", data, said, declared(name, {"split": "string", "label": "int64"}), name)
-        assert [fault.found.split()[0] for fault in found] == ["sha256"]
+        _, found = check_file("f", data, said, declared(name, {"split": "string", "label": "int64"}), name)
+        assert [issue.found.split()[0] for issue in found] == ["sha256"]

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.verify.reconcile import MOST_FAULTS, Proof, prove_run, reconcile_run
-from jobs.verify.shards import Run, look_at, prove_look, prove_shard
+from jobs.verify.reconcile import MAX_ISSUES_SHOWN, VerifyReport, prove_run, reconcile_run
+from jobs.verify.shards import Run, check_shard, check_snapshot, take_snapshot
 from schemas.exceptions import ReconcileError, StorageError
 from schemas.ledger import COMMITS, PARTS, Retry
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges, to_ranges
 from tests.conftest import ROOT
 from tests.workers.ledger.test_runs import record
 from tests.workers.tables.made_results import results_of, run_folder
 from workers.ledger.commit import RunFolder, commit_results, merge_commits
-from workers.ledger.publish import choose_winners, make_tables, publish_shard, read_commits
+from workers.ledger.publish import choose_commits, make_tables, publish_shard, read_commits
 from workers.ledger.runs import begin_run
 from workers.ledger.state import Ledger, finish_run, read_shards
 from workers.storage.store import Store
@@ -57,15 +57,15 @@ def retried(output: str, *rows: int, number: int = 1) -> RunFolder:
     retry = Retry(number=number, codes=["TRUNCATED"], rows=to_ranges(rows))
     store.below(LEDGER).create(retry.key, retry.to_json())
     store.delete(["_SUCCESS"])
-    return run_folder(output, Work(PLAN, np.array(rows)), retry=number)
+    return run_folder(output, Pass(PLAN, np.array(rows)), retry=number)
 
 
-def faults(output: str) -> list[str]:
-    return [str(fault) for fault in prove_run(output).faults]
+def issues(output: str) -> list[str]:
+    return [str(issue) for issue in prove_run(output).issues]
 
 
-def counts(proof: Proof) -> tuple[str, int, int, int, int]:
-    return proof.state, proof.published_shards, proof.published, proof.committed, proof.to_do
+def counts(report: VerifyReport) -> tuple[str, int, int, int, int]:
+    return report.state, report.published_shards, report.published, report.committed, report.to_do
 
 
 def test_a_complete_run_is_proven(output: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,9 +128,9 @@ def test_a_retry_is_proven_while_it_goes_on_and_after(output: str) -> None:
     commit_results(retry, 2, results_of(retry.work, 6))  # fails again
     publish_shard(retry, 1)
     finish_run(retry)
-    proof = prove_run(output)
-    assert counts(proof) == ("complete", 3, 50, 0, 0)
-    assert (proof.retry, proof.tables["labels"], proof.tables["errors"]) == (1, 40, 10)
+    report = prove_run(output)
+    assert counts(report) == ("complete", 3, 50, 0, 0)
+    assert (report.retry, report.tables["labels"], report.tables["errors"]) == (1, 40, 10)
 
     again = retried(output, 27, 31, number=2)
     assert counts(prove_run(output)) == ("incomplete", 0, 0, 0, 2)
@@ -146,9 +146,9 @@ def test_commits_that_became_one_are_proven(tmp_path: Path) -> None:
     assert counts(prove_run(str(tmp_path))) == ("incomplete", 0, 0, 16, 34)
     key = next(key for key in run.ledger.list(PARTS) if ".boxes-" in key)
     run.ledger.delete([key])
-    assert faults(str(tmp_path)) == [
+    assert issues(str(tmp_path)) == [
         f"{LEDGER}/{key}: found no such file; expected {expected}"
-        for expected in faults(str(tmp_path))[0].split("expected ")[1:]
+        for expected in issues(str(tmp_path))[0].split("expected ")[1:]
     ]
 
 
@@ -231,7 +231,7 @@ def test_damage_to_a_complete_run_is_named(output: str, damage: str) -> None:
     store = completed(output).store
     do, expected = DAMAGE[damage]
     do(store)
-    found = [(fault.file, fault.found) for fault in prove_run(output).faults]
+    found = [(issue.file, issue.found) for issue in prove_run(output).issues]
     assert [file for file, _ in found] == [file for file, _ in expected]
     for (_, said), (_, part) in zip(found, expected, strict=True):
         assert part in said
@@ -244,7 +244,7 @@ def test_a_file_and_its_record_that_agree_on_a_lost_row_do_not_hide_it(output: s
     signed = write_file(run.store, LABELS.removesuffix(".parquet"), table, "labels")
     rewrite(run.store, SHARD, lambda r: {**r, "files": {**r["files"], "labels": signed.model_dump()}})
     rewrite(run.store, "_SUCCESS", lambda r: {**r, "labels": 37})
-    assert faults(output) == [
+    assert issues(output) == [
         f"{LABELS} and {ERRORS}: found no manifest row 24; expected each row once, in one of the two"
     ]
 
@@ -260,7 +260,7 @@ def test_damage_to_parts_and_commits_is_named(output: str) -> None:
     run.ledger.delete([files["errors"][0]["key"]])
     rewrite(run.ledger, second, lambda r: {**r, "units": [[2, 4]]})
     rewrite(run.ledger, third, lambda r: {**r, "units": [[3, 4], [8, 9]]})
-    found = [(fault.file, fault.found.split()[0], fault.expected) for fault in prove_run(output).faults]
+    found = [(issue.file, issue.found.split()[0], issue.expected) for issue in prove_run(output).issues]
     parts = json.loads(run.ledger.read(second))["files"]
     both = " and ".join(f"{LEDGER}/{parts[name][0]['key']}" for name in ("labels", "errors"))
     assert [(file, what) for file, what, _ in found] == [
@@ -276,16 +276,16 @@ def test_damage_to_parts_and_commits_is_named(output: str) -> None:
 def test_what_a_killed_publisher_leaves_is_no_fault_and_damage_to_it_is(output: str) -> None:
     run = begun(output)
     commits = commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
-    publication = choose_winners(run, 0, commits)
+    publication = choose_commits(run, 0, commits)
     run.ledger.create(publication.key, publication.to_json())
     assert counts(prove_run(output)) == ("incomplete", 0, 0, 24, 26)
     _, tables = make_tables(run, publication)
     write_file(run.store, "boxes/shard-00000", tables["boxes"], "boxes")
     assert counts(prove_run(output)) == ("incomplete", 0, 0, 24, 26)
     write_file(run.store, "labels/shard-00000", tables["labels"].slice(1), "labels")
-    (fault,) = prove_run(output).faults
-    assert (fault.file, fault.found[:6]) == ("labels/shard-00000.parquet", "sha256")
-    assert "which the commits make of it" in fault.expected
+    (issue,) = prove_run(output).issues
+    assert (issue.file, issue.found[:6]) == ("labels/shard-00000.parquet", "sha256")
+    assert "which the commits make of it" in issue.expected
     publish_shard(run, 0)
     assert counts(prove_run(output)) == ("incomplete", 1, 24, 0, 26)
 
@@ -293,7 +293,7 @@ def test_what_a_killed_publisher_leaves_is_no_fault_and_damage_to_it_is(output: 
 def test_what_a_killed_publisher_of_a_retry_leaves_is_no_fault_and_a_row_lost_in_it_is(output: str) -> None:
     retry = retried(output, 3, 7)
     commits = commit_results(retry, 2, results_of(retry.work, 0, 1, cured=True))
-    publication = choose_winners(retry, 0, commits)
+    publication = choose_commits(retry, 0, commits)
     retry.ledger.create(publication.key, publication.to_json())
     _, tables = make_tables(retry, publication)
     for name in ("boxes", "labels", "errors"):
@@ -301,7 +301,7 @@ def test_what_a_killed_publisher_of_a_retry_leaves_is_no_fault_and_a_row_lost_in
         write_file(retry.store, f"{name}/shard-00000", tables[name], name)
     assert counts(prove_run(output)) == ("incomplete", 0, 0, 2, 0)
     write_file(retry.store, "errors/shard-00000", tables["errors"].slice(1), "errors")
-    assert faults(output) == [
+    assert issues(output) == [
         "labels/shard-00000.parquet and errors/shard-00000.parquet: found no manifest row 11; expected each "
         "row once, in one of the two"
     ]
@@ -309,24 +309,24 @@ def test_what_a_killed_publisher_of_a_retry_leaves_is_no_fault_and_a_row_lost_in
 
 def test_a_choice_whose_parts_are_gone_is_named(tmp_path: Path) -> None:
     run = begun(str(tmp_path))
-    publication = choose_winners(run, 0, commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0))))
+    publication = choose_commits(run, 0, commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0))))
     run.ledger.create(publication.key, publication.to_json())
     for kind in (COMMITS, PARTS):
         run.ledger.clear(kind)
-    (fault,) = prove_run(str(tmp_path)).faults
-    assert fault.file == f"{LEDGER}/{publication.key}"
-    assert "a choice that cannot be published" in fault.found
+    (issue,) = prove_run(str(tmp_path)).issues
+    assert issue.file == f"{LEDGER}/{publication.key}"
+    assert "a choice that cannot be published" in issue.found
 
 
 def test_a_shard_that_is_published_between_a_look_and_its_reading_is_looked_at_again(output: str) -> None:
     folder = begun(output)
     commit_results(folder, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
     run = Run.find(output)
-    look = look_at(run, 0)
+    snapshot = take_snapshot(run, 0)
     publish_shard(folder, 0)
-    assert "no such file" in prove_look(run, look).faults[0].found
-    proof = prove_shard(run, 0)
-    assert (proof.faults, proof.published, proof.committed) == ([], True, 0)
+    assert "no such file" in check_snapshot(run, snapshot).issues[0].found
+    report = check_shard(run, 0)
+    assert (report.issues, report.published, report.committed) == ([], True, 0)
 
 
 def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> None:
@@ -345,7 +345,7 @@ def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> 
             retry = Retry(number=1, codes=["TRUNCATED"], rows=to_ranges(FAILED))
             run.ledger.create(retry.key, retry.to_json())
             run.store.delete(["_SUCCESS"])
-            again = run_folder(output, Work(PLAN, np.array(FAILED)), retry=1)
+            again = run_folder(output, Pass(PLAN, np.array(FAILED)), retry=1)
             for unit in again.work.units.tolist():
                 commit_results(again, 2, results_of(again.work, unit, cured=True))
             for shard in again.work.shards:
@@ -357,7 +357,7 @@ def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> 
     writer = threading.Thread(target=write)
     writer.start()
     while not ended.is_set():
-        assert faults(output) == []
+        assert issues(output) == []
         states.append(prove_run(output).state)
     writer.join()
     assert "incomplete" in states
@@ -375,11 +375,11 @@ def test_many_faults_are_counted_and_the_first_of_them_told(
         reconcile_run(str(tmp_path), as_json=True)
     first, *lines, last, mend = str(raised.value).splitlines()
     assert first == f"{tmp_path} is not as its ledger says, 30 faults:"
-    assert (len(lines), last) == (MOST_FAULTS, "  and 10 more")
+    assert (len(lines), last) == (MAX_ISSUES_SHOWN, "  and 10 more")
     assert mend.endswith("or begin anew with --restart")
     assert lines[0] == "  errors/00: found a file that no shard of this run has; expected none"
     told = json.loads(capsys.readouterr().out)
-    assert (told["state"], told["fault_count"], len(told["faults"])) == ("faulty", 30, MOST_FAULTS)
+    assert (told["state"], told["fault_count"], len(told["faults"])) == ("faulty", 30, MAX_ISSUES_SHOWN)
     assert told["faults"][0] == {
         "file": "errors/00",
         "found": "a file that no shard of this run has",
@@ -437,18 +437,18 @@ def test_whatever_is_committed_merged_published_and_read_again_in_any_order_adds
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workers.ledger.state.MERGED_AT", 2)
+        patch.setattr("workers.ledger.state.MERGE_AT", 2)
         assert_adds_up(str(tmp_path_factory.mktemp("run")), steps)
 
 
 def assert_adds_up(output: str, steps: list[tuple[str, Any]]) -> None:
     """Attempts that overlap, as zombies make them: units committed twice, merged, published again."""
-    run, epoch = begun(output), 1
+    run, attempt = begun(output), 1
     ledger = Ledger.read(run)
     for verb, value in steps:
         match verb:
             case "commit":
-                for commit in commit_results(run, epoch, results_of(PLAN, *value)):
+                for commit in commit_results(run, attempt, results_of(PLAN, *value)):
                     ledger.add(commit)
             case "merge":
                 ledger.merge(value)
@@ -456,17 +456,17 @@ def assert_adds_up(output: str, steps: list[tuple[str, Any]]) -> None:
                 for shard in sorted(ledger.publishable)[: value % 3 + 1]:
                     publish_shard(run, shard)
             case _:
-                epoch, ledger = epoch + 1, Ledger.read(run)
-        assert prove_run(output).faults == ()
+                attempt, ledger = attempt + 1, Ledger.read(run)
+        assert prove_run(output).issues == ()
     ledger = Ledger.read(run)
     assert set(ledger.pending.tolist()) | committed_units(run) == set(range(PLAN.units))
     if len(ledger.pending):
-        commit_results(run, epoch, results_of(PLAN, *ledger.pending.tolist()))
+        commit_results(run, attempt, results_of(PLAN, *ledger.pending.tolist()))
     for shard in range(PLAN.shards):
         publish_shard(run, shard)
     assert finish_run(run) == {"labels": 38, "boxes": 37, "errors": 12}
-    proof = prove_run(output)
-    assert (proof.state, proof.faults, proof.to_do) == ("complete", (), 0)
+    report = prove_run(output)
+    assert (report.state, report.issues, report.to_do) == ("complete", (), 0)
 
 
 def committed_units(run: RunFolder) -> set[int]:

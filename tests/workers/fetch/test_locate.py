@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
-from schemas.locations import NO_URI, Location, Nowhere, ParquetValue, TarMember
+from schemas.locations import NO_URI, Location, MissingImage, ParquetCell, TarMember
 from schemas.spec import FetchSpec
 from tests.workers.archives import tar_bytes, write_hf
 from workers.fetch.locate import is_local, locate, read_image, uri_of
 
-SPEC = FetchSpec(attempts=1, patience_s=0)
+SPEC = FetchSpec(attempts=1, throttle_timeout_s=0)
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 files = st.sampled_from(["/data/set a/0.tar", "s3://bucket/0.tar", "https://host/x/0.tar"])
@@ -26,14 +26,14 @@ def test_a_members_uri_leads_back_to_it(name: str, tar: str) -> None:
 
 @given(names, st.integers(0, 10**12))
 def test_a_values_uri_leads_back_to_it(column: str, row: int) -> None:
-    value = ParquetValue("s3://bucket/a.parquet", column, row)
+    value = ParquetCell("s3://bucket/a.parquet", column, row)
     assert locate(uri_of(value), "/elsewhere") == value
 
 
 def test_no_credentials_are_in_a_uri() -> None:
     tar = "https://user:secret@host/0.tar?signature=secret"
     assert uri_of(TarMember(tar, "a@b.jpg")) == "tar://a@b.jpg::https://host/0.tar"
-    value = ParquetValue("s3://key:secret@bucket/a.parquet", "image", 3)
+    value = ParquetCell("s3://key:secret@bucket/a.parquet", "image", 3)
     assert uri_of(value) == "parquet://image/3::s3://bucket/a.parquet"
 
 
@@ -44,7 +44,7 @@ def test_no_credentials_are_in_a_uri() -> None:
         ("/a::b.jpg", "/a::b.jpg"),
         ("tar://a.jpg::0.tar", TarMember("s3://b/in/0.tar", "a.jpg")),
         ("tar://a.jpg::/0.tar.gz", "tar://a.jpg::/0.tar.gz"),  # is for fsspec
-        ("parquet://jpg/7::t.parquet", ParquetValue("s3://b/in/t.parquet", "jpg", 7)),
+        ("parquet://jpg/7::t.parquet", ParquetCell("s3://b/in/t.parquet", "jpg", 7)),
     ],
 )
 def test_a_relative_path_is_meant_from_the_base(uri: str, location: Location) -> None:
@@ -66,7 +66,7 @@ def test_the_bytes_are_read_wherever_they_are(tmp_path: Path) -> None:
         f"{tmp_path}/a.jpg",
         TarMember(f"{tmp_path}/0.tar", "b.jpg"),
         TarMember(f"{tmp_path}/0.tar", "b.jpg", (1536, 8)),
-        ParquetValue(f"{tmp_path}/t.parquet", "image", 1),
+        ParquetCell(f"{tmp_path}/t.parquet", "image", 1),
     ]
     found = [read_image(location, SPEC) for location in locations]
     assert found == [b"a file", b"a member", b"a member", b"a value"]
@@ -104,7 +104,7 @@ def test_a_member_that_is_not_whole_has_its_code(
 
 
 def test_a_row_without_an_image_fails_as_it_says() -> None:
-    for nowhere in (NO_URI, Nowhere(ErrorCode.UNSUPPORTED, "it is a link")):
+    for nowhere in (NO_URI, MissingImage(ErrorCode.UNSUPPORTED, "it is a link")):
         with pytest.raises(ImageError) as failed:
             read_image(nowhere, SPEC)
         error = failed.value
@@ -112,10 +112,10 @@ def test_a_row_without_an_image_fails_as_it_says() -> None:
 
 
 def test_what_takes_no_network_is_local() -> None:
-    local: list[Location] = ["/a.jpg", TarMember("/0.tar", "a"), ParquetValue("/t.parquet", "c", 0), NO_URI]
+    local: list[Location] = ["/a.jpg", TarMember("/0.tar", "a"), ParquetCell("/t.parquet", "c", 0), NO_URI]
     remote: list[Location] = [
         "s3://b/a.jpg",
         TarMember("s3://b/0.tar", "a"),
-        ParquetValue("s3://b/t", "c", 0),
+        ParquetCell("s3://b/t", "c", 0),
     ]
     assert [is_local(each) for each in (*local, *remote)] == [True] * 4 + [False] * 3

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
-from schemas.locations import ParquetValue
+from schemas.locations import ParquetCell
 from schemas.spec import FetchSpec
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange
@@ -18,7 +18,7 @@ from tests.workers.archives import sizes, watched
 from workers.fetch import parquet_column
 from workers.fetch.parquet_column import ColumnReader, read_value
 
-SPEC = FetchSpec(attempts=2, patience_s=0)
+SPEC = FetchSpec(attempts=2, throttle_timeout_s=0)
 ROWS = 100
 
 
@@ -52,12 +52,12 @@ def test_a_value_is_read_by_its_row_in_whatever_order(
     files: dict[str, Path], column: str, rows: list[int]
 ) -> None:
     for row in rows:
-        assert read_value(ParquetValue(str(files[column]), column, row), SPEC) == image(row)
+        assert read_value(ParquetCell(str(files[column]), column, row), SPEC) == image(row)
 
 
 def failure(file: Path | str, column: str, row: int, spec: FetchSpec = SPEC) -> tuple[Stage, ErrorCode, str]:
     with pytest.raises(ImageError) as failed:
-        read_value(ParquetValue(str(file), column, row), spec)
+        read_value(ParquetCell(str(file), column, row), spec)
     return failed.value.stage, failed.value.code, failed.value.message
 
 
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_not_found_and_what_is_too_large_is_said(
     assert failure(files["jpg"], "jpg", ROWS)[1] is ErrorCode.NOT_FOUND
     assert failure(tmp_path / "gone.parquet", "jpg", 1)[1] is ErrorCode.NOT_FOUND
     small = SPEC.model_copy(update={"max_bytes": 1500})
-    assert read_value(ParquetValue(str(files["jpg"]), "jpg", 50), small) == image(50)
+    assert read_value(ParquetCell(str(files["jpg"]), "jpg", 50), small) == image(50)
     assert failure(files["jpg"], "jpg", 51, small)[1] is ErrorCode.TOO_LARGE
 
 
@@ -101,7 +101,7 @@ def test_damage_costs_the_rest_of_its_row_group_and_no_more(tmp_path: Path) -> N
     codes = []
     for row in range(ROWS):
         try:
-            good = read_value(ParquetValue(str(path), "image", row), SPEC) == image(row)
+            good = read_value(ParquetCell(str(path), "image", row), SPEC) == image(row)
             codes.append("good" if good else "other")
         except ImageError as error:
             codes.append(error.code.value)
@@ -155,8 +155,8 @@ def test_a_refusal_within_a_file_keeps_its_code_and_passes(
             exchange.refuse(status, said)
 
     with watched(s3, spoil):
-        assert read_value(ParquetValue(in_bucket, "image", 1), SPEC) == image(1)
+        assert read_value(ParquetCell(in_bucket, "image", 1), SPEC) == image(1)
         state["refuse"] = True
         assert failure(in_bucket, "image", 40)[1] is code
         state["refuse"] = False
-        assert read_value(ParquetValue(in_bucket, "image", 40), SPEC) == image(40)
+        assert read_value(ParquetCell(in_bucket, "image", 40), SPEC) == image(40)

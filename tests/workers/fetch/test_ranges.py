@@ -11,7 +11,7 @@ from schemas.spec import FetchSpec
 from tests.image_server import serving
 from workers.fetch.ranges import RangeFile, ReadAhead, open_ahead, open_exactly
 
-SPEC = FetchSpec(attempts=1, patience_s=0)
+SPEC = FetchSpec(attempts=1, throttle_timeout_s=0)
 DATA = bytes(n * n % 251 for n in range(300_000))
 
 

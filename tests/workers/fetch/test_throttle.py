@@ -5,16 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from workers.fetch.throttle import Pace
+from workers.fetch.throttle import AdaptiveLimiter
 
 
-def most_at_once(pace: Pace, reads: int, threads: int) -> int:
+def most_at_once(limiter: AdaptiveLimiter, reads: int, threads: int) -> int:
     """Reads that were under way at once, at most."""
     under_way, most, lock = 0, 0, threading.Lock()
 
     def read(_: int) -> None:
         nonlocal under_way, most
-        with pace.turn():
+        with limiter.slot():
             with lock:
                 under_way += 1
                 most = max(most, under_way)
@@ -28,44 +28,44 @@ def most_at_once(pace: Pace, reads: int, threads: int) -> int:
 
 
 def test_no_more_reads_are_under_way_than_asked() -> None:
-    assert most_at_once(Pace(3), 30, 10) == 3
+    assert most_at_once(AdaptiveLimiter(3), 30, 10) == 3
 
 
 def test_a_complaint_halves_what_is_under_way_and_success_brings_it_back() -> None:
-    pace = Pace(16)
-    pace.too_much()
-    pace.too_much()  # of a read that was under way already
-    assert pace.bound == 8
-    assert most_at_once(pace, 40, 16) == 8
+    limiter = AdaptiveLimiter(16)
+    limiter.on_throttle()
+    limiter.on_throttle()  # of a read that was under way already
+    assert limiter.limit == 8
+    assert most_at_once(limiter, 40, 16) == 8
     for _ in range(8):  # a round of reads, and a little more: the bound grows meanwhile
-        pace.went_well()
-    assert pace.bound == 8
-    pace.went_well()
-    assert pace.bound == 9
+        limiter.on_success()
+    assert limiter.limit == 8
+    limiter.on_success()
+    assert limiter.limit == 9
     for _ in range(1000):
-        pace.went_well()
-    assert pace.bound == 16
+        limiter.on_success()
+    assert limiter.limit == 16
 
 
 def test_one_read_is_always_allowed() -> None:
-    pace = Pace(4)
+    limiter = AdaptiveLimiter(4)
     for _ in range(10):
-        pace._slowed = -math.inf
-        pace.too_much()
-    assert pace.bound == 1
-    assert most_at_once(pace, 5, 4) == 1
+        limiter._slowed = -math.inf
+        limiter.on_throttle()
+    assert limiter.limit == 1
+    assert most_at_once(limiter, 5, 4) == 1
 
 
 def test_a_reader_is_told_how_long_the_rate_made_it_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
-    pace, waits = Pace(1, per_s=0.001), list[float]()
+    limiter, waits = AdaptiveLimiter(1, per_s=0.001), list[float]()
     for _ in range(3):
-        with pace.turn() as wait:
+        with limiter.slot() as wait:
             waits.append(wait)
     assert [round(wait, -2) for wait in waits] == [0, 1000, 2000]
     assert slept == waits[1:]
-    with Pace(1).turn() as wait:
+    with AdaptiveLimiter(1).slot() as wait:
         assert wait == 0
 
 
@@ -75,22 +75,22 @@ def test_the_first_read_and_the_first_complaint_wait_for_nothing_however_long_th
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: up_s)
     monkeypatch.setattr("time.sleep", lambda _: None)
-    pace = Pace(8, per_s=0.001)
-    pace.too_much()
-    assert pace.bound == 4
+    limiter = AdaptiveLimiter(8, per_s=0.001)
+    limiter.on_throttle()
+    assert limiter.limit == 4
     waits = []
     for _ in range(2):
-        with pace.turn() as wait:
+        with limiter.slot() as wait:
             waits.append(wait)
     assert waits == [0, 1000]
 
 
 def test_reads_begin_no_faster_than_the_rate() -> None:
-    pace, began = Pace(8, per_s=100), time.monotonic()
+    limiter, began = AdaptiveLimiter(8, per_s=100), time.monotonic()
     begun = []
 
     def read(_: int) -> None:
-        with pace.turn():
+        with limiter.slot():
             begun.append(time.monotonic() - began)
 
     with ThreadPoolExecutor(8) as pool:

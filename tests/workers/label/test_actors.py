@@ -7,10 +7,10 @@ import pytest
 from schemas.errors import Stage
 from schemas.exceptions import StorageError
 from schemas.ledger import Commit
-from schemas.metrics import COMMIT, NOTHING, Spent
+from schemas.metrics import COMMIT, NO_USAGE, Usage
 from tests.poison import paint
 from tests.workers.label.test_supervise import settings_of
-from workers.label.actors import CommitUnits
+from workers.label.actors import LabelActor
 from workers.label.settings import LabelSettings
 from workers.ledger.commit import RunFolder
 from workers.storage.store import Store
@@ -30,9 +30,9 @@ def run(tmp_path: Path, settings: LabelSettings) -> RunFolder:
 
 
 def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run: RunFolder) -> None:
-    answer = CommitUnits(settings, run, 7)(pa.table({"units": [[0, 2]]}))
+    answer = LabelActor(settings, run, 7)(pa.table({"units": [[0, 2]]}))
     commits = [Commit.model_validate_json(entry) for entry in answer["commit"].to_pylist()]
-    assert [(commit.epoch, commit.units) for commit in commits] == [(7, [(0, 1)]), (7, [(2, 3)])]
+    assert [(commit.attempt, commit.units) for commit in commits] == [(7, [(0, 1)]), (7, [(2, 3)])]
     assert [Commit.model_validate_json(run.ledger.read(commit.key)) for commit in commits] == commits
     labels = pa.concat_tables(run.ledger.read_tables(commit.files["labels"][0].key for commit in commits))
     assert labels["manifest_index"].to_pylist() == [*range(8), 16, 17, 18, 19]
@@ -41,20 +41,20 @@ def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run:
 
 def test_a_bundle_says_what_was_spent_on_it(settings: LabelSettings, run: RunFolder, tmp_path: Path) -> None:
     began = time.perf_counter()
-    label = CommitUnits(settings, run, 7)
+    label = LabelActor(settings, run, 7)
     bundles = [pa.table({"units": [[0, 2]]}), pa.table({"units": [[1]]})]
-    spent = [Spent.model_validate_json(row) for b in bundles for row in label(b)["spent"].to_pylist()]
+    usage = [Usage.model_validate_json(row) for b in bundles for row in label(b)["usage"].to_pylist()]
     seconds = time.perf_counter() - began
     grey, blue = ((tmp_path / f"{name}.png").stat().st_size for name in ("grey", "blue"))
-    assert [each.fetched_bytes for each in spent] == [11 * grey + blue, 0, 8 * grey]
-    assert spent[1] == NOTHING
-    for each in (spent[0], spent[2]):
+    assert [each.fetched_bytes for each in usage] == [11 * grey + blue, 0, 8 * grey]
+    assert usage[1] == NO_USAGE
+    for each in (usage[0], usage[2]):
         assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, COMMIT}
         assert each.busy_s == pytest.approx(each.stage_s[Stage.DECODE] + each.stage_s[Stage.CLASSIFY])
-    assert sum(each.busy_s + each.idle_s for each in spent) <= seconds
+    assert sum(each.busy_s + each.idle_s for each in usage) <= seconds
 
 
 def test_results_that_cannot_be_written_are_an_error(settings: LabelSettings, run: RunFolder) -> None:
     Path(run.store.root).write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot write"):
-        CommitUnits(settings, run, 1)(pa.table({"units": [[0]]}))
+        LabelActor(settings, run, 1)(pa.table({"units": [[0]]}))

@@ -9,22 +9,22 @@ import pytest
 from PIL import Image
 
 from schemas.images import DecodedImage
-from schemas.metrics import Spent
+from schemas.metrics import Usage
 from schemas.spec import ClassifierSpec, DetectorSpec
 from schemas.tables import DECODED
 from tests.poison import CRASH_MARK, broken_decoder, paint
 from tests.workers.label.test_labeller import unheard
 from tests.workers.label.test_supervise import settings_of
 from workers.label import decoder
-from workers.label.actors import HandOver
-from workers.label.decoder import Decoder, HandedImage, images_of
+from workers.label.actors import DecodeActor
+from workers.label.decoder import Decoder, SharedImage, images_of
 from workers.label.labeller import Labeller
 from workers.label.settings import LabelSettings, Request
-from workers.label.supervise import TRIES, DecodeUnits, LabelUnits
-from workers.label.transfer import handed, taken
+from workers.label.supervise import MAX_ATTEMPTS, DecodeUnits, LabelUnits
+from workers.label.transfer import from_shared, to_shared
 from workers.models.predictor import ModelInput
 from workers.models.registry import load_classifier, load_detector
-from workers.process.shared_buffer import Arena
+from workers.process.shared_buffer import SharedBuffer
 
 UNIT = [
     *("photo.jpg", "missing.png", "cut.jpg", "grey.png"),
@@ -52,10 +52,10 @@ def without_times(results: pa.Table) -> list[dict[str, object]]:
 def test_images_that_were_decoded_elsewhere_get_the_same_results_and_what_was_spent_is_told(
     settings: LabelSettings, tmp_path: Path
 ) -> None:
-    table = HandOver(settings)(pa.table({"units": [[0]]}))
-    (decoded,), (spent,) = table["decoded"], table["spent"].to_pylist()
+    table = DecodeActor(settings)(pa.table({"units": [[0]]}))
+    (decoded,), (usage,) = table["decoded"], table["usage"].to_pylist()
     files = [tmp_path / name for name in UNIT if name != "missing.png"]
-    assert Spent.model_validate_json(spent).fetched_bytes == sum(file.stat().st_size for file in files)
+    assert Usage.model_validate_json(usage).fetched_bytes == sum(file.stat().st_size for file in files)
     with closing(LabelUnits(settings)) as label:
         found = label(0, decoded=pa.Table.from_struct_array(decoded.values))
         expected = label(0)
@@ -86,13 +86,13 @@ def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input
     )
     decode = Decoder(settings)
     decoded, _ = decode(Request(0, range(4)), unheard)
-    images = [image for image in images_of(decoded) if isinstance(image, HandedImage)]
+    images = [image for image in images_of(decoded) if isinstance(image, SharedImage)]
     assert [type(image.image) for image in images] == kinds
     label = Labeller(settings)
-    found, spent = label(Request(0, range(4), decoded=decoded), unheard)
+    found, usage = label(Request(0, range(4), decoded=decoded), unheard)
     expected, _ = label(Request(0, range(4)), unheard)
     assert without_times(found) == without_times(expected)
-    assert (spent.fetched_bytes, "decode" in spent.stage_s) == (0, False)
+    assert (usage.fetched_bytes, "decode" in usage.stage_s) == (0, False)
 
 
 def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded(
@@ -100,10 +100,10 @@ def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded
 ) -> None:
     with closing(DecodeUnits(settings, broken_decoder)) as decode:
         decoded = decode(1)
-    crashed, fine = images_of(handed(decoded, Arena(2**20)))
+    crashed, fine = images_of(to_shared(decoded, SharedBuffer(2**20)))
     assert decoded.schema == DECODED
-    assert isinstance(fine, HandedImage)
-    assert (str(crashed).split(": ")[:2], crashed.attempts) == (["decode", "WORKER_CRASHED"], TRIES)
+    assert isinstance(fine, SharedImage)
+    assert (str(crashed).split(": ")[:2], crashed.attempts) == (["decode", "WORKER_CRASHED"], MAX_ATTEMPTS)
     with closing(LabelUnits(settings)) as label:
         results = label(1, decoded=decoded)
     assert results["label"].to_pylist() == [None, "blue"]
@@ -113,9 +113,9 @@ def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded
 def test_pixels_over_the_bound_are_left_to_whoever_labels(
     settings: LabelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "MOST_BYTES", 100)
+    monkeypatch.setattr(decoder, "MAX_BYTES", 100)
     decode = Decoder(settings)
     decoded, _ = decode(Request(0, range(8)), unheard)
     assert list(images_of(decoded))[1:] == [None] * 7
     with closing(LabelUnits(settings)) as label:
-        assert without_times(label(0, decoded=taken(decoded))) == without_times(label(0))
+        assert without_times(label(0, decoded=from_shared(decoded))) == without_times(label(0))

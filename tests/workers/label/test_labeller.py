@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import Stage
 from schemas.exceptions import ModelError
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from schemas.tables import results_schema
 from tests.poison import paint
@@ -27,7 +27,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
         manifest=Manifest(
             write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
         ),
-        work=Work(Plan(rows=7, unit_rows=3, shard_units=10)),
+        work=Pass(Plan(rows=7, unit_rows=3, shard_units=10)),
         classifier=classifier,
         detector=detector,
         fingerprints=(
@@ -42,7 +42,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
         runtime="auto",
         threads=1,
         memory_share=1,
-        nursery="",
+        fork_server="",
     )
 
 
@@ -72,9 +72,9 @@ def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> 
 def test_what_was_spent_is_said_with_the_results(settings: LabelSettings, photos: Path) -> None:
     sizes = [path.stat().st_size for path in sorted(photos.glob("*.[pj]*g"))]
     labeller = Labeller(settings)
-    spent = [labeller(request, unheard)[1] for request in (Request(0, [0, 1, 2]), Request(1, [3, 4, 5]))]
-    assert [each.fetched_bytes for each in spent] == [sum(sizes[:3]), sum(sizes[3:6])]
-    for each in spent:
+    usage = [labeller(request, unheard)[1] for request in (Request(0, [0, 1, 2]), Request(1, [3, 4, 5]))]
+    assert [each.fetched_bytes for each in usage] == [sum(sizes[:3]), sum(sizes[3:6])]
+    for each in usage:
         assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}
         assert all(seconds > 0 for seconds in each.stage_s.values())
 

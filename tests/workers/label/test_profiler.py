@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import Stage
 from schemas.locations import NO_URI, Location
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.prediction import Probed
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from tests.image_server import serving
@@ -18,7 +18,7 @@ from workers.label.settings import LabelSettings
 from workers.manifest.manifest import Manifest
 from workers.models.registry import load_classifier, load_detector
 
-NOTHING = Work(Plan(rows=0, unit_rows=1, shard_units=1))
+NO_USAGE = Pass(Plan(rows=0, unit_rows=1, shard_units=1))
 
 
 def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -> LabelSettings:
@@ -28,7 +28,7 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
     )
     return LabelSettings(
         manifest=Manifest([], "uri", None, pa.schema([])),
-        work=NOTHING,
+        work=NO_USAGE,
         classifier=classifier,
         detector=detector,
         fingerprints=tuple(model.fingerprint for model in loaded if model),
@@ -40,7 +40,7 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
         runtime="torch",
         threads=1,
         memory_share=1,
-        nursery="",
+        fork_server="",
     )
 
 

@@ -58,7 +58,7 @@ def test_what_is_asked_for_next_is_read_meanwhile(photos: Path, tmp_path: Path) 
     first.write_bytes(data)
     second.write_bytes(data)
     read = ImageReader(FetchSpec(), DecodeSpec(), "cpu", threads=1, decode_ahead=1)
-    list(read([str(first)], then=[str(second)]))
+    list(read([str(first)], prefetch=[str(second)]))
     for fetching in read._begun.values():
         fetching.result()
     second.unlink()
@@ -71,6 +71,6 @@ def test_what_is_asked_for_next_is_read_meanwhile(photos: Path, tmp_path: Path) 
 def test_what_was_read_ahead_in_vain_changes_nothing(photos: Path) -> None:
     names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
     read = ImageReader(FetchSpec(concurrency=2), DecodeSpec(), "cuda", threads=2, decode_ahead=2)
-    list(read(names[:2], then=names[5:]))
-    found = [image.sha256 for image in read(names[2:5], then=names) if isinstance(image, LoadedImage)]
+    list(read(names[:2], prefetch=names[5:]))
+    found = [image.sha256 for image in read(names[2:5], prefetch=names) if isinstance(image, LoadedImage)]
     assert found == [hashlib.sha256(Path(name).read_bytes()).digest() for name in names[2:5]]

@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.exceptions import ModelError
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
 from schemas.tables import results_schema
 from tests.poison import CRASH_MARK, killed_by, paint
 from workers.label.settings import LabelSettings
-from workers.label.supervise import TRIES, LabelUnits, middle
+from workers.label.supervise import MAX_ATTEMPTS, LabelUnits, split_point
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest
 from workers.models.registry import load_classifier
 from workers.process import memory
-from workers.process.forkserver import labelling_nursery
+from workers.process.forkserver import shared_fork_server
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
     classifier = ClassifierSpec(model="tests.poison:poisoned")
     found = LabelSettings(
         manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
-        work=Work(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
+        work=Pass(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
         classifier=classifier,
         detector=None,
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
@@ -54,7 +54,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
         runtime="auto",
         threads=1,
         memory_share=1,
-        nursery=labelling_nursery().address,
+        fork_server=shared_fork_server().address,
     )
     return dataclasses.replace(found, **changes)
 
@@ -92,7 +92,7 @@ def test_images_that_crash_the_model_or_the_decoder_are_found_and_the_rest_is_la
     errors = [error for error in results["error"].to_pylist() if error]
     assert "signal SIGSEGV" in errors[0]["message"]
     assert "signal SIGABRT" in errors[1]["message"]
-    assert [(error["retryable"], error["attempts"]) for error in errors] == [(True, TRIES)] * 2
+    assert [(error["retryable"], error["attempts"]) for error in errors] == [(True, MAX_ATTEMPTS)] * 2
 
 
 def test_an_image_that_takes_too_much_memory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +116,11 @@ def test_whichever_rows_crash_they_are_found_and_no_other(
     with closing(LabelUnits(job, functools.partial(killed_by, poison))) as units:
         units._succeeded = True  # of many images before
         results = pa.concat_tables([units(0), units(1)])
-        spent = units.take_spent()
+        usage = units.take_usage()
     assert results["manifest_index"].to_pylist() == list(range(16))
     crashed = {row for row, error in enumerate(results["error"].to_pylist()) if error}
     assert crashed == deadly
-    assert spent.fetched_bytes == 16 - len(deadly)
+    assert usage.fetched_bytes == 16 - len(deadly)
 
 
 def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_models_that_cannot_be_loaded_are_said_at_every_call(folder: Path) -> No
 
 @given(st.integers(2, 600), st.integers(1, 70))
 def test_rows_are_halved_at_the_borders_of_chunks(count: int, chunk: int) -> None:
-    cut = middle(count, chunk)
+    cut = split_point(count, chunk)
     assert 0 < cut < count
     assert cut % chunk == 0 or count <= chunk
     assert abs(2 * cut - count) <= 2 * chunk

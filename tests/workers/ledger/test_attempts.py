@@ -9,27 +9,27 @@ from pathlib import Path
 import pytest
 
 from schemas.exceptions import OutputConflictError
-from schemas.ledger import Epoch
+from schemas.ledger import Attempt
 from tests.workers.ledger.test_runs import record
 from workers.ledger import attempts
-from workers.ledger.attempts import Heart, begin_epoch, last_beat, last_epoch
+from workers.ledger.attempts import Heartbeat, last_attempt, last_heartbeat, start_attempt
 from workers.ledger.runs import begin_run, replace_run
 from workers.storage.store import Store
 
 DRIVER = """
 import sys, time
-from workers.ledger.attempts import Heart, begin_epoch
+from workers.ledger.attempts import Heart, start_attempt
 from schemas.ledger import RunRecord
 from workers.storage.store import Store
 store = Store(sys.argv[1])
 ledger = store.below("_work/run")
 run = RunRecord.model_validate_json(store.read("run.json"))
-epoch = begin_epoch(ledger, print)
-with Heart(store, run, ledger, epoch).beating() as heart:
+epoch = start_attempt(ledger, print)
+with Heart(store, run, ledger, epoch).beating() as heartbeat:
     print("beating", flush=True)
     while True:
         time.sleep(0.1)
-        heart.assert_newest()
+        heartbeat.assert_newest()
 """
 
 
@@ -55,38 +55,38 @@ def driver(store: Store) -> "subprocess.Popen[str]":
     return process
 
 
-def heart(store: Store, ledger: Store, epoch: Epoch) -> Heart:
-    return Heart(store, record(), ledger, epoch)
+def heartbeat_of(store: Store, ledger: Store, attempt: Attempt) -> Heartbeat:
+    return Heartbeat(store, record(), ledger, attempt)
 
 
 def test_attempts_that_ended_are_succeeded_at_once(store: Store, ledger: Store) -> None:
     for number in (1, 2, 3):
-        epoch = begin_epoch(ledger, pytest.fail)
-        assert epoch.number == number
-        with heart(store, ledger, epoch).beating():
+        attempt = start_attempt(ledger, pytest.fail)
+        assert attempt.number == number
+        with heartbeat_of(store, ledger, attempt).running():
             pass
-    beat = last_beat(ledger, epoch)
-    assert beat
-    assert (beat.state, beat.reason) == ("complete", None)
+    heartbeat = last_heartbeat(ledger, attempt)
+    assert heartbeat
+    assert (heartbeat.state, heartbeat.reason) == ("complete", None)
 
 
 def test_how_an_attempt_ended_is_said(store: Store, ledger: Store) -> None:
     for error, state in ((KeyError("x"), "failed"), (KeyboardInterrupt("Ctrl-C"), "stopped")):
-        epoch = begin_epoch(ledger, pytest.fail)
-        watched = heart(store, ledger, epoch)
+        attempt = start_attempt(ledger, pytest.fail)
+        watched = heartbeat_of(store, ledger, attempt)
         watched.watch(lambda: (7, {"TIMEOUT": 2}))
-        with pytest.raises(type(error)), watched.beating():
+        with pytest.raises(type(error)), watched.running():
             raise error
-        beat = last_beat(ledger, epoch)
-        assert beat
-        assert (beat.state, beat.done, beat.failed) == (state, 7, {"TIMEOUT": 2})
+        heartbeat = last_heartbeat(ledger, attempt)
+        assert heartbeat
+        assert (heartbeat.state, heartbeat.done, heartbeat.failed) == (state, 7, {"TIMEOUT": 2})
 
 
 def test_an_attempt_whose_process_was_killed_is_succeeded_at_once(store: Store, ledger: Store) -> None:
     process = driver(store)
     process.kill()
     process.communicate()
-    assert begin_epoch(ledger, pytest.fail).number == 2
+    assert start_attempt(ledger, pytest.fail).number == 2
 
 
 def test_a_second_attempt_is_refused_while_the_first_is_running(store: Store, ledger: Store) -> None:
@@ -94,7 +94,7 @@ def test_a_second_attempt_is_refused_while_the_first_is_running(store: Store, le
     try:
         said: list[str] = []
         with pytest.raises(OutputConflictError, match=rf"attempt 1 \(process {process.pid} on .* is running"):
-            begin_epoch(ledger, said.append)
+            start_attempt(ledger, said.append)
         assert "did not say that it ended: watching it" in said[0]
         with pytest.raises(OutputConflictError, match="is running"):
             replace_run(store, record(id="other"), said.append)
@@ -106,11 +106,11 @@ def test_a_second_attempt_is_refused_while_the_first_is_running(store: Store, le
 def test_a_silent_attempt_is_succeeded_and_stops_when_it_wakes(
     store: Store, ledger: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "STALE_S", 2)
+    monkeypatch.setattr(attempts, "HEARTBEAT_TIMEOUT_S", 2)
     process = driver(store)
     os.kill(process.pid, signal.SIGSTOP)
     try:
-        assert begin_epoch(ledger, lambda _: None).number == 2
+        assert start_attempt(ledger, lambda _: None).number == 2
         assert process.poll() is None
         os.kill(process.pid, signal.SIGCONT)
         _, complaint = process.communicate(timeout=30)
@@ -119,28 +119,28 @@ def test_a_silent_attempt_is_succeeded_and_stops_when_it_wakes(
     finally:
         process.kill()
         process.wait()
-    newest = last_epoch(ledger)
+    newest = last_attempt(ledger)
     assert newest
-    beat = last_beat(ledger, json_epoch(ledger, 1))
+    heartbeat = last_heartbeat(ledger, json_epoch(ledger, 1))
     assert newest.number == 2
-    assert beat
-    assert beat.state == "failed"
+    assert heartbeat
+    assert heartbeat.state == "failed"
 
 
 def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
     store: Store, ledger: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sleeper = heart(store, ledger, begin_epoch(ledger, pytest.fail))
+    sleeper = heartbeat_of(store, ledger, start_attempt(ledger, pytest.fail))
     other = json_epoch(ledger, 1).model_copy(update={"number": 2})
     ledger.create(other.key, other.to_json())
     sleeper.assert_newest()
-    monkeypatch.setattr(attempts, "BEAT_S", -1)  # every beat is overdue
+    monkeypatch.setattr(attempts, "HEARTBEAT_S", -1)  # every beat is overdue
     with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
         sleeper.assert_newest()
 
 
-def json_epoch(ledger: Store, number: int) -> Epoch:
-    return Epoch.model_validate(json.loads(ledger.read(f"epochs/{number:06d}.json")))
+def json_epoch(ledger: Store, number: int) -> Attempt:
+    return Attempt.model_validate(json.loads(ledger.read(f"epochs/{number:06d}.json")))
 
 
 def test_an_attempt_at_a_run_that_was_restarted_stops(store: Store) -> None:
@@ -170,6 +170,6 @@ def test_of_attempts_at_the_same_moment_one_goes_on(store: Store, ledger: Store)
     complaints = [process.communicate()[1] for process in processes]
     assert len(running) == 1
     assert sum(f"(process {running[0].pid} on" in complaint for complaint in complaints) == 2
-    newest = last_epoch(ledger)
+    newest = last_attempt(ledger)
     assert newest
     assert newest.number == 1

@@ -8,10 +8,10 @@ import pytest
 
 from schemas.exceptions import ReconcileError
 from schemas.ledger import COMMITS, PARTS
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from tests.workers.tables.made_results import CARRIED, results_of, run_folder
 from workers.ledger.commit import RunFolder, commit_results, merge_commits
-from workers.ledger.publish import choose_winners, publish_shard, read_commits
+from workers.ledger.publish import choose_commits, publish_shard, read_commits
 from workers.tables.results import split_results
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
@@ -58,8 +58,8 @@ def test_a_part_is_cut_at_the_borders_of_shards(run: RunFolder) -> None:
 
 
 def test_a_unit_committed_twice_is_published_once(run: RunFolder) -> None:
-    for epoch, units in ((1, (0, 1, 2)), (1, (2, 3)), (2, (3, 4, 5)), (2, (0, 5))):
-        commit_results(run, epoch, results_of(PLAN, *units))
+    for attempt, units in ((1, (0, 1, 2)), (1, (2, 3)), (2, (3, 4, 5)), (2, (0, 5))):
+        commit_results(run, attempt, results_of(PLAN, *units))
     publish_shard(run, 0)
     assert same(published(run, 0), expected(0))
 
@@ -73,7 +73,7 @@ def test_committing_again_adds_nothing(run: RunFolder, tmp_path: Path) -> None:
 
 def test_the_choice_of_commits_stays_after_a_late_one_that_sorts_before(run: RunFolder) -> None:
     units = PLAN.units_of_shard(0)
-    publication = choose_winners(run, 0, commit_results(run, 2, results_of(PLAN, *units)))
+    publication = choose_commits(run, 0, commit_results(run, 2, results_of(PLAN, *units)))
     run.ledger.create(publication.key, publication.to_json())
     commit_results(run, 1, results_of(PLAN, *units, cured=True))  # a zombie of an earlier attempt
     publish_shard(run, 0)
@@ -103,7 +103,7 @@ def test_merged_commits_count_as_the_ones_they_replace(run: RunFolder) -> None:
 def test_a_retry_replaces_the_rows_it_did_and_no_others(run: RunFolder, tmp_path: Path) -> None:
     commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
     publish_shard(run, 0)
-    work = Work(PLAN, np.array([3, 11, 19, 31]))  # of the failed 3, 7, 11, 15, 19, 23, ...
+    work = Pass(PLAN, np.array([3, 11, 19, 31]))  # of the failed 3, 7, 11, 15, 19, 23, ...
     retry = run_folder(tmp_path, work, retry=1)
     commit_results(retry, 2, results_of(work, 0, 2, cured=True))
     commit_results(retry, 2, results_of(work, 4))  # fails again

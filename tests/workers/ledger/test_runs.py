@@ -13,10 +13,10 @@ from workers.ledger.publish import publish_shard
 from workers.ledger.runs import (
     assert_same_run,
     begin_run,
-    clear_strays,
     find_run,
     folder_of,
     read_run,
+    remove_previous_runs,
     replace_run,
 )
 from workers.ledger.state import read_success
@@ -99,7 +99,7 @@ def test_a_restart_deletes_the_old_tables_and_ledger_and_nothing_else(store: Sto
         store.write(key, b"{}")
     new = replace_run(store, record(id="new", code="other"), print)
     assert read_success(store) is None
-    clear_strays(store, new)
+    remove_previous_runs(store, new)
     assert read_run(store) == new
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
         "_work/manifest/00000.json",
@@ -113,10 +113,10 @@ def test_what_a_restarted_run_publishes_outlives_its_next_attempts(s3: S3Server)
     begin_run(store, record())
     store.write("_work/run/commits/000/shard-00000/c.json", b"{}")
     new = replace_run(store, record(id="new", code="other"), print)
-    clear_strays(store, new)
+    remove_previous_runs(store, new)
     assert store.folders("_work") == ["_work/run"]  # this server goes on naming it
     store.write("labels/shard-00000.parquet", b"")
-    clear_strays(store, new)
+    remove_previous_runs(store, new)
     assert store.list("labels") == ["labels/shard-00000.parquet"]
 
 
@@ -124,20 +124,20 @@ def test_a_run_that_is_no_restart_keeps_its_tables(store: Store) -> None:
     begin_run(store, record())
     store.write("labels/shard-00000.parquet", b"")
     store.write("_work/run/shards/shard-00000.json", b"")
-    clear_strays(store, record())
+    remove_previous_runs(store, record())
     assert store.list("labels") == ["labels/shard-00000.parquet"]
 
 
 def test_what_outlived_a_restart_costs_the_new_run_no_tables(store: Store) -> None:
     begin_run(store, record())
     new = replace_run(store, record(id="new"), print)
-    clear_strays(store, new)
+    remove_previous_runs(store, new)
     run = folder_of(store, new, CARRIED)
     commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
     publish_shard(run, 0)
     published = store.list("labels")
     commit_results(folder_of(store, record(), CARRIED), 1, results_of(PLAN, 0))  # a worker of the old run's
-    clear_strays(store, new)
+    remove_previous_runs(store, new)
     assert store.list("labels") == published == ["labels/shard-00000.parquet"]
     assert store.folders("_work") == ["_work/new", "_work/tmp"]
 
@@ -148,7 +148,7 @@ def test_an_attempt_at_a_run_that_was_restarted_clears_nothing(store: Store) -> 
     for key in ("labels/shard-00000.parquet", "_work/new/shards/shard-00000.json"):
         store.write(key, b"")
     with pytest.raises(OutputConflictError, match=r"another run was begun in .* with --restart"):
-        clear_strays(store, record())
+        remove_previous_runs(store, record())
     assert read_run(store) == new
     assert store.list("labels") + store.list("_work/new/shards") == [
         "labels/shard-00000.parquet",

@@ -5,11 +5,11 @@ import pytest
 
 from schemas.exceptions import ReconcileError
 from schemas.ledger import COMMITS, SUCCESS
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from tests.workers.tables.made_results import results_of, run_folder
 from workers.ledger.commit import RunFolder, commit_results, merge_commits
 from workers.ledger.publish import publish_shard
-from workers.ledger.state import MERGED_AT, Ledger, finish_run, read_success
+from workers.ledger.state import MERGE_AT, Ledger, finish_run, read_success
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
@@ -39,7 +39,7 @@ def test_the_ledger_of_a_retry_knows_the_failed_rows_only(run: RunFolder, tmp_pa
     commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
     for shard in range(PLAN.shards):
         publish_shard(run, shard)
-    work = Work(PLAN, np.array([3, 7, 27, 31]))
+    work = Pass(PLAN, np.array([3, 7, 27, 31]))
     retry = run_folder(tmp_path, work, retry=1)
     ledger = Ledger.read(retry)
     assert (ledger.rows, ledger.done, ledger.pending.tolist()) == (4, 0, [0, 1, 6, 7])
@@ -52,17 +52,17 @@ def test_the_ledger_of_a_retry_knows_the_failed_rows_only(run: RunFolder, tmp_pa
 
 
 def test_many_commit_entries_of_a_shard_become_one(tmp_path: Path) -> None:
-    plan = Plan(rows=MERGED_AT + 44, unit_rows=1, shard_units=1000)
+    plan = Plan(rows=MERGE_AT + 44, unit_rows=1, shard_units=1000)
     run = run_folder(tmp_path, plan)
     ledger = Ledger(run)
-    for unit in range(MERGED_AT + 10):
+    for unit in range(MERGE_AT + 10):
         (commit,) = commit_results(run, 1, results_of(plan, unit))
         ledger.add(commit)
         ledger.merge(commit.shard)
     assert len(run.ledger.list(COMMITS)) == 11
     read = Ledger.read(run)
     assert (read.done, read.failed) == (ledger.done, ledger.failed)
-    assert read.pending.tolist() == ledger.pending.tolist() == list(range(MERGED_AT + 10, plan.units))
+    assert read.pending.tolist() == ledger.pending.tolist() == list(range(MERGE_AT + 10, plan.units))
 
 
 def test_a_run_is_complete_only_when_the_sums_agree(run: RunFolder) -> None:
@@ -82,7 +82,7 @@ def test_a_run_is_complete_only_when_the_sums_agree(run: RunFolder) -> None:
 
 def test_a_merge_that_was_cut_short_counts_every_image_once(run: RunFolder) -> None:
     entries = [
-        commit_results(run, epoch, results_of(PLAN, unit))[0] for epoch, unit in enumerate((0, 1, 2), 1)
+        commit_results(run, attempt, results_of(PLAN, unit))[0] for attempt, unit in enumerate((0, 1, 2), 1)
     ]
     merge_commits(run.ledger, entries)
     for entry in entries[:2]:  # that were not deleted yet

@@ -13,14 +13,14 @@ import pytest
 
 from schemas.exceptions import ManifestError, StorageError
 from schemas.ledger import SourceFile
-from schemas.locations import ParquetValue, TarMember
-from schemas.spec import ManifestSpec, PlaceSpec
+from schemas.locations import ParquetCell, TarMember
+from schemas.spec import ManifestSpec, StorageOptions
 from tests.workers.archives import HF_IMAGE, shard_of, tar_bytes, write_hf
 from workers.manifest.convert import convert
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import assert_images, open_manifest
 from workers.manifest.sources import Source, find_sources
-from workers.storage.options import reach
+from workers.storage.options import configure_storage
 from workers.storage.store import Store
 
 
@@ -114,12 +114,12 @@ def test_images_in_a_bucket_are_listed(s3: Any, photos: Path, tmp_path: Path) ->
 
 
 def test_a_store_that_cannot_be_asked_for_the_manifest_is_said() -> None:
-    reach({"s3://b": PlaceSpec(profile="nobody")})
+    configure_storage({"s3://b": StorageOptions(profile="nobody")})
     try:
         with pytest.raises(StorageError, match=r"cannot look for the manifest s3://b/m\.csv: .*\(nobody\)"):
             find_sources(ManifestSpec(uri="s3://b/m.csv"))
     finally:
-        reach({})
+        configure_storage({})
 
 
 def test_a_presigned_manifest_on_the_web_is_read_and_its_signature_not_kept(
@@ -350,7 +350,7 @@ def test_a_parquet_file_with_images_is_rows_with_a_place_each(tmp_path: Path) ->
             "image_id": None if row == 1 else f"photo-{row}.jpg",
             "uri": f"parquet://image/{row}::{tmp_path}/{number}.parquet",
             "manifest_label": row,
-            "location": ParquetValue(f"{tmp_path}/{number}.parquet", "image", row),
+            "location": ParquetCell(f"{tmp_path}/{number}.parquet", "image", row),
         }
         for number, row in places
     ]
@@ -390,7 +390,7 @@ def test_the_image_column_may_be_named_beside_others(tmp_path: Path) -> None:
     (by_name,) = rows(ManifestSpec(uri=f"{tmp_path}/a.parquet"), tmp_path / "out")
     assert by_name["location"] == f"{tmp_path}/x"
     (held,) = rows(ManifestSpec(uri=f"{tmp_path}/a.parquet", image_column="image"), tmp_path / "out-b")
-    assert held["location"] == ParquetValue(f"{tmp_path}/a.parquet", "image", 0)
+    assert held["location"] == ParquetCell(f"{tmp_path}/a.parquet", "image", 0)
     assert held["manifest_uri"] == "x"
     assert "mask" not in held  # a labels table full of pictures helps nobody
 
@@ -440,6 +440,6 @@ def test_the_uris_of_images_within_files_may_be_listed_too(tmp_path: Path) -> No
     assert [row["location"] for row in found] == [
         TarMember("s3://key:secret@bucket/0.tar", "1.jpg"),
         TarMember(f"{tmp_path}/0.tar", "2.jpg"),
-        ParquetValue(f"{tmp_path}/t.parquet", "image", 7),
+        ParquetCell(f"{tmp_path}/t.parquet", "image", 7),
     ]
     assert [row["uri"] for row in found] == ["tar://1.jpg::s3://bucket/0.tar", *uris[1:]]

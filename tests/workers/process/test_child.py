@@ -15,21 +15,21 @@ from schemas.exceptions import ManifestError, ProcessDiedError
 from workers.process import child as children
 from workers.process import memory
 from workers.process.child import Child
-from workers.process.forkserver import Nursery, Surroundings
-from workers.process.serve import Note
+from workers.process.forkserver import ForkServer, ProcessContext
+from workers.process.serve import StageCallback
 
 SHARE = 300 * 2**20 / memory.memory().limit
 """300 MB; a child that has read its imports has under 150."""
 
 
-def serving(argument: object) -> Callable[[tuple[str, object], Note], object]:
+def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], object]:
     """Builds a function that does what it is told to."""
     if isinstance(argument, Exception):
         raise argument
 
-    def do(request: tuple[str, object], note: Note) -> object:
+    def do(request: tuple[str, object], on_stage: StageCallback) -> object:
         verb, value = request
-        note(Stage.DETECT)
+        on_stage(Stage.DETECT)
         match verb:
             case "echo":
                 return value
@@ -42,7 +42,7 @@ def serving(argument: object) -> Callable[[tuple[str, object], Note], object]:
             case "raise":
                 raise value  # type: ignore[misc]
             case "surroundings":
-                return Surroundings.here()
+                return ProcessContext.here()
             case "hang":
                 time.sleep(60)
             case "hoard":
@@ -60,15 +60,15 @@ def hoard(seconds: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery("tests.workers.process.test_child")
-    yield nursery
-    nursery.end()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer("tests.workers.process.test_child")
+    yield fork_server
+    fork_server.end()
 
 
 @pytest.fixture
-def child(nursery: Nursery) -> Iterator[Child]:
-    child = Child(nursery.address, serving, None, SHARE)
+def child(fork_server: ForkServer) -> Iterator[Child]:
+    child = Child(fork_server.address, serving, None, SHARE)
     yield child
     child.end()
 
@@ -81,7 +81,7 @@ def test_a_child_answers_from_a_process_of_its_own(child: Child) -> None:
 def test_a_process_that_says_nothing_any_more_is_given_up(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(children, "SILENCE_S", 0.5)
+    monkeypatch.setattr(children, "HANG_TIMEOUT_S", 0.5)
     with pytest.raises(ProcessDiedError) as raised:
         child(("hang", None))
     assert (raised.value.stage, raised.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
@@ -117,8 +117,8 @@ def test_raylabels_own_exceptions_come_back_and_the_child_lives(child: Child) ->
     assert child(("echo", 1)) == 1
 
 
-def test_what_kept_a_child_from_being_built_is_raised_by_every_call(nursery: Nursery) -> None:
-    child = Child(nursery.address, serving, ManifestError("no manifest"), SHARE)
+def test_what_kept_a_child_from_being_built_is_raised_by_every_call(fork_server: ForkServer) -> None:
+    child = Child(fork_server.address, serving, ManifestError("no manifest"), SHARE)
     for _ in range(2):
         with pytest.raises(ManifestError, match="no manifest"):
             child(("echo", 1))
@@ -169,42 +169,42 @@ def test_a_child_that_somebody_killed_crashed(child: Child) -> None:
 def test_a_child_ends_when_its_parent_is_killed() -> None:
     code = (
         "from tests.workers.process.test_child import *\n"
-        "child = Child(Nursery('json').address, serving, None, 1)\n"
+        "child = Child(ForkServer('json').address, serving, None, 1)\n"
         "print(child(('pid', None)), flush=True)\n"
         "child(('hoard', 600))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     child = psutil.Process(int(parent.stdout.readline()))
-    nursery = child.parent()
-    assert nursery
-    folder = Path(nursery.cmdline()[-2]).parent
+    fork_server = child.parent()
+    assert fork_server
+    folder = Path(fork_server.cmdline()[-2]).parent
     assert folder.is_dir()
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    gone, _ = psutil.wait_procs([child, nursery], timeout=10)
-    assert set(gone) == {child, nursery}
+    gone, _ = psutil.wait_procs([child, fork_server], timeout=10)
+    assert set(gone) == {child, fork_server}
     assert not folder.exists()
 
 
 def test_a_child_lives_on_when_its_nursery_was_killed_and_no_other_comes() -> None:
-    nursery = Nursery("tests.workers.process.test_child")
-    child = Child(nursery.address, serving, None, SHARE)
+    fork_server = ForkServer("tests.workers.process.test_child")
+    child = Child(fork_server.address, serving, None, SHARE)
     assert child(("echo", 1)) == 1
-    nursery.end()
+    fork_server.end()
     assert child(("echo", 2)) == 2
     with pytest.raises(FileNotFoundError):
-        Child(nursery.address, serving, None, SHARE)
+        Child(fork_server.address, serving, None, SHARE)
     with pytest.raises(ProcessDiedError, match="ended together with the process that had started it"):
         child(("abort", None))
 
 
 def test_a_child_has_the_surroundings_of_the_process_that_it_serves(
-    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OF_MINE", "1")
     monkeypatch.syspath_prepend(str(tmp_path))
-    child = Child(nursery.address, serving, None, SHARE)
+    child = Child(fork_server.address, serving, None, SHARE)
     found = child(("surroundings", None))
     child.end()
-    assert found == Surroundings.here()
+    assert found == ProcessContext.here()

@@ -7,20 +7,20 @@ import pytest
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import StorageError
-from schemas.spec import PlaceSpec
+from schemas.spec import StorageOptions
 from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
 from tests.workers.storage.way import OBJECT, SPEC, Way, failure
 from workers.fetch.fetch import fetch
-from workers.storage.options import options_of, place_of, reach
+from workers.storage.options import configure_storage, options_for, options_of
 from workers.storage.store import Store
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set() -> Iterator[None]:
     """Every test begins and ends with a process that reaches files as AWS's own tools do."""
-    reach({})
+    configure_storage({})
     yield
-    reach({})
+    configure_storage({})
 
 
 @pytest.mark.parametrize(
@@ -38,24 +38,24 @@ def _nothing_set() -> Iterator[None]:
     ],
 )
 def test_the_longest_beginning_of_a_url_counts(url: str, region: str | None) -> None:
-    reach(
+    configure_storage(
         {
-            "s3://": PlaceSpec(region="everything"),
-            "s3a://photos": PlaceSpec(region="bucket"),
-            "s3://photos/new/": PlaceSpec(region="folder"),
+            "s3://": StorageOptions(region="everything"),
+            "s3a://photos": StorageOptions(region="bucket"),
+            "s3://photos/new/": StorageOptions(region="folder"),
         }
     )
-    assert place_of(url).region == region
+    assert options_for(url).region == region
 
 
 def test_each_store_has_its_own_way_to_say_anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_KEY", "the key")
-    anybody = PlaceSpec(anonymous=True)
-    reach(
+    anybody = StorageOptions(anonymous=True)
+    configure_storage(
         {
             "gs://": anybody,
             "s3://": anybody,
-            "az://": PlaceSpec(options={"account_name": "me", "account_key": "env:AZURE_KEY"}),
+            "az://": StorageOptions(options={"account_name": "me", "account_key": "env:AZURE_KEY"}),
         }
     )
     assert options_of("gs://b/a.jpg")["gs"]["token"] == "anon"
@@ -70,7 +70,7 @@ def test_each_store_has_its_own_way_to_say_anonymous(monkeypatch: pytest.MonkeyP
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHOTOS_ACCESS_KEY_ID", "key")
     monkeypatch.delenv("PHOTOS_SECRET_ACCESS_KEY", raising=False)
-    reach({"s3://photos": PlaceSpec(credentials="PHOTOS")})
+    configure_storage({"s3://photos": StorageOptions(credentials_env_prefix="PHOTOS")})
     with pytest.raises(StorageError, match="variable PHOTOS_SECRET_ACCESS_KEY holds credentials; it is not"):
         Store("s3://photos/run")
 
@@ -84,10 +84,10 @@ def test_images_and_files_are_reached_with_the_credentials_of_their_place(
     monkeypatch.setenv("TABLES_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("TABLES_SECRET_ACCESS_KEY", SECRET_KEY)
     here: dict[str, Any] = {"endpoint": way.server.endpoint, "region": "eu-west-2"}
-    reach(
+    configure_storage(
         {
-            "s3://": PlaceSpec(**here, credentials="PHOTOS"),
-            f"s3://{way.bucket}/tables": PlaceSpec(**here, credentials="TABLES"),
+            "s3://": StorageOptions(**here, credentials_env_prefix="PHOTOS"),
+            f"s3://{way.bucket}/tables": StorageOptions(**here, credentials_env_prefix="TABLES"),
         }
     )
     assert fetch(f"s3://{way.bucket}/a.jpg", SPEC) == OBJECT
@@ -112,10 +112,10 @@ def test_a_profile_and_anybody_are_told_apart_by_place(no_configuration: Way, tm
         f"[reader]\naws_access_key_id = {READER[0]}\naws_secret_access_key = {READER[1]}\n"
     )
     endpoint = way.server.endpoint
-    reach(
+    configure_storage(
         {
-            f"s3://{way.bucket}": PlaceSpec(endpoint=endpoint, profile="reader", requester_pays=True),
-            f"s3://{way.bucket}/public": PlaceSpec(endpoint=endpoint, anonymous=True),
+            f"s3://{way.bucket}": StorageOptions(endpoint=endpoint, profile="reader", requester_pays=True),
+            f"s3://{way.bucket}/public": StorageOptions(endpoint=endpoint, anonymous=True),
         }
     )
     assert fetch(f"s3://{way.bucket}/a.jpg", SPEC) == OBJECT
@@ -129,7 +129,7 @@ def test_a_store_that_is_sent_to_another_process_takes_no_credentials_along(
 ) -> None:
     for name, value in zip(("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"), READER, strict=True):
         monkeypatch.setenv(f"PHOTOS_{name}", value)
-    reach({"s3://": PlaceSpec(endpoint=s3.endpoint, credentials="PHOTOS")})
+    configure_storage({"s3://": StorageOptions(endpoint=s3.endpoint, credentials_env_prefix="PHOTOS")})
     bucket = s3.new_bucket()
     s3.files().pipe_file(f"{bucket}/run/x", b"1")
     store = Store(f"s3://{bucket}/run")

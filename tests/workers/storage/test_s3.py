@@ -17,7 +17,7 @@ from tests.s3 import ACCESS_KEY, SECRET_KEY
 from tests.s3_proxy import Exchange, Hook
 from tests.workers.storage.way import IMPATIENT, OBJECT, SPEC, Way, cut, failure, of_images, refuse, shorten
 from workers.fetch.fetch import fetch
-from workers.fetch.throttle import Pace
+from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage import s3
 
 
@@ -164,9 +164,9 @@ def test_a_store_that_is_asked_too_much_is_asked_less_and_no_object_is_lost(way:
         nonlocal under_way, refused
         with lock:
             under_way += 1
-            too_much = under_way > most
-            refused += too_much
-        if too_much:
+            on_throttle = under_way > most
+            refused += on_throttle
+        if on_throttle:
             exchange.refuse(503, "SlowDown")
         else:
             time.sleep(0.02)
@@ -174,12 +174,12 @@ def test_a_store_that_is_asked_too_much_is_asked_less_and_no_object_is_lost(way:
             under_way -= 1
 
     way.spoil = of_images(busy)
-    spec, pace = SPEC.model_copy(update={"patience_s": 60, "attempts": 1}), Pace(32)
+    spec, limiter = SPEC.model_copy(update={"throttle_timeout_s": 60, "attempts": 1}), AdaptiveLimiter(32)
     with ThreadPoolExecutor(32) as pool:
-        found = list(pool.map(lambda _: fetch(f"s3://{way.bucket}/a.jpg", spec, pace=pace), range(300)))
+        found = list(pool.map(lambda _: fetch(f"s3://{way.bucket}/a.jpg", spec, limiter=limiter), range(300)))
     assert found == [OBJECT] * 300
     assert refused > 0
-    assert pace.bound < 32
+    assert limiter.limit < 32
 
 
 @pytest.mark.parametrize("share", [0, 0.5])

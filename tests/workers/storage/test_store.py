@@ -69,9 +69,9 @@ def test_of_many_creates_at_once_one_wins(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    winners = [number for number, made in outcomes.items() if made]
+    chosen = [number for number, made in outcomes.items() if made]
     assert len(outcomes) == 8
-    assert [str(number).encode() for number in winners] == [store.read("_work/epochs/000001.json")]
+    assert [str(number).encode() for number in chosen] == [store.read("_work/epochs/000001.json")]
 
 
 def test_nothing_half_written_is_left_on_a_disk(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.s3_proxy import Exchange, Hook, proxying
 from workers.fetch.fetch import fetch
 from workers.storage.s3 import reset_clients
 
-SPEC = FetchSpec(attempts=3, timeout_s=20, patience_s=0, max_bytes=1000)
+SPEC = FetchSpec(attempts=3, timeout_s=20, throttle_timeout_s=0, max_bytes=1000)
 IMPATIENT = SPEC.model_copy(update={"timeout_s": 2})
 OBJECT = b"0123456789" * 50
 

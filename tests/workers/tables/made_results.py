@@ -10,7 +10,7 @@ import pyarrow as pa
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.images import Classification, Detections
 from schemas.models import ModelInfo, ResolvedModel
-from schemas.plan import Plan, Work
+from schemas.plan import Pass, Plan
 from workers.ledger.commit import RunFolder
 from workers.storage.store import Store
 from workers.tables.results import LabelledImage, ResultColumns, results_table
@@ -85,9 +85,9 @@ def rows_of(rows: Sequence[int]) -> pa.Table:
     )
 
 
-def results_of(work: Work | Plan, *units: int, cured: bool = False) -> pa.Table:
+def results_of(work: Pass | Plan, *units: int, cured: bool = False) -> pa.Table:
     """The results of some units, in that order; `cured`: no image fails any more."""
-    work = Work(work) if isinstance(work, Plan) else work
+    work = Pass(work) if isinstance(work, Plan) else work
     return pa.concat_tables(
         results_table(
             unit,
@@ -99,9 +99,9 @@ def results_of(work: Work | Plan, *units: int, cured: bool = False) -> pa.Table:
     )
 
 
-def run_folder(output: Path | str, work: Work | Plan, retry: int = 0) -> RunFolder:
+def run_folder(output: Path | str, work: Pass | Plan, retry: int = 0) -> RunFolder:
     """A pass over a run in a directory."""
     store = Store(str(output))
     return RunFolder(
-        store, store.below("_work/run"), retry, Work(work) if isinstance(work, Plan) else work, CARRIED
+        store, store.below("_work/run"), retry, Pass(work) if isinstance(work, Plan) else work, CARRIED
     )
