@@ -26,7 +26,7 @@ that hangs a process takes up to fourteen times `workers.process.child.HANG_TIME
 
 REACHABLE_TIMEOUT_S = 10
 
-RETRIES = 3
+TASK_RETRIES = 3
 """Of a task of our own whose process died."""
 
 MIN_TASKS = 4
@@ -163,12 +163,12 @@ def _reaching(reached: StorageMap, function: Callable[..., Any], *arguments: Any
     return function(*arguments)
 
 
-_task = ray.client(num_cpus=0, max_retries=RETRIES)(_reaching)  # once: Ray exports each that is made
+_task = ray.remote(num_cpus=0, max_retries=TASK_RETRIES)(_reaching)  # once: Ray exports each that is made
 
 
 def start_task(function: Callable[..., Any], *arguments: Any) -> Any:
     """Starts a call of a function as a Ray task, which reaches files as this process does; its handle."""
-    return _task.client(places(), function, *arguments)
+    return _task.remote(places(), function, *arguments)
 
 
 def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
