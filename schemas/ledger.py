@@ -1,12 +1,12 @@
-"""The records that a run keeps of itself: run.json, epochs, retries, commits, published shards.
+"""The records that a run keeps of itself: run.json, attempts, retries, commits, published shards.
 
-All but run.json are kept below `ledger_folder(run.id)`: what a zombie of a run that was restarted still
-writes is in a folder that nobody reads any more.
+All but run.json are kept below `ledger_folder(run.id)`, the run's ledger: what a process of a run that was
+restarted still writes is in a folder that nobody reads any more.
 """
 
 import hashlib
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,19 @@ from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.ranges import Ranges
 from schemas.spec import StorageMap, StorageOptions
+
+RUN = "run.json"
+SUCCESS = "_SUCCESS"
+WORK = "_work"
+MANIFEST = f"{WORK}/manifest"
+TEMPORARY = f"{WORK}/tmp"
+PREDICTION = f"{WORK}/prediction.json"
+"""Next to the ledgers' folders: no part of a run."""
+
+PARTS = "parts"
+COMMITS = "commits"
+PUBLICATIONS = "publications"
+SHARDS = "shards"
 
 
 class _Record(BaseModel):
@@ -72,13 +85,50 @@ class RunRecord(_Record):
         return {**settings_of_rows(self.spec), **parts}
 
     @property
-    def places(self) -> StorageMap:
-        """How the job reaches files."""
-        found = self.spec.get("storage", {})
-        return {url: StorageOptions.model_validate(place) for url, place in found.items()}
+    def storage(self) -> StorageMap:
+        """The storage options of the job."""
+        options = self.spec.get("storage", {})
+        return {url: StorageOptions.model_validate(values) for url, values in options.items()}
 
 
-class Attempt(_Record):
+class LedgerRecord(_Record):
+    """A record that a run's ledger keeps, one file each.
+
+    Attributes:
+        folder: of the ledger, for all records of the kind.
+    """
+
+    folder: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        """The key of the file, below the ledger."""
+        raise NotImplementedError
+
+    @classmethod
+    def key_of(cls, *place: int) -> str:
+        """The key of the record at a place: the numbers that tell it from others of its kind."""
+        raise NotImplementedError
+
+
+class _Numbered(LedgerRecord):
+    """A record whose place is one number."""
+
+    number: int
+
+    @classmethod
+    def key_of(cls, *place: int) -> str:
+        """See `LedgerRecord`."""
+        (number,) = place
+        return f"{cls.folder}/{number:06d}.json"
+
+    @property
+    def key(self) -> str:
+        """See `LedgerRecord`."""
+        return self.key_of(self.number)
+
+
+class Attempt(_Numbered):
     """One attempt at a run: taken with a conditional PUT, so that no two attempts share a number.
 
     Attributes:
@@ -89,36 +139,30 @@ class Attempt(_Record):
         process_started: when that process began, seconds since 1970: pids are used again.
     """
 
-    number: int
+    folder = "attempts"
+
     started_at: datetime
     host: str
     pid: int
     process_started: float
 
-    @property
-    def key(self) -> str:
-        """Where it is kept."""
-        return f"{ATTEMPTS}/{self.number:06d}.json"
-
-    @property
-    def heartbeat_key(self) -> str:
-        """Where its heartbeat is kept."""
-        return f"{HEARTBEATS}/{self.number:06d}.json"
-
     def __str__(self) -> str:
         return f"attempt {self.number} (process {self.pid} on {self.host}, since {self.started_at:%F %T} UTC)"
 
 
-class HeartbeatRecord(_Record):
-    """The heartbeat of an attempt: put anew every few seconds, and once more when it ends.
+class HeartbeatRecord(_Numbered):
+    """The heartbeat of an attempt: replaced every few seconds, and once more when the attempt ends.
 
     Attributes:
+        number: the attempt's.
         at: when, UTC.
         state: "running", or how it ended.
         reason: why it ended, where it did not complete.
         done: rows of its pass in a final state; None before the ledger was read.
         failed: of them failed, by code.
     """
+
+    folder = "heartbeats"
 
     at: datetime
     state: Literal["running", "complete", "stopped", "failed"]
@@ -127,7 +171,7 @@ class HeartbeatRecord(_Record):
     failed: dict[str, int] = {}
 
 
-class Retry(_Record):
+class Retry(_Numbered):
     """A pass over the rows that had failed with some codes, after the first one, which does every row.
 
     Attributes:
@@ -136,14 +180,10 @@ class Retry(_Record):
         rows: the manifest rows that had them.
     """
 
-    number: int
+    folder = "retries"
+
     codes: list[str]
     rows: Ranges
-
-    @property
-    def key(self) -> str:
-        """Where it is kept."""
-        return f"{RETRIES}/{self.number:06d}.json"
 
 
 class StagedFile(_Record):
@@ -162,7 +202,7 @@ class StagedFile(_Record):
     sha256: str
 
 
-class Commit(_Record):
+class Commit(LedgerRecord):
     """The entry that makes staged parts count: put last, conditionally.
 
     Attributes:
@@ -173,6 +213,8 @@ class Commit(_Record):
         files: by table; more than one where commits were merged.
         failed: images in the errors table, by code.
     """
+
+    folder = COMMITS
 
     attempt: int
     retry: int
@@ -199,7 +241,7 @@ class ChosenCommit(_Record):
     files: dict[str, list[StagedFile]]
 
 
-class Publication(_Record):
+class Publication(LedgerRecord):
     """Where the rows of each unit of a shard come from; put conditionally before the shard's files.
 
     Attributes:
@@ -208,22 +250,25 @@ class Publication(_Record):
         chosen: every unit with rows in this pass, once.
     """
 
+    folder = PUBLICATIONS
+
     retry: int
     shard: int
     chosen: list[ChosenCommit]
 
-    @staticmethod
-    def key_of(retry: int, shard: int) -> str:
-        """Where the choice for a shard is kept."""
+    @classmethod
+    def key_of(cls, *place: int) -> str:
+        """The key of the choice for a shard in a pass: (retry, shard)."""
+        retry, shard = place
         return f"{shard_folder(PUBLICATIONS, retry, shard)}.json"
 
     @property
     def key(self) -> str:
-        """Where it is kept."""
+        """See `LedgerRecord`."""
         return self.key_of(self.retry, self.shard)
 
 
-class Shard(_Record):
+class Shard(LedgerRecord):
     """A published shard: put when its files are whole and in place.
 
     Attributes:
@@ -234,38 +279,24 @@ class Shard(_Record):
         errors: rows of its errors table, by code.
     """
 
+    folder = SHARDS
+
     shard: int
     retry: int
     files: dict[str, StagedFile]
     failed: dict[str, int]
     errors: dict[str, int]
 
-    @staticmethod
-    def key_of(shard: int) -> str:
-        """Where the record of a shard is kept."""
+    @classmethod
+    def key_of(cls, *place: int) -> str:
+        """The key of a shard's record: (shard,)."""
+        (shard,) = place
         return f"{SHARDS}/{shard_name(shard)}.json"
 
     @property
     def key(self) -> str:
-        """Where it is kept."""
+        """See `LedgerRecord`."""
         return self.key_of(self.shard)
-
-
-RUN = "run.json"
-SUCCESS = "_SUCCESS"
-WORK = "_work"
-MANIFEST = f"{WORK}/manifest"
-TEMPORARY = f"{WORK}/tmp"
-PREDICTION = f"{WORK}/prediction.json"
-"""A file beside the ledgers' folders: it is no part of a run, and none is confused by it."""
-
-ATTEMPTS = "attempts"
-HEARTBEATS = "heartbeats"
-RETRIES = "retries"
-PARTS = "parts"
-COMMITS = "commits"
-PUBLICATIONS = "publications"
-SHARDS = "shards"
 
 
 def ledger_folder(run_id: str) -> str:
@@ -290,6 +321,6 @@ def shard_folder(kind: str, retry: int, shard: int) -> str:
 
 
 def part_name(attempt: int, units: Ranges) -> str:
-    """A part's name, made of its epoch and its units."""
+    """A part's name, made of its attempt and its units."""
     digest = hashlib.sha256(str(units).encode()).hexdigest()[:12]
     return f"{attempt:06d}-{units[0][0]:09d}-{digest}"

@@ -87,10 +87,12 @@ class Pass:
     Attributes:
         plan: how the manifest is cut.
         rows: the manifest rows to do, int64, ascending; None: all.
+        retry: its number; 0 is the first pass, which does every row.
     """
 
     plan: Plan
     rows: NDArray[np.int64] | None = None
+    retry: int = 0
 
     @property
     def units(self) -> NDArray[np.int64]:

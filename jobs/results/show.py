@@ -26,11 +26,11 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
     Raises:
         StorageError: there is no run at `output`.
     """
-    _, run = find_run(output)
+    run = find_run(output).record
     console = Console(highlight=False)
     render(summarize(output, limit), console)
     if draw:
-        configure_storage(run.places)
+        configure_storage(run.storage)
         folders = [file.uri.rpartition("/")[0] for file in run.manifest]
         bases = dict.fromkeys([run.spec["manifest"]["base"] or folders[0], *folders])
         fetch = FetchSpec.model_validate(run.spec["fetch"])

@@ -1,4 +1,4 @@
-"""`raylabel status`: how a run stands by its files, while it runs and after. Reads little, writes nothing."""
+"""`raylabel status`: a run's state, progress and next step, by its files. Reads little, writes nothing."""
 
 import json
 from collections import Counter
@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
-import pyarrow as pa
 from rich.console import Console
 
 from schemas.errors import ErrorCode
-from schemas.ledger import SHARDS, Attempt, HeartbeatRecord, Retry
-from workers.ledger.attempts import HEARTBEAT_TIMEOUT_S, is_gone, last_attempt, last_heartbeat
-from workers.ledger.commit import RunFolder
-from workers.ledger.runs import find_run, folder_of, last_retry
-from workers.ledger.state import Ledger, read_shards, read_success
-from workers.storage.store import Store
+from schemas.ledger import Attempt, HeartbeatRecord, Retry, Shard
+from workers.ledger.attempts import HEARTBEAT_TIMEOUT_S, is_gone, last_attempt
+from workers.ledger.directory import RunDirectory
+from workers.ledger.runs import find_run
+from workers.ledger.state import PassState, read_success
 from workers.storage.uris import clean_uri
 
 State = Literal["not_started", "running", "unresponsive", "crashed", "stopped", "failed", "complete"]
@@ -28,10 +26,10 @@ class Progress:
 
     Attributes:
         rows: to do.
-        done: of them labelled or failed; None: the attempt has not said so yet.
-        failed: of them failed, by code.
+        done: rows labelled or failed; None: the attempt has not recorded it yet.
+        failed: rows that failed, by code.
         shards: to publish.
-        published: of them published.
+        published: shards that are published.
         tables: rows of each table of a complete run; None before.
     """
 
@@ -45,14 +43,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands.
+    """The status of a run.
 
     Attributes:
         output: the run directory.
         state: see `state_of`.
         retry: the pass over failed rows that it is in; None in the first pass, and when it is complete.
         attempt: the last attempt at it; None before the first.
-        heartbeat: that attempt's last sign of life.
+        heartbeat: its last heartbeat.
         progress: how far it is.
         images_per_s: see `speed`; None unless it is running.
         now: when this was found, UTC.
@@ -76,23 +74,23 @@ class Status:
     def next(self) -> str:
         """What to do."""
         retryable = sum(n for code, n in self.progress.failed.items() if ErrorCode(code).retryable)
-        again = f"`raylabel retry {self.output}`" if self.retry else "the command that began it"
+        again = f"`raylabel retry {self.output}`" if self.retry else "the command that started it"
         match self.state:
             case "running":
-                return "wait for it; SIGTERM or Ctrl-C to its process stops it, to be gone on with"
+                return "wait for it; SIGTERM or Ctrl-C stops its process; the same command resumes"
             case "unresponsive":
                 return (
                     f"check its machine; {again} takes over after {HEARTBEAT_TIMEOUT_S:.0f} s without a "
                     "heartbeat"
                 )
             case "failed":
-                return f"mend that; {again} goes on from there"
+                return f"fix the cause; {again} resumes"
             case "complete" if retryable:
-                return f"`raylabel retry {self.output}` labels {retryable:,} images again that may do better"
+                return f"`raylabel retry {self.output}` retries {retryable:,} images that may succeed"
             case "complete":
                 return f"`raylabel show {self.output}` shows what was found"
             case _:
-                return f"{again} goes on from there"
+                return f"{again} resumes"
 
     def to_json(self) -> str:
         """The status as `--json` prints it: one object."""
@@ -122,14 +120,14 @@ class Status:
     def facts(self) -> Iterator[tuple[str, str]]:
         """The status for a person: name and value."""
         yield "output", self.output
-        yield "state", _SAID[self.state] + (f": {self.reason}" if self.reason else "")
+        yield "state", _LABELS[self.state] + (f": {self.reason}" if self.reason else "")
         if self.retry:
             yield "retry", f"{self.retry.number}, of what failed with {', '.join(self.retry.codes)}"
         if self.attempt:
             yield "last attempt", str(self.attempt).removeprefix("attempt ")
         if self.heartbeat:
             yield (
-                "last sign of life",
+                "last heartbeat",
                 f"{self.heartbeat.at:%F %T} UTC, {_ago(self.now - self.heartbeat.at)} ago",
             )
         yield "images", self._images()
@@ -137,24 +135,24 @@ class Status:
         if self.images_per_s is not None:
             yield (
                 "speed",
-                f"{self.images_per_s:.1f} images a second since the attempt began, its start included",
+                f"{self.images_per_s:.1f} images/s since the attempt started, its start-up included",
             )
         yield "next", self.next
 
     def _images(self) -> str:
         progress = self.progress
         if progress.done is None:
-            return f"{progress.rows:,}; the attempt is starting, and has not said how many are done"
+            return f"{progress.rows:,}; the attempt is starting"
         codes = ", ".join(f"{n:,} {code}" for code, n in sorted(progress.failed.items()))
         failed = f"{sum(progress.failed.values()):,} failed" + (f" ({codes})" if codes else "")
         share = f" ({progress.done / progress.rows:.1%})" if 0 < progress.done < progress.rows else ""
         return f"{progress.done:,} of {progress.rows:,} done{share}, {failed}"
 
 
-_SAID: dict[State, str] = {
+_LABELS: dict[State, str] = {
     "not_started": "not started",
     "running": "running",
-    "unresponsive": f"unresponsive: no heartbeat for over {HEARTBEAT_TIMEOUT_S:.0f} s by this machine's clock",
+    "unresponsive": f"unresponsive: no heartbeat for over {HEARTBEAT_TIMEOUT_S:.0f} s by this clock",
     "crashed": "crashed: its process is gone and did not say why (killed, or out of memory)",
     "stopped": "stopped",
     "failed": "failed",
@@ -163,7 +161,7 @@ _SAID: dict[State, str] = {
 
 
 def show_status(output: str, *, as_json: bool) -> None:
-    """Prints how a run stands.
+    """Prints the status of a run.
 
     Raises:
         StorageError: there is no run, or a file cannot be read.
@@ -171,8 +169,8 @@ def show_status(output: str, *, as_json: bool) -> None:
     print_status(find_status(output), as_json=as_json)
 
 
-class PlanReport(Protocol):
-    """A status that can be told to a person or a program."""
+class Printable(Protocol):
+    """What can be printed for a person or for a program."""
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """For a person: name and value."""
@@ -181,7 +179,7 @@ class PlanReport(Protocol):
         """For a program: one object."""
 
 
-def print_status(status: PlanReport, *, as_json: bool) -> None:
+def print_status(status: Printable, *, as_json: bool) -> None:
     """Prints a status: its facts for a person, or one object."""
     if as_json:
         print(status.to_json())
@@ -192,33 +190,30 @@ def print_status(status: PlanReport, *, as_json: bool) -> None:
 
 
 def find_status(output: str) -> Status:
-    """How a run stands now.
+    """The status of a run now.
 
     Of a running attempt its heartbeat says how far it is, so that few files are read; otherwise the ledger.
 
     Raises:
         StorageError: there is no run, or a file cannot be read.
     """
-    store, record = find_run(output)
-    run = folder_of(store, record, pa.schema([]))  # no table is read or written here
-    attempt = last_attempt(run.ledger)
-    heartbeat = last_heartbeat(run.ledger, attempt) if attempt else None
-    tables, now = read_success(store), datetime.now(UTC)
-    gone = attempt is not None and is_gone(attempt)
-    state = (
-        state_of(attempt, heartbeat, retry=run.retry, gone=gone, now=now) if tables is None else "complete"
-    )
-    progress = _progress(run, heartbeat if state == "running" else None, tables)
+    run = find_run(output)
+    attempt = last_attempt(run)
+    heartbeat = run.get(HeartbeatRecord, attempt.number) if attempt else None
+    tables, now = read_success(run.store), datetime.now(UTC)
+    if tables is None:
+        gone = attempt is not None and is_gone(attempt)
+        state = state_of(attempt, heartbeat, retry=run.retry, gone=gone, now=now)
+    else:
+        state = "complete"
     return Status(
         output=clean_uri(output),
         state=state,
-        retry=last_retry(run.ledger) if run.retry and tables is None else None,
+        retry=run.get(Retry, run.retry) if run.retry and tables is None else None,
         attempt=attempt,
         heartbeat=heartbeat,
-        progress=progress,
-        images_per_s=speed(attempt, _before(run.ledger, attempt), heartbeat)
-        if attempt and state == "running"
-        else None,
+        progress=_progress(run, heartbeat if state == "running" else None, tables),
+        images_per_s=_speed_now(run, attempt, heartbeat) if state == "running" else None,
         now=now,
     )
 
@@ -275,13 +270,15 @@ def speed(
     return (heartbeat.done - done) / (heartbeat.at - attempt.started_at).total_seconds()
 
 
-def _before(ledger: Store, attempt: Attempt | None) -> HeartbeatRecord | None:
-    return (
-        last_heartbeat(ledger, attempt.model_copy(update={"number": attempt.number - 1})) if attempt else None
-    )
+def _speed_now(run: RunDirectory, attempt: Attempt | None, heartbeat: HeartbeatRecord | None) -> float | None:
+    if attempt is None:
+        return None
+    return speed(attempt, run.get(HeartbeatRecord, attempt.number - 1), heartbeat)
 
 
-def _progress(run: RunFolder, heartbeat: HeartbeatRecord | None, tables: dict[str, int] | None) -> Progress:
+def _progress(
+    run: RunDirectory, heartbeat: HeartbeatRecord | None, tables: dict[str, int] | None
+) -> Progress:
     """How far a run is.
 
     Args:
@@ -290,17 +287,17 @@ def _progress(run: RunFolder, heartbeat: HeartbeatRecord | None, tables: dict[st
         tables: rows of each table, of a complete run.
     """
     if tables is not None:
-        shards = read_shards(run.ledger)
+        shards = list(run.read(Shard))
         failed = sum((Counter(shard.errors) for shard in shards), Counter[str]())
         return Progress(run.plan.rows, run.plan.rows, dict(failed), run.plan.shards, len(shards), tables)
-    rows, shards_to_do = run.work.size, len(run.work.shards)
+    rows, shards_to_do = run.current.size, len(run.current.shards)
     if heartbeat is None:
-        ledger = Ledger.read(run)
-        return Progress(rows, ledger.done, dict(ledger.failed), shards_to_do, len(ledger.published))
+        state = PassState.read(run)
+        return Progress(rows, state.done, dict(state.failed), shards_to_do, len(state.published))
     if run.retry:
-        published = sum(shard.retry == run.retry for shard in read_shards(run.ledger))
+        published = sum(shard.retry == run.retry for shard in run.read(Shard))
     else:
-        published = len(run.ledger.list(SHARDS))
+        published = len(run.list(Shard))
     return Progress(rows, heartbeat.done, heartbeat.failed, shards_to_do, published)
 
 

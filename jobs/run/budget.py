@@ -1,15 +1,18 @@
-"""When a run is hopeless: too many images fail, the models fail on all of them, or none may be read."""
+"""The limits of failure: too many images fail, the models fail on all of them, or none may be read."""
 
 from collections.abc import Callable, Mapping
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import FailureBudgetError, ModelError, StorageError
+from schemas.metrics import Usage
+from workers.ledger.directory import RunDirectory
+from workers.ledger.state import PassState
 
 ENOUGH_ROWS = 1_000
-"""Rows from which a fraction of what is done speaks for the whole."""
+"""Rows from which on a fraction of what is done stands for the whole."""
 
 MIN_ROWS_TO_BLAME = 32
-"""Images that failed alike, none labelled, from which on it is not the images."""
+"""Images that failed alike, none labelled, from which on the cause is not the images."""
 
 _OF_ACCESS = (ErrorCode.DENIED, ErrorCode.EXPIRED)
 
@@ -19,6 +22,28 @@ _OF_MODELS = (
     ErrorCode.OUT_OF_MEMORY,
     ErrorCode.WORKER_CRASHED,
 )
+
+
+class FailureLimits:
+    """Stops a run in which too many images fail, or all for one reason (a retry is of failed ones).
+
+    Args:
+        max_failed: of the spec.
+        run: the run, in the pass that is watched.
+    """
+
+    def __init__(self, max_failed: float | None, run: RunDirectory) -> None:
+        self._max_failed = max_failed
+        self._run = run
+
+    def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face
+        """See `check_budget`, `check_models` and `check_access`, which it raises from."""
+        counts = (state.failed, state.done, state.rows)
+        check_budget(self._max_failed, *counts)
+        if self._run.retry == 0:
+            check_models(*counts, state.example)
+            if self._max_failed is None:
+                check_access(*counts, state.example)
 
 
 def check_budget(limit: float | None, failed: Mapping[str, int], done: int, rows: int) -> None:
@@ -47,9 +72,9 @@ def check_budget(limit: float | None, failed: Mapping[str, int], done: int, rows
         allowed = limit * rows
     if count > allowed:
         raise FailureBudgetError(
-            f"stopped: {count:,} of the {done:,} images done have failed ({_said(failed)}), and max_failed "
-            f"is {limit}. What is committed stays. See the errors, mend their cause, and run again in a new "
-            "output; or raise max_failed and run the same command again to go on"
+            f"stopped: {count:,} of the {done:,} images done have failed ({_format_codes(failed)}), and "
+            f"max_failed is {limit}. What is committed stays. Fix the cause of the errors and run in a new "
+            "output; or raise max_failed and run the same command to resume"
         )
 
 
@@ -72,8 +97,8 @@ def check_models(failed: Mapping[str, int], done: int, rows: int, example_of: Ca
     example = example_of(max(blamed, key=blamed.__getitem__))
     raise ModelError(
         f"stopped: the models failed on each of the {count:,} images that they were given "
-        f"({_said(blamed)}), so they are at fault, not the images. One of the failures: {example}. Mend the "
-        "model, its weights or its settings, and run in a new output or with --restart"
+        f"({_format_codes(blamed)}), so the cause is the models, not the images. One of the failures: "
+        f"{example}. Fix the model, its weights or its settings, and run in a new output or with --restart"
     )
 
 
@@ -94,10 +119,10 @@ def check_access(failed: Mapping[str, int], done: int, rows: int, example_of: Ca
         return
     example = example_of(max(refused, key=refused.__getitem__))
     raise StorageError(
-        f"stopped: the store refused each of the first {done:,} images ({_said(refused)}). One of them: "
-        f"{example}. Give the cluster's nodes the right to read them (storage in the job spec says with "
-        "which credentials), and run with --restart or in a new output. With max_failed set, a run does not "
-        "stop for this"
+        f"stopped: the store refused each of the first {done:,} images ({_format_codes(refused)}). One of "
+        f"them: {example}. Give the cluster's nodes the right to read them (storage in the job spec "
+        "says with which credentials), and run with --restart or in a new output. With max_failed set, a "
+        "run does not stop for this"
     )
 
 
@@ -106,6 +131,6 @@ def _only(codes: tuple[ErrorCode, ...], failed: Mapping[str, int]) -> dict[str, 
     return {code.value: failed[code] for code in codes if failed.get(code)}
 
 
-def _said(failed: Mapping[str, int]) -> str:
+def _format_codes(failed: Mapping[str, int]) -> str:
     """Codes and counts, most frequent first."""
     return ", ".join(f"{code} {n:,}" for code, n in sorted(failed.items(), key=lambda item: -item[1]))

@@ -1,4 +1,4 @@
-"""`raylabel run` and `raylabel retry`: a job from its spec to its end, and what the user is told."""
+"""`raylabel run` and `raylabel retry`: a job from its spec to its end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ How = Literal["run", "restart", "retry"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a job is run, beside what it is.
+    """How a job is run.
 
     Attributes:
         address: of the Ray cluster to join; None: RAY_ADDRESS, or a Ray of its own.
-        stop_after: seconds after which it ends, resumable; None: when it is done.
-        as_json: tell a program instead of a person.
-        verbose: show Ray's own messages.
+        stop_after: seconds after which it stops, to be resumed; None: when it is done.
+        as_json: print for a program instead of a person.
+        verbose: show log and Ray messages.
     """
 
     address: str | None
@@ -39,12 +39,12 @@ class RunOptions:
 
 
 def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> None:
-    """Runs a job to its end, or says that it has been.
+    """Runs a job to its end, or says that it is complete.
 
     Args:
         spec: the job.
         options: how to run it.
-        restart: delete the run that the output holds, and begin anew.
+        restart: delete the run that the output holds, and start over.
 
     Raises:
         RaylabelError: see `jobs.prepare.resolve`, `jobs.cluster.connect` and `jobs.run.pipeline`.
@@ -57,14 +57,14 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
     with resolving(spec) as resolved:
         if rows:
             resolved().assert_same_run(store)
-            console.message(f"{output} is complete: {said(rows)}. Nothing to do.")
+            console.message(f"{output} is complete: {format_rows(rows)}. Nothing to do.")
             console.event("complete", output=output, up_to_date=True, **rows)
             return
         _run(spec, resolved, options, console, "restart" if restart else "run")
 
 
 def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: RunOptions) -> None:
-    """Runs the failed rows of a complete run again; what becomes of them takes the place of their errors.
+    """Retries the failed rows of a complete run; the results replace their errors.
 
     Raises:
         RaylabelError: see `jobs.run.retry.begin_retry` and `run_job`.
@@ -111,7 +111,7 @@ def _run(
     accuracy = None if how == "retry" else accuracy_of(job, reporter.meter, seconds, machines)
     facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
     write_report(spec.output, {**facts, "predicted": str(accuracy)} if accuracy else facts)
-    console.message(f"{said(rows)} in {seconds:.0f} s")
+    console.message(f"{format_rows(rows)} in {seconds:.0f} s")
     if accuracy:
         console.message(f"predicted: {accuracy}")
     console.message(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
@@ -121,6 +121,6 @@ def _run(
     console.event("complete", output=output, up_to_date=False, seconds=round(seconds, 1), **rows, **predicted)
 
 
-def said(rows: dict[str, int]) -> str:
+def format_rows(rows: dict[str, int]) -> str:
     """A run's rows in a sentence."""
     return f"{rows['labels']:,} images labelled, {rows['boxes']:,} objects, {rows['errors']:,} images failed"

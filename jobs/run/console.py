@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar at a terminal, lines in a log, JSON Lines for a program."""
+"""What a run prints: sentences and progress, for a terminal, a log, or a program that reads JSON Lines."""
 
 import json
 import math
@@ -10,20 +10,21 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from workers.ledger.state import Ledger
+from schemas.metrics import Usage
+from workers.ledger.state import PassState
 
 LINES_S = 15
 """Seconds between two lines of progress in a log."""
 
 
 @dataclass(frozen=True)
-class State:
+class ProgressEvent:
     """How far a run is.
 
     Attributes:
         rows: rows to do: those of the manifest, or of a retry.
-        done: of them labelled or failed, earlier attempts included.
-        failed: of them failed.
+        done: rows labelled or failed, those of earlier attempts included.
+        failed: rows that failed.
         images_per_s: since this attempt's first commit; None before its second.
         seconds_left: at that rate; None before there is one.
     """
@@ -34,13 +35,21 @@ class State:
     images_per_s: float | None
     seconds_left: float | None
 
+    def __str__(self) -> str:
+        line = f"{self.done:,} of {self.rows:,} images"
+        if self.failed:
+            line += f", {self.failed:,} failed"
+        if self.images_per_s is not None and self.seconds_left is not None:
+            line += f", {self.images_per_s:.1f} images/s, {timedelta(seconds=round(self.seconds_left))} left"
+        return line
+
 
 class Meter:
-    """Turns ledgers into states. Speed counts from this attempt's first commit: until then actors start.
+    """Measures progress. Speed counts from this attempt's first commit: until then actors start.
 
     Attributes:
         labelled: rows that this attempt brought into a final state so far.
-        images_per_s: as of the last state.
+        images_per_s: as of the last measurement.
     """
 
     def __init__(self) -> None:
@@ -49,29 +58,29 @@ class Meter:
         self._before: int | None = None
         self._first: tuple[float, int] | None = None
 
-    def __call__(self, ledger: Ledger) -> State:
-        """The state that a ledger shows now; the first call shows what was done before this attempt."""
+    def __call__(self, state: PassState) -> ProgressEvent:
+        """The progress now; what is done at the first call was done by earlier attempts."""
         now = time.monotonic()
         if self._before is None:
-            self._before = ledger.done
-        rate = left = None
+            self._before = state.done
+        rate = seconds_left = None
         if self._first:
-            rate = (ledger.done - self._first[1]) / max(now - self._first[0], 1e-9)
-            left = (ledger.rows - ledger.done) / rate if rate else None
-        elif ledger.done > self._before:
-            self._first = now, ledger.done
-        self.labelled, self.images_per_s = ledger.done - self._before, rate
-        return State(ledger.rows, ledger.done, sum(ledger.failed.values()), rate, left)
+            rate = (state.done - self._first[1]) / max(now - self._first[0], 1e-9)
+            seconds_left = (state.rows - state.done) / rate if rate else None
+        elif state.done > self._before:
+            self._first = now, state.done
+        self.labelled, self.images_per_s = state.done - self._before, rate
+        return ProgressEvent(state.rows, state.done, state.failed.total(), rate, seconds_left)
 
 
 class Reporter:
-    """Tells of a run while it goes on. This one only prints what is to be said in words.
+    """Prints what a run says while it goes on; this one prints sentences and no progress.
 
     Args:
-        console: where to.
+        console: to print on.
 
     Attributes:
-        meter: what it was shown.
+        meter: measures the progress.
     """
 
     def __init__(self, console: Console) -> None:
@@ -88,9 +97,12 @@ class Reporter:
         """Prints a sentence."""
         self._console.print(text, markup=False)
 
-    def show(self, ledger: Ledger) -> None:
-        """Called after each commit."""
-        self.meter(ledger)
+    def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face
+        """See `jobs.run.observers.Observer`."""
+        self.show(self.meter(state))
+
+    def show(self, progress: ProgressEvent) -> None:
+        """Prints the progress, where that is due."""
 
 
 class Lines(Reporter):
@@ -100,12 +112,11 @@ class Lines(Reporter):
         super().__init__(console)
         self._last = time.monotonic()
 
-    def show(self, ledger: Ledger) -> None:
-        """Prints the state, where it is time."""
-        state = self.meter(ledger)
+    def show(self, progress: ProgressEvent) -> None:
+        """Prints a line every `LINES_S` seconds."""
         if time.monotonic() - self._last >= LINES_S:
             self._last = time.monotonic()
-            self.message(said(state))
+            self.message(str(progress))
 
 
 class JsonLines(Reporter):
@@ -113,19 +124,18 @@ class JsonLines(Reporter):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._last = -math.inf  # the first state is printed, however short a time this machine is up
+        self._last = -math.inf  # the first is printed, however short a time this machine is up
 
     def message(self, text: str) -> None:
         """Prints a sentence as an event."""
         print(json.dumps({"event": "message", "text": text}), flush=True)
 
-    def show(self, ledger: Ledger) -> None:
-        """Prints the state."""
-        state = self.meter(ledger)
+    def show(self, progress: ProgressEvent) -> None:
+        """Prints a progress event."""
         now = time.monotonic()
-        if now - self._last >= 1 or state.done == state.rows:
+        if now - self._last >= 1 or progress.done == progress.rows:
             self._last = now
-            print(json.dumps({"event": "progress", **asdict(state)}), flush=True)
+            print(json.dumps({"event": "progress", **asdict(progress)}), flush=True)
 
 
 class Bar(Reporter):
@@ -133,8 +143,8 @@ class Bar(Reporter):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        said = TextColumn("{task.description}")
-        self._bar = Progress(SpinnerColumn(), BarColumn(bar_width=30), said, console=console)
+        description = TextColumn("{task.description}")
+        self._bar = Progress(SpinnerColumn(), BarColumn(bar_width=30), description, console=console)
         self._task = self._bar.add_task("starting: actors load the models", total=None)
 
     def __enter__(self) -> "Bar":
@@ -144,47 +154,42 @@ class Bar(Reporter):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def show(self, ledger: Ledger) -> None:
-        """Draws the state; before this attempt's first commit there is only what was done before."""
-        state = self.meter(ledger)
-        if state.done:
-            self._bar.update(self._task, total=state.rows, completed=state.done, description=said(state))
-
-
-def said(state: State) -> str:
-    """A state in a line."""
-    line = f"{state.done:,} of {state.rows:,} images"
-    if state.failed:
-        line += f", {state.failed:,} failed"
-    if state.images_per_s is not None and state.seconds_left is not None:
-        line += f", {state.images_per_s:.1f} a second, {timedelta(seconds=round(state.seconds_left))} left"
-    return line
+    def show(self, progress: ProgressEvent) -> None:
+        """Draws the bar, from the first row that is done."""
+        if progress.done:
+            total, done = progress.rows, progress.done
+            self._bar.update(self._task, total=total, completed=done, description=str(progress))
 
 
 class RunConsole:
-    """What is told of a job: sentences for a person, or JSON Lines for a program."""
+    """What a command prints of its job: sentences for a person, or events for a program.
+
+    Attributes:
+        started: when the command started, by the monotonic clock.
+        terminal: what sentences are printed on.
+    """
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self.began = time.monotonic()
-        self.console = Console(quiet=as_json, highlight=False, soft_wrap=True)
+        self.started = time.monotonic()
+        self.terminal = Console(quiet=as_json, highlight=False, soft_wrap=True)
 
     def message(self, text: str) -> None:
-        """A sentence for a person."""
-        self.console.print(text, markup=False)
+        """Prints a sentence, for a person."""
+        self.terminal.print(text, markup=False)
 
     def event(self, event: str, **facts: object) -> None:
-        """An event for a program."""
+        """Prints an event as a JSON line, for a program."""
         if self._as_json:
             print(json.dumps({"event": event, **facts}), flush=True)
 
     def reporter(self) -> Reporter:
         """What shows the progress."""
         if self._as_json:
-            return JsonLines(self.console)
-        return Bar(self.console) if sys.stdout.isatty() else Lines(self.console)
+            return JsonLines(self.terminal)
+        return Bar(self.terminal) if sys.stdout.isatty() else Lines(self.terminal)
 
     @property
     def seconds(self) -> float:
-        """Since the command began."""
-        return time.monotonic() - self.began
+        """Since the command started."""
+        return time.monotonic() - self.started

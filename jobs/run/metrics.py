@@ -1,4 +1,4 @@
-"""What a run does, as Prometheus metrics. The driver alone exports them, so that nothing is counted twice."""
+"""A run's Prometheus metrics. The driver alone exports them, so that nothing is counted twice."""
 
 import functools
 import threading
@@ -14,13 +14,12 @@ from schemas.metrics import (
     FAILURES,
     FETCHED,
     IMAGES,
-    NO_USAGE,
     PENDING,
     STAGE_SECONDS,
     Metric,
     Usage,
 )
-from workers.ledger.state import Ledger
+from workers.ledger.state import PassState
 from workers.storage.uris import clean_uri
 
 REFRESH_S = 1.0
@@ -29,10 +28,10 @@ and drops it when two of its report intervals (of ten seconds, if not told other
 
 
 class Exporter:
-    """Counts what it is shown of one attempt at a run, and gives it to Ray, which exports it on a cluster.
+    """Counts one attempt at a run, for Ray, which exports the counts on a cluster.
 
     Args:
-        output: the run directory; names the run in every metric, without credentials.
+        output: the run directory; labels every metric, without credentials.
     """
 
     def __init__(self, output: str) -> None:
@@ -42,22 +41,22 @@ class Exporter:
         self._pending = 0
         self._ended = threading.Event()
 
-    def show(self, ledger: Ledger, usage: Usage = NO_USAGE) -> None:
-        """Counts what is new in the ledger; the first call shows what was done before, which is not counted.
+    def on_progress(self, state: PassState, usage: Usage) -> None:
+        """Counts what is new; what was there at the first call was done by earlier attempts, and is not.
 
         Args:
-            ledger: as it is now.
+            state: of the pass, as it is now.
             usage: what was spent since the last call.
         """
         if self._done is not None:
-            self._count_images(ledger.done - self._done, ledger.failed - self._failed)
-        self._done, self._failed = ledger.done, ledger.failed.copy()
-        self._pending = ledger.rows - ledger.done
-        self._count_spent(usage)
+            self._count_images(state.done - self._done, state.failed - self._failed)
+        self._done, self._failed = state.done, state.failed.copy()
+        self._pending = state.rows - state.done
+        self._count_usage(usage)
 
     @contextmanager
     def exporting(self) -> Iterator["Exporter"]:
-        """Keeps the gauge alive for the length of a block."""
+        """Sets the gauge again and again for the length of a block."""
         thread = threading.Thread(target=self._refresh, name="metrics", daemon=True)
         thread.start()
         try:
@@ -70,7 +69,7 @@ class Exporter:
         while True:
             ended = self._ended.wait(REFRESH_S)
             if self._done is not None:
-                exported(PENDING).set(self._pending, {"run": self._run})
+                ray_metric(PENDING).set(self._pending, {"run": self._run})
             if ended:
                 return
 
@@ -80,7 +79,7 @@ class Exporter:
         for code, images in failed.items():
             self._count(FAILURES, images, code=code)
 
-    def _count_spent(self, usage: Usage) -> None:
+    def _count_usage(self, usage: Usage) -> None:
         self._count(FETCHED, usage.fetched_bytes)
         for stage, seconds in usage.stage_s.items():
             self._count(STAGE_SECONDS, seconds, stage=stage)
@@ -89,11 +88,11 @@ class Exporter:
 
     def _count(self, metric: Metric, value: float, **labels: str) -> None:
         if value > 0:  # Ray takes nothing else
-            exported(metric).inc(value, {"run": self._run, **labels})
+            ray_metric(metric).inc(value, {"run": self._run, **labels})
 
 
 @functools.cache
-def exported(metric: Metric) -> Any:
+def ray_metric(metric: Metric) -> Any:
     """Ray's counter or gauge for a metric, made once a process."""
     kind = ray_metrics.Counter if metric.kind == "counter" else ray_metrics.Gauge
     return kind(metric.own_name, metric.help, metric.labels)

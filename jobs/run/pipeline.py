@@ -14,19 +14,20 @@ from ray.data import ActorPoolStrategy
 from jobs.cluster import connect as cluster
 from jobs.cluster.pools import Pool
 from jobs.prepare.resolve import ResolvedJob
-from jobs.run.budget import check_access, check_budget, check_models
+from jobs.run.budget import FailureLimits
 from jobs.run.console import Reporter
 from jobs.run.metrics import Exporter
+from jobs.run.observers import Observers
 from jobs.run.publisher import Publisher
-from schemas.ledger import Attempt, Commit, RunRecord
+from schemas.ledger import Attempt, Commit
 from schemas.metrics import Usage
 from schemas.plan import make_bundles, one_per_bundle
 from workers.label.actors import DecodeActor, LabelActor
 from workers.label.settings import LabelSettings, runtime_of
 from workers.ledger.attempts import Heartbeat, start_attempt
-from workers.ledger.commit import RunFolder
-from workers.ledger.runs import begin_run, folder_of, ledger_of, remove_previous_runs, replace_run
-from workers.ledger.state import Ledger, finish_run
+from workers.ledger.directory import RunDirectory
+from workers.ledger.runs import begin_run, remove_previous_runs, replace_run
+from workers.ledger.state import PassState, finish_run
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
 from workers.process.forkserver import shared_fork_server
@@ -34,7 +35,7 @@ from workers.storage.store import Store
 
 UNCONDITIONAL = (
     "note: this store does not refuse to overwrite (no conditional PUT). A run that is killed still loses "
-    "and doubles nothing, but only as long as no two attempts at it run at once: see to that yourself"
+    "and doubles nothing, but only as long as no two attempts at it run at once: make sure of that yourself"
 )
 
 ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR = 16_384, 1_024
@@ -46,25 +47,31 @@ Ray Data hands out ten a second when nobody asks for one, and each takes 10 KB o
 
 @dataclass(frozen=True)
 class RunningAttempt:
-    """One attempt at a pass over a run's manifest, as it was begun."""
+    """An attempt at a pass over a run's manifest, as it was started.
+
+    Attributes:
+        job: what was asked.
+        manifest: its rows, by position.
+        run: where it is kept, in the pass that is attempted.
+        attempt: the number that this process took.
+    """
 
     job: ResolvedJob
     manifest: Manifest
-    record: RunRecord
-    folder: RunFolder
+    run: RunDirectory
     attempt: Attempt
 
 
 def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dict[str, int]:
     """Labels what is pending of a job, publishes it, and marks the run complete when the sums agree.
 
-    Needs a Ray connection (`jobs.cluster.connect.connect`). Killed at any moment, it goes on where it was
-    when it is called again. A retry that was begun (`jobs.run.retry`) is gone on with likewise.
+    Needs a Ray connection (`jobs.cluster.connect.connect`). Killed at any moment, it resumes when it is
+    called again. So does a retry that was started (`jobs.run.retry`).
 
     Args:
         job: what to do.
-        reporter: is told what goes on, and shown the ledger after each commit.
-        restart: delete the run that the output holds, and begin anew.
+        reporter: prints what goes on.
+        restart: delete the run that the output holds, and start over.
 
     Returns:
         Rows of each table.
@@ -77,33 +84,27 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
         StorageError: a file cannot be read or written.
         ReconcileError: the tables do not add up.
     """
-    running = begin(job, reporter, restart=restart)
-    run = running.folder
-    heartbeat = Heartbeat(run.store, running.record, run.ledger, running.attempt)
-    with heartbeat.running(), Exporter(run.store.url).exporting() as metrics:
-        remove_previous_runs(run.store, running.record)
-        ledger = Ledger.read(run)
-        heartbeat.watch(lambda: (ledger.done, dict(ledger.failed)))
-        publisher = Publisher(run)
-        reporter.show(ledger)
-        metrics.show(ledger)
-        check_failure_limits(running, ledger)
-        publisher.publish(ledger.publishable)
-        with closing(committed(running, ledger.pending)) as commits:
+    running = start(job, reporter, restart=restart)
+    run = running.run
+    heartbeat, metrics = Heartbeat(run, running.attempt), Exporter(run.store.url)
+    with heartbeat.running(), metrics.exporting():
+        remove_previous_runs(run)
+        state = PassState.read(run)
+        publisher, limits = Publisher(run), FailureLimits(job.spec.max_failed, run)
+        observers = Observers(heartbeat, reporter, metrics, limits, publisher)
+        observers.on_progress(state)
+        with closing(committed(running, state.pending)) as commits:
             for commit, usage in commits:
                 heartbeat.assert_newest()
-                ledger.add(commit)
-                ledger.merge(commit.shard)
-                reporter.show(ledger)
-                metrics.show(ledger, usage)
-                check_failure_limits(running, ledger)
-                publisher.publish(ledger.publishable)
+                state.add(commit)
+                state.merge(commit.shard)
+                observers.on_progress(state, usage)
         publisher.finish()
         heartbeat.assert_newest()
         return finish_run(run)
 
 
-def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> RunningAttempt:
+def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> RunningAttempt:
     """Opens the manifest, makes or finds the run, and takes an attempt's number."""
     store = Store(job.spec.output)
     store.conditional = store.creates_once()
@@ -112,32 +113,24 @@ def begin(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Run
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
     record = job.record(manifest)
     record = replace_run(store, record, reporter.message) if restart else begin_run(store, record)
-    attempt = start_attempt(ledger_of(store, record), reporter.message)
-    # the pass is looked for last: until the number is taken another attempt may begin the next one
-    return RunningAttempt(job, manifest, record, folder_of(store, record, manifest.carried), attempt)
-
-
-def check_failure_limits(running: RunningAttempt, ledger: Ledger) -> None:
-    """Stops a run in which too many images fail, or all for one reason (a retry is of failed ones)."""
-    limit, found = running.job.spec.max_failed, (ledger.failed, ledger.done, ledger.rows)
-    check_budget(limit, *found)
-    if running.folder.retry == 0:
-        check_models(*found, ledger.example)
-        if limit is None:
-            check_access(*found, ledger.example)
+    run = RunDirectory.first(store, record, manifest.carried)
+    attempt = start_attempt(run, reporter.message)
+    # the pass is looked for last: until the number is taken another attempt may start the next one
+    return RunningAttempt(job, manifest, run.newest(), attempt)
 
 
 def committed(
     running: RunningAttempt, pending: NDArray[np.int64]
 ) -> Generator[tuple[Commit, Usage], None, None]:
-    """Labels and commits the pending units on the cluster; each commit as soon as it counts.
+    """Labels and commits the pending units on the cluster.
 
-    Beside it what was spent since the commit before.
+    Yields:
+        Each commit as soon as it counts, with what was spent since the one before.
     """
     if not len(pending):
         return
     pool, decoders = cluster.pools_of(running.job.spec.compute)
-    unit_rows = running.record.plan.unit_rows
+    unit_rows = running.run.record.plan.unit_rows
     bundles = (
         one_per_bundle(pending) if decoders else make_bundles(pending, unit_rows, pool.most, pool.device)
     )
@@ -159,7 +152,7 @@ def commits_of(
         # one call at a time: what it gives is in memory that the next one writes to
         stage = in_actors(decoders, bundles, calls=1)
         units = units.map_batches(DecodeActor, fn_constructor_args=[decoding], **stage)
-    labelling = [settings, running.folder, running.attempt.number]
+    labelling = [settings, running.run, running.attempt.number]
     stage = in_actors(pool, bundles, calls=2)
     return units.map_batches(LabelActor, fn_constructor_args=labelling, **stage)
 
@@ -183,10 +176,10 @@ def in_actors(pool: Pool, bundles: pa.ListArray, calls: int) -> dict[str, Any]:
 
 def settings_of(running: RunningAttempt, pool: Pool, decoders: Pool | None) -> LabelSettings:
     """The part of the job that the labelling actors get."""
-    spec, models = running.job.spec, (running.record.classifier, running.record.detector)
+    spec, models = running.job.spec, (running.run.record.classifier, running.run.record.detector)
     return LabelSettings(
         manifest=running.manifest,
-        work=running.folder.work,
+        work=running.run.current,
         classifier=spec.classifier,
         detector=spec.detector,
         fingerprints=tuple(model.fingerprint for model in models if model),
@@ -195,7 +188,7 @@ def settings_of(running: RunningAttempt, pool: Pool, decoders: Pool | None) -> L
         decode=spec.decode,
         compute=spec.compute,
         device=pool.device,
-        runtime=runtime_of(spec.compute, running.record.plan.rows),
+        runtime=runtime_of(spec.compute, running.run.record.plan.rows),
         threads=pool.threads,
         memory_share=pool.memory_share,
         fork_server=shared_fork_server().address,

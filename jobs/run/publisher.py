@@ -1,25 +1,30 @@
 """Publishing shards as Ray tasks while the job goes on."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import ray
 
 from jobs.cluster import connect as cluster
-from workers.ledger.commit import RunFolder
+from schemas.metrics import Usage
+from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
+from workers.ledger.state import PassState
 
 
 class Publisher:
-    """Publishes each shard once, when it is told that the shard is committed."""
+    """Publishes each shard once, as soon as all its units are committed.
 
-    def __init__(self, run: RunFolder) -> None:
+    Args:
+        run: whose.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._started: dict[int, Any] = {}
 
-    def publish(self, shards: Iterable[int]) -> None:
-        """Starts publishing; a shard that was started before is passed over."""
-        for shard in sorted(set(shards) - self._started.keys()):
+    def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face
+        """Starts to publish what can be published and was not started before."""
+        for shard in sorted(state.publishable - self._started.keys()):
             self._started[shard] = cluster.start_task(publish_shard, self._run, shard)
 
     def finish(self) -> None:

@@ -12,7 +12,7 @@ from schemas.ledger import SUCCESS, Retry
 from schemas.ranges import to_ranges
 from schemas.spec import JobSpec
 from schemas.spec_file import override_spec
-from workers.ledger.runs import find_run, last_retry, ledger_of
+from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
 from workers.storage.uris import clean_uri
 
@@ -40,37 +40,33 @@ def retried_spec(output: str, settings: dict[str, Any]) -> JobSpec:
         StorageError: there is no run.
         SpecError: a setting is wrong.
     """
-    _, record = find_run(output)
+    record = find_run(output).record
     return override_spec(record.spec, {**settings, "output": output}, "the run's spec")
 
 
 def begin_retry(output: str, codes: list[str]) -> int:
-    """Begins a pass over the rows of a complete run that failed so, or finds one that was stopped.
+    """Starts a pass over the failed rows of a complete run, or finds one that was stopped.
 
     The pass is done by `jobs.run.pipeline.label`. Its record is put before `_SUCCESS` is deleted: killed in
-    between, the run is as complete as it was, and the next call begins the next pass over the same rows.
+    between, the run is as complete as it was, and the next call starts the next pass over the same rows.
 
     Returns:
-        How many rows it has; 0: no row failed so, and none was begun.
+        How many rows it has; 0: no row failed with these codes, and no pass was started.
 
     Raises:
         OutputConflictError: the run is not complete.
     """
-    store, record = find_run(output)
-    ledger = ledger_of(store, record)
-    before = last_retry(ledger)
-    if read_success(store) is None:
-        if before is None:
+    run = find_run(output)
+    if read_success(run.store) is None:
+        if not run.retry:
             raise OutputConflictError(
-                f"{clean_uri(store.url)} is not complete; run the command that began it again, then retry"
+                f"{clean_uri(run.store.url)} is not complete; run the command that started it, then retry"
             )
-        return sum(stop - start for start, stop in before.rows)
+        return run.current.size
     rows = failed_rows(output, codes)
     if len(rows):
-        number = before.number + 1 if before else 1
-        retry = Retry(number=number, codes=codes, rows=to_ranges(rows))
-        ledger.create(retry.key, retry.to_json())
-        store.delete([SUCCESS])
+        run.create(Retry(number=run.retry + 1, codes=codes, rows=to_ranges(rows)))
+        run.store.delete([SUCCESS])
     return len(rows)
 
 

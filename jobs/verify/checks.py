@@ -1,4 +1,4 @@
-"""Proves the tables of a shard or of a part: bytes and tables in, faults out. No store, no clock."""
+"""Checks of the tables of a shard or a part: bytes and tables in, issues out. No store, no clock."""
 
 import functools
 import hashlib
@@ -16,16 +16,16 @@ from schemas.tables import carried_names, table_schema
 from workers.tables.parquet import count_codes, parquet_bytes
 
 NAMED = 5
-"""Manifest rows that a fault names, of all that it is about."""
+"""Manifest rows that an issue names, of all that it is about."""
 
 COLUMNS = {
     "labels": ["manifest_index", "object_count", "class_counts"],
     "boxes": ["manifest_index", "object_index", "class_name"],
     "errors": ["manifest_index", "code"],
 }
-"""What of each table is read to prove it; the checksum answers for the other columns."""
+"""What of each table is read to check it; the checksum covers the other columns."""
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Issue:
 
 
 def check_file(
-    file: str, data: bytes, said: StagedFile, schema: tuple[str, ...], name: str
+    file: str, data: bytes, expected: StagedFile, schema: tuple[str, ...], name: str
 ) -> tuple[pa.Table | None, list[Issue]]:
-    """Proves that a file is the one that the ledger names, and is a table as declared and in order.
+    """Checks that a file is the one that the ledger names, and is a table as declared and in order.
 
     Args:
-        file: what faults call it.
+        file: its name in issues.
         data: its bytes.
-        said: its size, checksum and rows by the ledger.
+        expected: its size, checksum and rows by the ledger.
         schema: see `declared`.
         name: "labels", "boxes" or "errors".
 
@@ -62,10 +62,10 @@ def check_file(
         The columns that `check_rows` wants, None where they cannot be had; and what is wrong.
     """
     issues = []
-    if len(data) != said.size:
-        issues.append(Issue(file, f"{len(data):,} bytes", f"{said.size:,} bytes, as the ledger says"))
-    if (digest := hashlib.sha256(data).hexdigest()) != said.sha256:
-        issues.append(Issue(file, f"sha256 {digest}", f"{said.sha256}, as the ledger says"))
+    if len(data) != expected.size:
+        issues.append(Issue(file, f"{len(data):,} bytes", f"{expected.size:,} bytes, as the ledger says"))
+    if (digest := hashlib.sha256(data).hexdigest()) != expected.sha256:
+        issues.append(Issue(file, f"sha256 {digest}", f"{expected.sha256}, as the ledger says"))
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))
         if wrong := _check_schema(file, parquet.schema_arrow, schema):
@@ -73,8 +73,8 @@ def check_file(
         table = parquet.read(COLUMNS[name]).combine_chunks()
     except (pa.ArrowException, OSError, ValueError) as error:
         return None, [*issues, Issue(file, f"no Parquet that can be read ({error})", "a Parquet file")]
-    if table.num_rows != said.rows:
-        issues.append(Issue(file, f"{table.num_rows:,} rows", f"{said.rows:,} rows, as the ledger says"))
+    if table.num_rows != expected.rows:
+        issues.append(Issue(file, f"{table.num_rows:,} rows", f"{expected.rows:,} rows, as the ledger says"))
     return table, issues + check_order(file, table)
 
 
@@ -117,7 +117,7 @@ def _check_schema(file: str, found: pa.Schema, schema: tuple[str, ...]) -> Issue
 
 
 def check_order(file: str, table: pa.Table) -> list[Issue]:
-    """Proves that rows ascend by `manifest_index`, boxes then by `object_index`."""
+    """Checks that rows ascend by `manifest_index`, boxes then by `object_index`."""
     index = _numbers(table, "manifest_index")
     falls = np.diff(index) < 0
     if "object_index" in table.column_names:
@@ -129,11 +129,11 @@ def check_order(file: str, table: pa.Table) -> list[Issue]:
     return [Issue(file, found, "rows in ascending order")]
 
 
-def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Issue]:
-    """Proves that labels and errors hold some manifest rows once each, and that the boxes are the labels'.
+def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: RowNumbers) -> list[Issue]:
+    """Checks that labels and errors hold some manifest rows once each, and that the boxes are the labels'.
 
     Args:
-        files: by table, what faults call the file.
+        files: by table, the file's name in issues.
         tables: by name, with at least `COLUMNS`.
         rows: the manifest rows that they must hold, ascending.
     """
@@ -148,17 +148,19 @@ def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: R
 
 
 def check_codes(file: str, errors: pa.Table, said: Mapping[str, int]) -> list[Issue]:
-    """Proves that the ledger's record in a file counts failed images by code as the errors table has them."""
+    """Checks that the ledger's record in a file counts failed images by code as the errors table has them."""
     found = count_codes(errors)
     return [] if found == said else [Issue(file, f"failed images {dict(said)}", f"{found}, as in errors")]
 
 
-def _check_coverage(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: Rows) -> list[Issue]:
+def _check_coverage(
+    files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: RowNumbers
+) -> list[Issue]:
     index = {name: _numbers(tables[name], "manifest_index") for name in ("labels", "errors")}
     issues = [
-        Issue(files[name], f"manifest {some_rows(strangers)}", "only rows of its own units")
+        Issue(files[name], f"manifest {some_rows(unexpected)}", "only rows of its own units")
         for name, found in index.items()
-        if len(strangers := np.setdiff1d(found, rows))
+        if len(unexpected := np.setdiff1d(found, rows))
     ]
     held, times = np.unique(np.concatenate(list(index.values())), return_counts=True)
     both = " and ".join(dict.fromkeys((files["labels"], files["errors"])))
@@ -229,7 +231,7 @@ def _check_class_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Is
     return [Issue(file, f"class_counts of manifest {some_rows(wrong)}", "the classes of the row's boxes")]
 
 
-def some_rows(rows: Rows) -> str:
+def some_rows(rows: RowNumbers) -> str:
     """Row numbers for a person: the first few, and how many more there are."""
     return f"{'row' if len(rows) == 1 else 'rows'} {_some([str(row) for row in rows[:NAMED]], len(rows))}"
 
@@ -239,6 +241,6 @@ def _some(texts: list[str], number: int | None = None) -> str:
     return ", ".join(texts[:NAMED]) + (f" and {more:,} more" if more > 0 else "") or "nothing"
 
 
-def _numbers(table: pa.Table, column: str) -> Rows:
-    numbers: Rows = table[column].to_numpy().astype(np.int64)
+def _numbers(table: pa.Table, column: str) -> RowNumbers:
+    numbers: RowNumbers = table[column].to_numpy().astype(np.int64)
     return numbers

@@ -1,4 +1,4 @@
-"""`raylabel reconcile`: a run proved from its files alone, whatever state it is in, and while it is written.
+"""`raylabel reconcile`: a run verified by its files alone, in any state, and while it is written.
 
 Nothing is written, no Ray and no model is needed. One shard's tables are in memory at a time for each of
 `CHECKS_AT_ONCE` threads.
@@ -13,27 +13,30 @@ from typing import Literal
 from rich.console import Console
 
 from jobs.verify.checks import Issue
-from jobs.verify.shards import MAX_RETRIES, Run, check_shard, table_key
+from jobs.verify.shards import MAX_RETRIES, RunSnapshot, check_shard, table_key
 from schemas.exceptions import ReconcileError
-from schemas.ledger import COMMITS, PUBLICATIONS, SHARDS, SUCCESS, shard_number
+from schemas.ledger import SUCCESS, Commit, Publication, Shard, shard_number
 from schemas.tables import TABLES
 from workers.ledger.state import count_rows
 from workers.storage.uris import clean_uri
 
 CHECKS_AT_ONCE = 4
-"""Shards proved at once: each is held in memory."""
+"""Shards checked at once: each is held in memory."""
 
 MAX_ISSUES_SHOWN = 20
-"""Faults that are told one by one."""
+"""Issues that are listed one by one."""
 
 
-ADVICE = "Put files that are no run's elsewhere, and others back from a copy; or begin anew with --restart"
-"""What to do about faults: nothing here makes up for files that somebody changed."""
+ADVICE = (
+    "Move files that belong to no run elsewhere, and restore damaged ones from a copy; or start over with "
+    "--restart"
+)
+"""What to do about issues: nothing here repairs files that somebody changed."""
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was proved of a run.
+    """What the check of a run gave.
 
     Attributes:
         output: the run directory.
@@ -65,22 +68,22 @@ class VerifyReport:
         return self.rows - self.published - self.committed
 
     @property
-    def state(self) -> Literal["complete", "incomplete", "faulty"]:
-        """What a script goes by."""
+    def state(self) -> Literal["complete", "incomplete", "damaged"]:
+        """The outcome, for a script."""
         if self.issues:
-            return "faulty"
+            return "damaged"
         return "complete" if self.complete else "incomplete"
 
     def to_json(self) -> str:
-        """The proof as `--json` prints it: one object, the first faults in it."""
+        """The report as `--json` prints it: one object, with the first issues."""
         numbers = ("shards", "published_shards", "published", "committed", "to_do")
         return json.dumps(
             {
                 **{name: getattr(self, name) for name in ("output", "state", "retry", "rows")},
                 **self.tables,
                 **{name: getattr(self, name) for name in numbers},
-                "fault_count": len(self.issues),
-                "faults": [dataclasses.asdict(issue) for issue in self.issues[:MAX_ISSUES_SHOWN]],
+                "issue_count": len(self.issues),
+                "issues": [dataclasses.asdict(issue) for issue in self.issues[:MAX_ISSUES_SHOWN]],
             }
         )
 
@@ -89,34 +92,35 @@ class VerifyReport:
             more = len(self.issues) - MAX_ISSUES_SHOWN
             lines = [f"  {issue}" for issue in self.issues[:MAX_ISSUES_SHOWN]]
             lines += [f"  and {more:,} more"] if more > 0 else []
-            issues = "1 fault" if len(self.issues) == 1 else f"{len(self.issues):,} faults"
+            issues = "1 issue" if len(self.issues) == 1 else f"{len(self.issues):,} issues"
             return "\n".join([f"{self.output} is not as its ledger says, {issues}:", *lines, ADVICE])
         if self.complete:
             return (
-                f"{self.output} is complete and proven: each of {self.rows:,} manifest rows is there once, "
+                f"{self.output} is complete and verified: each of {self.rows:,} manifest rows is there once, "
                 f"{self.tables['labels']:,} in labels and {self.tables['errors']:,} in errors; "
                 f"{self.tables['boxes']:,} boxes agree with the counts of their images; and the "
                 f"{len(TABLES) * self.shards:,} files are, byte for byte, the ones that were published"
             )
         what = f"retry {self.retry} is" if self.retry else "it is"
         return (
-            f"{self.output} is proven as far as it goes, but {what} not complete yet: of {self.rows:,} rows "
-            f"{self.published:,} are published (in {self.published_shards:,} of {self.shards:,} shards), "
-            f"{self.committed:,} committed, {self.to_do:,} to do. The command that began it goes on with it"
+            f"{self.output} is verified as far as it goes, but {what} not complete yet: of {self.rows:,} "
+            f"rows {self.published:,} are published (in {self.published_shards:,} of {self.shards:,} "
+            f"shards), {self.committed:,} committed, {self.to_do:,} to do. The command that started it "
+            "resumes it"
         )
 
 
 def reconcile_run(output: str, *, as_json: bool) -> bool:
-    """Proves a run from its files, and prints what came of it.
+    """Verifies a run by its files, and prints the report.
 
     Returns:
-        Whether it is complete. False: what there is of it is proven, and there is more to do.
+        Whether it is complete. False: what there is of it is verified, and there is more to do.
 
     Raises:
         ReconcileError: naming what is not as it must be.
         StorageError: there is no run, or a file cannot be read.
     """
-    report = prove_run(output)
+    report = verify_run(output)
     if as_json:
         print(report.to_json())
     if report.issues:
@@ -126,73 +130,71 @@ def reconcile_run(output: str, *, as_json: bool) -> bool:
     return report.complete
 
 
-def prove_run(output: str) -> VerifyReport:
-    """Proves a run from its files; once more where it was completed, retried or begun anew meanwhile.
+def verify_run(output: str) -> VerifyReport:
+    """Checks a run by its files; again where it was completed, retried or restarted meanwhile.
 
     Raises:
         StorageError: there is no run, or a file cannot be read.
     """
-    run = Run.find(output)
+    snapshot = RunSnapshot.take(output)
     for _ in range(MAX_RETRIES):
-        report = _prove(run)
-        again = Run.find(output)
-        if again.state == run.state:
+        report = _verify(snapshot)
+        again = RunSnapshot.take(output)
+        if again.state == snapshot.state:
             break
-        run = again
+        snapshot = again
     return report
 
 
-def _prove(run: Run) -> VerifyReport:
-    begun, strangers = _begun(run)
+def _verify(whole: RunSnapshot) -> VerifyReport:
+    started, issues = _started_shards(whole)
     with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-        proofs = list(pool.map(lambda shard: check_shard(run, shard), begun))
-    number = 0 if run.complete else run.folder.retry
-    work, shards = run.works[number], run.shards[number]
-    done = [
-        shard for shard, report in zip(begun, proofs, strict=True) if report.published and shard in shards
-    ]
-    records = [report.record for report in proofs if report.record]
+        reports = dict(zip(started, pool.map(lambda shard: check_shard(whole, shard), started), strict=True))
+    number = 0 if whole.complete else whole.run.retry
+    current, shards = whole.passes[number], whole.shards[number]
+    published = [shard for shard, report in reports.items() if report.published and shard in shards]
+    records = [report.record for report in reports.values() if report.record]
     tables = count_rows(records)
-    issues = [*strangers, *(issue for report in proofs for issue in report.issues)]
-    if run.success is not None and len(records) == run.plan.shards:
-        issues += _check_success(run.success, tables)
+    issues += [issue for report in reports.values() for issue in report.issues]
+    if whole.success is not None and len(records) == whole.plan.shards:
+        issues += _check_success(whole.success, tables)
     return VerifyReport(
-        output=clean_uri(run.folder.store.url),
-        complete=run.complete,
-        retry=run.folder.retry,
-        rows=work.size,
+        output=clean_uri(whole.run.store.url),
+        complete=whole.complete,
+        retry=whole.run.retry,
+        rows=current.size,
         tables=tables,
         shards=len(shards),
-        published_shards=len(done),
-        published=sum(len(work.rows_of_shard(shard)) for shard in done),
-        committed=sum(report.committed for report in proofs),
+        published_shards=len(published),
+        published=sum(len(current.rows_of_shard(shard)) for shard in published),
+        committed=sum(report.committed for report in reports.values()),
         issues=tuple(issues),
     )
 
 
-def _begun(run: Run) -> tuple[list[int], list[Issue]]:
-    """The shards that there is anything of, or must be, and the files that are no shard's."""
-    number = f"{run.folder.retry:03d}"
-    ledger, last = run.folder.ledger, run.plan.shards - 1
-    begun = set(range(run.plan.shards)) if run.complete or run.folder.retry else set()
+def _started_shards(whole: RunSnapshot) -> tuple[list[int], list[Issue]]:
+    """The shards that have files, or must have, and issues for the files that are no shard's."""
+    run, last = whole.run, whole.plan.shards - 1
+    started = set(range(whole.plan.shards)) if whole.complete or run.retry else set()
     issues = []
     for table in TABLES:
-        for key in run.folder.store.list(table):
+        for key in run.store.list(table):
             shard = _number(key, 1, ".parquet")
             if shard is None or shard > last or key != table_key(table, shard):
                 issues.append(Issue(key, "a file that no shard of this run has", "none"))
             else:
-                begun.add(shard)
-    for key in ledger.list(SHARDS):
+                started.add(shard)
+    for key in run.list(Shard):
         shard = _number(key, 1, ".json")
         if shard is None or shard > last:
-            issues.append(Issue(run.called(key), "a record of no shard of this run", "none"))
+            issues.append(Issue(whole.full_key(key), "a record of no shard of this run", "none"))
         else:
-            begun.add(shard)
-    pinned = (_number(key, 2, ".json") for key in ledger.list(f"{PUBLICATIONS}/{number}"))
-    committed = (_number(key, 2, "") for key in ledger.list(f"{COMMITS}/{number}"))
-    begun.update(shard for shard in (*pinned, *committed) if shard is not None and shard <= last)
-    return sorted(begun), issues
+            started.add(shard)
+    number = f"{run.retry:03d}"
+    pinned = (_number(key, 2, ".json") for key in run.list(Publication, number))
+    committed = (_number(key, 2, "") for key in run.list(Commit, number))
+    started.update(shard for shard in (*pinned, *committed) if shard is not None and shard <= last)
+    return sorted(started), issues
 
 
 def _number(key: str, level: int, ending: str) -> int | None:
@@ -201,7 +203,7 @@ def _number(key: str, level: int, ending: str) -> int | None:
 
 def _check_success(success: bytes, tables: dict[str, int]) -> list[Issue]:
     try:
-        said = json.loads(success)
+        marked = json.loads(success)
     except ValueError:
-        said = success[:100].decode(errors="replace")
-    return [] if said == tables else [Issue(SUCCESS, str(said), f"{tables}, as the shards have them")]
+        marked = success[:100].decode(errors="replace")
+    return [] if marked == tables else [Issue(SUCCESS, str(marked), f"{tables}, as the shards have them")]

@@ -1,4 +1,4 @@
-"""One shard of a run, proved from its files: published, committed, or in between."""
+"""One shard of a run, checked by its files: published, committed, or in between."""
 
 import dataclasses
 import hashlib
@@ -12,14 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from jobs.verify.checks import Issue, Rows, check_codes, check_file, check_rows, declared
+from jobs.verify.checks import Issue, RowNumbers, check_codes, check_file, check_rows, declared
 from schemas.exceptions import ReconcileError
 from schemas.ledger import (
     COMMITS,
     SUCCESS,
     Commit,
     Publication,
-    RunRecord,
     Shard,
     StagedFile,
     ledger_folder,
@@ -29,50 +28,46 @@ from schemas.ledger import (
 from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
 from schemas.tables import LABELS, TABLES
-from workers.ledger.commit import RunFolder
+from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import make_tables
-from workers.ledger.runs import find_run, ledger_of, read_retries, work_of
+from workers.ledger.runs import find_run
 from workers.tables.parquet import parquet_bytes
 
 MAX_RETRIES = 5
-"""How often a shard, or the run, is looked at again where it changed meanwhile."""
+"""How often a snapshot is taken again where the shard, or the run, changed meanwhile."""
 
 Record = TypeVar("Record", Shard, Commit, Publication)
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run as it was found, which its shards are proved against.
+class RunSnapshot:
+    """A run as it was at one moment; its shards are checked against it.
 
     Attributes:
-        record: run.json.
-        folder: its newest pass.
-        works: by pass, what it does.
+        run: in its newest pass.
+        passes: every pass, by number.
         shards: by pass, the shards that have rows to do in it.
         success: what `_SUCCESS` holds; None while it is not there.
     """
 
-    record: RunRecord
-    folder: RunFolder
-    works: Mapping[int, Pass]
+    run: RunDirectory
+    passes: Mapping[int, Pass]
     shards: Mapping[int, frozenset[int]]
     success: bytes | None
 
     @classmethod
-    def find(cls, output: str) -> "Run":
+    def take(cls, output: str) -> "RunSnapshot":
         """The run in a directory, as it is now.
 
         Raises:
             StorageError: there is none.
         """
-        store, record = find_run(output)
-        ledger = ledger_of(store, record)
-        works = {0: work_of(record.plan, None)}
-        works |= {retry.number: work_of(record.plan, retry) for retry in read_retries(ledger)}
-        folder = RunFolder(store, ledger, max(works), works[max(works)], pa.schema([]))
-        shards = {number: frozenset(work.shards) for number, work in works.items()}
-        (success,) = store.read_all([SUCCESS])
-        return cls(record, folder, works, shards, success)
+        run = find_run(output)
+        passes = run.passes()
+        run = dataclasses.replace(run, current=passes[max(passes)])
+        shards = {number: frozenset(each.shards) for number, each in passes.items()}
+        (success,) = run.store.read_all([SUCCESS])
+        return cls(run, passes, shards, success)
 
     @property
     def complete(self) -> bool:
@@ -81,50 +76,50 @@ class Run:
 
     @property
     def state(self) -> tuple[str, int, bytes | None]:
-        """What changes when the run is begun anew, retried or completed."""
-        return self.record.id, self.folder.retry, self.success
+        """What changes when the run is restarted, retried or completed."""
+        return self.run.record.id, self.run.retry, self.success
 
     @property
     def plan(self) -> Plan:
         """How the manifest is cut."""
-        return self.record.plan
+        return self.run.record.plan
 
     def is_open(self, shard: int, record: Shard | None) -> bool:
         """Whether the newest pass has yet to publish a shard."""
         return (
             not self.complete
-            and shard in self.shards[self.folder.retry]
-            and (record is None or record.retry < self.folder.retry)
+            and shard in self.shards[self.run.retry]
+            and (record is None or record.retry < self.run.retry)
         )
 
-    def passes(self, shard: int) -> list[int]:
+    def passes_of(self, shard: int) -> list[int]:
         """The passes that have rows to do in a shard, any of which may have published it last.
 
-        (A retry that was begun and killed at once may never have been done.)
+        A retry that was begun and killed at once may never have been done.
         """
         return [number for number, shards in self.shards.items() if shard in shards]
 
-    def rows_of_units(self, shard: int, units: Rows) -> Rows:
+    def rows_of_units(self, shard: int, units: RowNumbers) -> RowNumbers:
         """The manifest rows that the newest pass has of some units of a shard."""
-        rows = np.asarray(self.folder.work.rows_of_shard(shard), np.int64)
+        rows = np.asarray(self.run.current.rows_of_shard(shard), np.int64)
         return rows[np.isin(rows // self.plan.unit_rows, units)]
 
-    def called(self, key: str) -> str:
-        """What faults call a file of the ledger: its key below the run directory."""
-        return f"{ledger_folder(self.record.id)}/{key}"
+    def full_key(self, key: str) -> str:
+        """The key of a file of the ledger, below the run directory, as issues name it."""
+        return f"{ledger_folder(self.run.record.id)}/{key}"
 
     def schema(self, name: str) -> tuple[str, ...]:
         """A table's schema in lines."""
-        return declared(name, self.record.manifest_columns)
+        return declared(name, self.run.record.manifest_columns)
 
 
 @dataclass(frozen=True)
 class ShardSnapshot:
-    """What there is of a shard at one moment.
+    """A shard as it was at one moment.
 
     Attributes:
         shard: its number.
-        record: of its publication; a fault where it cannot be read.
+        record: of its publication; an issue where it cannot be read.
         pinned: the choice of commits that the newest pass will publish, or is publishing.
         commits: by key, those of the newest pass.
         files: tables that have a file where readers look, where there is no record that would say so.
@@ -139,13 +134,13 @@ class ShardSnapshot:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What was proved of a shard.
+    """What the check of a shard gave.
 
     Attributes:
         record: of its publication; None where there is none to go by.
         published: whether the newest pass has no more to do in it.
         committed: rows that the newest pass committed and did not publish yet.
-        issues: what is not as it must be.
+        issues: everything that is not as it must be.
     """
 
     record: Shard | None
@@ -159,111 +154,111 @@ def table_key(table: str, shard: int) -> str:
     return f"{table}/{shard_name(shard)}.parquet"
 
 
-def check_shard(run: Run, shard: int) -> ShardReport:
-    """Proves what there is of a shard; where that is at fault, once more if it has changed meanwhile."""
-    snapshot = take_snapshot(run, shard)
+def check_shard(whole: RunSnapshot, shard: int) -> ShardReport:
+    """Checks a shard. Where there is an issue, again if the shard changed meanwhile."""
+    snapshot = take_snapshot(whole, shard)
     for _ in range(MAX_RETRIES):
-        report = check_snapshot(run, snapshot)
+        report = check_snapshot(whole, snapshot)
         if not report.issues:
             break
-        again = take_snapshot(run, shard)
+        again = take_snapshot(whole, shard)
         if again == snapshot:
             break
         snapshot = again
     return report
 
 
-def take_snapshot(run: Run, shard: int) -> ShardSnapshot:
-    """What there is of a shard now."""
-    store, retry = run.folder.store, run.folder.retry
-    record = _read(run, Shard.key_of(shard), Shard)
-    if isinstance(record, Issue) or not run.is_open(shard, record):
+def take_snapshot(whole: RunSnapshot, shard: int) -> ShardSnapshot:
+    """A shard as it is now."""
+    store, retry = whole.run.store, whole.run.retry
+    record = _read(whole, Shard.key_of(shard), Shard)
+    if isinstance(record, Issue) or not whole.is_open(shard, record):
         return ShardSnapshot(shard, record, None, {}, ())
-    pinned = _read(run, Publication.key_of(retry, shard), Publication)
+    pinned = _read(whole, Publication.key_of(retry, shard), Publication)
     files = () if record else tuple(name for name in TABLES if store.exists(table_key(name, shard)))
-    return ShardSnapshot(shard, record, pinned, _read_commits(run, shard), files)
+    return ShardSnapshot(shard, record, pinned, _read_commits(whole, shard), files)
 
 
-def _read_commits(run: Run, shard: int) -> dict[str, Commit | Issue]:
+def _read_commits(whole: RunSnapshot, shard: int) -> dict[str, Commit | Issue]:
     """A shard's commits by key; listed again where one is gone by now, as many may have become one."""
     for _ in range(MAX_RETRIES):
-        keys = run.folder.ledger.list(shard_folder(COMMITS, run.folder.retry, shard))
-        found = zip(keys, run.folder.ledger.read_all(keys), strict=True)
-        commits = {key: _parsed(run, key, data, Commit) for key, data in found if data is not None}
+        keys = whole.run.ledger.list(shard_folder(COMMITS, whole.run.retry, shard))
+        found = zip(keys, whole.run.ledger.read_all(keys), strict=True)
+        commits = {key: _parsed(whole, key, data, Commit) for key, data in found if data is not None}
         if len(commits) == len(keys):
             break
     return commits
 
 
-def _read(run: Run, key: str, kind: type[Record]) -> Record | Issue | None:
+def _read(whole: RunSnapshot, key: str, kind: type[Record]) -> Record | Issue | None:
     """A record of the ledger; None where there is none."""
-    (data,) = run.folder.ledger.read_all([key])
-    return None if data is None else _parsed(run, key, data, kind)
+    (data,) = whole.run.ledger.read_all([key])
+    return None if data is None else _parsed(whole, key, data, kind)
 
 
-def _parsed(run: Run, key: str, data: bytes, kind: type[Record]) -> Record | Issue:
+def _parsed(whole: RunSnapshot, key: str, data: bytes, kind: type[Record]) -> Record | Issue:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        return Issue(run.called(key), f"{where or 'JSON'}: {first['msg']}", f"a {kind.__name__} record")
+        return Issue(whole.full_key(key), f"{where or 'JSON'}: {first['msg']}", f"a {kind.__name__} record")
 
 
-def check_snapshot(run: Run, snapshot: ShardSnapshot) -> ShardReport:
-    """Proves what there was of a shard at one moment."""
+def check_snapshot(whole: RunSnapshot, snapshot: ShardSnapshot) -> ShardReport:
+    """Checks a shard as it was at one moment."""
     if isinstance(snapshot.record, Issue):
         return ShardReport(None, False, 0, [snapshot.record])
-    issues = _check_commits(run, snapshot)
+    issues = _check_commits(whole, snapshot)
     if isinstance(snapshot.pinned, Issue):
         issues.append(snapshot.pinned)
     elif snapshot.pinned:
-        issues = issues or _check_unfinished(run, snapshot, snapshot.pinned)
+        issues = issues or _check_unfinished(whole, snapshot, snapshot.pinned)
     elif snapshot.record:
-        issues += _check_published(run, snapshot.shard, snapshot.record)
+        issues += _check_published(whole, snapshot.shard, snapshot.record)
     else:
-        issues += _check_unpublished(run, snapshot)
-    open_ = run.is_open(snapshot.shard, snapshot.record)
+        issues += _check_unpublished(whole, snapshot)
+    open_ = whole.is_open(snapshot.shard, snapshot.record)
     published = snapshot.record is not None and not open_
-    return ShardReport(snapshot.record, published, _committed(run, snapshot) if open_ else 0, issues)
+    return ShardReport(snapshot.record, published, _committed(whole, snapshot) if open_ else 0, issues)
 
 
-def _committed(run: Run, snapshot: ShardSnapshot) -> int:
+def _committed(whole: RunSnapshot, snapshot: ShardSnapshot) -> int:
     """Rows that a shard's commits have, each counted once."""
     ranges = [c.units for c in snapshot.commits.values() if isinstance(c, Commit)]
     units = np.unique(np.concatenate([np.empty(0, np.int64), *map(from_ranges, ranges)]))
-    return len(run.rows_of_units(snapshot.shard, units))
+    return len(whole.rows_of_units(snapshot.shard, units))
 
 
-def _check_unpublished(run: Run, snapshot: ShardSnapshot) -> list[Issue]:
+def _check_unpublished(whole: RunSnapshot, snapshot: ShardSnapshot) -> list[Issue]:
     """A shard without a record has no file that readers would see; after the first pass all have records."""
     expected = "none, as no record says that the shard is published"
     issues = [Issue(table_key(name, snapshot.shard), "a file", expected) for name in snapshot.files]
-    if run.complete or run.folder.retry:
-        record = run.called(Shard.key_of(snapshot.shard))
+    if whole.complete or whole.run.retry:
+        record = whole.full_key(Shard.key_of(snapshot.shard))
         issues.append(Issue(record, "no such file", "the record of a shard that was published"))
     return issues
 
 
-def _check_published(run: Run, shard: int, record: Shard) -> list[Issue]:
+def _check_published(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
     """The files of a published shard are the ones that its record names, and hold its rows."""
-    if issues := _check_record(run, shard, record):
+    if issues := _check_record(whole, shard, record):
         return issues
     files = {name: file.key for name, file in record.files.items()}
-    tables, issues = _read_files(run, {name: [(file.key, file)] for name, file in record.files.items()})
+    tables, issues = _read_files(whole, {name: [(file.key, file)] for name, file in record.files.items()})
     if tables is None:
         return issues
-    issues += check_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
-    done = pa.array(run.works[record.retry].rows_of_shard(shard), pa.int64())
+    issues += check_rows(files, tables, np.asarray(whole.plan.rows_of_shard(shard), np.int64))
+    done = pa.array(whole.passes[record.retry].rows_of_shard(shard), pa.int64())
     errors = tables["errors"]
     failed = errors.filter(pc.is_in(errors["manifest_index"], done))
-    key = run.called(Shard.key_of(shard))
+    key = whole.full_key(Shard.key_of(shard))
     return issues + check_codes(key, errors, record.errors) + check_codes(key, failed, record.failed)
 
 
-def _check_record(run: Run, shard: int, record: Shard) -> list[Issue]:
+def _check_record(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
     """A shard's record is about that shard, its three files, and a pass that can have published it."""
-    key, passes = run.called(Shard.key_of(shard)), run.passes(shard)
+    key, passes = whole.full_key(Shard.key_of(shard)), whole.passes_of(shard)
     issues = []
     if record.shard != shard:
         issues.append(Issue(key, f"shard {record.shard}", f"shard {shard}"))
@@ -277,30 +272,30 @@ def _check_record(run: Run, shard: int, record: Shard) -> list[Issue]:
     return issues
 
 
-def _check_commits(run: Run, snapshot: ShardSnapshot) -> list[Issue]:
+def _check_commits(whole: RunSnapshot, snapshot: ShardSnapshot) -> list[Issue]:
     issues = []
     for key, commit in snapshot.commits.items():
         if isinstance(commit, Issue):
             issues.append(commit)
         else:
-            issues += _check_commit(run, snapshot.shard, key, commit)
+            issues += _check_commit(whole, snapshot.shard, key, commit)
     return issues
 
 
-def _check_commit(run: Run, shard: int, key: str, commit: Commit) -> list[Issue]:
+def _check_commit(whole: RunSnapshot, shard: int, key: str, commit: Commit) -> list[Issue]:
     """A commit's staged files are the ones it names, and hold exactly the rows of its units."""
-    called, units = run.called(key), from_ranges(commit.units)
-    if (commit.retry, commit.shard) != (run.folder.retry, shard) or not _is_whole(commit):
+    called, units = whole.full_key(key), from_ranges(commit.units)
+    if (commit.retry, commit.shard) != (whole.run.retry, shard) or not _is_whole(commit):
         found = f"shard {commit.shard} in retry {commit.retry} with {sorted(commit.files)}"
-        return [Issue(called, found, f"shard {shard} in retry {run.folder.retry} with {sorted(TABLES)}")]
-    if len(others := np.setdiff1d(units, run.folder.work.units_of_shard(shard))) or not len(units):
+        return [Issue(called, found, f"shard {shard} in retry {whole.run.retry} with {sorted(TABLES)}")]
+    if len(others := np.setdiff1d(units, whole.run.current.units_of_shard(shard))) or not len(units):
         return [Issue(called, f"units {others.tolist()[:5]}", "units that this pass has of the shard")]
-    held = {n: [(run.called(file.key), file) for file in files] for n, files in commit.files.items()}
-    tables, issues = _read_files(run, held)
+    held = {n: [(whole.full_key(file.key), file) for file in files] for n, files in commit.files.items()}
+    tables, issues = _read_files(whole, held)
     if tables is None:
         return issues
     files = {name: named[0][0] if len(named) == 1 else called for name, named in held.items()}
-    issues += check_rows(files, tables, run.rows_of_units(shard, units))
+    issues += check_rows(files, tables, whole.rows_of_units(shard, units))
     return issues + check_codes(called, tables["errors"], commit.failed)
 
 
@@ -309,12 +304,12 @@ def _is_whole(commit: Commit) -> bool:
 
 
 def _read_files(
-    run: Run, files: Mapping[str, list[tuple[str, StagedFile]]]
+    whole: RunSnapshot, files: Mapping[str, list[tuple[str, StagedFile]]]
 ) -> tuple[dict[str, pa.Table] | None, list[Issue]]:
-    """Reads and proves files one by one.
+    """Reads and checks files one by one.
 
     Args:
-        run: the run.
+        whole: the run.
         files: by table, keys below the run directory and what the ledger says of the files.
 
     Returns:
@@ -323,13 +318,13 @@ def _read_files(
     named = [(name, *one) for name, held in files.items() for one in held]
     pieces: dict[str, list[pa.Table]] = {name: [] for name in files}
     issues = []
-    read = run.folder.store.read_all(key for _, key, _ in named)
+    read = whole.run.store.read_all(key for _, key, _ in named)
     for (name, key, said), data in zip(named, read, strict=True):
         if data is None:
             expected = f"{said.rows:,} rows in {said.size:,} bytes, as the ledger says"
             issues.append(Issue(key, "no such file", expected))
             continue
-        table, wrong = check_file(key, data, said, run.schema(name), name)
+        table, wrong = check_file(key, data, said, whole.schema(name), name)
         issues += wrong
         pieces[name] += [] if table is None else [table]
     if any(len(pieces[name]) < len(held) for name, held in files.items()):
@@ -337,25 +332,25 @@ def _read_files(
     return {name: pa.concat_tables(found) for name, found in pieces.items()}, issues
 
 
-def _check_unfinished(run: Run, snapshot: ShardSnapshot, publication: Publication) -> list[Issue]:
+def _check_unfinished(whole: RunSnapshot, snapshot: ShardSnapshot, publication: Publication) -> list[Issue]:
     """A shard that is being published, or whose publisher was killed.
 
     Each file is still as it was, or already what the chosen commits make of it; and what they make of it
     holds the shard's rows.
     """
-    called, shard = run.called(publication.key), snapshot.shard
-    if (publication.retry, publication.shard) != (run.folder.retry, shard):
+    called, shard = whole.full_key(publication.key), snapshot.shard
+    if (publication.retry, publication.shard) != (whole.run.retry, shard):
         found = f"shard {publication.shard} in retry {publication.retry}"
-        return [Issue(called, found, f"shard {shard} in retry {run.folder.retry}")]
+        return [Issue(called, found, f"shard {shard} in retry {whole.run.retry}")]
     before = snapshot.record.files if isinstance(snapshot.record, Shard) else {}
     files = {name: table_key(name, shard) for name in TABLES}
     try:
-        folder = dataclasses.replace(run.folder, carried=_carried(run, publication))
+        folder = dataclasses.replace(whole.run, carried=_carried(whole, publication))
         _, tables = make_tables(folder, publication)
-        there = {name: run.folder.store.read(files[name]) for name in before or snapshot.files}
+        there = {name: whole.run.store.read(files[name]) for name in before or snapshot.files}
     except (OSError, LookupError, ReconcileError, pa.ArrowException) as error:
         return [Issue(called, f"a choice that cannot be published ({error})", "one that can")]
-    issues = check_rows(files, tables, np.asarray(run.plan.rows_of_shard(shard), np.int64))
+    issues = check_rows(files, tables, np.asarray(whole.plan.rows_of_shard(shard), np.int64))
     for name, data in there.items():
         digest = hashlib.sha256(data).hexdigest()
         made = hashlib.sha256(parquet_bytes(tables[name], name)).hexdigest()
@@ -364,7 +359,7 @@ def _check_unfinished(run: Run, snapshot: ShardSnapshot, publication: Publicatio
     return issues
 
 
-def _carried(run: Run, publication: Publication) -> pa.Schema:
+def _carried(whole: RunSnapshot, publication: Publication) -> pa.Schema:
     """The manifest's own columns, as a part of a shard has them."""
-    data = run.folder.ledger.read(publication.chosen[0].files["labels"][0].key)
+    data = whole.run.ledger.read(publication.chosen[0].files["labels"][0].key)
     return pa.schema(list(pq.read_schema(pa.BufferReader(data)))[len(LABELS) :])

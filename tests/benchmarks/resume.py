@@ -25,8 +25,8 @@ from schemas.plan import Plan
 from schemas.ranges import to_ranges
 from schemas.spec_file import build_spec
 from schemas.tables import TABLES
-from workers.ledger.commit import RunFolder
-from workers.ledger.runs import begin_run, folder_of
+from workers.ledger.directory import RunDirectory
+from workers.ledger.runs import begin_run
 from workers.ledger.state import MERGE_AT
 from workers.manifest.open import open_manifest
 from workers.storage.store import Store
@@ -63,16 +63,16 @@ def spec_of(manifest: str, output: str, shard_rows: int) -> dict[str, object]:
     return {"manifest": manifest, "output": output, "detector": None, "units": {"shard_rows": shard_rows}}
 
 
-def begin(manifest: str, output: str, shard_rows: int) -> RunFolder:
+def begin(manifest: str, output: str, shard_rows: int) -> RunDirectory:
     """The run's record, as a first attempt makes it."""
     job = resolve(build_spec(spec_of(manifest, output, shard_rows), "the benchmark"))
     store = Store(output)
     opened = open_manifest(job.spec.manifest, job.sources, store, lambda *_: [])
     record = begin_run(store, job.record(opened))
-    return folder_of(store, record, opened.carried)
+    return RunDirectory.first(store, record, opened.carried)
 
 
-def commit(run: RunFolder) -> int:
+def commit(run: RunDirectory) -> int:
     """The records of all but the last units, and how many they are: shards as published, the rest merged."""
     plan = run.plan
     done = int(plan.units * COMMITTED)

@@ -340,7 +340,7 @@ def test_a_job_whose_head_was_killed_goes_on_when_it_is_submitted_to_the_next(
         nodes.start_head(2, dashboard=True)
         done = raylabel("submit", str(job), "--wait", *at(nodes))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list(output.glob("_work/*/epochs/*.json"))) == 2
+    assert len(list(output.glob("_work/*/attempts/*.json"))) == 2
     assert tables(output)["labels"]["manifest_index"].to_pylist() == list(range(42))
 
 

@@ -13,7 +13,8 @@ from schemas.metrics import COMMIT, NO_USAGE, Usage
 from workers.label.settings import LabelSettings
 from workers.label.supervise import DecodeUnits, LabelUnits
 from workers.label.usage import UsageMeter
-from workers.ledger.commit import RunFolder, commit_results
+from workers.ledger.commit import commit_results
+from workers.ledger.directory import RunDirectory
 from workers.storage.options import configure_storage
 
 COMMITS_AT_ONCE = 4
@@ -32,7 +33,7 @@ class LabelActor:
         attempt: this attempt's number.
     """
 
-    def __init__(self, settings: LabelSettings, run: RunFolder, attempt: int) -> None:
+    def __init__(self, settings: LabelSettings, run: RunDirectory, attempt: int) -> None:
         configure_storage(settings.places)
         self._since = time.perf_counter()
         self._label = LabelUnits(settings)

@@ -1,5 +1,6 @@
-"""Epochs: one attempt at a run at a time, known to be alive by its heartbeat."""
+"""Attempts: one at a time at a run, known to be alive by its heartbeat."""
 
+import logging
 import os
 import socket
 import threading
@@ -11,8 +12,10 @@ from datetime import UTC, datetime
 import psutil
 
 from schemas.exceptions import OutputConflictError, StorageError
-from schemas.ledger import ATTEMPTS, RUN, Attempt, HeartbeatRecord, RunRecord
-from workers.storage.store import Store
+from schemas.ledger import RUN, Attempt, HeartbeatRecord, RunRecord
+from schemas.metrics import Usage
+from workers.ledger.directory import RunDirectory
+from workers.ledger.state import PassState
 from workers.storage.uris import clean_uri
 
 HEARTBEAT_S = 4.0
@@ -21,31 +24,30 @@ HEARTBEAT_S = 4.0
 HEARTBEAT_TIMEOUT_S = 5 * HEARTBEAT_S
 """Seconds without a heartbeat after which an attempt counts as dead."""
 
+WATCH_S = 0.5
+"""Seconds between two reads of the heartbeat of an attempt that may be dead."""
 
-def last_attempt(ledger: Store) -> Attempt | None:
+_log = logging.getLogger(__name__)
+
+
+def last_attempt(run: RunDirectory) -> Attempt | None:
     """The newest attempt at a run; None before the first."""
-    keys = ledger.list(ATTEMPTS)
-    return Attempt.model_validate_json(ledger.read(keys[-1])) if keys else None
+    keys = run.list(Attempt)
+    return next(run.read(Attempt, keys[-1:]), None)
 
 
-def last_heartbeat(ledger: Store, attempt: Attempt) -> HeartbeatRecord | None:
-    """The last sign of life of an attempt; None where it gave none."""
-    try:
-        return HeartbeatRecord.model_validate_json(ledger.read(attempt.heartbeat_key))
-    except FileNotFoundError:
-        return None
-
-
-def start_attempt(ledger: Store, message: Callable[[str], None]) -> Attempt:
+def start_attempt(run: RunDirectory, message: Callable[[str], None]) -> Attempt:
     """Takes the next number for this attempt; no two attempts get the same.
+
+    Args:
+        run: what is attempted.
+        message: told what is waited for.
 
     Raises:
         OutputConflictError: an attempt is running.
     """
     while True:
-        before = last_attempt(ledger)
-        if before:
-            assert_over(ledger, before, message)
+        before = assert_not_running(run, message)
         attempt = Attempt(
             number=before.number + 1 if before else 1,
             started_at=datetime.now(UTC),
@@ -53,36 +55,47 @@ def start_attempt(ledger: Store, message: Callable[[str], None]) -> Attempt:
             pid=os.getpid(),
             process_started=psutil.Process().create_time(),
         )
-        if ledger.create(attempt.key, attempt.to_json()):
+        if run.create(attempt):
             return attempt
-        if last_attempt(ledger) == attempt:  # it was sent again, as its answer was lost
+        if last_attempt(run) == attempt:  # the request was sent again, as its answer was lost
             return attempt
 
 
-def assert_over(ledger: Store, attempt: Attempt, message: Callable[[str], None]) -> None:
-    """Refuses to begin while another attempt is running.
+def assert_not_running(run: RunDirectory, message: Callable[[str], None]) -> Attempt | None:
+    """Refuses to start while the last attempt is running; gives that attempt.
 
     One that did not say that it ended, and whose process is not known to be gone, is watched: it is running
-    when it gives a sign of life. If it does so later, it finds that it was succeeded, and stops.
+    when it sends a heartbeat. If it sends one later, it finds that it was superseded, and stops.
 
     Raises:
         OutputConflictError: naming the attempt.
     """
-    heartbeat = last_heartbeat(ledger, attempt)
-    if (heartbeat and heartbeat.state != "running") or is_gone(attempt):
-        return
+    attempt = last_attempt(run)
+    if attempt is None or is_gone(attempt) or _has_ended(heartbeat := _heartbeat_of(run, attempt)):
+        return attempt
     message(f"{attempt} did not say that it ended: watching it for up to {HEARTBEAT_TIMEOUT_S:.0f} s")
     end = time.monotonic() + HEARTBEAT_TIMEOUT_S
     while time.monotonic() < end:
-        time.sleep(0.5)
-        now = last_heartbeat(ledger, attempt)
-        if now and now.state != "running":
-            return
+        time.sleep(WATCH_S)
+        now = _heartbeat_of(run, attempt)
+        if _has_ended(now):
+            return attempt
         if now != heartbeat:
             raise OutputConflictError(
                 f"{attempt} is running here. Two at once would do all work twice: wait for it to end, or "
                 "stop it, and run the same command again"
             )
+    _log.warning("%s sent no heartbeat for %.0f s and is superseded", attempt, HEARTBEAT_TIMEOUT_S)
+    return attempt
+
+
+def _heartbeat_of(run: RunDirectory, attempt: Attempt) -> HeartbeatRecord | None:
+    return run.get(HeartbeatRecord, attempt.number)
+
+
+def _has_ended(heartbeat: HeartbeatRecord | None) -> bool:
+    """Whether the attempt itself said so."""
+    return heartbeat is not None and heartbeat.state != "running"
 
 
 def is_gone(attempt: Attempt) -> bool:
@@ -98,31 +111,27 @@ def is_gone(attempt: Attempt) -> bool:
 
 
 class Heartbeat:
-    """Says every few seconds that an attempt is alive, and notices when it was succeeded by another.
+    """Records every few seconds that an attempt is alive, and notices when another superseded it.
 
     Args:
-        store: the run directory.
-        record: the run.
-        ledger: the folder of its ledger.
-        attempt: the attempt.
+        run: what is attempted.
+        attempt: this process's.
     """
 
-    def __init__(self, store: Store, record: RunRecord, ledger: Store, attempt: Attempt) -> None:
-        self._store = store
-        self._record = record
-        self._ledger = ledger
+    def __init__(self, run: RunDirectory, attempt: Attempt) -> None:
+        self._run = run
         self._attempt = attempt
-        self._progress: Callable[[], tuple[int, dict[str, int]]] | None = None
+        self._state: PassState | None = None
         self._superseded_by: str | None = None
         self._restarted = False
-        self._looked = time.time()
+        self._checked_at = time.time()
         self._ended = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator["Heartbeat"]:
-        """Beats for the length of a block, and says at its end how it ended."""
-        self._write("running")
-        thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        """Beats for the length of a block; the last heartbeat says how the block ended."""
+        self._beat("running")
+        thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
         thread.start()
         state, reason = "failed", None
         try:
@@ -138,53 +147,59 @@ class Heartbeat:
             self._ended.set()
             thread.join()
             with suppress(StorageError):
-                self._write(state, reason)
+                self._beat(state, reason)
 
-    def watch(self, progress: Callable[[], tuple[int, dict[str, int]]]) -> None:
-        """From now on says with each beat how far the pass is: rows done, and failed by code."""
-        self._progress = progress
+    def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face
+        """From now on each heartbeat says how far the pass is: rows done, and failed by code."""
+        self._state = state
 
     def assert_newest(self) -> None:
-        """Stops an attempt that another one has succeeded.
+        """Stops an attempt that another one has superseded.
 
-        It knows from the last beat; where that is too long ago, as this process slept, it looks itself.
+        The last beat tells; where that is too long ago, as this process slept, the run is read again.
 
         Raises:
             OutputConflictError: naming the other.
         """
-        if time.time() - self._looked > 2 * HEARTBEAT_S:
+        if time.time() - self._checked_at > 2 * HEARTBEAT_S:
             with suppress(StorageError, FileNotFoundError):
-                self._look()
+                self._check()
         if self._superseded_by:
             raise OutputConflictError(
-                f"{self._superseded_by} has taken over {clean_uri(self._store.url)}, as this attempt, number "
-                f"{self._attempt.number}, sent no heartbeat for {HEARTBEAT_TIMEOUT_S:.0f} s. "
+                f"{self._superseded_by} has taken over {clean_uri(self._run.store.url)}, as this attempt, "
+                f"number {self._attempt.number}, sent no heartbeat for {HEARTBEAT_TIMEOUT_S:.0f} s. "
                 "This one stops; what it committed counts"
             )
 
-    def _run(self) -> None:
+    def _beat_on(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            with suppress(
-                StorageError, FileNotFoundError
-            ):  # no sign of life while the store cannot be written
-                self._look()
-                self._write("running")
+            # no heartbeat while the store cannot be written
+            with suppress(StorageError, FileNotFoundError):
+                self._check()
+                self._beat("running")
 
-    def _look(self) -> None:
-        run = RunRecord.model_validate_json(self._store.read(RUN))
-        newest = last_attempt(self._ledger)
-        self._looked = time.time()
-        if run.id != self._record.id:
+    def _check(self) -> None:
+        """Reads whether the run was restarted, or another attempt was started."""
+        record = RunRecord.model_validate_json(self._run.store.read(RUN))
+        newest = last_attempt(self._run)
+        self._checked_at = time.time()
+        if record.id != self._run.record.id:
             self._restarted = True
-            self._superseded_by = f"a run begun with --restart at {run.created_at:%F %T} UTC"
+            self._superseded_by = f"a run started with --restart at {record.created_at:%F %T} UTC"
         elif newest and newest.number != self._attempt.number:
             self._superseded_by = str(newest)
 
-    def _write(self, state: str, reason: str | None = None) -> None:
-        if self._restarted:  # its ledger is deleted, and a beat would begin it again
+    def _beat(self, state: str, reason: str | None = None) -> None:
+        if self._restarted:  # its ledger is deleted, and a heartbeat would make it again
             return
-        done, failed = self._progress() if self._progress else (None, {})
-        heartbeat = HeartbeatRecord(
-            at=datetime.now(UTC), state=state, reason=reason, done=done, failed=failed
+        done, failed = (self._state.done, dict(self._state.failed)) if self._state else (None, {})
+        self._run.put(
+            HeartbeatRecord(
+                number=self._attempt.number,
+                at=datetime.now(UTC),
+                state=state,
+                reason=reason,
+                done=done,
+                failed=failed,
+            )
         )
-        self._ledger.write(self._attempt.heartbeat_key, heartbeat.to_json())

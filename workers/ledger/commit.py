@@ -1,47 +1,21 @@
 """Staging: whole units written as Parquet beside the ledger, and the commit entry that makes them count."""
 
-import contextlib
 from collections import Counter
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.exceptions import ReconcileError
 from schemas.ledger import PARTS, Commit, part_name, shard_folder
-from schemas.plan import Pass, Plan
+from schemas.plan import Pass
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES
-from workers.storage.store import Store
+from workers.ledger.directory import RunDirectory
 from workers.tables.parquet import count_codes, write_file
 from workers.tables.results import split_results
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a pass over a run's manifest makes its tables.
-
-    Attributes:
-        store: the run directory.
-        ledger: the folder below it with the ledger and the staged parts.
-        retry: the number of the pass; 0 is the first.
-        work: the rows that the pass does.
-        carried: the manifest's own columns.
-    """
-
-    store: Store
-    ledger: Store
-    retry: int
-    work: Pass
-    carried: pa.Schema
-
-    @property
-    def plan(self) -> Plan:
-        """How the manifest is cut."""
-        return self.work.plan
-
-
-def commit_results(run: RunFolder, attempt: int, results: pa.Table) -> list[Commit]:
+def commit_results(run: RunDirectory, attempt: int, results: pa.Table) -> list[Commit]:
     """Stages results and commits them, one part for each shard that they touch.
 
     The staged files are put first, under names made of the epoch, the units and the content; the commit
@@ -60,7 +34,7 @@ def commit_results(run: RunFolder, attempt: int, results: pa.Table) -> list[Comm
         StorageError: a file could not be written; nothing of that part was committed.
     """
     units = sorted(set(results["unit"].to_pylist()))
-    _assert_whole(run.work, units, results)
+    _assert_whole(run.current, units, results)
     commits = []
     for shard in sorted({run.plan.shard_of(unit) for unit in units}):
         own = [unit for unit in units if run.plan.shard_of(unit) == shard]
@@ -70,7 +44,7 @@ def commit_results(run: RunFolder, attempt: int, results: pa.Table) -> list[Comm
 
 
 def _commit_part(
-    run: RunFolder, attempt: int, shard: int, units: list[int], tables: dict[str, pa.Table]
+    run: RunDirectory, attempt: int, shard: int, units: list[int], tables: dict[str, pa.Table]
 ) -> Commit:
     """Stages the tables of some units of one shard, and puts the entry that makes them count."""
     ranges = to_ranges(units)
@@ -85,15 +59,14 @@ def _commit_part(
         },
         failed=count_codes(tables["errors"]),
     )
-    if not run.ledger.create(commit.key, commit.to_json()):
-        # a task before this one committed the same units; its entry may have been merged with others since
-        with contextlib.suppress(FileNotFoundError):
-            return Commit.model_validate_json(run.ledger.read(commit.key))
-    return commit
+    if run.create(commit):
+        return commit
+    # a task before this one committed the same units; its entry may have been merged with others since
+    return next(run.read(Commit, [commit.key]), commit)
 
 
-def _assert_whole(work: Pass, units: list[int], results: pa.Table) -> None:
-    expected = [index for unit in units for index in work.rows_of_unit(unit)]
+def _assert_whole(current: Pass, units: list[int], results: pa.Table) -> None:
+    expected = [index for unit in units for index in current.rows_of_unit(unit)]
     found = sorted(results["manifest_index"].to_pylist())
     if found != expected:
         counts = Counter(found)
@@ -104,11 +77,14 @@ def _assert_whole(work: Pass, units: list[int], results: pa.Table) -> None:
         )
 
 
-def merge_commits(ledger: Store, commits: list[Commit]) -> Commit:
+def merge_commits(run: RunDirectory, commits: list[Commit]) -> Commit:
     """Puts one entry in the place of many of the same shard and pass, and deletes those.
 
+    The new entry is there before the old ones go: a process killed in between leaves units that are in two
+    entries, which count once, and no unit in none.
+
     Args:
-        ledger: where they are kept.
+        run: whose they are.
         commits: no unit in two of them.
     """
     last = commits[-1]
@@ -120,6 +96,6 @@ def merge_commits(ledger: Store, commits: list[Commit]) -> Commit:
         files={name: [file for commit in commits for file in commit.files[name]] for name in TABLES},
         failed=dict(sum((Counter(commit.failed) for commit in commits), Counter())),
     )
-    ledger.create(merged.key, merged.to_json())
-    ledger.delete(commit.key for commit in commits if commit.key != merged.key)
+    run.create(merged)
+    run.ledger.delete(commit.key for commit in commits if commit.key != merged.key)
     return merged

@@ -1,6 +1,6 @@
 """Publishing: a shard's final files made from its staged parts, the same bytes however often."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,29 +9,21 @@ from schemas.exceptions import OutputConflictError, ReconcileError
 from schemas.ledger import COMMITS, PARTS, ChosenCommit, Commit, Publication, Shard, shard_folder, shard_name
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES, table_schema
-from workers.ledger.commit import RunFolder
-from workers.storage.store import Store
+from workers.ledger.directory import RunDirectory
 from workers.storage.uris import clean_uri
 from workers.tables.parquet import count_codes, write_file
 
-
-def read_commits(ledger: Store, keys: Iterable[str]) -> Iterator[Commit]:
-    """Commit entries in the order of their keys: by epoch, then by units.
-
-    One that is gone since it was listed was merged, or its shard was published: at worst its units are done
-    once more.
-    """
-    found = ledger.read_all(sorted(keys))
-    return (Commit.model_validate_json(data) for data in found if data is not None)
+Tables = dict[str, pa.Table]
+"""By name: labels, boxes, errors."""
 
 
-def choose_commits(run: RunFolder, shard: int, commits: Iterable[Commit]) -> Publication:
+def choose_commits(run: RunDirectory, shard: int, commits: Iterable[Commit]) -> Publication:
     """Which commit each unit of a shard is taken from: the first that has it.
 
     Raises:
         ReconcileError: a unit of the shard is in no commit.
     """
-    missing = set(run.work.units_of_shard(shard))
+    missing = set(run.current.units_of_shard(shard))
     chosen = []
     for commit in commits:
         if taken := missing.intersection(from_ranges(commit.units).tolist()):
@@ -44,7 +36,7 @@ def choose_commits(run: RunFolder, shard: int, commits: Iterable[Commit]) -> Pub
     return Publication(retry=run.retry, shard=shard, chosen=chosen)
 
 
-def publish_shard(run: RunFolder, shard: int) -> Shard:
+def publish_shard(run: RunDirectory, shard: int) -> Shard:
     """Writes a shard's labels, boxes and errors where readers glob for them, and deletes its staged parts.
 
     The choice of commits is pinned first, conditionally, so that the files are a pure function of it: two
@@ -65,16 +57,13 @@ def publish_shard(run: RunFolder, shard: int) -> Shard:
     return published
 
 
-def _published(run: RunFolder, shard: int) -> Shard | None:
+def _published(run: RunDirectory, shard: int) -> Shard | None:
     """What this pass, or a later one, published of the shard already."""
-    try:
-        found = Shard.model_validate_json(run.ledger.read(Shard.key_of(shard)))
-    except FileNotFoundError:
-        return None
-    return found if found.retry >= run.retry else None
+    record = run.get(Shard, shard)
+    return record if record and record.retry >= run.retry else None
 
 
-def _publish(run: RunFolder, shard: int) -> Shard:
+def _publish(run: RunDirectory, shard: int) -> Shard:
     new, tables = make_tables(run, _pinned(run, shard))
     files = {}
     for name in ("boxes", "labels", "errors"):  # whoever sees an image's label finds its boxes
@@ -90,11 +79,11 @@ def _publish(run: RunFolder, shard: int) -> Shard:
     )
     if newer := _superseded(run, shard):
         return newer
-    run.ledger.write(published.key, published.to_json())
+    run.put(published)
     return published
 
 
-def make_tables(run: RunFolder, publication: Publication) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
+def make_tables(run: RunDirectory, publication: Publication) -> tuple[Tables, Tables]:
     """What a pass did of a shard, and the shard's whole tables that come of it.
 
     Raises:
@@ -104,14 +93,14 @@ def make_tables(run: RunFolder, publication: Publication) -> tuple[dict[str, pa.
     shard = publication.shard
     new = {name: _gather(run, publication, name) for name in TABLES}
     found = pa.concat_arrays([new[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
-    if sorted(found.to_pylist()) != list(run.work.rows_of_shard(shard)):
+    if sorted(found.to_pylist()) != list(run.current.rows_of_shard(shard)):
         raise ReconcileError(f"the parts of shard {shard} do not hold each of its rows once")
     if run.retry == 0:
         return new, new
     return new, {name: _merged(run, shard, name, new[name]) for name in TABLES}
 
 
-def _superseded(run: RunFolder, shard: int) -> Shard | None:
+def _superseded(run: RunDirectory, shard: int) -> Shard | None:
     """What another publisher made of the shard since this one began: older rows must not replace it.
 
     Raises:
@@ -127,19 +116,22 @@ def _superseded(run: RunFolder, shard: int) -> Shard | None:
     return None
 
 
-def _pinned(run: RunFolder, shard: int) -> Publication:
-    """The choice of commits that counts: this one, or the one that a publisher before made."""
-    try:
-        return Publication.model_validate_json(run.ledger.read(Publication.key_of(run.retry, shard)))
-    except FileNotFoundError:
-        known = read_commits(run.ledger, run.ledger.list(shard_folder(COMMITS, run.retry, shard)))
-        chosen = choose_commits(run, shard, known)
-        if run.ledger.create(chosen.key, chosen.to_json()):
-            return chosen
-        return Publication.model_validate_json(run.ledger.read(chosen.key))
+def _pinned(run: RunDirectory, shard: int) -> Publication:
+    """The choice of commits that counts: the one that an earlier publisher pinned, else this one's.
+
+    Keys of commits ascend by attempt, then by units, so that every publisher chooses alike. A commit that is
+    gone since it was listed was merged, or its shard was published: at worst its units are done once more.
+    """
+    if pinned := run.get(Publication, run.retry, shard):
+        return pinned
+    commits = run.read(Commit, run.list(Commit, f"{run.retry:03d}", shard_name(shard)))
+    chosen = choose_commits(run, shard, commits)
+    if run.create(chosen):
+        return chosen
+    return run.get(Publication, run.retry, shard) or chosen
 
 
-def _gather(run: RunFolder, publication: Publication, name: str) -> pa.Table:
+def _gather(run: RunDirectory, publication: Publication, name: str) -> pa.Table:
     """One table of what a pass did of a shard: the chosen units' rows of every part, in manifest order."""
     pieces = [table_schema(name, run.carried).empty_table()]
     chosen = [(file.key, winner.units) for winner in publication.chosen for file in winner.files[name]]
@@ -150,10 +142,10 @@ def _gather(run: RunFolder, publication: Publication, name: str) -> pa.Table:
     return _in_order(pieces, name)
 
 
-def _merged(run: RunFolder, shard: int, name: str, new: pa.Table) -> pa.Table:
+def _merged(run: RunDirectory, shard: int, name: str, new: pa.Table) -> pa.Table:
     """A table of a published shard, with a retry's rows in the place of those of the same images."""
     (old,) = run.store.read_tables([f"{name}/{shard_name(shard)}.parquet"])
-    done = pc.is_in(old["manifest_index"], pa.array(run.work.rows_of_shard(shard), pa.int64()))
+    done = pc.is_in(old["manifest_index"], pa.array(run.current.rows_of_shard(shard), pa.int64()))
     return _in_order([old.filter(pc.invert(done)).cast(new.schema), new], name)
 
 

@@ -5,29 +5,24 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 from schemas.exceptions import OutputConflictError, StorageError
 from schemas.ledger import (
     COMMITS,
     MANIFEST,
     PARTS,
     PUBLICATIONS,
-    RETRIES,
     RUN,
-    SHARDS,
     SUCCESS,
     TEMPORARY,
     WORK,
-    Retry,
+    Publication,
     RunRecord,
+    Shard,
     ledger_folder,
 )
-from schemas.plan import Pass, Plan
-from schemas.ranges import from_ranges
 from schemas.tables import TABLES
-from workers.ledger.attempts import assert_over, last_attempt
-from workers.ledger.commit import RunFolder
+from workers.ledger.attempts import assert_not_running
+from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
@@ -49,30 +44,25 @@ def read_run(store: Store) -> RunRecord | None:
     try:
         return RunRecord.model_validate_json(store.read(RUN))
     except FileNotFoundError:
-        strangers = [key for table in TABLES for key in store.list(table)]
-        if strangers:
+        unexpected = [key for table in TABLES for key in store.list(table)]
+        if unexpected:
             raise OutputConflictError(
-                f"{clean_uri(store.url)} has {len(strangers)} files that no run here wrote, {strangers[0]} "
-                "among them. Choose another output"
+                f"{clean_uri(store.url)} has {len(unexpected)} files that no run here wrote, for "
+                f"example {unexpected[0]}. Choose another output"
             ) from None
         return None
 
 
-def find_run(output: str) -> tuple[Store, RunRecord]:
-    """The run of a directory that must hold one.
+def find_run(output: str) -> RunDirectory:
+    """The run of a directory that must hold one, in its newest pass.
 
     Raises:
         StorageError: it holds none.
     """
     store = Store(output)
     if record := read_run(store):
-        return store, record
+        return RunDirectory.first(store, record).newest()
     raise StorageError(f"found no run at {clean_uri(output)}; `raylabel run` makes one")
-
-
-def ledger_of(store: Store, record: RunRecord) -> Store:
-    """The folder of a run's ledger and staged parts."""
-    return store.below(ledger_folder(record.id))
 
 
 def begin_run(store: Store, record: RunRecord) -> RunRecord:
@@ -81,16 +71,16 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
     Raises:
         OutputConflictError: the directory holds another run; the difference is in the message.
     """
-    found = read_run(store)
-    if found is None and store.create(RUN, record.to_json()):
+    existing = read_run(store)
+    if existing is None and store.create(RUN, record.to_json()):
         return record
-    found = found or RunRecord.model_validate_json(store.read(RUN))
-    assert_same_run(store, found.identity(), record.identity())
-    return found
+    existing = existing or RunRecord.model_validate_json(store.read(RUN))
+    assert_same_run(store, existing.identity(), record.identity())
+    return existing
 
 
 def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Refuses to go on with a run that would mix its rows with others.
+    """Refuses to resume a run that would mix its rows with others.
 
     Raises:
         OutputConflictError: naming every value that differs.
@@ -103,7 +93,7 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
         raise OutputConflictError(
             f"{clean_uri(store.url)} holds a run whose rows would differ from this job's:\n"
             + "\n".join(lines[:MAX_DIFFERENCES] + more)
-            + "\nChoose another output, or begin this one anew with --restart, which deletes its tables"
+            + "\nChoose another output, or start over with --restart, which deletes its tables"
         )
 
 
@@ -113,75 +103,46 @@ def replace_run(store: Store, record: RunRecord, message: Callable[[str], None])
     Raises:
         OutputConflictError: an attempt at the old run is running, or the tables there are no run's.
     """
-    old = read_run(store)
-    if old and (attempt := last_attempt(ledger_of(store, old))):
-        assert_over(ledger_of(store, old), attempt, message)
+    if old := read_run(store):
+        assert_not_running(RunDirectory.first(store, old), message)
     store.delete([SUCCESS])
     store.write(RUN, record.to_json())
     return record
 
 
-def remove_previous_runs(store: Store, record: RunRecord) -> None:
-    """Deletes what a run that was restarted left in the directory.
+def remove_previous_runs(run: RunDirectory) -> None:
+    """Deletes what runs that were restarted left in the directory.
 
-    First what it could still be published from, then its tables, its ledger last: while that is there the
-    clearing is not done, and the next attempt goes on with it. But once this run has begun to publish, the
-    tables are its own, and a ledger that is there was made again by a worker that outlived its driver.
+    First what they could still be published from, then their tables, their ledgers last: while a ledger is
+    there the removal is not done, and the next attempt resumes it. But once this run has begun to publish,
+    the tables are its own, and a ledger that is there was made again by a worker that outlived its driver.
 
     Raises:
         OutputConflictError: this run was restarted itself; nothing was deleted.
     """
+    store, own = run.store, {ledger_folder(run.record.id), MANIFEST, TEMPORARY}
     # a folder without files is no ledger: some object stores go on naming folders that were emptied
-    others = [folder for folder in store.folders(WORK) if folder not in _kept(record) and store.list(folder)]
-    if not others:
+    previous = [folder for folder in store.folders(WORK) if folder not in own and store.list(folder)]
+    if not previous:
         return
-    _assert_here(store, record)
-    for folder in others:
+    _assert_current(run)
+    for folder in previous:
         for kind in (COMMITS, PUBLICATIONS, PARTS):
             store.clear(f"{folder}/{kind}")
-    ledger = ledger_of(store, record)
-    if not ledger.list(PUBLICATIONS) and not ledger.list(SHARDS):
+    if not run.list(Publication) and not run.list(Shard):
         for name in TABLES:
             store.clear(name)
-    for folder in others:
+    for folder in previous:
         store.clear(folder)
 
 
-def _assert_here(store: Store, record: RunRecord) -> None:
+def _assert_current(run: RunDirectory) -> None:
     """Refuses to clear a directory that another run was begun in while this attempt slept."""
-    now = read_run(store)
-    if now is None or now.id != record.id:
+    now = read_run(run.store)
+    if now is None or now.id != run.record.id:
         raise OutputConflictError(
-            f"another run was begun in {clean_uri(store.url)} with --restart; this attempt stops"
+            f"another run was started in {clean_uri(run.store.url)} with --restart; this attempt stops"
         )
-
-
-def _kept(record: RunRecord) -> set[str]:
-    return {ledger_folder(record.id), MANIFEST, TEMPORARY}
-
-
-def read_retries(ledger: Store) -> list[Retry]:
-    """Every retry of a run, by number."""
-    found = ledger.read_all(ledger.list(RETRIES))
-    return [Retry.model_validate_json(data) for data in found if data is not None]
-
-
-def last_retry(ledger: Store) -> Retry | None:
-    """The newest retry of a run; None where there is none."""
-    keys = ledger.list(RETRIES)
-    return Retry.model_validate_json(ledger.read(keys[-1])) if keys else None
-
-
-def work_of(plan: Plan, retry: Retry | None) -> Pass:
-    """The rows that a pass does."""
-    return Pass(plan, from_ranges(retry.rows) if retry else None)
-
-
-def folder_of(store: Store, record: RunRecord, carried: pa.Schema) -> RunFolder:
-    """Where the newest pass of a run makes its tables."""
-    ledger = ledger_of(store, record)
-    retry = last_retry(ledger)
-    return RunFolder(store, ledger, retry.number if retry else 0, work_of(record.plan, retry), carried)
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

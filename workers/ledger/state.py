@@ -14,7 +14,6 @@ from schemas.ledger import (
     MANIFEST,
     PARTS,
     PUBLICATIONS,
-    SHARDS,
     SUCCESS,
     TEMPORARY,
     Commit,
@@ -23,16 +22,16 @@ from schemas.ledger import (
 )
 from schemas.ranges import from_ranges
 from schemas.tables import TABLES
-from workers.ledger.commit import RunFolder, merge_commits
-from workers.ledger.publish import read_commits
+from workers.ledger.commit import merge_commits
+from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
 
 MERGE_AT = 256
 """Commit entries of one shard that are made into one."""
 
 
-class Ledger:
-    """The state of one pass.
+class PassState:
+    """What of a pass is done, committed and published: read from the files, then kept up to date.
 
     Attributes:
         run: the pass.
@@ -42,32 +41,32 @@ class Ledger:
         publishable: shards whose units are all committed and that are not published yet.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.failed: Counter[str] = Counter()
         self.published: set[int] = set()
         self.publishable: set[int] = set()
         self.done = 0
         self._committed = np.ones(run.plan.units, bool)
-        self._committed[run.work.units] = False
-        self._left = Counter((run.work.units // run.plan.shard_units).tolist())
+        self._committed[run.current.units] = False
+        self._left = Counter((run.current.units // run.plan.shard_units).tolist())
         self._single: dict[int, list[Commit]] = {}
         self._failing: dict[str, Commit] = {}
 
     @classmethod
-    def read(cls, run: RunFolder) -> "Ledger":
+    def read(cls, run: RunDirectory) -> "PassState":
         """The state of a pass, from its shards and commits."""
-        ledger = cls(run)
-        for shard in read_shards(run.ledger):
+        state = cls(run)
+        for shard in run.read(Shard):
             if shard.retry == run.retry:
-                ledger._add_shard(shard)
-        open_shards = (key for key in run.ledger.list(f"{COMMITS}/{run.retry:03d}") if ledger._is_open(key))
-        commits = read_commits(run.ledger, open_shards)
-        for _, found in groupby(commits, key=lambda commit: commit.shard):
-            # the largest first: where merging was cut short, entries are there beside the one made of them
-            for commit in sorted(found, key=lambda commit: -len(from_ranges(commit.units))):
-                ledger.add(commit)
-        return ledger
+                state._add_shard(shard)
+        keys = run.list(Commit, f"{run.retry:03d}")
+        commits = run.read(Commit, (key for key in keys if state._is_open(key)))
+        for _, of_shard in groupby(commits, key=lambda commit: commit.shard):
+            # the largest first: where merging was cut short, entries are there next to the one made of them
+            for commit in sorted(of_shard, key=lambda commit: -len(from_ranges(commit.units))):
+                state.add(commit)
+        return state
 
     def _is_open(self, key: str) -> bool:
         """Whether a commit's shard is not published yet."""
@@ -76,8 +75,8 @@ class Ledger:
     def _add_shard(self, shard: Shard) -> None:
         self.published.add(shard.shard)
         self.failed.update(shard.failed)
-        self.done += len(self.run.work.rows_of_shard(shard.shard))
-        self._committed[self.run.work.units_of_shard(shard.shard)] = True
+        self.done += len(self.run.current.rows_of_shard(shard.shard))
+        self._committed[self.run.current.units_of_shard(shard.shard)] = True
         self._left[shard.shard] = 0
 
     def add(self, commit: Commit) -> None:
@@ -86,7 +85,7 @@ class Ledger:
         new = units[~self._committed[units]]
         if len(new):
             self._committed[new] = True
-            self.done += sum(len(self.run.work.rows_of_unit(unit)) for unit in new.tolist())
+            self.done += sum(len(self.run.current.rows_of_unit(unit)) for unit in new.tolist())
             self.failed.update(commit.failed)
             self._failing.update(dict.fromkeys(commit.failed, commit))
             self._left[commit.shard] -= len(new)
@@ -99,7 +98,7 @@ class Ledger:
         """Makes a shard's commit entries one where they are many, so that resuming takes few reads."""
         entries = self._single.get(shard, [])
         if len(entries) >= MERGE_AT and self._left[shard]:
-            merge_commits(self.run.ledger, entries)
+            merge_commits(self.run, entries)
             del self._single[shard]
 
     def example(self, code: str) -> str:
@@ -111,18 +110,12 @@ class Ledger:
     @property
     def rows(self) -> int:
         """Rows that the pass has to do."""
-        return self.run.work.size
+        return self.run.current.size
 
     @property
     def pending(self) -> NDArray[np.int64]:
         """Units still to do, ascending."""
         return np.flatnonzero(~self._committed)
-
-
-def read_shards(ledger: Store) -> list[Shard]:
-    """The records of the published shards, by number."""
-    found = ledger.read_all(ledger.list(SHARDS))
-    return [Shard.model_validate_json(data) for data in found if data is not None]
 
 
 def read_success(store: Store) -> dict[str, int] | None:
@@ -143,7 +136,7 @@ def count_rows(shards: Iterable[Shard]) -> dict[str, int]:
     return dict(total)
 
 
-def finish_run(run: RunFolder) -> dict[str, int]:
+def finish_run(run: RunDirectory) -> dict[str, int]:
     """Marks a run complete when its published tables add up to its manifest, its work cleared away.
 
     Returns:
@@ -162,9 +155,9 @@ def finish_run(run: RunFolder) -> dict[str, int]:
     return rows
 
 
-def _added_up(run: RunFolder) -> dict[str, int]:
+def _added_up(run: RunDirectory) -> dict[str, int]:
     """Rows of each table of a run, all of whose shards are published."""
-    plan, shards = run.plan, read_shards(run.ledger)
+    plan, shards = run.plan, list(run.read(Shard))
     rows = count_rows(shards)
     if [s.shard for s in shards] != list(range(plan.shards)) or rows["labels"] + rows["errors"] != plan.rows:
         raise ReconcileError(
@@ -174,7 +167,7 @@ def _added_up(run: RunFolder) -> dict[str, int]:
     return rows
 
 
-def _clear_work(run: RunFolder) -> None:
+def _clear_work(run: RunDirectory) -> None:
     """Deletes what a complete run needs no more: staged parts, commits, and what was made of its manifest.
 
     Not those of a later pass: an attempt that slept since it completed this one may find it begun. The

@@ -52,7 +52,7 @@ class ForkServer:
             sys.executable,
             "-P",
             "-c",
-            "from workers.process.forkserver import nurse; nurse()",
+            "from workers.process.forkserver import run_server; run_server()",
             preload,
             self.address,
         ]

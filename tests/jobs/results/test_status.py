@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ from jobs.results.status import find_status, show_status, speed, state_of
 from jobs.run.stop import Stopped
 from schemas.exceptions import FailureBudgetError, StorageError
 from schemas.ledger import Attempt, HeartbeatRecord, Retry
+from schemas.metrics import NO_USAGE
 from schemas.plan import Pass, Plan
 from schemas.ranges import to_ranges
 from tests.workers.ledger.test_attempts import driver
-from tests.workers.ledger.test_runs import record
-from tests.workers.tables.made_results import results_of, run_folder
+from tests.workers.tables.made_results import record, results_of, run_directory
 from workers.ledger.attempts import Heartbeat, start_attempt
-from workers.ledger.commit import RunFolder, commit_results
+from workers.ledger.commit import commit_results
+from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
 from workers.ledger.runs import begin_run
-from workers.ledger.state import finish_run
+from workers.ledger.state import PassState, finish_run
 from workers.storage.store import Store
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
@@ -31,15 +33,22 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.fixture
-def run(output: str) -> RunFolder:
+def run(output: str) -> RunDirectory:
     """A run of 50 images in three shards, of which nothing is done yet."""
     begin_run(Store(output), record())
-    return run_folder(output, PLAN)
+    return run_directory(output, PLAN)
 
 
-def heartbeat_of(run: RunFolder) -> Heartbeat:
-    """Of an attempt that this process begins."""
-    return Heartbeat(run.store, record(), run.ledger, start_attempt(run.ledger, pytest.fail))
+def heartbeat_of(run: RunDirectory) -> Heartbeat:
+    """Of an attempt that this process starts."""
+    return Heartbeat(run, start_attempt(run, pytest.fail))
+
+
+def show_progress(heartbeat: Heartbeat, run: RunDirectory, done: int, **failed: int) -> None:
+    """Lets a heartbeat know how far a pass is."""
+    state = PassState(run)
+    state.done, state.failed = done, Counter(failed)
+    heartbeat.on_progress(state, NO_USAGE)
 
 
 def told(output: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -48,7 +57,7 @@ def told(output: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-def complete(run: RunFolder) -> None:
+def complete(run: RunDirectory) -> None:
     with heartbeat_of(run).running():
         commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
         for shard in range(PLAN.shards):
@@ -57,7 +66,7 @@ def complete(run: RunFolder) -> None:
 
 
 def test_a_run_is_followed_from_its_record_to_its_end(
-    run: RunFolder, output: str, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def facts(*names: str) -> list[Any]:
         found = told(output, capsys)
@@ -67,13 +76,13 @@ def test_a_run_is_followed_from_its_record_to_its_end(
         "not_started",
         None,
         0,
-        "the command that began it goes on from there",
+        "the command that started it resumes",
     ]
     first = heartbeat_of(run)
     assert facts("last_heartbeat", "done") == ["running", None, 0]
     commit_results(run, 1, results_of(PLAN, 0, 1, 2, 3, 4, 5))
     publish_shard(run, 0)
-    first.watch(lambda: (24, {"TRUNCATED": 6}))
+    show_progress(first, run, 24, TRUNCATED=6)
     with contextlib.suppress(FailureBudgetError), first.running():
         assert facts("rows", "done", "failed", "published_shards", "shards") == [
             "running",
@@ -82,7 +91,7 @@ def test_a_run_is_followed_from_its_record_to_its_end(
         raise FailureBudgetError("6 of 24 images failed")
     found = told(output, capsys)
     assert (found["state"], found["reason"]) == ("failed", "FailureBudgetError: 6 of 24 images failed")
-    assert found["next"] == "mend that; the command that began it goes on from there"
+    assert found["next"] == "fix the cause; the command that started it resumes"
     with contextlib.suppress(Stopped), heartbeat_of(run).running():
         commit_results(run, 2, results_of(PLAN, 6))
         raise Stopped("SIGTERM", 143)
@@ -107,24 +116,24 @@ def test_a_run_is_followed_from_its_record_to_its_end(
 
 
 def test_a_run_that_is_being_retried_says_so(
-    run: RunFolder, output: str, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     complete(run)
     rows = [3, 7, 27]
     retry = Retry(number=1, codes=["TRUNCATED"], rows=to_ranges(rows))
     run.ledger.create(retry.key, retry.to_json())
     run.store.delete(["_SUCCESS"])
-    again = run_folder(output, Pass(PLAN, np.array(rows)), retry=1)
+    again = run_directory(output, Pass(PLAN, np.array(rows), 1))
     found = told(output, capsys)
     assert found["retry"] == {"number": 1, "codes": ["TRUNCATED"]}
     assert [found[n] for n in ("state", "rows", "done", "shards")] == ["not_started", 3, 0, 2]
-    assert found["next"] == f"`raylabel retry {output}` goes on from there"
+    assert found["next"] == f"`raylabel retry {output}` resumes"
     with heartbeat_of(again).running():
-        commit_results(again, 2, results_of(again.work, 0, 1, cured=True))
+        commit_results(again, 2, results_of(again.current, 0, 1, cured=True))
         publish_shard(again, 0)
         found = told(output, capsys)
         assert [found[n] for n in ("state", "published_shards")] == ["running", 1]
-        commit_results(again, 2, results_of(again.work, 6))
+        commit_results(again, 2, results_of(again.current, 6))
         publish_shard(again, 1)
         finish_run(again)
     found = told(output, capsys)
@@ -136,12 +145,12 @@ def test_a_run_that_is_being_retried_says_so(
     ]
 
 
-def test_what_may_do_better_is_advised_to_be_retried(run: RunFolder, output: str) -> None:
+def test_what_may_do_better_is_advised_to_be_retried(run: RunDirectory, output: str) -> None:
     complete(run)
     key = "shards/shard-00001.json"
     shard = json.loads(run.ledger.read(key))
     run.ledger.write(key, json.dumps({**shard, "errors": {"TRUNCATED": 4, "TIMEOUT": 2}}).encode())
-    assert find_status(output).next == f"`raylabel retry {output}` labels 2 images again that may do better"
+    assert find_status(output).next == f"`raylabel retry {output}` retries 2 images that may succeed"
 
 
 def test_a_killed_attempt_has_died_and_one_that_is_stopped_short_is_silent(
@@ -162,7 +171,7 @@ def test_a_killed_attempt_has_died_and_one_that_is_stopped_short_is_silent(
     assert (status.state, status.attempt and status.attempt.pid) == ("crashed", process.pid)
     assert (
         "state",
-        "died: its process is gone and did not say why (killed, or out of memory)",
+        "crashed: its process is gone and did not say why (killed, or out of memory)",
     ) in status.facts()
 
 
@@ -170,11 +179,11 @@ EPOCH = Attempt(number=1, started_at=NOW, host="there", pid=7, process_started=0
 
 
 def heartbeat(seconds: float, state: Any = "running", done: int | None = None) -> HeartbeatRecord:
-    return HeartbeatRecord(at=NOW + timedelta(seconds=seconds), state=state, done=done)
+    return HeartbeatRecord(number=1, at=NOW + timedelta(seconds=seconds), state=state, done=done)
 
 
 @pytest.mark.parametrize(
-    ("beat", "retry", "gone", "after", "state"),
+    ("heartbeat", "retry", "gone", "after", "state"),
     [
         (None, 0, False, 3, "running"),
         (None, 0, False, 30, "unresponsive"),
@@ -213,25 +222,25 @@ def test_the_speed_is_told_only_where_the_files_tell_it() -> None:
 def test_a_person_is_told_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = str(tmp_path)
     begin_run(Store(output), record())
-    run = run_folder(output, PLAN)
+    run = run_directory(output, PLAN)
     alive = heartbeat_of(run)
-    alive.watch(lambda: (24, {"TRUNCATED": 6, "TIMEOUT": 1}))
+    show_progress(alive, run, 24, TRUNCATED=6, TIMEOUT=1)
     with alive.running():
         show_status(output, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [
-        *("output", "state", "last attempt", "last sign of life", "images", "shards", "speed", "next")
+        *("output", "state", "last attempt", "last heartbeat", "images", "shards", "speed", "next")
     ]
     assert lines[1] == "state: running"
     assert re.fullmatch(rf"last attempt: 1 \(process {os.getpid()} on \S+, since \S+ \S+ UTC\)", lines[2])
-    assert re.fullmatch(r"last sign of life: \S+ \S+ UTC, 0:00:0\d ago", lines[3])
+    assert re.fullmatch(r"last heartbeat: \S+ \S+ UTC, 0:00:0\d ago", lines[3])
     assert lines[4] == "images: 24 of 50 done (48.0%), 7 failed (1 TIMEOUT, 6 TRUNCATED)"
     assert lines[5] == "shards: 0 of 3 published"
 
 
-def test_of_a_running_run_no_commit_is_read(run: RunFolder, output: str) -> None:
+def test_of_a_running_run_no_commit_is_read(run: RunDirectory, output: str) -> None:
     alive = heartbeat_of(run)
-    alive.watch(lambda: (24, {}))
+    show_progress(alive, run, 24)
     with alive.running():
         (commit,) = commit_results(run, 1, results_of(PLAN, 0))
         run.ledger.write(commit.key, b"no commit")
@@ -240,7 +249,7 @@ def test_of_a_running_run_no_commit_is_read(run: RunFolder, output: str) -> None
 
 def test_nothing_is_written(tmp_path: Path) -> None:
     begin_run(Store(str(tmp_path)), record())
-    run = run_folder(tmp_path, PLAN)
+    run = run_directory(tmp_path, PLAN)
     commit_results(run, 1, results_of(PLAN, 0))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert find_status(str(tmp_path)).progress.done == 4

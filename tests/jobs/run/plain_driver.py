@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,9 +34,10 @@ from schemas.metrics import NO_USAGE, Usage
 from schemas.spec_file import build_spec
 from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, results_of, rows_of
 from workers.ledger import attempts, state
-from workers.ledger.commit import RunFolder, commit_results
+from workers.ledger.commit import commit_results
+from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
-from workers.ledger.state import read_success
+from workers.ledger.state import PassState, read_success
 from workers.manifest.sources import find_sources
 from workers.storage.store import Store
 
@@ -183,8 +184,8 @@ def engine(trace: "Tracer", heartbeat_s: float) -> None:
     ) -> Generator[tuple[Commit, Usage], None, None]:
         for unit in pending.tolist():
             trace.write(f"unit {unit}")
-            results = made(running.folder, unit)
-            for commit in commit_results(running.folder, running.attempt.number, results):
+            results = made(running.run, unit)
+            for commit in commit_results(running.run, running.attempt.number, results):
                 yield commit, NO_USAGE
 
     def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
@@ -202,21 +203,21 @@ def engine(trace: "Tracer", heartbeat_s: float) -> None:
         setattr(module, name, value)
 
 
-def made(run: RunFolder, unit: int) -> pa.Table:
+def made(run: RunDirectory, unit: int) -> pa.Table:
     """The results of a unit: in a retry no image of every second one fails any more."""
-    return results_of(run.work, unit, cured=run.retry > 0 and unit % 2 == 0)
+    return results_of(run.current, unit, cured=run.retry > 0 and unit % 2 == 0)
 
 
 class AtOnce:
     """Publishes like `jobs.run.publisher.Publisher`, in this process."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._started: set[int] = set()
 
-    def publish(self, shards: Iterable[int]) -> None:
-        """Publishes those that were not before."""
-        for shard in sorted(set(shards) - self._started):
+    def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face
+        """Publishes the shards that were not before."""
+        for shard in sorted(state.publishable - self._started):
             self._started.add(shard)
             publish_shard(self._run, shard)
 

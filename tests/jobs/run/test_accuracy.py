@@ -11,11 +11,12 @@ from jobs.prepare.resolve import ResolvedJob
 from jobs.run.accuracy import PredictionAccuracy, accuracy_of
 from jobs.run.console import Meter, Reporter
 from schemas.ledger import PREDICTION
+from schemas.metrics import NO_USAGE
 from schemas.plan import Plan
 from schemas.prediction import Cluster, Costs, KeptPrediction
 from schemas.spec import ComputeSpec
 from schemas.spec_file import build_spec
-from tests.jobs.run.test_console import ledger
+from tests.jobs.run.test_console import state
 from workers.storage.store import Store
 
 CLUSTER = Cluster(nodes=1, cpus=2)
@@ -106,9 +107,9 @@ def test_a_prediction_for_another_cluster_is_said_to_be_one() -> None:
 
 def test_a_reporter_keeps_what_its_attempt_labelled() -> None:
     reporter = Reporter(Console(quiet=True))
-    reporter.show(ledger(0, 1))
+    reporter.on_progress(state(0, 1), NO_USAGE)
     assert (reporter.meter.labelled, reporter.meter.images_per_s) == (0, None)
-    reporter.show(ledger(0, 1, 2))
-    reporter.show(ledger(*range(10)))
+    reporter.on_progress(state(0, 1, 2), NO_USAGE)
+    reporter.on_progress(state(*range(10)), NO_USAGE)
     assert reporter.meter.labelled == 80
     assert reporter.meter.images_per_s

@@ -35,8 +35,8 @@ def test_the_message_counts_the_codes_and_says_what_to_do() -> None:
         check_budget(2, {"TIMEOUT": 1, "NOT_FOUND": 2000}, 5000, 10_000)
     assert str(raised.value) == (
         "stopped: 2,001 of the 5,000 images done have failed (NOT_FOUND 2,000, TIMEOUT 1), and max_failed is "
-        "2. What is committed stays. See the errors, mend their cause, and run again in a new output; or "
-        "raise max_failed and run the same command again to go on"
+        "2. What is committed stays. Fix the cause of the errors and run in a new output; or raise "
+        "max_failed and run the same command to resume"
     )
 
 
@@ -71,8 +71,8 @@ def test_a_model_at_fault_is_blamed_with_an_example() -> None:
         )
     assert str(raised.value) == (
         "stopped: the models failed on each of the 64 images that they were given (NON_FINITE 60, "
-        "MODEL_ERROR 4), so they are at fault, not the images. One of the failures: a NON_FINITE image. Mend "
-        "the model, its weights or its settings, and run in a new output or with --restart"
+        "MODEL_ERROR 4), so the cause is the models, not the images. One of the failures: a NON_FINITE "
+        "image. Fix the model, its weights or its settings, and run in a new output or with --restart"
     )
 
 

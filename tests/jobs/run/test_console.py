@@ -6,30 +6,31 @@ import pytest
 from rich.console import Console
 
 from jobs.run import console
-from jobs.run.console import Bar, JsonLines, Lines, State, said
+from jobs.run.console import Bar, JsonLines, Lines, ProgressEvent
 from schemas.ledger import Commit
+from schemas.metrics import NO_USAGE
 from schemas.plan import Plan
 from schemas.ranges import to_ranges
-from tests.workers.tables.made_results import run_folder
-from workers.ledger.state import Ledger
+from tests.workers.tables.made_results import run_directory
+from workers.ledger.state import PassState
 
 PLAN = Plan(rows=100, unit_rows=10, shard_units=100)
 
 
-def ledger(*committed: int, failed: int = 0) -> Ledger:
-    found = Ledger(run_folder(Path("nowhere"), PLAN))
+def state(*committed: int, failed: int = 0) -> PassState:
+    state = PassState(run_directory(Path("nowhere"), PLAN))
     if committed:
         units = to_ranges(committed)
-        found.add(
+        state.add(
             Commit(attempt=1, retry=0, shard=0, units=units, files={"labels": []}, failed={"TIMEOUT": failed})
         )
-    return found
+    return state
 
 
 def test_a_state_is_said_in_one_line() -> None:
-    assert said(State(1000, 0, 0, None, None)) == "0 of 1,000 images"
-    assert said(State(5000, 1500, 2, 12.34, 3_661.2)) == (
-        "1,500 of 5,000 images, 2 failed, 12.3 a second, 1:01:01 left"
+    assert str(ProgressEvent(1000, 0, 0, None, None)) == "0 of 1,000 images"
+    assert str(ProgressEvent(5000, 1500, 2, 12.34, 3_661.2)) == (
+        "1,500 of 5,000 images, 2 failed, 12.3 images/s, 1:01:01 left"
     )
 
 
@@ -37,8 +38,8 @@ def test_the_bar_shows_the_whole_job_on_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     with Bar(console) as bar:
-        bar.show(ledger())
-        bar.show(ledger(0, 1, 2, failed=4))
+        bar.on_progress(state(), NO_USAGE)
+        bar.on_progress(state(0, 1, 2, failed=4), NO_USAGE)
     shown = screen.getvalue()
     assert "starting: actors load the models" in shown
     assert "30 of 100 images, 4 failed" in shown
@@ -48,17 +49,17 @@ def test_a_log_gets_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Lines(Console()) as report:
-        report.show(ledger(0))
+        report.on_progress(state(0), NO_USAGE)
         monkeypatch.setattr(console, "LINES_S", 0)
-        report.show(ledger(0, 1, failed=2))
+        report.on_progress(state(0, 1, failed=2), NO_USAGE)
     assert capsys.readouterr().out.startswith("20 of 100 images, 2 failed")
 
 
 def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines(Console()) as report:
-        report.show(ledger())
-        report.show(ledger(0))
-        report.show(ledger(*range(10), failed=3))
+        report.on_progress(state(), NO_USAGE)
+        report.on_progress(state(0), NO_USAGE)
+        report.on_progress(state(*range(10), failed=3), NO_USAGE)
     first, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert first == {
         "event": "progress",
@@ -78,15 +79,15 @@ def test_json_lines_begin_with_the_first_state_however_long_the_machine_is_up(
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: up_s)
     with JsonLines(Console()) as report:
-        report.show(ledger(0))
-        report.show(ledger(0, 1))  # within the same second
+        report.on_progress(state(0), NO_USAGE)
+        report.on_progress(state(0, 1), NO_USAGE)  # within the same second
     (first,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert first["done"] == 10
 
 
 def test_what_an_earlier_attempt_did_does_not_count_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines(Console()) as report:
-        report.show(ledger(*range(9)))
-        report.show(ledger(*range(10)))
+        report.on_progress(state(*range(9)), NO_USAGE)
+        report.on_progress(state(*range(10)), NO_USAGE)
     states = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(state["done"], state["images_per_s"]) for state in states] == [(90, None), (100, None)]

@@ -28,8 +28,9 @@ from tests.jobs.run.plain_driver import ROWS, Death, Doing, Done, Kind, Moment, 
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange, proxying
 from tests.workers.tables.made_results import CARRIED
-from workers.ledger.runs import folder_of, read_run
-from workers.ledger.state import Ledger, read_success
+from workers.ledger.directory import RunDirectory
+from workers.ledger.runs import read_run
+from workers.ledger.state import PassState, read_success
 from workers.storage.store import Store
 
 TWO_UNITS = {"rows": 17, "shard_rows": 17}
@@ -228,7 +229,7 @@ def pending(store: Store) -> list[int] | None:
     record = read_run(store)
     if record is None or read_success(store):
         return None
-    return [int(unit) for unit in Ledger.read(folder_of(store, record, CARRIED)).pending]
+    return [int(unit) for unit in PassState.read(RunDirectory.first(store, record, CARRIED).newest()).pending]
 
 
 def go_on(place: Disk, kind: Kind, store: Store, units: dict[str, int]) -> None:
@@ -442,11 +443,11 @@ PUBLISHING = [
     "delete _work/N/commits/N/shard-N",
     "delete _work/N/parts/N/shard-N",
 ]
-BEGINNING = ["add _work/N/epochs/N.json", "add _work/N/beats/N.json"]
+BEGINNING = ["add _work/N/attempts/N.json", "add _work/N/heartbeats/N.json"]
 FINISHING = ["add _SUCCESS", "delete _work/N/publications/N"]
 RUN = ["add _work/manifest/N.json", "add run.json", *BEGINNING, *COMMITTING, *PUBLISHING, *FINISHING]
 RETRY = ["add _work/N/retries/N.json", "delete _SUCCESS", *BEGINNING, *COMMITTING, *PUBLISHING, *FINISHING]
-CLEARING = ["delete labels/shard-N.parquet", "delete _work/N/beats"]
+CLEARING = ["delete labels/shard-N.parquet", "delete _work/N/heartbeats"]
 RESTART = ["delete _SUCCESS", "add run.json", *BEGINNING, *CLEARING, *COMMITTING, *PUBLISHING, *FINISHING]
 
 

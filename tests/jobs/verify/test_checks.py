@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobs.verify.checks import (
     COLUMNS,
-    Rows,
+    RowNumbers,
     check_codes,
     check_file,
     check_order,
@@ -29,7 +29,7 @@ FILES = {name: f"{name}.parquet" for name in COLUMNS}
 Tables = dict[str, pa.Table]
 
 
-def tables_of(rows: int, first: int = 0) -> tuple[Tables, Rows]:
+def tables_of(rows: int, first: int = 0) -> tuple[Tables, RowNumbers]:
     """Good tables of some manifest rows, and the rows."""
     plan = Plan(rows=first + rows, unit_rows=first + rows, shard_units=1)
     expected = np.arange(first, first + rows)
@@ -37,7 +37,7 @@ def tables_of(rows: int, first: int = 0) -> tuple[Tables, Rows]:
     return {name: whole[name].select(columns) for name, columns in COLUMNS.items()}, expected
 
 
-def issues(tables: Tables, rows: Rows) -> list[str]:
+def issues(tables: Tables, rows: RowNumbers) -> list[str]:
     found = [issue for name, table in tables.items() for issue in check_order(FILES[name], table)]
     return [str(issue) for issue in [*found, *check_rows(FILES, tables, rows)]]
 

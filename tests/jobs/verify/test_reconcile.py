@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.verify.reconcile import MAX_ISSUES_SHOWN, VerifyReport, prove_run, reconcile_run
-from jobs.verify.shards import Run, check_shard, check_snapshot, take_snapshot
+from jobs.verify.reconcile import MAX_ISSUES_SHOWN, VerifyReport, reconcile_run, verify_run
+from jobs.verify.shards import RunSnapshot, check_shard, check_snapshot, take_snapshot
 from schemas.exceptions import ReconcileError, StorageError
-from schemas.ledger import COMMITS, PARTS, Retry
+from schemas.ledger import COMMITS, PARTS, Commit, Retry, Shard
 from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges, to_ranges
 from tests.conftest import ROOT
-from tests.workers.ledger.test_runs import record
-from tests.workers.tables.made_results import results_of, run_folder
-from workers.ledger.commit import RunFolder, commit_results, merge_commits
-from workers.ledger.publish import choose_commits, make_tables, publish_shard, read_commits
+from tests.workers.tables.made_results import record, results_of, run_directory
+from workers.ledger.commit import commit_results, merge_commits
+from workers.ledger.directory import RunDirectory
+from workers.ledger.publish import choose_commits, make_tables, publish_shard
 from workers.ledger.runs import begin_run
-from workers.ledger.state import Ledger, finish_run, read_shards
+from workers.ledger.state import PassState, finish_run
 from workers.storage.store import Store
 from workers.tables.parquet import parquet_bytes, write_file
 
@@ -34,13 +34,13 @@ FAILED = [3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47]
 LEDGER = "_work/run"
 
 
-def begun(output: str, plan: Plan = PLAN) -> RunFolder:
+def begun(output: str, plan: Plan = PLAN) -> RunDirectory:
     """A run of 50 images in three shards, of which nothing is done yet."""
     begin_run(Store(output), record(plan=plan, manifest_columns={"split": "string", "label": "int64"}))
-    return run_folder(output, plan)
+    return run_directory(output, plan)
 
 
-def completed(output: str) -> RunFolder:
+def completed(output: str) -> RunDirectory:
     run = begun(output)
     commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
     for shard in range(PLAN.shards):
@@ -49,7 +49,7 @@ def completed(output: str) -> RunFolder:
     return run
 
 
-def retried(output: str, *rows: int, number: int = 1) -> RunFolder:
+def retried(output: str, *rows: int, number: int = 1) -> RunDirectory:
     """A complete run, and a retry of some of its failed rows begun."""
     if number == 1:
         completed(output)
@@ -57,11 +57,11 @@ def retried(output: str, *rows: int, number: int = 1) -> RunFolder:
     retry = Retry(number=number, codes=["TRUNCATED"], rows=to_ranges(rows))
     store.below(LEDGER).create(retry.key, retry.to_json())
     store.delete(["_SUCCESS"])
-    return run_folder(output, Pass(PLAN, np.array(rows)), retry=number)
+    return run_directory(output, Pass(PLAN, np.array(rows), number))
 
 
 def issues(output: str) -> list[str]:
-    return [str(issue) for issue in prove_run(output).issues]
+    return [str(issue) for issue in verify_run(output).issues]
 
 
 def counts(report: VerifyReport) -> tuple[str, int, int, int, int]:
@@ -72,7 +72,7 @@ def test_a_complete_run_is_proven(output: str, capsys: pytest.CaptureFixture[str
     completed(output)
     assert reconcile_run(output, as_json=False)
     assert capsys.readouterr().out == (
-        f"{output} is complete and proven: each of 50 manifest rows is there once, 38 in labels and 12 in "
+        f"{output} is complete and verified: each of 50 manifest rows is there once, 38 in labels and 12 in "
         "errors; 37 boxes agree with the counts of their images; and the 9 files are, byte for byte, the "
         "ones that were published.\n"
     )
@@ -90,8 +90,8 @@ def test_a_complete_run_is_proven(output: str, capsys: pytest.CaptureFixture[str
         "published": 50,
         "committed": 0,
         "to_do": 0,
-        "fault_count": 0,
-        "faults": [],
+        "issue_count": 0,
+        "issues": [],
     }
 
 
@@ -99,51 +99,51 @@ def test_a_run_that_is_not_complete_is_proven_as_far_as_it_goes(
     output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = begun(output)
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 0, 50)
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 0, 50)
     commit_results(run, 1, results_of(PLAN, 0, 3, 1))
     commit_results(run, 2, results_of(PLAN, 1, 2, 7))  # one of them again
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 20, 30)
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 20, 30)
     commit_results(run, 2, results_of(PLAN, 4, 5, 12))
     publish_shard(run, 0)
     assert not reconcile_run(output, as_json=False)
     assert capsys.readouterr().out == (
-        f"{output} is proven as far as it goes, but it is not complete yet: of 50 rows 24 are published (in "
-        "1 of 3 shards), 6 committed, 20 to do. The command that began it goes on with it.\n"
+        f"{output} is verified as far as it goes, but it is not complete yet: of 50 rows 24 are published "
+        "(in 1 of 3 shards), 6 committed, 20 to do. The command that started it resumes it.\n"
     )
     commit_results(run, 2, results_of(PLAN, 6, 8, 9, 10, 11))
     publish_shard(run, 1)
     publish_shard(run, 2)
-    assert counts(prove_run(output)) == ("incomplete", 3, 50, 0, 0)  # it was not marked
+    assert counts(verify_run(output)) == ("incomplete", 3, 50, 0, 0)  # it was not marked
     finish_run(run)
-    assert counts(prove_run(output)) == ("complete", 3, 50, 0, 0)
+    assert counts(verify_run(output)) == ("complete", 3, 50, 0, 0)
 
 
 def test_a_retry_is_proven_while_it_goes_on_and_after(output: str) -> None:
     retry = retried(output, 3, 7, 27)
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 0, 3)
-    commit_results(retry, 2, results_of(retry.work, 0, 1, cured=True))
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 2, 1)
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 0, 3)
+    commit_results(retry, 2, results_of(retry.current, 0, 1, cured=True))
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 2, 1)
     publish_shard(retry, 0)
-    assert counts(prove_run(output)) == ("incomplete", 1, 2, 0, 1)
-    commit_results(retry, 2, results_of(retry.work, 6))  # fails again
+    assert counts(verify_run(output)) == ("incomplete", 1, 2, 0, 1)
+    commit_results(retry, 2, results_of(retry.current, 6))  # fails again
     publish_shard(retry, 1)
     finish_run(retry)
-    report = prove_run(output)
+    report = verify_run(output)
     assert counts(report) == ("complete", 3, 50, 0, 0)
     assert (report.retry, report.tables["labels"], report.tables["errors"]) == (1, 40, 10)
 
     again = retried(output, 27, 31, number=2)
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 0, 2)
-    commit_results(again, 3, results_of(again.work, 6, 7, cured=True))
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 0, 2)
+    commit_results(again, 3, results_of(again.current, 6, 7, cured=True))
     publish_shard(again, 1)
     finish_run(again)
-    assert (prove_run(output).state, prove_run(output).tables["errors"]) == ("complete", 8)
+    assert (verify_run(output).state, verify_run(output).tables["errors"]) == ("complete", 8)
 
 
 def test_commits_that_became_one_are_proven(tmp_path: Path) -> None:
     run = begun(str(tmp_path))
-    merge_commits(run.ledger, [commit_results(run, 1, results_of(PLAN, unit))[0] for unit in (4, 0, 1, 2)])
-    assert counts(prove_run(str(tmp_path))) == ("incomplete", 0, 0, 16, 34)
+    merge_commits(run, [commit_results(run, 1, results_of(PLAN, unit))[0] for unit in (4, 0, 1, 2)])
+    assert counts(verify_run(str(tmp_path))) == ("incomplete", 0, 0, 16, 34)
     key = next(key for key in run.ledger.list(PARTS) if ".boxes-" in key)
     run.ledger.delete([key])
     assert issues(str(tmp_path)) == [
@@ -231,7 +231,7 @@ def test_damage_to_a_complete_run_is_named(output: str, damage: str) -> None:
     store = completed(output).store
     do, expected = DAMAGE[damage]
     do(store)
-    found = [(issue.file, issue.found) for issue in prove_run(output).issues]
+    found = [(issue.file, issue.found) for issue in verify_run(output).issues]
     assert [file for file, _ in found] == [file for file, _ in expected]
     for (_, said), (_, part) in zip(found, expected, strict=True):
         assert part in said
@@ -260,7 +260,7 @@ def test_damage_to_parts_and_commits_is_named(output: str) -> None:
     run.ledger.delete([files["errors"][0]["key"]])
     rewrite(run.ledger, second, lambda r: {**r, "units": [[2, 4]]})
     rewrite(run.ledger, third, lambda r: {**r, "units": [[3, 4], [8, 9]]})
-    found = [(issue.file, issue.found.split()[0], issue.expected) for issue in prove_run(output).issues]
+    found = [(issue.file, issue.found.split()[0], issue.expected) for issue in verify_run(output).issues]
     parts = json.loads(run.ledger.read(second))["files"]
     both = " and ".join(f"{LEDGER}/{parts[name][0]['key']}" for name in ("labels", "errors"))
     assert [(file, what) for file, what, _ in found] == [
@@ -270,7 +270,7 @@ def test_damage_to_parts_and_commits_is_named(output: str) -> None:
         (f"{LEDGER}/{third}", "units"),
     ]
     assert found[-1][-1] == "units that this pass has of the shard"
-    assert prove_run(output).state == "faulty"
+    assert verify_run(output).state == "damaged"
 
 
 def test_what_a_killed_publisher_leaves_is_no_fault_and_damage_to_it_is(output: str) -> None:
@@ -278,28 +278,28 @@ def test_what_a_killed_publisher_leaves_is_no_fault_and_damage_to_it_is(output: 
     commits = commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
     publication = choose_commits(run, 0, commits)
     run.ledger.create(publication.key, publication.to_json())
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 24, 26)
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 24, 26)
     _, tables = make_tables(run, publication)
     write_file(run.store, "boxes/shard-00000", tables["boxes"], "boxes")
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 24, 26)
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 24, 26)
     write_file(run.store, "labels/shard-00000", tables["labels"].slice(1), "labels")
-    (issue,) = prove_run(output).issues
+    (issue,) = verify_run(output).issues
     assert (issue.file, issue.found[:6]) == ("labels/shard-00000.parquet", "sha256")
     assert "which the commits make of it" in issue.expected
     publish_shard(run, 0)
-    assert counts(prove_run(output)) == ("incomplete", 1, 24, 0, 26)
+    assert counts(verify_run(output)) == ("incomplete", 1, 24, 0, 26)
 
 
 def test_what_a_killed_publisher_of_a_retry_leaves_is_no_fault_and_a_row_lost_in_it_is(output: str) -> None:
     retry = retried(output, 3, 7)
-    commits = commit_results(retry, 2, results_of(retry.work, 0, 1, cured=True))
+    commits = commit_results(retry, 2, results_of(retry.current, 0, 1, cured=True))
     publication = choose_commits(retry, 0, commits)
     retry.ledger.create(publication.key, publication.to_json())
     _, tables = make_tables(retry, publication)
     for name in ("boxes", "labels", "errors"):
-        assert counts(prove_run(output)) == ("incomplete", 0, 0, 2, 0)
+        assert counts(verify_run(output)) == ("incomplete", 0, 0, 2, 0)
         write_file(retry.store, f"{name}/shard-00000", tables[name], name)
-    assert counts(prove_run(output)) == ("incomplete", 0, 0, 2, 0)
+    assert counts(verify_run(output)) == ("incomplete", 0, 0, 2, 0)
     write_file(retry.store, "errors/shard-00000", tables["errors"].slice(1), "errors")
     assert issues(output) == [
         "labels/shard-00000.parquet and errors/shard-00000.parquet: found no manifest row 11; expected each "
@@ -313,7 +313,7 @@ def test_a_choice_whose_parts_are_gone_is_named(tmp_path: Path) -> None:
     run.ledger.create(publication.key, publication.to_json())
     for kind in (COMMITS, PARTS):
         run.ledger.clear(kind)
-    (issue,) = prove_run(str(tmp_path)).issues
+    (issue,) = verify_run(str(tmp_path)).issues
     assert issue.file == f"{LEDGER}/{publication.key}"
     assert "a choice that cannot be published" in issue.found
 
@@ -321,7 +321,7 @@ def test_a_choice_whose_parts_are_gone_is_named(tmp_path: Path) -> None:
 def test_a_shard_that_is_published_between_a_look_and_its_reading_is_looked_at_again(output: str) -> None:
     folder = begun(output)
     commit_results(folder, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
-    run = Run.find(output)
+    run = RunSnapshot.take(output)
     snapshot = take_snapshot(run, 0)
     publish_shard(folder, 0)
     assert "no such file" in check_snapshot(run, snapshot).issues[0].found
@@ -339,16 +339,16 @@ def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> 
         try:
             for shard in range(PLAN.shards):
                 units = PLAN.units_of_shard(shard)
-                merge_commits(run.ledger, [commit_results(run, 1, results_of(PLAN, u))[0] for u in units])
+                merge_commits(run, [commit_results(run, 1, results_of(PLAN, u))[0] for u in units])
                 publish_shard(run, shard)
             finish_run(run)
             retry = Retry(number=1, codes=["TRUNCATED"], rows=to_ranges(FAILED))
             run.ledger.create(retry.key, retry.to_json())
             run.store.delete(["_SUCCESS"])
-            again = run_folder(output, Pass(PLAN, np.array(FAILED)), retry=1)
-            for unit in again.work.units.tolist():
-                commit_results(again, 2, results_of(again.work, unit, cured=True))
-            for shard in again.work.shards:
+            again = run_directory(output, Pass(PLAN, np.array(FAILED), 1))
+            for unit in again.current.units.tolist():
+                commit_results(again, 2, results_of(again.current, unit, cured=True))
+            for shard in again.current.shards:
                 publish_shard(again, shard)
             finish_run(again)
         finally:
@@ -358,11 +358,11 @@ def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> 
     writer.start()
     while not ended.is_set():
         assert issues(output) == []
-        states.append(prove_run(output).state)
+        states.append(verify_run(output).state)
     writer.join()
     assert "incomplete" in states
-    assert counts(prove_run(output)) == ("complete", 3, 50, 0, 0)
-    assert prove_run(output).tables["labels"] == 50
+    assert counts(verify_run(output)) == ("complete", 3, 50, 0, 0)
+    assert verify_run(output).tables["labels"] == 50
 
 
 def test_many_faults_are_counted_and_the_first_of_them_told(
@@ -374,13 +374,13 @@ def test_many_faults_are_counted_and_the_first_of_them_told(
     with pytest.raises(ReconcileError) as raised:
         reconcile_run(str(tmp_path), as_json=True)
     first, *lines, last, mend = str(raised.value).splitlines()
-    assert first == f"{tmp_path} is not as its ledger says, 30 faults:"
+    assert first == f"{tmp_path} is not as its ledger says, 30 issues:"
     assert (len(lines), last) == (MAX_ISSUES_SHOWN, "  and 10 more")
-    assert mend.endswith("or begin anew with --restart")
+    assert mend.endswith("or start over with --restart")
     assert lines[0] == "  errors/00: found a file that no shard of this run has; expected none"
     told = json.loads(capsys.readouterr().out)
-    assert (told["state"], told["fault_count"], len(told["faults"])) == ("faulty", 30, MAX_ISSUES_SHOWN)
-    assert told["faults"][0] == {
+    assert (told["state"], told["issue_count"], len(told["issues"])) == ("damaged", 30, MAX_ISSUES_SHOWN)
+    assert told["issues"][0] == {
         "file": "errors/00",
         "found": "a file that no shard of this run has",
         "expected": "none",
@@ -390,20 +390,20 @@ def test_many_faults_are_counted_and_the_first_of_them_told(
 def test_nothing_is_written_and_where_no_run_is_it_is_said(tmp_path: Path) -> None:
     completed(str(tmp_path / "out"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    prove_run(str(tmp_path / "out"))
+    verify_run(str(tmp_path / "out"))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     with pytest.raises(StorageError, match="found no run at"):
-        prove_run(str(tmp_path / "none"))
+        verify_run(str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("command", ["reconcile", "status"])
+@pytest.mark.parametrize("command", ["verify.reconcile", "results.status"])
 def test_the_commands_need_neither_ray_nor_torch(command: str) -> None:
     code = f"import sys, jobs.{command}; print(sorted({{'ray', 'torch', 'timm'}} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
 
 
-def test_exit_codes_tell_proven_from_incomplete_from_faulty(tmp_path: Path) -> None:
+def test_exit_codes_tell_proven_from_incomplete_from_damaged(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "raylabel"), "reconcile", str(tmp_path)]
     run = begun(str(tmp_path))
 
@@ -444,7 +444,7 @@ def test_whatever_is_committed_merged_published_and_read_again_in_any_order_adds
 def assert_adds_up(output: str, steps: list[tuple[str, Any]]) -> None:
     """Attempts that overlap, as zombies make them: units committed twice, merged, published again."""
     run, attempt = begun(output), 1
-    ledger = Ledger.read(run)
+    ledger = PassState.read(run)
     for verb, value in steps:
         match verb:
             case "commit":
@@ -456,22 +456,22 @@ def assert_adds_up(output: str, steps: list[tuple[str, Any]]) -> None:
                 for shard in sorted(ledger.publishable)[: value % 3 + 1]:
                     publish_shard(run, shard)
             case _:
-                attempt, ledger = attempt + 1, Ledger.read(run)
-        assert prove_run(output).issues == ()
-    ledger = Ledger.read(run)
+                attempt, ledger = attempt + 1, PassState.read(run)
+        assert verify_run(output).issues == ()
+    ledger = PassState.read(run)
     assert set(ledger.pending.tolist()) | committed_units(run) == set(range(PLAN.units))
     if len(ledger.pending):
         commit_results(run, attempt, results_of(PLAN, *ledger.pending.tolist()))
     for shard in range(PLAN.shards):
         publish_shard(run, shard)
     assert finish_run(run) == {"labels": 38, "boxes": 37, "errors": 12}
-    report = prove_run(output)
+    report = verify_run(output)
     assert (report.state, report.issues, report.to_do) == ("complete", (), 0)
 
 
-def committed_units(run: RunFolder) -> set[int]:
+def committed_units(run: RunDirectory) -> set[int]:
     """The units that are published or in a commit."""
-    published = {shard.shard for shard in read_shards(run.ledger)}
-    commits = read_commits(run.ledger, run.ledger.list(COMMITS))
+    published = {shard.shard for shard in run.read(Shard)}
+    commits = run.read(Commit)
     units = {unit for commit in commits for unit in from_ranges(commit.units).tolist()}
     return units | {unit for shard in published for unit in PLAN.units_of_shard(shard)}

@@ -10,9 +10,10 @@ from schemas.ledger import Commit
 from schemas.metrics import COMMIT, NO_USAGE, Usage
 from tests.poison import paint
 from tests.workers.label.test_supervise import settings_of
+from tests.workers.tables.made_results import record
 from workers.label.actors import LabelActor
 from workers.label.settings import LabelSettings
-from workers.ledger.commit import RunFolder
+from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
 
 
@@ -24,12 +25,12 @@ def settings(tmp_path: Path) -> LabelSettings:
 
 
 @pytest.fixture
-def run(tmp_path: Path, settings: LabelSettings) -> RunFolder:
+def run(tmp_path: Path, settings: LabelSettings) -> RunDirectory:
     store = Store(str(tmp_path / "run"))
-    return RunFolder(store, store.below("_work"), 0, settings.work, pa.schema([]))
+    return RunDirectory(store, record(plan=settings.work.plan), settings.work)
 
 
-def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run: RunFolder) -> None:
+def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run: RunDirectory) -> None:
     answer = LabelActor(settings, run, 7)(pa.table({"units": [[0, 2]]}))
     commits = [Commit.model_validate_json(entry) for entry in answer["commit"].to_pylist()]
     assert [(commit.attempt, commit.units) for commit in commits] == [(7, [(0, 1)]), (7, [(2, 3)])]
@@ -39,7 +40,9 @@ def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run:
     assert labels["label"].to_pylist() == ["other"] * 11 + ["blue"]
 
 
-def test_a_bundle_says_what_was_spent_on_it(settings: LabelSettings, run: RunFolder, tmp_path: Path) -> None:
+def test_a_bundle_says_what_was_spent_on_it(
+    settings: LabelSettings, run: RunDirectory, tmp_path: Path
+) -> None:
     began = time.perf_counter()
     label = LabelActor(settings, run, 7)
     bundles = [pa.table({"units": [[0, 2]]}), pa.table({"units": [[1]]})]
@@ -54,7 +57,7 @@ def test_a_bundle_says_what_was_spent_on_it(settings: LabelSettings, run: RunFol
     assert sum(each.busy_s + each.idle_s for each in usage) <= seconds
 
 
-def test_results_that_cannot_be_written_are_an_error(settings: LabelSettings, run: RunFolder) -> None:
+def test_results_that_cannot_be_written_are_an_error(settings: LabelSettings, run: RunDirectory) -> None:
     Path(run.store.root).write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot write"):
         LabelActor(settings, run, 1)(pa.table({"units": [[0]]}))

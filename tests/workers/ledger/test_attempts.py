@@ -1,32 +1,31 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from schemas.exceptions import OutputConflictError
-from schemas.ledger import Attempt
-from tests.workers.ledger.test_runs import record
+from schemas.ledger import HeartbeatRecord
+from schemas.metrics import NO_USAGE
+from tests.workers.tables.made_results import record
 from workers.ledger import attempts
-from workers.ledger.attempts import Heartbeat, last_attempt, last_heartbeat, start_attempt
+from workers.ledger.attempts import Heartbeat, last_attempt, start_attempt
+from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import begin_run, replace_run
+from workers.ledger.state import PassState
 from workers.storage.store import Store
 
 DRIVER = """
 import sys, time
-from workers.ledger.attempts import Heart, start_attempt
-from schemas.ledger import RunRecord
-from workers.storage.store import Store
-store = Store(sys.argv[1])
-ledger = store.below("_work/run")
-run = RunRecord.model_validate_json(store.read("run.json"))
-epoch = start_attempt(ledger, print)
-with Heart(store, run, ledger, epoch).beating() as heartbeat:
-    print("beating", flush=True)
+from workers.ledger.attempts import Heartbeat, start_attempt
+from workers.ledger.runs import find_run
+run = find_run(sys.argv[1])
+with Heartbeat(run, start_attempt(run, print)).running() as heartbeat:
+    print("running", flush=True)
     while True:
         time.sleep(0.1)
         heartbeat.assert_newest()
@@ -41,60 +40,62 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def ledger(store: Store) -> Store:
-    return store.below("_work/run")
+def run(store: Store) -> RunDirectory:
+    return RunDirectory.first(store, record())
 
 
 def driver(store: Store) -> "subprocess.Popen[str]":
-    """Another driver of the same run, that is beating."""
+    """Another driver of the same run, that sends heartbeats."""
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, store.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout
-    assert process.stdout.readline() == "beating\n"
+    assert process.stdout.readline() == "running\n"
     return process
 
 
-def heartbeat_of(store: Store, ledger: Store, attempt: Attempt) -> Heartbeat:
-    return Heartbeat(store, record(), ledger, attempt)
-
-
-def test_attempts_that_ended_are_succeeded_at_once(store: Store, ledger: Store) -> None:
-    for number in (1, 2, 3):
-        attempt = start_attempt(ledger, pytest.fail)
-        assert attempt.number == number
-        with heartbeat_of(store, ledger, attempt).running():
-            pass
-    heartbeat = last_heartbeat(ledger, attempt)
+def last_heartbeat(run: RunDirectory, number: int) -> HeartbeatRecord:
+    heartbeat = run.get(HeartbeatRecord, number)
     assert heartbeat
+    return heartbeat
+
+
+def test_attempts_that_ended_are_succeeded_at_once(run: RunDirectory) -> None:
+    for number in (1, 2, 3):
+        attempt = start_attempt(run, pytest.fail)
+        assert attempt.number == number
+        with Heartbeat(run, attempt).running():
+            pass
+    heartbeat = last_heartbeat(run, attempt.number)
     assert (heartbeat.state, heartbeat.reason) == ("complete", None)
 
 
-def test_how_an_attempt_ended_is_said(store: Store, ledger: Store) -> None:
-    for error, state in ((KeyError("x"), "failed"), (KeyboardInterrupt("Ctrl-C"), "stopped")):
-        attempt = start_attempt(ledger, pytest.fail)
-        watched = heartbeat_of(store, ledger, attempt)
-        watched.watch(lambda: (7, {"TIMEOUT": 2}))
+def test_how_an_attempt_ended_is_said(run: RunDirectory) -> None:
+    state = PassState(run)
+    state.done, state.failed = 7, Counter(TIMEOUT=2)
+    for error, ended in ((KeyError("x"), "failed"), (KeyboardInterrupt("Ctrl-C"), "stopped")):
+        attempt = start_attempt(run, pytest.fail)
+        watched = Heartbeat(run, attempt)
+        watched.on_progress(state, NO_USAGE)
         with pytest.raises(type(error)), watched.running():
             raise error
-        heartbeat = last_heartbeat(ledger, attempt)
-        assert heartbeat
-        assert (heartbeat.state, heartbeat.done, heartbeat.failed) == (state, 7, {"TIMEOUT": 2})
+        heartbeat = last_heartbeat(run, attempt.number)
+        assert (heartbeat.state, heartbeat.done, heartbeat.failed) == (ended, 7, {"TIMEOUT": 2})
 
 
-def test_an_attempt_whose_process_was_killed_is_succeeded_at_once(store: Store, ledger: Store) -> None:
+def test_an_attempt_whose_process_was_killed_is_succeeded_at_once(store: Store, run: RunDirectory) -> None:
     process = driver(store)
     process.kill()
     process.communicate()
-    assert start_attempt(ledger, pytest.fail).number == 2
+    assert start_attempt(run, pytest.fail).number == 2
 
 
-def test_a_second_attempt_is_refused_while_the_first_is_running(store: Store, ledger: Store) -> None:
+def test_a_second_attempt_is_refused_while_the_first_is_running(store: Store, run: RunDirectory) -> None:
     process = driver(store)
     try:
         said: list[str] = []
         with pytest.raises(OutputConflictError, match=rf"attempt 1 \(process {process.pid} on .* is running"):
-            start_attempt(ledger, said.append)
+            start_attempt(run, said.append)
         assert "did not say that it ended: watching it" in said[0]
         with pytest.raises(OutputConflictError, match="is running"):
             replace_run(store, record(id="other"), said.append)
@@ -104,13 +105,13 @@ def test_a_second_attempt_is_refused_while_the_first_is_running(store: Store, le
 
 
 def test_a_silent_attempt_is_succeeded_and_stops_when_it_wakes(
-    store: Store, ledger: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts, "HEARTBEAT_TIMEOUT_S", 2)
     process = driver(store)
     os.kill(process.pid, signal.SIGSTOP)
     try:
-        assert start_attempt(ledger, lambda _: None).number == 2
+        assert start_attempt(run, lambda _: None).number == 2
         assert process.poll() is None
         os.kill(process.pid, signal.SIGCONT)
         _, complaint = process.communicate(timeout=30)
@@ -119,28 +120,23 @@ def test_a_silent_attempt_is_succeeded_and_stops_when_it_wakes(
     finally:
         process.kill()
         process.wait()
-    newest = last_attempt(ledger)
+    newest = last_attempt(run)
     assert newest
-    heartbeat = last_heartbeat(ledger, json_epoch(ledger, 1))
+    heartbeat = last_heartbeat(run, 1)
     assert newest.number == 2
-    assert heartbeat
     assert heartbeat.state == "failed"
 
 
 def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
-    store: Store, ledger: Store, monkeypatch: pytest.MonkeyPatch
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sleeper = heartbeat_of(store, ledger, start_attempt(ledger, pytest.fail))
-    other = json_epoch(ledger, 1).model_copy(update={"number": 2})
-    ledger.create(other.key, other.to_json())
+    first = start_attempt(run, pytest.fail)
+    sleeper = Heartbeat(run, first)
+    run.create(first.model_copy(update={"number": 2}))
     sleeper.assert_newest()
     monkeypatch.setattr(attempts, "HEARTBEAT_S", -1)  # every beat is overdue
     with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
         sleeper.assert_newest()
-
-
-def json_epoch(ledger: Store, number: int) -> Attempt:
-    return Attempt.model_validate(json.loads(ledger.read(f"epochs/{number:06d}.json")))
 
 
 def test_an_attempt_at_a_run_that_was_restarted_stops(store: Store) -> None:
@@ -148,10 +144,10 @@ def test_an_attempt_at_a_run_that_was_restarted_stops(store: Store) -> None:
     store.write("run.json", record(id="other").to_json())
     _, complaint = process.communicate(timeout=30)
     assert process.returncode
-    assert "a run begun with --restart" in complaint
+    assert "a run started with --restart" in complaint
 
 
-def test_of_attempts_at_the_same_moment_one_goes_on(store: Store, ledger: Store) -> None:
+def test_of_attempts_at_the_same_moment_one_goes_on(store: Store, run: RunDirectory) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", DRIVER, store.url],
@@ -170,6 +166,6 @@ def test_of_attempts_at_the_same_moment_one_goes_on(store: Store, ledger: Store)
     complaints = [process.communicate()[1] for process in processes]
     assert len(running) == 1
     assert sum(f"(process {running[0].pid} on" in complaint for complaint in complaints) == 2
-    newest = last_attempt(ledger)
+    newest = last_attempt(run)
     assert newest
     assert newest.number == 1

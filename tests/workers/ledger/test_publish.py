@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.exceptions import ReconcileError
-from schemas.ledger import COMMITS, PARTS
+from schemas.ledger import COMMITS, PARTS, Commit
 from schemas.plan import Pass, Plan
-from tests.workers.tables.made_results import CARRIED, results_of, run_folder
-from workers.ledger.commit import RunFolder, commit_results, merge_commits
-from workers.ledger.publish import choose_commits, publish_shard, read_commits
+from tests.workers.tables.made_results import CARRIED, results_of, run_directory
+from workers.ledger.commit import commit_results, merge_commits
+from workers.ledger.directory import RunDirectory
+from workers.ledger.publish import choose_commits, publish_shard
 from workers.tables.results import split_results
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
@@ -21,7 +22,7 @@ def expected(shard: int) -> dict[str, pa.Table]:
     return split_results(results_of(PLAN, *PLAN.units_of_shard(shard)), CARRIED)
 
 
-def published(run: RunFolder, shard: int) -> dict[str, pa.Table]:
+def published(run: RunDirectory, shard: int) -> dict[str, pa.Table]:
     return {
         name: pq.read_table(f"{run.store.root}/{name}/shard-{shard:05d}.parquet")
         for name in ("labels", "boxes", "errors")
@@ -33,11 +34,11 @@ def same(left: dict[str, pa.Table], right: dict[str, pa.Table]) -> bool:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return run_folder(tmp_path, PLAN)
+def run(tmp_path: Path) -> RunDirectory:
+    return run_directory(tmp_path, PLAN)
 
 
-def test_parts_in_any_order_and_grouping_are_published_as_the_manifest_has_them(run: RunFolder) -> None:
+def test_parts_in_any_order_and_grouping_are_published_as_the_manifest_has_them(run: RunDirectory) -> None:
     units = list(range(PLAN.units))
     random.Random(1).shuffle(units)
     for start in range(0, len(units), 3):
@@ -51,27 +52,27 @@ def test_parts_in_any_order_and_grouping_are_published_as_the_manifest_has_them(
         assert sum(record.failed.values()) == expected(shard)["errors"].num_rows
 
 
-def test_a_part_is_cut_at_the_borders_of_shards(run: RunFolder) -> None:
+def test_a_part_is_cut_at_the_borders_of_shards(run: RunDirectory) -> None:
     commits = commit_results(run, 1, results_of(PLAN, 7, 5, 6))
     assert [(commit.shard, commit.units) for commit in commits] == [(0, [(5, 6)]), (1, [(6, 8)])]
-    assert list(read_commits(run.ledger, run.ledger.list(COMMITS))) == commits
+    assert list(run.read(Commit)) == commits
 
 
-def test_a_unit_committed_twice_is_published_once(run: RunFolder) -> None:
+def test_a_unit_committed_twice_is_published_once(run: RunDirectory) -> None:
     for attempt, units in ((1, (0, 1, 2)), (1, (2, 3)), (2, (3, 4, 5)), (2, (0, 5))):
         commit_results(run, attempt, results_of(PLAN, *units))
     publish_shard(run, 0)
     assert same(published(run, 0), expected(0))
 
 
-def test_committing_again_adds_nothing(run: RunFolder, tmp_path: Path) -> None:
+def test_committing_again_adds_nothing(run: RunDirectory, tmp_path: Path) -> None:
     commit_results(run, 1, results_of(PLAN, 0, 1))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     commit_results(run, 1, results_of(PLAN, 1, 0))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_the_choice_of_commits_stays_after_a_late_one_that_sorts_before(run: RunFolder) -> None:
+def test_the_choice_of_commits_stays_after_a_late_one_that_sorts_before(run: RunDirectory) -> None:
     units = PLAN.units_of_shard(0)
     publication = choose_commits(run, 0, commit_results(run, 2, results_of(PLAN, *units)))
     run.ledger.create(publication.key, publication.to_json())
@@ -80,7 +81,7 @@ def test_the_choice_of_commits_stays_after_a_late_one_that_sorts_before(run: Run
     assert same(published(run, 0), expected(0))
 
 
-def test_publishing_again_changes_nothing_even_after_a_late_commit(run: RunFolder, tmp_path: Path) -> None:
+def test_publishing_again_changes_nothing_even_after_a_late_commit(run: RunDirectory, tmp_path: Path) -> None:
     commit_results(run, 2, results_of(PLAN, *PLAN.units_of_shard(0)))
     first = publish_shard(run, 0)
     before = {path: path.read_bytes() for path in tmp_path.glob("*/shard-*.parquet")}
@@ -90,21 +91,21 @@ def test_publishing_again_changes_nothing_even_after_a_late_commit(run: RunFolde
     assert run.ledger.list(COMMITS) == run.ledger.list(PARTS) == []
 
 
-def test_merged_commits_count_as_the_ones_they_replace(run: RunFolder) -> None:
+def test_merged_commits_count_as_the_ones_they_replace(run: RunDirectory) -> None:
     commits = [commit_results(run, 1, results_of(PLAN, unit))[0] for unit in (4, 0, 1, 2)]
-    merged = merge_commits(run.ledger, commits)
+    merged = merge_commits(run, commits)
     assert (merged.units, merged.failed) == ([(0, 3), (4, 5)], {"TRUNCATED": 4})
-    assert list(read_commits(run.ledger, run.ledger.list(COMMITS))) == [merged]
+    assert list(run.read(Commit)) == [merged]
     commit_results(run, 1, results_of(PLAN, 3, 5))
     publish_shard(run, 0)
     assert same(published(run, 0), expected(0))
 
 
-def test_a_retry_replaces_the_rows_it_did_and_no_others(run: RunFolder, tmp_path: Path) -> None:
+def test_a_retry_replaces_the_rows_it_did_and_no_others(run: RunDirectory, tmp_path: Path) -> None:
     commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
     publish_shard(run, 0)
-    work = Pass(PLAN, np.array([3, 11, 19, 31]))  # of the failed 3, 7, 11, 15, 19, 23, ...
-    retry = run_folder(tmp_path, work, retry=1)
+    work = Pass(PLAN, np.array([3, 11, 19, 31]), 1)  # of the failed 3, 7, 11, 15, 19, 23, ...
+    retry = run_directory(tmp_path, work)
     commit_results(retry, 2, results_of(work, 0, 2, cured=True))
     commit_results(retry, 2, results_of(work, 4))  # fails again
     record = publish_shard(retry, 0)
@@ -125,7 +126,7 @@ def test_a_retry_replaces_the_rows_it_did_and_no_others(run: RunFolder, tmp_path
     assert {path: path.read_bytes() for path in tmp_path.glob("*/shard-*.parquet")} == before
 
 
-def test_a_shard_with_a_missing_unit_is_not_published(run: RunFolder, tmp_path: Path) -> None:
+def test_a_shard_with_a_missing_unit_is_not_published(run: RunDirectory, tmp_path: Path) -> None:
     commit_results(run, 1, results_of(PLAN, 0, 1, 2, 4, 5))
     with pytest.raises(ReconcileError, match=r"shard 0 cannot be published: units \[3\] are in no commit"):
         publish_shard(run, 0)
@@ -135,7 +136,7 @@ def test_a_shard_with_a_missing_unit_is_not_published(run: RunFolder, tmp_path: 
 @pytest.mark.parametrize(
     "cut", [lambda rows: rows.slice(1), lambda rows: pa.concat_tables([rows, rows.slice(0, 1)])]
 )
-def test_a_unit_that_is_not_whole_is_not_committed(run: RunFolder, tmp_path: Path, cut: object) -> None:
+def test_a_unit_that_is_not_whole_is_not_committed(run: RunDirectory, tmp_path: Path, cut: object) -> None:
     assert callable(cut)
     with pytest.raises(ReconcileError, match=r"units \[0\] must have 4 rows once each"):
         commit_results(run, 1, cut(results_of(PLAN, 0)))

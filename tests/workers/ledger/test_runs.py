@@ -1,51 +1,23 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from schemas.exceptions import OutputConflictError, StorageError
-from schemas.ledger import RunRecord
-from schemas.plan import Plan
 from tests.s3 import S3Server
-from tests.workers.tables.made_results import AT, CARRIED, CLASSIFIER, DETECTOR, results_of
+from tests.workers.tables.made_results import CARRIED, DETECTOR, PLAN, record, results_of
 from workers.ledger.commit import commit_results
+from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
 from workers.ledger.runs import (
     assert_same_run,
     begin_run,
     find_run,
-    folder_of,
     read_run,
     remove_previous_runs,
     replace_run,
 )
 from workers.ledger.state import read_success
 from workers.storage.store import Store
-
-PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
-
-
-def record(**changes: Any) -> RunRecord:
-    spec = {
-        "manifest": {"uri_column": "uri", "image_id_column": None, "base": None},
-        "decode": {"max_pixels": 100},
-        "fetch": {"max_bytes": 100},
-        "compute": {"precision": "auto", "runtime": "auto"},
-        "units": {"rows": 4, "shard_rows": 24},
-    }
-    values = {
-        "id": "run",
-        "raylabel": "0",
-        "created_at": AT,
-        "spec": spec,
-        "manifest": [],
-        "manifest_columns": {},
-        "plan": PLAN,
-        "classifier": CLASSIFIER,
-        "detector": DETECTOR,
-        "code": "abc",
-    }
-    return RunRecord(**{**values, **changes})
 
 
 @pytest.fixture
@@ -72,13 +44,15 @@ def test_a_run_of_other_rows_is_refused_with_every_difference(store: Store) -> N
         "  decode.max_pixels: 100 there, 200 now",
         "  detector.settings.score_threshold: 0.4 there, 0.5 now",
         f"  detector.weights_sha256: nothing there, {'0' * 57}... now",
-        "Choose another output, or begin this one anew with --restart, which deletes its tables",
+        "Choose another output, or start over with --restart, which deletes its tables",
     ]
 
 
 def test_a_folder_with_tables_of_somebody_elses_is_refused(store: Store) -> None:
     store.write("labels/mine.parquet", b"")
-    with pytest.raises(OutputConflictError, match=r"1 files that no run here wrote, labels/mine\.parquet"):
+    with pytest.raises(
+        OutputConflictError, match=r"1 files that no run here wrote, for example labels/mine\.parquet"
+    ):
         begin_run(store, record())
     assert read_success(store) is None
 
@@ -99,7 +73,7 @@ def test_a_restart_deletes_the_old_tables_and_ledger_and_nothing_else(store: Sto
         store.write(key, b"{}")
     new = replace_run(store, record(id="new", code="other"), print)
     assert read_success(store) is None
-    remove_previous_runs(store, new)
+    remove_previous_runs(RunDirectory.first(store, new))
     assert read_run(store) == new
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
         "_work/manifest/00000.json",
@@ -113,10 +87,10 @@ def test_what_a_restarted_run_publishes_outlives_its_next_attempts(s3: S3Server)
     begin_run(store, record())
     store.write("_work/run/commits/000/shard-00000/c.json", b"{}")
     new = replace_run(store, record(id="new", code="other"), print)
-    remove_previous_runs(store, new)
+    remove_previous_runs(RunDirectory.first(store, new))
     assert store.folders("_work") == ["_work/run"]  # this server goes on naming it
     store.write("labels/shard-00000.parquet", b"")
-    remove_previous_runs(store, new)
+    remove_previous_runs(RunDirectory.first(store, new))
     assert store.list("labels") == ["labels/shard-00000.parquet"]
 
 
@@ -124,20 +98,22 @@ def test_a_run_that_is_no_restart_keeps_its_tables(store: Store) -> None:
     begin_run(store, record())
     store.write("labels/shard-00000.parquet", b"")
     store.write("_work/run/shards/shard-00000.json", b"")
-    remove_previous_runs(store, record())
+    remove_previous_runs(RunDirectory.first(store, record()))
     assert store.list("labels") == ["labels/shard-00000.parquet"]
 
 
 def test_what_outlived_a_restart_costs_the_new_run_no_tables(store: Store) -> None:
     begin_run(store, record())
     new = replace_run(store, record(id="new"), print)
-    remove_previous_runs(store, new)
-    run = folder_of(store, new, CARRIED)
+    remove_previous_runs(RunDirectory.first(store, new))
+    run = RunDirectory.first(store, new, CARRIED)
     commit_results(run, 1, results_of(PLAN, *PLAN.units_of_shard(0)))
     publish_shard(run, 0)
     published = store.list("labels")
-    commit_results(folder_of(store, record(), CARRIED), 1, results_of(PLAN, 0))  # a worker of the old run's
-    remove_previous_runs(store, new)
+    commit_results(
+        RunDirectory.first(store, record(), CARRIED), 1, results_of(PLAN, 0)
+    )  # a worker of the old run's
+    remove_previous_runs(RunDirectory.first(store, new))
     assert store.list("labels") == published == ["labels/shard-00000.parquet"]
     assert store.folders("_work") == ["_work/new", "_work/tmp"]
 
@@ -147,8 +123,8 @@ def test_an_attempt_at_a_run_that_was_restarted_clears_nothing(store: Store) -> 
     new = replace_run(store, record(id="new"), print)
     for key in ("labels/shard-00000.parquet", "_work/new/shards/shard-00000.json"):
         store.write(key, b"")
-    with pytest.raises(OutputConflictError, match=r"another run was begun in .* with --restart"):
-        remove_previous_runs(store, record())
+    with pytest.raises(OutputConflictError, match=r"another run was started in .* with --restart"):
+        remove_previous_runs(RunDirectory.first(store, record()))
     assert read_run(store) == new
     assert store.list("labels") + store.list("_work/new/shards") == [
         "labels/shard-00000.parquet",

@@ -6,66 +6,67 @@ import pytest
 from schemas.exceptions import ReconcileError
 from schemas.ledger import COMMITS, SUCCESS
 from schemas.plan import Pass, Plan
-from tests.workers.tables.made_results import results_of, run_folder
-from workers.ledger.commit import RunFolder, commit_results, merge_commits
+from tests.workers.tables.made_results import results_of, run_directory
+from workers.ledger.commit import commit_results, merge_commits
+from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
-from workers.ledger.state import MERGE_AT, Ledger, finish_run, read_success
+from workers.ledger.state import MERGE_AT, PassState, finish_run, read_success
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return run_folder(tmp_path, PLAN)
+def run(tmp_path: Path) -> RunDirectory:
+    return run_directory(tmp_path, PLAN)
 
 
-def test_the_ledger_is_the_same_read_from_the_files_or_kept_up_to_date(run: RunFolder) -> None:
-    kept = Ledger(run)
+def test_the_ledger_is_the_same_read_from_the_files_or_kept_up_to_date(run: RunDirectory) -> None:
+    kept = PassState(run)
     for units in ((0, 3, 1), (2, 4, 5), (1, 7), (12,)):
         for commit in commit_results(run, 1, results_of(PLAN, *units)):
             kept.add(commit)
-    read = Ledger.read(run)
+    read = PassState.read(run)
     assert read.pending.tolist() == kept.pending.tolist() == [6, 8, 9, 10, 11]
     assert read.done == kept.done == 7 * 4 + 2
     assert read.publishable == kept.publishable == {0, 2}
     publish_shard(run, 0)
-    after = Ledger.read(run)
+    after = PassState.read(run)
     assert (after.pending.tolist(), after.done) == (kept.pending.tolist(), 30)
     assert (after.publishable, after.published) == ({2}, {0})
     assert after.failed == kept.failed == {"TRUNCATED": 7}  # though unit 1 was committed twice
 
 
-def test_the_ledger_of_a_retry_knows_the_failed_rows_only(run: RunFolder, tmp_path: Path) -> None:
+def test_the_ledger_of_a_retry_knows_the_failed_rows_only(run: RunDirectory, tmp_path: Path) -> None:
     commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
     for shard in range(PLAN.shards):
         publish_shard(run, shard)
-    work = Pass(PLAN, np.array([3, 7, 27, 31]))
-    retry = run_folder(tmp_path, work, retry=1)
-    ledger = Ledger.read(retry)
-    assert (ledger.rows, ledger.done, ledger.pending.tolist()) == (4, 0, [0, 1, 6, 7])
+    work = Pass(PLAN, np.array([3, 7, 27, 31]), 1)
+    retry = run_directory(tmp_path, work)
+    state = PassState.read(retry)
+    assert (state.rows, state.done, state.pending.tolist()) == (4, 0, [0, 1, 6, 7])
     commit_results(retry, 2, results_of(work, 0, 6, 7))
-    ledger = Ledger.read(retry)
-    assert (ledger.done, ledger.failed, ledger.publishable) == (3, {"TRUNCATED": 3}, {1})
+    state = PassState.read(retry)
+    assert (state.done, state.failed, state.publishable) == (3, {"TRUNCATED": 3}, {1})
     publish_shard(retry, 1)
-    ledger = Ledger.read(retry)
-    assert (ledger.done, ledger.failed, ledger.published) == (3, {"TRUNCATED": 3}, {1})
+    state = PassState.read(retry)
+    assert (state.done, state.failed, state.published) == (3, {"TRUNCATED": 3}, {1})
 
 
 def test_many_commit_entries_of_a_shard_become_one(tmp_path: Path) -> None:
     plan = Plan(rows=MERGE_AT + 44, unit_rows=1, shard_units=1000)
-    run = run_folder(tmp_path, plan)
-    ledger = Ledger(run)
+    run = run_directory(tmp_path, plan)
+    state = PassState(run)
     for unit in range(MERGE_AT + 10):
         (commit,) = commit_results(run, 1, results_of(plan, unit))
-        ledger.add(commit)
-        ledger.merge(commit.shard)
+        state.add(commit)
+        state.merge(commit.shard)
     assert len(run.ledger.list(COMMITS)) == 11
-    read = Ledger.read(run)
-    assert (read.done, read.failed) == (ledger.done, ledger.failed)
-    assert read.pending.tolist() == ledger.pending.tolist() == list(range(MERGE_AT + 10, plan.units))
+    read = PassState.read(run)
+    assert (read.done, read.failed) == (state.done, state.failed)
+    assert read.pending.tolist() == state.pending.tolist() == list(range(MERGE_AT + 10, plan.units))
 
 
-def test_a_run_is_complete_only_when_the_sums_agree(run: RunFolder) -> None:
+def test_a_run_is_complete_only_when_the_sums_agree(run: RunDirectory) -> None:
     commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
     publish_shard(run, 0)
     with pytest.raises(
@@ -80,21 +81,21 @@ def test_a_run_is_complete_only_when_the_sums_agree(run: RunFolder) -> None:
     assert (rows["labels"], rows["errors"]) == (38, 12)
 
 
-def test_a_merge_that_was_cut_short_counts_every_image_once(run: RunFolder) -> None:
+def test_a_merge_that_was_cut_short_counts_every_image_once(run: RunDirectory) -> None:
     entries = [
         commit_results(run, attempt, results_of(PLAN, unit))[0] for attempt, unit in enumerate((0, 1, 2), 1)
     ]
-    merge_commits(run.ledger, entries)
+    merge_commits(run, entries)
     for entry in entries[:2]:  # that were not deleted yet
         run.ledger.create(entry.key, entry.to_json())
-    read = Ledger.read(run)
+    read = PassState.read(run)
     assert (read.done, read.failed) == (12, {"TRUNCATED": 3})
     commit_results(run, 4, results_of(PLAN, 3, 4, 5))
     publish_shard(run, 0)
-    assert Ledger.read(run).failed == {"TRUNCATED": 6}
+    assert PassState.read(run).failed == {"TRUNCATED": 6}
 
 
-def test_a_mark_that_an_earlier_pass_left_is_replaced(run: RunFolder) -> None:
+def test_a_mark_that_an_earlier_pass_left_is_replaced(run: RunDirectory) -> None:
     commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
     for shard in range(PLAN.shards):
         publish_shard(run, shard)

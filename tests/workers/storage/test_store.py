@@ -62,7 +62,7 @@ def test_of_many_creates_at_once_one_wins(store: Store) -> None:
     outcomes: dict[int, bool] = {}
 
     def create(number: int) -> None:
-        outcomes[number] = store.create("_work/epochs/000001.json", str(number).encode())
+        outcomes[number] = store.create("_work/attempts/000001.json", str(number).encode())
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -71,7 +71,7 @@ def test_of_many_creates_at_once_one_wins(store: Store) -> None:
         thread.join()
     chosen = [number for number, made in outcomes.items() if made]
     assert len(outcomes) == 8
-    assert [str(number).encode() for number in chosen] == [store.read("_work/epochs/000001.json")]
+    assert [str(number).encode() for number in chosen] == [store.read("_work/attempts/000001.json")]
 
 
 def test_nothing_half_written_is_left_on_a_disk(tmp_path: Path) -> None:

@@ -3,20 +3,23 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.images import Classification, Detections
+from schemas.ledger import RunRecord
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.plan import Pass, Plan
-from workers.ledger.commit import RunFolder
+from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
 from workers.tables.results import LabelledImage, ResultColumns, results_table
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
 CARRIED = pa.schema([("split", pa.string()), ("label", pa.int64())])
+PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
 
 def resolved(name: str, task: str, categories: tuple[str, ...]) -> ResolvedModel:
@@ -72,6 +75,30 @@ def labelled(index: int) -> LabelledImage:
     )
 
 
+def record(**changes: Any) -> RunRecord:
+    """run.json of a run of 50 images in three shards."""
+    spec = {
+        "manifest": {"uri_column": "uri", "image_id_column": None, "base": None},
+        "decode": {"max_pixels": 100},
+        "fetch": {"max_bytes": 100},
+        "compute": {"precision": "auto", "runtime": "auto"},
+        "units": {"rows": 4, "shard_rows": 24},
+    }
+    values = {
+        "id": "run",
+        "raylabel": "0",
+        "created_at": AT,
+        "spec": spec,
+        "manifest": [],
+        "manifest_columns": {},
+        "plan": PLAN,
+        "classifier": CLASSIFIER,
+        "detector": DETECTOR,
+        "code": "abc",
+    }
+    return RunRecord(**{**values, **changes})
+
+
 def rows_of(rows: Sequence[int]) -> pa.Table:
     """A table of manifest rows as `workers.manifest.manifest.Manifest.read` gives it."""
     return pa.table(
@@ -85,23 +112,21 @@ def rows_of(rows: Sequence[int]) -> pa.Table:
     )
 
 
-def results_of(work: Pass | Plan, *units: int, cured: bool = False) -> pa.Table:
+def results_of(current: Pass | Plan, *units: int, cured: bool = False) -> pa.Table:
     """The results of some units, in that order; `cured`: no image fails any more."""
-    work = Pass(work) if isinstance(work, Plan) else work
+    current = Pass(current) if isinstance(current, Plan) else current
     return pa.concat_tables(
         results_table(
             unit,
-            rows_of(work.rows_of_unit(unit)),
-            [labelled(n) if cured else outcome(n) for n in work.rows_of_unit(unit)],
+            rows_of(current.rows_of_unit(unit)),
+            [labelled(n) if cured else outcome(n) for n in current.rows_of_unit(unit)],
             COLUMNS,
         )
         for unit in units
     )
 
 
-def run_folder(output: Path | str, work: Pass | Plan, retry: int = 0) -> RunFolder:
+def run_directory(output: Path | str, current: Pass | Plan) -> RunDirectory:
     """A pass over a run in a directory."""
-    store = Store(str(output))
-    return RunFolder(
-        store, store.below("_work/run"), retry, Pass(work) if isinstance(work, Plan) else work, CARRIED
-    )
+    current = Pass(current) if isinstance(current, Plan) else current
+    return RunDirectory(Store(str(output)), record(plan=current.plan), current, CARRIED)
