@@ -27,15 +27,30 @@ SHARED = ROOT.parent / "shared"
 SERVERS = {"s3", "google", "azure"}
 """Fixtures that start one; others name them by their parameters."""
 
-WITH_RAY = "@ray"
-"""What ids of tests that start a Ray end with, where several processes run: by ids they are dealt."""
+NO_RAY = (
+    "test_cluster.py::test_an_address_without_a_cluster",
+    "test_inputs.py::test_check_and_plan",
+    "test_object_storage.py::test_check_tries",
+    "test_object_storage.py::test_whoever_may_not_read_the_photos_is_refused_at_the_start[check]",
+    "test_object_storage.py::test_whoever_may_not_write_the_tables_is_refused_at_the_start[check]",
+    "test_plan.py",
+    "test_submit.py::test_an_address_where_no_dashboard",
+    "test_submit.py::test_what_a_retry_does_not_take",
+)
+"""What the ids of those tests in `tests/integration` begin with that start no Ray."""
+
+
+def starts_ray(nodeid: str) -> bool:
+    """Whether a test needs a Ray, by its id, which is all that tests are dealt by."""
+    folder, _, test = nodeid.partition("tests/integration/")
+    return bool(test) and not folder and not test.startswith(NO_RAY)
 
 
 class OneAtATime(LoadScopeScheduling):
     """Of several processes one runs all whole jobs: Rays that start at once take each other's ports."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "whole jobs" if nodeid.endswith(WITH_RAY) else nodeid
+        return "whole jobs" if starts_ray(nodeid) else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
@@ -44,13 +59,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks what starts a Ray, all of `tests/integration` that does not deny it, and what starts a server."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what starts a Ray and what starts a server, for `make test-fast`."""
     for item in items:
-        if item.nodeid.startswith("tests/integration/") and not item.get_closest_marker("no_ray"):
+        if starts_ray(item.nodeid):
             item.add_marker("ray")
-            if hasattr(config, "workerinput"):
-                item._nodeid += WITH_RAY  # type: ignore[attr-defined]
         given = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if isinstance(item, pytest.Function) and SERVERS & {*item.fixturenames, *map(str, given)}:
             item.add_marker("server")
@@ -63,15 +76,13 @@ def photos() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ray_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _ray_folder() -> Iterator[None]:
     """Ray's sessions, and what killed processes leave behind, go to a folder that is gone afterwards.
 
     Its name is short, as it holds sockets.
     """
-    tmp_path_factory.getbasetemp()  # stays beside it: pytest keeps what failed
     folder = tempfile.mkdtemp(prefix="rl")
     patch = pytest.MonkeyPatch()
-    patch.setattr(tempfile, "tempdir", folder)  # this process has looked it up already
     patch.setenv("RAY_TMPDIR", folder)
     patch.setenv("TMPDIR", folder)
     patch.delenv("RAY_ADDRESS", raising=False)

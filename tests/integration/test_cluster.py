@@ -71,7 +71,6 @@ def saying_its_ray_is(cluster: Nodes, version: str) -> Iterator[None]:
     store.internal_kv_put(value=true, overwrite=True, **place)
 
 
-@pytest.mark.no_ray
 def test_an_address_without_a_cluster_is_refused(photos: Path, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     job = ["run", "--manifest", str(photos), "--output", str(tmp_path)]

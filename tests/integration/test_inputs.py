@@ -146,7 +146,6 @@ def test_more_shards_than_are_read_at_once_come_in_their_order() -> None:
     assert map_tasks(parent_url, shards) == [f"/set/{number}" for number in range(3 * MIN_TASKS)]
 
 
-@pytest.mark.no_ray
 def test_check_and_plan_know_such_manifests(folder: Path, tmp_path: Path) -> None:
     job = [part for uri in manifest_of(folder) for part in ("--manifest", uri)]
     job += ["--output", str(tmp_path / "out"), "--detector", "none", "--json"]

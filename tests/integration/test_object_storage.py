@@ -94,7 +94,6 @@ def test_photos_are_read_and_tables_written_each_with_their_own_credentials(
         assert rows(found[name], *but) == rows(expected[name], *but)
 
 
-@pytest.mark.no_ray
 def test_check_tries_one_read_and_one_write(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     path = job(s3, bucket, tmp_path, output=f"s3://{bucket}/tables/other", detector=None)
     done = raylabel("check", path, "--json", **PEOPLE)
@@ -104,9 +103,7 @@ def test_check_tries_one_read_and_one_write(s3: S3Server, bucket: str, tmp_path:
     assert [path for path in left if "/try-" in path] == []
 
 
-BOTH = pytest.mark.parametrize(
-    "command", [pytest.param("check", marks=pytest.mark.no_ray), pytest.param("run", marks=pytest.mark.slow)]
-)
+BOTH = pytest.mark.parametrize("command", ["check", pytest.param("run", marks=pytest.mark.slow)])
 
 
 @BOTH

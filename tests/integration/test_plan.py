@@ -15,8 +15,6 @@ from tests.integration.jobs_here import raylabel
 from tests.poison import paint
 from workers.ledger.runs import find_run
 
-pytestmark = pytest.mark.no_ray
-
 HERE = PlanOptions(64, None, None, None, None, None, None, None, as_json=True)
 
 

@@ -242,7 +242,6 @@ def test_failed_images_are_labelled_again_on_the_cluster(
     assert (mine["state"], mine["output"]) == ("SUCCEEDED", str(output))
 
 
-@pytest.mark.no_ray
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -314,7 +313,6 @@ def test_a_job_that_the_cluster_does_not_know_is_refused(cluster: Nodes) -> None
         assert "Job raylabel-20260101T000000-00000000 does not exist" in done.stderr
 
 
-@pytest.mark.no_ray
 def test_an_address_where_no_dashboard_answers_is_refused_within_seconds() -> None:
     (port,) = free_ports(1)
     with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and never answers
