@@ -12,7 +12,7 @@ help:
 	@echo "make demo       label the demo photos on this machine and draw what was found"
 	@echo "make demo-s3    the same with photos, manifest, weights and tables in buckets of an S3 server"
 	@echo "make test       the tests (under 15 minutes)"
-	@echo "make test-fast  those that need neither a Ray nor a server (under two minutes)"
+	@echo "make test-fast  those that need neither a Ray nor a server"
 	@echo "make test-slow  the long ones: kills, stopped jobs, growth"
 	@echo "make bench      raylabel beside its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
 	@echo "make check      format, lint and types, changing nothing; before a commit, beside make test"
