@@ -1,6 +1,6 @@
 """What a head tells Prometheus of runs on its cluster."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -56,18 +56,18 @@ def run(files: list[Path], output: Path, nodes: Nodes, *settings: str) -> Comple
     return done
 
 
-Seen = dict[Metric, Counter[str]]
+Seen = dict[Metric, defaultdict[str, float]]
 
 
 def seen(nodes: Nodes, output: Path) -> Seen:
     """The values of a run's metrics, by what they are told apart by beside the run."""
     with DIRECTLY.open(f"{nodes.metrics}/metrics") as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
-    found: Seen = {metric: Counter() for metric in METRICS}
+    found: Seen = {metric: defaultdict(float) for metric in METRICS}
     for metric, values in found.items():
         for sample in (each for family in families for each in family.samples if each.name == metric.name):
             if sample.labels["run"] == str(output):
-                values[" ".join(sample.labels[label] for label in metric.labels[1:])] += int(sample.value)
+                values[" ".join(sample.labels[label] for label in metric.labels[1:])] += sample.value
     return found
 
 
@@ -102,6 +102,7 @@ def test_an_attempt_that_goes_on_counts_what_it_does_itself(
     assert done.returncode == 0
     first = next(event for event in events(done) if event["event"] == "progress")
     assert first["failed"] > 1
-    counted = seen(nodes, output)[IMAGES] - before[IMAGES]
-    assert counted.total() == len(files) - first["done"]
+    after = seen(nodes, output)[IMAGES]
+    counted = {outcome: images - before[IMAGES][outcome] for outcome, images in after.items()}
+    assert sum(counted.values()) == len(files) - first["done"]
     assert counted["failed"] == 4 - first["failed"]
