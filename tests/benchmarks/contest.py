@@ -1,9 +1,11 @@
 """Everybody on the same photos, one after the other, several rounds: `make bench`.
 
     python -m tests.benchmarks.contest [--photos 1000] [--rounds 3] [--only WORD] [--add] [--peers PYTHON]
+        [--before CLONE]
 
 Every contestant is a command in a process of its own that prints JSON Lines, of which "complete" is the last.
-Rounds that were measured earlier are kept with --add; they should be of the same code.
+Rounds that were measured earlier are kept with --add; they should be of the same code. With --before, the
+raylabel of another clone, with its own .venv, takes part as "raylabel, before".
 What was measured is kept in build/bench/measured.jsonl, and the table goes to tests/benchmarks/RESULTS.md.
 """
 
@@ -45,7 +47,8 @@ DECODERS = ("raylabel", "simplejpeg", "torchvision", "opencv", "pillow")
 RUNTIMES = ("eager", "channels_last", "compiled", "onnx", "openvino", "openvino_bf16")
 PEERS = {"Daft": "daft_peer", "Ray Data": "ray_data", "DataLoader": "loader"}
 PHOTOS, PHOTOS_NAME, OUTPUT = "{photos}", "{photos_name}", "{output}"
-NO_USAGE = [
+_MANIFEST_AND_OUTPUT = ["--manifest", PHOTOS, "--output", OUTPUT]
+NO_MODELS = [
     *("--classifier", "tests.benchmarks.nothing:touch", "--detector", "none"),
     *("--set", "compute.batch_size=64"),
 ]
@@ -68,24 +71,26 @@ class Contestant:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def contestants(peers: str) -> Iterator[Contestant]:
-    """All of them, raylabel first."""
-    ours = [
-        str(Path(sys.executable).parent / "raylabel"),
-        "run",
-        "--json",
-        "--manifest",
-        PHOTOS,
-        "--output",
-        OUTPUT,
-    ]
+def contestants(peers: str, before: Path | None = None) -> Iterator[Contestant]:
+    """All of them, raylabel first.
+
+    Args:
+        peers: the Python that has the peers' packages.
+        before: a clone whose raylabel takes part too.
+    """
+    ours = [str(Path(sys.executable).parent / "raylabel"), "run", "--json", *_MANIFEST_AND_OUTPUT]
+    if before:
+        environment = {"PYTHONPATH": str(before)}
+        command = [str(before / ".venv" / "bin" / "raylabel"), "run", "--json", *_MANIFEST_AND_OUTPUT]
+        yield Contestant(WHOLE, f"{RAYLABEL}, before", command, environment)
+        yield Contestant(FEEDING, f"{RAYLABEL}, before", [*command, *NO_MODELS], environment)
     yield Contestant(WHOLE, RAYLABEL, ours)
     yield Contestant(WHOLE, f"{RAYLABEL}, by torch", [*ours, "--set", "compute.runtime=torch"])
     for name, module in PEERS.items():
         command = [peers, "-m", f"tests.benchmarks.{module}", PHOTOS, OUTPUT]
         yield Contestant(WHOLE, f"{name}, as documented", command)
         yield Contestant(WHOLE, f"{name}, tuned", [*command, "--tuned"])
-    yield Contestant(FEEDING, RAYLABEL, [*ours, *NO_USAGE])
+    yield Contestant(FEEDING, RAYLABEL, [*ours, *NO_MODELS])
     daft = [peers, "-m", "tests.benchmarks.daft_peer", PHOTOS, OUTPUT, "--nothing"]
     yield Contestant(FEEDING, "Daft, as documented", daft)
     yield Contestant(FEEDING, "Daft, tuned", [*daft, "--tuned", "--batch-size=64"])
@@ -107,7 +112,7 @@ def from_s3(*folders: Path) -> Iterator[list[Contestant]]:
         command += ["--output", OUTPUT]
         yield [
             Contestant(WHOLE, f"{RAYLABEL}, from S3", command, server.environment),
-            Contestant(FEEDING, f"{RAYLABEL}, from S3", [*command, *NO_USAGE], server.environment),
+            Contestant(FEEDING, f"{RAYLABEL}, from S3", [*command, *NO_MODELS], server.environment),
         ]
 
 
@@ -223,10 +228,11 @@ def main() -> None:
     )
     parser.add_argument("--add", action="store_true", help="to the rounds that were measured earlier")
     parser.add_argument("--peers", default=sys.executable, help="the Python that has the peers' packages")
+    parser.add_argument("--before", type=Path, help="a clone of earlier code, with its .venv")
     options = parser.parse_args()
     few, photos = make_photos(FEW), make_photos(options.photos)
     with from_s3(few, photos, repeated(photos, TIMES)) as s3:
-        everybody = [*contestants(options.peers), *s3]
+        everybody = [*contestants(options.peers, options.before), *s3]
         everybody = [each for each in everybody if is_one_of(each, options.only)]
         earlier = measured_earlier() if options.add else []
         measured = hold(everybody, options.rounds, few, photos, earlier)
