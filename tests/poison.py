@@ -13,7 +13,7 @@ from PIL import Image
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.metrics import Usage
 from schemas.tables import ERROR
-from workers.label.settings import Label, LabelSettings, Request
+from workers.label.settings import LabelFunction, LabelSettings, UnitRequest
 from workers.process.serve import StageCallback
 from workers.tables.results import ResultColumns, results_table
 
@@ -87,11 +87,11 @@ def paint(folder: Path) -> None:
         Image.new("RGB", (20, 20), colour).save(folder / f"{name}.png")
 
 
-def killed_by(poison: str, job: LabelSettings) -> Label:
+def killed_by(poison: str, job: LabelSettings) -> LabelFunction:
     """Labels without models, and dies of some rows: a child that is up in no time."""
     deadly = {int(row) for row in poison.split()}
 
-    def label(request: Request, _: StageCallback) -> tuple[pa.Table, Usage]:
+    def label(request: UnitRequest, _: StageCallback) -> tuple[pa.Table, Usage]:
         rows = request.rows
         if deadly.intersection(rows):
             os.abort()
@@ -105,7 +105,7 @@ def killed_by(poison: str, job: LabelSettings) -> Label:
     return label
 
 
-def broken_decoder(job: LabelSettings) -> Label:
+def broken_decoder(job: LabelSettings) -> LabelFunction:
     """Decodes for others, and dies of JPEGs with the mark."""
     from workers.label.decoder import Decoder
 

@@ -18,6 +18,7 @@ from jobs.cluster.pools import Pool, plan_decoders, plan_pool
 from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import RaylabelError
 from schemas.spec import ComputeSpec, StorageMap
+from workers import logs
 from workers.storage.options import configure_storage, places
 
 NO_PROGRESS_TIMEOUT_S = 4 * 3600
@@ -46,8 +47,8 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
 
     Args:
         address: of the cluster to join; None: RAY_ADDRESS, or a Ray of our own on this machine.
-        verbose: leave Ray's own messages on stderr; otherwise they go to `raylabel-driver.log` beside Ray's
-            other logs.
+        verbose: leave log lines and Ray's own messages on stderr; otherwise they go to `raylabel-driver.log`
+            next to Ray's other logs.
 
     Raises:
         RaylabelError: there is no cluster at the address.
@@ -69,13 +70,15 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
             )
         except Exception as error:  # Ray raises many kinds, a plain Exception among them
             raise RaylabelError(_why_not_joined(address, str(error))) from error
-        logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
-        keep_in(logs)
+        folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+        keep_in(folder)
+        logs.configure()
         try:
             _configure(DataContext.get_current())
-            yield logs
+            yield folder
         finally:
             ray.shutdown()
+            logs.reset()  # stderr is the terminal again
 
 
 def _why_not_joined(address: str, said: str) -> str:
@@ -159,6 +162,7 @@ def pools_of(compute: ComputeSpec) -> tuple[Pool, Pool | None]:
 
 
 def _reaching(reached: StorageMap, function: Callable[..., Any], *arguments: Any) -> Any:
+    logs.configure()
     configure_storage(reached)
     return function(*arguments)
 

@@ -20,7 +20,7 @@ from schemas.locations import Location
 from schemas.plan import Pass, Plan
 from schemas.prediction import Cluster, Costs, Probed
 from schemas.spec import ComputeSpec
-from workers.label.children import build_profiler, gpu_counter
+from workers.label.children import build_gpu_counter, build_profiler
 from workers.label.settings import LabelSettings, runtime_of
 from workers.manifest.manifest import Manifest
 from workers.process.child import Child
@@ -60,7 +60,7 @@ class Probe:
 
 def this_machine() -> Cluster:
     """The cores that this process may use, and the GPUs that torch finds."""
-    counter = Child(shared_fork_server().address, gpu_counter, None, memory_share=1)
+    counter = Child(shared_fork_server().address, build_gpu_counter, None, memory_share=1)
     try:
         gpus: int = counter(None)
     finally:
@@ -168,7 +168,7 @@ def _settings(job: ResolvedJob, rows: int, pool: Pool) -> LabelSettings:
         detector=job.spec.detector,
         fingerprints=tuple(model.fingerprint for model in (job.classifier, job.detector) if model),
         fetch=job.spec.fetch.share_of(pool.actors),
-        places=job.spec.storage,
+        storage=job.spec.storage,
         decode=job.spec.decode,
         compute=job.spec.compute,
         device=pool.device,

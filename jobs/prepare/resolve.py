@@ -18,7 +18,7 @@ from schemas.ledger import RunRecord
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.spec import JobSpec
-from workers.label.children import resolve_models
+from workers.label.children import build_model_resolver
 from workers.ledger.runs import assert_same_run, new_run_id, read_run
 from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source, find_sources
@@ -136,7 +136,7 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
     """
     configure_storage(spec.storage)
     sources = find_sources(spec.manifest)
-    builder = Child(shared_fork_server().address, resolve_models, spec, memory_share=1)
+    builder = Child(shared_fork_server().address, build_model_resolver, spec, memory_share=1)
 
     def resolved() -> ResolvedJob:
         try:

@@ -29,7 +29,7 @@ class RunOptions:
         address: of the Ray cluster to join; None: RAY_ADDRESS, or a Ray of its own.
         stop_after: seconds after which it stops, to be resumed; None: when it is done.
         as_json: print for a program instead of a person.
-        verbose: show log and Ray messages.
+        verbose: show log lines and Ray's own messages on stderr.
     """
 
     address: str | None

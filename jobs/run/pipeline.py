@@ -1,5 +1,6 @@
 """THE pipeline: manifest → pending units → fetch, decode, label and commit → publish → reconcile."""
 
+import logging
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from jobs.run.publisher import Publisher
 from schemas.ledger import Attempt, Commit
 from schemas.metrics import Usage
 from schemas.plan import make_bundles, one_per_bundle
+from workers import logs
 from workers.label.actors import DecodeActor, LabelActor
 from workers.label.settings import LabelSettings, runtime_of
 from workers.ledger.attempts import Heartbeat, start_attempt
@@ -43,6 +45,8 @@ ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR = 16_384, 1_024
 
 Ray Data hands out ten a second when nobody asks for one, and each takes 10 KB of the driver's memory.
 """
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,10 @@ def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Run
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
     record = job.record(manifest)
     record = replace_run(store, record, reporter.message) if restart else begin_run(store, record)
+    logs.configure(record.id)
     run = RunDirectory.first(store, record, manifest.carried)
     attempt = start_attempt(run, reporter.message)
+    _log.info("%s starts", attempt)
     # the pass is looked for last: until the number is taken another attempt may start the next one
     return RunningAttempt(job, manifest, run.newest(), attempt)
 
@@ -184,7 +190,7 @@ def settings_of(running: RunningAttempt, pool: Pool, decoders: Pool | None) -> L
         detector=spec.detector,
         fingerprints=tuple(model.fingerprint for model in models if model),
         fetch=spec.fetch.share_of((decoders or pool).most),
-        places=spec.storage,
+        storage=spec.storage,
         decode=spec.decode,
         compute=spec.compute,
         device=pool.device,
@@ -192,6 +198,7 @@ def settings_of(running: RunningAttempt, pool: Pool, decoders: Pool | None) -> L
         threads=pool.threads,
         memory_share=pool.memory_share,
         fork_server=shared_fork_server().address,
+        run_id=running.run.record.id,
     )
 
 

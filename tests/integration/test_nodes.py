@@ -86,7 +86,7 @@ def test_actors_beside_gpus_are_handed_units_and_say_what_keeps_them(manifest: s
         nodes.add(gpus=1)  # which torch does not find
         done = raylabel(*job(manifest, tmp_path / "out"), "--address", nodes.address)
     assert (done.returncode, "Traceback" in done.stderr) == (4, False)
-    assert "the labelling process died at each of the first 3 images" in done.stderr
+    assert "the labelling process crashed on each of the first 3 images" in done.stderr
     assert "Found no NVIDIA driver" in done.stderr
 
 

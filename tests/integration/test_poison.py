@@ -49,5 +49,5 @@ def test_a_model_that_fails_on_every_image_stops_the_job_and_is_blamed(tmp_path:
 
 
 def test_a_model_that_crashes_at_every_image_stops_the_job_and_is_blamed(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"process died at each of the first 3 images.*signal SIGSEGV"):
+    with pytest.raises(ModelError, match=r"process crashed on each of the first 3 images.*signal SIGSEGV"):
         run_here(**job(tmp_path, ["red"] * 50))

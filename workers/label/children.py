@@ -1,6 +1,6 @@
-"""What runs in child processes: the builders that each is given.
+"""The functions that build each child's work; a `workers.process.child.Child` calls them in its process.
 
-The only place in `workers` that imports torch late: in the child that a builder is called in.
+The only place in `workers` that imports torch late: parents import this module, children call it.
 """
 
 from collections.abc import Callable
@@ -9,18 +9,21 @@ from typing import Any
 from schemas.locations import Location
 from schemas.models import ResolvedModel
 from schemas.prediction import Probed
-from schemas.spec import (
-    JobSpec,
-)
-from workers.label.settings import Label, LabelSettings
+from schemas.spec import JobSpec
+from workers import logs
+from workers.label.settings import LabelFunction, LabelSettings, UnitRequest
 from workers.process.serve import StageCallback
 from workers.storage.options import configure_storage
 
-Models = tuple[ResolvedModel | None, ResolvedModel | None]
+ResolvedModels = tuple[ResolvedModel | None, ResolvedModel | None]
+"""The classifier and the detector."""
+
+ProbeRequest = list[Location] | None
+"""First the locations of the images, which are fetched; then None: they are decoded and labelled."""
 
 
-def resolve_models(spec: JobSpec) -> Callable[[None, StageCallback], Models]:
-    """What the child does: builds the models, and says what they are; only there is torch imported."""
+def build_model_resolver(spec: JobSpec) -> Callable[[None, StageCallback], ResolvedModels]:
+    """Builds a job's models; returns a function that returns what they are."""
     from workers.models.registry import load_classifier, load_detector
 
     configure_storage(spec.storage)
@@ -33,52 +36,60 @@ def resolve_models(spec: JobSpec) -> Callable[[None, StageCallback], Models]:
         from workers.models.classifier import Classifier
         from workers.models.detector import Detector
 
-        how = (torch.device("cpu"), 1, spec.compute.precision, runtime)
+        options = (torch.device("cpu"), 1, spec.compute.precision, runtime)
         if classifier:
-            Classifier(classifier, *how)
+            Classifier(classifier, *options)
         if detector:
-            Detector(detector, *how)
+            Detector(detector, *options)
     return lambda *_: resolved
 
 
 def build_decoder(settings: LabelSettings) -> Any:
-    """What the child does: only there is torch imported."""
+    """Builds a `workers.label.decoder.Decoder`."""
     from workers.label.decoder import Decoder
 
-    configure_storage(settings.places)
-    return Decoder(settings)
+    return _built(Decoder, settings)
 
 
-def build_labeller(settings: LabelSettings) -> Label:
-    """What the child does: only there is torch imported."""
+def build_labeller(settings: LabelSettings) -> LabelFunction:
+    """Builds a `workers.label.labeller.Labeller`."""
     from workers.label.labeller import Labeller
 
-    configure_storage(settings.places)
-    return Labeller(settings)
-
-
-ProbeRequest = list[Location] | None
-"""First the locations of the images, which are fetched; then None: they are decoded and labelled."""
+    function: LabelFunction = _built(Labeller, settings)
+    return function
 
 
 def build_profiler(settings: LabelSettings) -> Callable[[ProbeRequest, StageCallback], Probed | None]:
-    """What the child does: only there is torch imported."""
-    from workers.label.profiler import Prober
+    """Builds a `workers.label.profiler.Profiler`. It logs nothing: its stderr is the user's terminal."""
+    from workers.label.profiler import Profiler
 
-    configure_storage(settings.places)
-    built = Prober(settings)
+    configure_storage(settings.storage)
+    profiler = Profiler(settings)
 
     def answer(locations: ProbeRequest, on_stage: StageCallback) -> Probed | None:
         if locations is None:
-            return built.probed(on_stage)
-        built.fetch(locations)
+            return profiler.profile(on_stage)
+        profiler.fetch(locations)
         return None
 
     return answer
 
 
-def gpu_counter(_: None) -> Callable[[None, StageCallback], int]:
-    """Another child, which tells how many GPUs there are: whoever asks a GPU's library cannot be forked."""
+def build_gpu_counter(_: None) -> Callable[[None, StageCallback], int]:
+    """Returns a function that counts GPUs: a process that has asked a GPU's library cannot be forked."""
     import torch
 
     return lambda _, __: torch.cuda.device_count()
+
+
+def _built(build: Callable[[LabelSettings], Any], settings: LabelSettings) -> Any:
+    """Builds a function of requests; lines that it logs have the run, and the unit of the request."""
+    logs.configure(settings.run_id)
+    configure_storage(settings.storage)
+    function = build(settings)
+
+    def answer(request: UnitRequest, on_stage: StageCallback) -> Any:
+        with logs.in_unit(request.unit):
+            return function(request, on_stage)
+
+    return answer

@@ -1,4 +1,4 @@
-"""Rows of a unit to decoded images that are handed over, and what they are to the models."""
+"""Rows of a unit to decoded images in a shared buffer, and those back to inputs of the models."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from schemas.images import DecodedImage, LoadedImage
 from schemas.metrics import Usage
 from schemas.tables import FACTS
 from workers.label.reader import ImageReader
-from workers.label.settings import LabelSettings, Request
-from workers.label.transfer import MAX_BYTES, PLACED, SharedImages, new_buffer
+from workers.label.settings import LabelSettings, UnitRequest
+from workers.label.transfer import MAX_BYTES, SHARED, SharedImages, new_buffer
 from workers.models.classifier import ClassifierInputs
 from workers.models.predictor import Inputs, ModelInput
 from workers.models.registry import load_classifier
@@ -26,6 +26,7 @@ from workers.process.shared_buffer import attach
 from workers.tables.results import error_values, facts_of, row_error
 
 FLOAT32 = 4
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class SharedImage:
     """An image that another process decoded.
 
     Attributes:
-        image: its pixels, or what the classifier takes; in an arena.
-        facts: see `workers.tables.results.facts_of`.
+        image: its pixels, or the classifier's input; in a shared buffer.
+        facts: as of `workers.tables.results.facts_of`.
     """
 
     image: DecodedImage | ModelInput
@@ -42,10 +43,10 @@ class SharedImage:
 
 
 class Decoder:
-    """Fetches and decodes rows of a unit for others.
+    """Fetches and decodes rows of a unit for a labelling actor.
 
-    Where nothing but a classifier runs, an image whose pixels are larger than the classifier's input becomes
-    that here: 0.6 MB in place of 36 of a photo of 12 megapixels.
+    Where only a classifier runs, an image is made its input here, if that is smaller than its pixels: 0.6 MB
+    instead of the 36 MB of a photo of 12 megapixels.
 
     Raises:
         ModelError: the classifier cannot be loaded here, or is not the one that the driver resolved.
@@ -62,23 +63,24 @@ class Decoder:
             settings.assert_same_models((loaded.resolved.fingerprint,))
             self._inputs = ClassifierInputs(loaded.model, torch.device("cpu"), Stage.CLASSIFY)
 
-    def __call__(self, request: Request, on_stage: StageCallback) -> tuple[SharedImages, Usage]:
-        """The images of some rows.
+    def __call__(self, request: UnitRequest, on_stage: StageCallback) -> tuple[SharedImages, Usage]:
+        """Decodes some rows.
 
         Args:
-            request: which rows.
-            on_stage: is told of each stage that begins.
+            request: the rows.
+            on_stage: called as each stage begins.
 
         Returns:
-            The images, and what was spent on them. Data are in the arena one behind another.
+            The images, their data in this process's buffer without gaps, and the usage. The next call
+            overwrites the data: the parent reads them before it sends another request.
         """
         on_stage(Stage.DECODE)
         locations = self._manifest.read(request.rows).locations
         rows: list[dict[str, Any]] = []
         end = 0
         for image in self._read(locations):
-            data, facts = self._seen(image)
-            if end + data.nbytes > MAX_BYTES:
+            data, facts = self._data_and_facts(image)
+            if end + data.nbytes > MAX_BYTES:  # the labeller decodes this image and all behind it
                 break
             if data.nbytes:
                 facts |= {"start": end, "size": data.nbytes}
@@ -86,25 +88,25 @@ class Decoder:
                 end += data.nbytes
             rows.append(facts)
         rows += [{}] * (len(locations) - len(rows))
-        images = SharedImages(pa.Table.from_pylist(rows, PLACED), self._buffer.address)
+        images = SharedImages(pa.Table.from_pylist(rows, SHARED), self._buffer.address)
         return images, self._read.usage.take()
 
-    def _seen(self, image: LoadedImage | ImageError) -> tuple[NDArray[Any], dict[str, Any]]:
-        """The data of an image and what is told of them; no data where it failed."""
+    def _data_and_facts(self, image: LoadedImage | ImageError) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The data of an image, and its row under `SHARED` but for their position; no data if it failed."""
         if isinstance(image, ImageError):
             return np.empty(0, np.uint8), {"error": error_values(row_error(image, datetime.now(UTC)))}
         pixels, facts = image.decoded.pixels, facts_of(image)
-        found = self._inputs(image.decoded) if self._inputs else None
-        if isinstance(found, ImageError):
-            return self._seen(found)
-        if found is None or pixels.nbytes <= found.tensor.numel() * FLOAT32:
+        inputs = self._inputs(image.decoded) if self._inputs else None
+        if isinstance(inputs, ImageError):
+            return self._data_and_facts(inputs)
+        if inputs is None or pixels.nbytes <= inputs.tensor.numel() * FLOAT32:
             return pixels, facts
-        values = found.tensor.float().contiguous().numpy()
+        values = inputs.tensor.float().contiguous().numpy()
         return values, {**facts, "input_shape": values.shape}
 
 
 def images_of(images: SharedImages) -> Iterator[SharedImage | ImageError | None]:
-    """The images that were handed over, in order; None of one that was left out."""
+    """The shared images in order; None for one that is not shared, as it did not fit."""
     memory = attach(images.buffer)
     for row in images.rows.to_pylist():
         if row["error"]:

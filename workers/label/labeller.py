@@ -1,5 +1,7 @@
 """Rows of a unit to results: fetched, decoded, labelled by both models."""
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -13,7 +15,7 @@ from schemas.metrics import Usage
 from workers.batched import chunks
 from workers.label.decoder import SharedImage, images_of
 from workers.label.reader import ImageReader
-from workers.label.settings import LabelSettings, Request
+from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.usage import UsageMeter
 from workers.manifest.manifest import Rows
 from workers.models.classifier import Classifier
@@ -23,7 +25,10 @@ from workers.models.registry import load_classifier, load_detector
 from workers.process.serve import StageCallback
 from workers.tables.results import LabelledImage, ResultColumns, facts_of, results_table, row_error
 
-Image = LoadedImage | SharedImage
+InputImage = LoadedImage | SharedImage
+"""An image to label: decoded in this process, or in another one."""
+
+_log = logging.getLogger(__name__)
 
 
 class Labeller:
@@ -36,6 +41,7 @@ class Labeller:
     reader: type[ImageReader] = ImageReader
 
     def __init__(self, settings: LabelSettings) -> None:
+        began = time.monotonic()
         self._settings = settings
         self._read = self.reader(*settings.reading)
         if settings.device == "cpu":
@@ -50,20 +56,21 @@ class Labeller:
         )
         loaded = (classifier, detector)
         settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded if model))
-        how = (device, settings.batch_size, settings.compute.precision, settings.runtime)
-        self._classifier = Classifier(classifier, *how) if classifier else None
-        self._detector = Detector(detector, *how) if detector else None
+        options = (device, settings.batch_size, settings.compute.precision, settings.runtime)
+        self._classifier = Classifier(classifier, *options) if classifier else None
+        self._detector = Detector(detector, *options) if detector else None
+        _log.info("models loaded in %.1f s", time.monotonic() - began)
 
-    def __call__(self, request: Request, on_stage: StageCallback) -> tuple[pa.Table, Usage]:
-        """The results of some rows.
+    def __call__(self, request: UnitRequest, on_stage: StageCallback) -> tuple[pa.Table, Usage]:
+        """Labels some rows.
 
         Args:
-            request: which rows.
-            on_stage: is told of each stage that begins.
+            request: the rows.
+            on_stage: called as each stage begins.
 
         Returns:
-            One row a manifest row under `schemas.tables.results_schema`, and what was spent since the last
-            call, on files that were read ahead too.
+            One row a manifest row under `schemas.tables.results_schema`, and the usage since the previous
+            call, including that of files which were read ahead.
         """
         rows = self._settings.manifest.read(request.rows)
         on_stage(Stage.DECODE)
@@ -76,51 +83,52 @@ class Labeller:
         results = results_table(request.unit, rows.table, outcomes, self._columns)
         return results, self._read.usage.take()
 
-    def _images(self, rows: Rows, request: Request) -> Iterator[Image | ImageError]:
-        """The images of some rows: those that were handed over, and the others fetched and decoded here."""
+    def _images(self, rows: Rows, request: UnitRequest) -> Iterator[InputImage | ImageError]:
+        """The images of some rows in order: the shared ones, and the others fetched and decoded here."""
         if request.decoded is None:
             prefetch = self._settings.manifest.read(request.prefetch)
             return self._read(rows.locations, prefetch.locations)
-        given = list(images_of(request.decoded))
-        left = self._read([place for place, image in zip(rows.locations, given, strict=True) if not image])
-        return (image or next(left) for image in given)
+        shared = list(images_of(request.decoded))
+        pairs = zip(rows.locations, shared, strict=True)
+        others = self._read([location for location, image in pairs if image is None])
+        return (next(others) if image is None else image for image in shared)
 
     def _outcomes(
-        self, chunk: list[Image | ImageError], on_stage: StageCallback
+        self, chunk: list[InputImage | ImageError], on_stage: StageCallback
     ) -> Iterator[LabelledImage | RowError]:
-        """What becomes of each image of a chunk: labelled by every model, or failed at its first fault."""
-        good = [_taken(image) for image in chunk if not isinstance(image, ImageError)]
-        labels = _noted(self._classifier, good, on_stage, self._read.usage)
-        objects = _noted(self._detector, good, on_stage, self._read.usage)
-        answers = zip(labels, objects, strict=True)
+        """The result of each image of a chunk: the labels of every model, or the first error."""
+        inputs = [_input_of(image) for image in chunk if not isinstance(image, ImageError)]
+        classifications = _predict(self._classifier, inputs, on_stage, self._read.usage)
+        detections = _predict(self._detector, inputs, on_stage, self._read.usage)
+        predictions = zip(classifications, detections, strict=True)
         on_stage(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
         for image in chunk:
             if isinstance(image, ImageError):
                 yield row_error(image, now)
                 continue
-            label, found = next(answers)
-            if isinstance(label, ImageError):
-                yield row_error(label, now)
-            elif isinstance(found, ImageError):
-                yield row_error(found, now)
+            classified, detected = next(predictions)
+            if isinstance(classified, ImageError):
+                yield row_error(classified, now)
+            elif isinstance(detected, ImageError):
+                yield row_error(detected, now)
             else:
                 facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
-                yield LabelledImage(facts, label, found, now)
+                yield LabelledImage(facts, classified, detected, now)
 
 
-def _taken(image: Image) -> DecodedImage | ModelInput:
-    """What the models take of an image."""
+def _input_of(image: InputImage) -> DecodedImage | ModelInput:
+    """The part of an image that the models take."""
     return image.image if isinstance(image, SharedImage) else image.decoded
 
 
-def _noted(
+def _predict(
     model: Predictor[ResultT] | None,
     images: list[DecodedImage | ModelInput],
     on_stage: StageCallback,
     usage: UsageMeter,
 ) -> Sequence[ResultT | ImageError | None]:
-    """What a model says of some images; None of each where there is no model."""
+    """The predictions of a model for some images; None for each where there is no model."""
     if model is None:
         return [None] * len(images)
     on_stage(model.stage)

@@ -1,4 +1,4 @@
-"""The labeller with its steps taken one after the other, so that each can be timed."""
+"""A labeller that takes its steps one after the other, to time each of them."""
 
 import contextlib
 import threading
@@ -16,18 +16,17 @@ from schemas.prediction import Probed
 from workers.batched import chunks
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.labeller import Labeller
-from workers.label.reader import ImageReader
+from workers.label.reader import File, ImageReader
 from workers.label.settings import LabelSettings
 from workers.models.predictor import Predictor
 from workers.process.serve import StageCallback
 
 T = TypeVar("T")
-File = bytes | ImageError
 
 
 @dataclass
 class _Times:
-    """Seconds that chunks took so far, and what failed in them."""
+    """Seconds that chunks have taken so far, and the errors of their images."""
 
     decode_cpu_s: float = 0.0
     models: dict[str, float] = field(default_factory=dict)
@@ -35,7 +34,7 @@ class _Times:
 
 
 class TimedLimiter(AdaptiveLimiter):
-    """A pace that tells each thread how long the limit to reads in a second made it wait."""
+    """A limiter that tells each thread how long the limit of reads a second has made it wait."""
 
     def __init__(self, most: int, per_s: float | None = None) -> None:
         super().__init__(most, per_s)
@@ -54,31 +53,31 @@ class TimedLimiter(AdaptiveLimiter):
 
 
 class SteppingReader(ImageReader):
-    """An image reader whose two steps are taken apart."""
+    """An image reader whose two steps are separate calls."""
 
     limiter = TimedLimiter
     _limiter: TimedLimiter
 
     def fetched(self, locations: Iterable[Location]) -> list[tuple[File, float]]:
-        """Each file, and the seconds from asking for it until it was read, but for waits by `fetch.rate`."""
-        return list(self._fetchers.map(self._timed_bytes, locations))
+        """Each file, and the seconds that reading it took, without those that `fetch.rate` made it wait."""
+        return list(self._fetchers.map(self._timed_file, locations))
 
     def decoded(self, files: Iterable[File]) -> list[LoadedImage | ImageError]:
         """The pixels of some files."""
         decode_all = self._decoders.map if self._decoders else map
         return list(decode_all(self._load, files))
 
-    def _timed_bytes(self, location: Location) -> tuple[File, float]:
+    def _timed_file(self, location: Location) -> tuple[File, float]:
         waited = self._limiter.waited()
-        file, seconds = _timed(time.perf_counter, lambda: self._bytes(location))
+        file, seconds = _timed(time.perf_counter, lambda: self._file(location))
         return file, seconds - (self._limiter.waited() - waited)
 
 
-class Prober(Labeller):
-    """A labeller that fetches first, then decodes and labels a chunk at a time, and keeps the times.
+class Profiler(Labeller):
+    """A labeller that fetches first, then decodes and labels a chunk at a time, and measures the times.
 
-    Where as many do so at once as a run has actors, each meets what it would meet there: cores that share
-    caches and memory with others, a storage that is asked by all.
+    As many of them at once as a run has actors meet the conditions of that run: cores that share caches and
+    memory with others, and a storage that all of them read.
     """
 
     reader = SteppingReader
@@ -87,31 +86,32 @@ class Prober(Labeller):
     def __init__(self, settings: LabelSettings) -> None:
         super().__init__(settings)
         self._files: list[File] = []
-        self._waits: list[float] = []
+        self._fetch_s: list[float] = []
         self._fetch_cpu_s = 0.0
 
     def fetch(self, locations: Sequence[Location]) -> None:
-        """Fetches some images, as many at once as the job says."""
-        # the process's time: a file system may do its work in a thread of its own
+        """Fetches some images, with the concurrency of the job."""
+        # CPU time of the process, not of a thread: a file system may work in threads of its own
         fetched, self._fetch_cpu_s = _timed(time.process_time, lambda: self._read.fetched(locations))
         self._files = [file for file, _ in fetched]
+        # the first reads of each thread open its connections, which a run does once
         connecting = min(self._settings.fetch.reads(self._settings.device), len(fetched) // 2)
-        self._waits = [seconds for _, seconds in fetched[connecting:]]
+        self._fetch_s = [seconds for _, seconds in fetched[connecting:]]
 
-    def probed(self, on_stage: StageCallback) -> Probed:
-        """Decodes and labels what was fetched. The first chunk is done once before it counts, to warm up."""
-        parts = list(chunks(self._files, self._settings.chunk_size))
-        for part in parts[:1]:
-            self._label(part, on_stage, _Times())
+    def profile(self, on_stage: StageCallback) -> Probed:
+        """Decodes and labels the fetched images. The first chunk is done once more before, to warm up."""
+        file_chunks = list(chunks(self._files, self._settings.chunk_size))
+        for chunk in file_chunks[:1]:
+            self._label(chunk, on_stage, _Times())
         times = _Times()
         began, cpu_began = time.perf_counter(), time.process_time()
-        for part in parts:
-            self._label(part, on_stage, times)
+        for chunk in file_chunks:
+            self._label(chunk, on_stage, times)
         return Probed(
             images=len(self._files),
             failed=dict(Counter(error.code.value for error in times.failed)),
             example=str(times.failed[0]) if times.failed else "",
-            fetch_s=sum(self._waits) / max(len(self._waits), 1),
+            fetch_s=sum(self._fetch_s) / max(len(self._fetch_s), 1),
             file_bytes=sum(len(file) for file in self._files if isinstance(file, bytes)),
             fetch_cpu_s=self._fetch_cpu_s,
             decode_cpu_s=times.decode_cpu_s,
@@ -124,15 +124,15 @@ class Prober(Labeller):
         on_stage(Stage.DECODE)
         images, seconds = _timed(time.process_time, lambda: self._read.decoded(files))
         times.decode_cpu_s += seconds
-        good = [image.decoded for image in images if isinstance(image, LoadedImage)]
-        refused: dict[int, ImageError] = {}  # by place: an image that both models fail on is one failed image
+        inputs = [image.decoded for image in images if isinstance(image, LoadedImage)]
+        errors: dict[int, ImageError] = {}  # by position: an image that both models fail on counts once
         for name, model in (("classifier", self._classifier), ("detector", self._detector)):
             if model is not None:
-                refused = self._answer(name, model, good, on_stage, times) | refused
+                errors = self._predict(name, model, inputs, on_stage, times) | errors
         times.failed += [image for image in images if isinstance(image, ImageError)]
-        times.failed += refused.values()
+        times.failed += errors.values()
 
-    def _answer(
+    def _predict(
         self,
         name: str,
         model: Predictor[Any],
@@ -140,16 +140,16 @@ class Prober(Labeller):
         on_stage: StageCallback,
         times: _Times,
     ) -> dict[int, ImageError]:
-        """Lets a model answer a chunk; gives the images that it fails on, by their places."""
+        """Times a model on a chunk; returns the errors of images that it fails on, by their positions."""
         on_stage(model.stage)
         clock = time.process_time if self._settings.device == "cpu" else time.perf_counter
         results, seconds = _timed(clock, lambda: model(images))
         times.models[name] = times.models.get(name, 0.0) + seconds
-        return {place: result for place, result in enumerate(results) if isinstance(result, ImageError)}
+        return {n: result for n, result in enumerate(results) if isinstance(result, ImageError)}
 
 
 def _timed(clock: Callable[[], float], work: Callable[[], T]) -> tuple[T, float]:
-    """What some work comes to, and how long it took by a clock."""
+    """The result of some work, and the seconds that it took by a clock."""
     began = clock()
-    found = work()
-    return found, clock() - began
+    result = work()
+    return result, clock() - began

@@ -20,33 +20,39 @@ from workers.label.usage import UsageMeter
 
 T = TypeVar("T")
 
-Run = tuple[Location, ...]
-Fetching = Future[list[bytes | ImageError]]
+File = bytes | ImageError
+"""The bytes of a file, or why there are none."""
 
-LOCAL_RUN = 8
-"""Local files that a thread reads one after another for a CPU: handing over one costs what reading it does.
-(A GPU may be fed from a file system that is slow to answer, and has cores to spare.)"""
+ReadGroup = tuple[Location, ...]
+"""Locations that one thread reads in sequence, as one task."""
 
-MIN_RUNS = 4
-"""Runs that are read at once."""
+PendingRead = Future[list[File]]
+"""The files of a group, once they are read."""
+
+LOCAL_GROUP = 8
+"""Local files of a group on a CPU: to hand a task to a thread costs as much as to read one. Next to a GPU a
+group is one file: its file system may be slow to answer, and there are cores to spare."""
+
+MIN_GROUPS = 4
+"""Groups that are read at once."""
 
 
 class ImageReader:
-    """Fetch and decode, ahead of whoever takes the images.
+    """Fetches and decodes images ahead of the caller that takes them, in the order of their locations.
 
-    Bytes are read ahead by as many threads as `fetch.concurrency`, values of a Parquet column by one thread
-    in their order. Beside a GPU, threads decode ahead too; on a CPU images are decoded by whoever takes them,
-    who would otherwise wait for the same core. The order is the order of the locations.
+    As many threads as `fetch.concurrency` read ahead; one thread reads the cells of a Parquet column, in
+    their order. With a GPU, threads decode ahead too. On a CPU the caller's thread decodes: another one would
+    only compete with it for the core.
 
     Args:
         fetch: how files are read.
-        decode: the bound on pixels.
-        device: that the models run on, "cpu" or "cuda".
-        threads: that decode beside a GPU.
-        decode_ahead: images that they decode before they are taken.
+        decode: the limit of pixels.
+        device: of the models, "cpu" or "cuda".
+        threads: that decode, with a GPU.
+        decode_ahead: images that these threads decode before they are taken.
 
     Attributes:
-        usage: what fetching and decoding take is added here.
+        usage: adds up what fetching and decoding take.
     """
 
     limiter: type[AdaptiveLimiter] = AdaptiveLimiter
@@ -57,13 +63,13 @@ class ImageReader:
         self.usage = UsageMeter()
         self._fetch = fetch
         self._decode = decode
-        self._reads = fetch.reads(device)
-        self._limiter = self.limiter(self._reads, fetch.rate)
-        self._ahead = decode_ahead
-        self._fetchers = ThreadPoolExecutor(self._reads, "fetch")
+        self._concurrency = fetch.reads(device)
+        self._limiter = self.limiter(self._concurrency, fetch.rate)
+        self._decode_ahead = decode_ahead
+        self._fetchers = ThreadPoolExecutor(self._concurrency, "fetch")
         self._in_order = ThreadPoolExecutor(1, "fetch-in-order")
         self._decoders = ThreadPoolExecutor(threads, "decode") if device == "cuda" else None
-        self._begun: dict[Run, Fetching] = {}
+        self._prefetched: dict[ReadGroup, PendingRead] = {}
 
     def __call__(
         self, locations: Sequence[Location], prefetch: Sequence[Location] = ()
@@ -72,44 +78,52 @@ class ImageReader:
 
         Args:
             locations: of the images.
-            prefetch: probably asked for next: reading it begins when all the locations are being read.
+            prefetch: those of the next call, probably: read as soon as a read of each of `locations` has
+                started.
         """
+        files = self._fetched(locations, prefetch)
         if self._decoders is None:
-            yield from map(self._load, self._fetched(locations, prefetch))
+            yield from map(self._load, files)
         else:
-            loading = (self._decoders.submit(self._load, data) for data in self._fetched(locations, prefetch))
-            for future in _ahead(loading, self._ahead):
+            loading = (self._decoders.submit(self._load, file) for file in files)
+            for future in _with_lookahead(loading, self._decode_ahead):
                 yield future.result()
 
-    def _fetched(
-        self, locations: Sequence[Location], prefetch: Sequence[Location]
-    ) -> Iterator[bytes | ImageError]:
-        """Each file, the next ones being read meanwhile."""
-        size = LOCAL_RUN if self._decoders is None and all(map(is_local, locations)) else 1
-        most = max(MIN_RUNS, -(-self._reads // size))
-        next_runs = islice(_runs(prefetch, size), most // 2)
-        for future in _ahead(self._fetching(_runs(locations, size), next_runs), most):
+    def _fetched(self, locations: Sequence[Location], prefetch: Sequence[Location]) -> Iterator[File]:
+        """The files in order, while the next ones are read."""
+        size = LOCAL_GROUP if self._decoders is None and all(map(is_local, locations)) else 1
+        lookahead = max(MIN_GROUPS, -(-self._concurrency // size))
+        # Half of what is read ahead within a unit: enough to start the next unit, and less to lose if another
+        # one is requested.
+        next_groups = islice(_groups(prefetch, size), lookahead // 2)
+        for future in _with_lookahead(self._reads(_groups(locations, size), next_groups), lookahead):
             yield from future.result()
 
-    def _fetching(self, runs: Iterator[Run], prefetch: Iterator[Run]) -> Iterator[Fetching]:
-        """Begins to read runs one after another, those that were begun before excepted, and then the next."""
-        begun, self._begun = self._begun, {}
-        for run in runs:
-            yield begun.pop(run) if run in begun else self._submit(run)
-        for needless in begun.values():
-            needless.cancel()
-        for run in prefetch:
-            if run not in self._begun:
-                self._begun[run] = self._submit(run)
+    def _reads(self, groups: Iterator[ReadGroup], prefetch: Iterator[ReadGroup]) -> Iterator[PendingRead]:
+        """Starts to read groups in order, then those of the prefetch; yields the reads of the former."""
+        # The previous call's prefetch becomes this one's start. A group is its own key: only one of the same
+        # locations is found again, so a wrong guess costs a read and never gives a wrong file.
+        earlier, self._prefetched = self._prefetched, {}
+        for group in groups:
+            yield earlier.pop(group) if group in earlier else self._submit(group)
+        # Here every group of this call has been started. What is left of the earlier prefetch was a wrong
+        # guess: cancelled if it waits for a thread, dropped if it runs.
+        for read in earlier.values():
+            read.cancel()
+        # Not yielded, so that the lookahead never waits for a read of the next call.
+        for group in prefetch:
+            if group not in self._prefetched:
+                self._prefetched[group] = self._submit(group)
 
-    def _submit(self, run: Run) -> Fetching:
-        in_order = any(isinstance(location, ParquetCell) for location in run)
-        return (self._in_order if in_order else self._fetchers).submit(self._files, run)
+    def _submit(self, group: ReadGroup) -> PendingRead:
+        # A column is read forwards: a cell out of order would read its row group again from the start.
+        in_order = any(isinstance(location, ParquetCell) for location in group)
+        return (self._in_order if in_order else self._fetchers).submit(self._files, group)
 
-    def _files(self, locations: Run) -> list[bytes | ImageError]:
-        return [self._bytes(location) for location in locations]
+    def _files(self, group: ReadGroup) -> list[File]:
+        return [self._file(location) for location in group]
 
-    def _bytes(self, location: Location) -> bytes | ImageError:
+    def _file(self, location: Location) -> File:
         try:
             with self.usage.timing(Stage.FETCH):
                 data = read_image(location, self._fetch, self._limiter)
@@ -118,27 +132,27 @@ class ImageReader:
         self.usage.fetched(len(data))
         return data
 
-    def _load(self, data: bytes | ImageError) -> LoadedImage | ImageError:
-        if isinstance(data, ImageError):
-            return data
+    def _load(self, file: File) -> LoadedImage | ImageError:
+        if isinstance(file, ImageError):
+            return file
         try:
             with self.usage.timing(Stage.DECODE):
-                decoded = decode(data, max_pixels=self._decode.max_pixels)
-                return LoadedImage(decoded, len(data), hashlib.sha256(data).digest())
+                decoded = decode(file, max_pixels=self._decode.max_pixels)
+                return LoadedImage(decoded, len(file), hashlib.sha256(file).digest())
         except ImageError as error:
             return error
 
 
-def _runs(locations: Sequence[Location], size: int) -> Iterator[Run]:
-    """Locations that one thread reads one after another."""
+def _groups(locations: Sequence[Location], size: int) -> Iterator[ReadGroup]:
+    """Locations in groups of so many, the last one smaller."""
     return map(tuple, chunks(locations, size))
 
 
-def _ahead(futures: Iterator[Future[T]], most: int) -> Iterator[Future[T]]:
-    """The same futures in the same order, with up to `most` more already started behind each."""
+def _with_lookahead(futures: Iterator[Future[T]], count: int) -> Iterator[Future[T]]:
+    """The same futures in order, each when up to `count` more behind it have been started."""
     started: deque[Future[T]] = deque()
     for future in futures:
         started.append(future)
-        if len(started) > most:
+        if len(started) > count:
             yield started.popleft()
     yield from started

@@ -1,4 +1,4 @@
-"""What a labelling actor and its child are told, as plain values."""
+"""The settings and requests of labelling actors and their children, as plain values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from workers.manifest.manifest import Manifest
 from workers.process.serve import StageCallback
 
 MIN_CHUNK = 8
-"""Images that go through a stage one after another: what is done once for all costs too much for one."""
+"""Fewest images of a chunk: what a stage does once a chunk costs too much for a single image."""
 
 MIN_ROWS_TO_EXPORT = 64
-"""Rows of a run from which on networks are made ready for another runtime by themselves: that takes an actor
-about a second, and saves less on a few images."""
+"""Fewest rows of a run for which "auto" exports the networks: an export takes an actor about a second, which
+a few images do not save."""
 
 
-class Request(NamedTuple):
-    """What is asked of a process that labels.
+class UnitRequest(NamedTuple):
+    """The rows of a unit that a child decodes or labels.
 
     Attributes:
         unit: its number.
-        rows: manifest rows of it, ascending.
-        prefetch: manifest rows that will probably be asked for next.
+        rows: its manifest rows to do, ascending.
+        prefetch: manifest rows that will probably be requested next.
         decoded: the images of the rows, where another process decoded them.
     """
 
@@ -37,35 +37,36 @@ class Request(NamedTuple):
     prefetch: Sequence[int] = ()
     decoded: SharedImages | None = None
 
-    def part(self, start: int, stop: int) -> "Request":
-        """The same for some of the rows, by their places."""
+    def part(self, start: int, stop: int) -> "UnitRequest":
+        """The request for some of its rows, by their positions in `rows`; without a prefetch."""
         decoded = self.decoded and self.decoded.part(start, stop)
-        return Request(self.unit, self.rows[start:stop], (), decoded)
+        return UnitRequest(self.unit, self.rows[start:stop], (), decoded)
 
 
-Label = Callable[[Request, StageCallback], tuple[pa.Table, Usage]]
-"""Gives the results of the rows that it is asked for, and what was spent since it was asked last."""
+LabelFunction = Callable[[UnitRequest, StageCallback], tuple[pa.Table, Usage]]
+"""Returns the results of a request's rows, and the usage since its previous call."""
 
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """What a labelling actor needs of the job.
+    """The part of a job that a labelling or decoding actor needs.
 
     Attributes:
         manifest: where the rows of a unit are read from.
-        work: which rows of a unit are to be done.
+        work: the rows of each unit to do.
         classifier: None where none runs.
         detector: None where none runs.
         fingerprints: of the models, as the driver resolved them.
         fetch: how files are read; `rate` is this actor's share.
-        places: how the files below a URL are reached.
+        storage: how the files below each URL are reached.
         decode: how files become pixels.
         compute: batch size and precision.
         device: "cpu" or "cuda".
         runtime: what computes the networks.
         threads: to compute with on a CPU, to decode with where a GPU computes.
-        memory_share: the part of a machine's memory that one actor may count on.
-        fork_server: the address of the driver's; an actor on another machine has one of its own.
+        memory_share: the part of the machine's memory that one child may use.
+        fork_server: the address of the driver's; an actor on another machine starts its own.
+        run_id: of run.json, for log lines; None where there is no run, as in `raylabel plan`.
     """
 
     manifest: Manifest
@@ -74,7 +75,7 @@ class LabelSettings:
     detector: DetectorSpec | None
     fingerprints: tuple[str, ...]
     fetch: FetchSpec
-    places: StorageMap
+    storage: StorageMap
     decode: DecodeSpec
     compute: ComputeSpec
     device: str
@@ -82,21 +83,27 @@ class LabelSettings:
     threads: int
     memory_share: float
     fork_server: str
+    run_id: str | None = None
 
     @property
     def batch_size(self) -> int:
-        """Images that a model is given at once."""
+        """Images in one batch of a model."""
         return self.compute.images_at_once(self.device)
 
     @property
     def chunk_size(self) -> int:
-        """Images that are decoded, then classified, then sent through the detector, before the next ones."""
+        """Images that are decoded, then classified, then sent through the detector, before the next chunk."""
         return max(MIN_CHUNK, self.batch_size)
 
     @property
     def reading(self) -> tuple[FetchSpec, DecodeSpec, str, int, int]:
         """The arguments of a `workers.label.reader.ImageReader`."""
         return self.fetch, self.decode, self.device, self.threads, self.chunk_size
+
+    def describe(self) -> str:
+        """The models and what runs them, for a log line."""
+        models = ", ".join(self.fingerprints) or "none"
+        return f"models {models}; device {self.device}, runtime {self.runtime}, {self.threads} threads"
 
     def assert_same_models(self, built: tuple[str, ...]) -> None:
         """Refuses to label with other models than the run's, by their fingerprints.
@@ -112,5 +119,5 @@ class LabelSettings:
 
 
 def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
-    """What computes the networks of a run of so many rows; the same in every attempt at it."""
+    """The runtime of a run with so many rows; the same in every attempt."""
     return "torch" if compute.runtime == "auto" and rows < MIN_ROWS_TO_EXPORT else compute.runtime

@@ -1,10 +1,11 @@
-"""Units to results, and the images found that crash what labels them. Knows nothing of Ray.
+"""The parents: they have a child process do units, and find the images that crash it. Knows nothing of Ray.
 
-This process stays light: images and models are in a child of it, which may crash.
+The parent's process stays light: images and models are in its child, which may crash.
 """
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,9 @@ from schemas.errors import ErrorCode, RowError, Stage
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.metrics import NO_USAGE, Usage
 from schemas.tables import DECODED
+from workers import logs
 from workers.label.children import build_decoder, build_labeller
-from workers.label.settings import Label, LabelSettings, Request
+from workers.label.settings import LabelFunction, LabelSettings, UnitRequest
 from workers.label.transfer import SharedImages, from_shared, new_buffer, to_shared
 from workers.process.child import Child
 from workers.process.forkserver import LABELLER_MODULE, ForkServer
@@ -23,24 +25,25 @@ from workers.process.shared_buffer import SharedBuffer
 from workers.tables.results import ResultColumns, error_values, results_table
 
 MAX_ATTEMPTS = 2
-"""Of a whole unit, and of a row by itself, whose process died: it may not have been its fault."""
+"""At a whole unit, and at a single row, whose process dies: something else may have killed it."""
 
 MAX_CRASHES_BEFORE_SUCCESS = 3
-"""Rows that crashed one after another in an actor that labelled none: then it is not the images."""
+"""Rows in succession that crash in an actor that has labelled none: then the images are not the cause."""
+
+_log = logging.getLogger(__name__)
 
 
 class SupervisedUnits(ABC):
-    """Has a process of its own do whole units, and finds the images that make that process die.
+    """Has a child process do whole units, and finds the rows that crash it.
 
-    A unit whose process died is tried once more in a new one, since anything may kill a process. If that
-    dies too, the unit is halved, and halved again, at the borders of chunks while it is longer than one, so
-    that the other images are labelled in the batches that they would have been in. A row that dies by itself
-    becomes a row of the errors table.
+    A unit whose process dies is tried once more in a new one, since anything may kill a process. If that one
+    dies too, the unit is bisected until the crashing rows stand alone. Such a row becomes a row of the errors
+    table.
 
     Args:
         settings: the part of the job that is this actor's.
-        build: called in the child with the settings; gives what does rows of a unit there, and tells what was
-            spent since it was asked last.
+        build: called in the child with the settings; returns a function that takes a `UnitRequest` and a
+            `StageCallback`, and returns the results with the usage since its previous call.
     """
 
     def __init__(self, settings: LabelSettings, build: Callable[[LabelSettings], Any]) -> None:
@@ -49,77 +52,90 @@ class SupervisedUnits(ABC):
         self._own_fork_server: ForkServer | None = None
         self._child: Child | None = self._new_child()
         self._succeeded = False
-        self._crashed = 0
+        self._crashed: list[int] = []
         self._usage = NO_USAGE
+
+    def take_usage(self) -> Usage:
+        """Returns the usage since the previous call, without that of processes that died."""
+        usage, self._usage = self._usage, NO_USAGE
+        return usage
+
+    def close(self) -> None:
+        """Ends the process, and the fork server if it is this actor's own."""
+        if self._child:
+            self._child.end()
+        if self._own_fork_server:
+            self._own_fork_server.end()
 
     @abstractmethod
     def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
-        """What is given for a row of a unit that the process died of, every time."""
+        """The results of a row that crashes the process every time."""
 
-    def _done(self, request: Request) -> pa.Table:
-        return pa.concat_tables(self._parts(request, MAX_ATTEMPTS))
+    def _run(self, request: UnitRequest) -> pa.Table:
+        """The results of a whole unit."""
+        crashed_before = len(self._crashed)
+        with logs.in_unit(request.unit):
+            results = pa.concat_tables(self._bisect(request, MAX_ATTEMPTS))
+            if crashed := self._crashed[crashed_before:]:
+                _log.warning("these of its %d rows crash the process: %s", len(request.rows), crashed)
+        return results
 
-    def _parts(self, request: Request, tries: int) -> list[pa.Table]:
-        """What some rows of a unit come to; smaller and smaller parts of them while the process dies."""
+    def _bisect(self, request: UnitRequest, attempts: int) -> list[pa.Table]:
+        """The results of some rows, in one table or, where the process died, in those of their two halves.
+
+        A half is tried once: that its rows hold one that crashes is likely by now, and an accident of the
+        process leads to smaller parts, not to a lost row. Only a single row is given another chance.
+        """
         count = len(request.rows)
-        for _ in range(MAX_ATTEMPTS if count == 1 else tries):
+        for _ in range(MAX_ATTEMPTS if count == 1 else attempts):
             try:
                 results: pa.Table = self._ask(request)
             except ProcessDiedError as death:
                 last = death
+                _log.warning("the process died in stage %s (%s): %s", death.stage, death.code, _span(request))
             else:
                 self._succeeded |= results["error"].null_count > 0
                 return [results]
         if count == 1:
             return [self._crash(request.unit, request.rows[0], last)]
         cut = split_point(count, self._settings.chunk_size)
-        return self._parts(request.part(0, cut), 1) + self._parts(request.part(cut, count), 1)
+        _log.warning("bisecting %s at row %d", _span(request), request.rows[cut])
+        return self._bisect(request.part(0, cut), 1) + self._bisect(request.part(cut, count), 1)
 
-    def take_usage(self) -> Usage:
-        """What was spent since this was called last; not what a process had spent when it died."""
-        usage, self._usage = self._usage, NO_USAGE
-        return usage
-
-    def close(self) -> None:
-        """Ends the process, and the nursery if it is this actor's own."""
-        if self._child:
-            self._child.end()
-        if self._own_fork_server:
-            self._own_fork_server.end()
-
-    def _ask(self, request: Request) -> Any:
+    def _ask(self, request: UnitRequest) -> Any:
         self._child = self._child or self._new_child()
         try:
-            done, usage = self._child(request)
+            results, usage = self._child(request)
         except ProcessDiedError:
             self._child.end()
             self._child = None
             raise
         self._usage += usage
-        return done
+        return results
 
     def _crash(self, unit: int, row: int, death: ProcessDiedError) -> pa.Table:
-        self._crashed += 1
-        if not self._succeeded and self._crashed >= MAX_CRASHES_BEFORE_SUCCESS:
+        self._crashed.append(row)
+        if not self._succeeded and len(self._crashed) >= MAX_CRASHES_BEFORE_SUCCESS:
             raise ModelError(
                 f"the labelling process crashed on each of the first {MAX_CRASHES_BEFORE_SUCCESS} images, "
                 f"the last time in stage {death.stage} ({death.message}). The cause is the models, their "
                 "libraries or the machine"
             )
-        message = f"the process that was given this image alone died ({death.message}), {MAX_ATTEMPTS} times"
+        message = f"the process died on this image alone ({death.message}), {MAX_ATTEMPTS} times"
         return self._failed(
             unit, row, RowError(death.stage, death.code, message, MAX_ATTEMPTS, datetime.now(UTC))
         )
 
     def _new_child(self) -> Child:
-        address = self._own_fork_server.address if self._own_fork_server else self._settings.fork_server
+        server = self._own_fork_server
         try:
-            return Child(address, self._build, self._settings, self._settings.memory_share)
-        except OSError:  # it is on another machine, or was killed
+            return self._child_of(server.address if server else self._settings.fork_server)
+        except OSError:  # the driver's fork server is on another machine; or the one used so far was killed
             self._own_fork_server = ForkServer(LABELLER_MODULE)
-            return Child(
-                self._own_fork_server.address, self._build, self._settings, self._settings.memory_share
-            )
+            return self._child_of(self._own_fork_server.address)
+
+    def _child_of(self, fork_server: str) -> Child:
+        return Child(fork_server, self._build, self._settings, self._settings.memory_share)
 
 
 class LabelUnits(SupervisedUnits):
@@ -127,11 +143,11 @@ class LabelUnits(SupervisedUnits):
 
     Args:
         settings: the part of the job that is this actor's.
-        build: called in the child with the settings; gives what labels rows of a unit there.
+        build: called in the child with the settings; returns the function that labels rows there.
     """
 
     def __init__(
-        self, settings: LabelSettings, build: Callable[[LabelSettings], Label] | None = None
+        self, settings: LabelSettings, build: Callable[[LabelSettings], LabelFunction] | None = None
     ) -> None:
         super().__init__(settings, build or build_labeller)
         self._buffer: SharedBuffer | None = None
@@ -141,19 +157,20 @@ class LabelUnits(SupervisedUnits):
 
         Args:
             unit: its number.
-            prefetch: the unit that will be asked for next, where that is known: its files are read meanwhile.
-            decoded: its images under `schemas.tables.DECODED`, where another process decoded them.
+            prefetch: the unit of the next call, where that is known: its files are read meanwhile.
+            decoded: the unit's images under `schemas.tables.DECODED`, where another process decoded them.
 
         Returns:
             One row a manifest row under `schemas.tables.results_schema`.
 
         Raises:
             ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
-                at every image.
+                on every image.
         """
         rows_of = self._settings.work.rows_of_unit
-        given = None if decoded is None else self._to_shared(decoded)
-        return self._done(Request(unit, rows_of(unit), () if prefetch is None else rows_of(prefetch), given))
+        prefetch_rows: Sequence[int] = () if prefetch is None else rows_of(prefetch)
+        shared = None if decoded is None else self._to_shared(decoded)
+        return self._run(UnitRequest(unit, rows_of(unit), prefetch_rows, shared))
 
     def _to_shared(self, decoded: pa.Table) -> SharedImages:
         self._buffer = self._buffer or new_buffer()
@@ -165,25 +182,19 @@ class LabelUnits(SupervisedUnits):
         return results_table(unit, manifest.read([row]).table, [error], columns)
 
 
-def split_point(count: int, chunk: int) -> int:
-    """Where to halve some rows: at the border of a chunk, where they are more than one."""
-    half = count // 2
-    return half if count <= chunk else max(half // chunk, 1) * chunk
-
-
 class DecodeUnits(SupervisedUnits):
     """Fetches and decodes whole units.
 
     Args:
         settings: the part of the job that is this actor's.
-        build: called in the child with the settings; gives what decodes rows of a unit there.
+        build: called in the child with the settings; returns the function that decodes rows there.
     """
 
     def __init__(self, settings: LabelSettings, build: Callable[[LabelSettings], Any] | None = None) -> None:
         super().__init__(settings, build or build_decoder)
 
     def __call__(self, unit: int) -> pa.Table:
-        """The images of a unit, until the next one is asked for.
+        """The images of a unit, valid until the next call: that one overwrites their memory.
 
         Args:
             unit: its number.
@@ -192,21 +203,38 @@ class DecodeUnits(SupervisedUnits):
             One row a manifest row under `schemas.tables.DECODED`.
 
         Raises:
-            ModelError: the process dies at every image.
+            ModelError: the process dies on every image.
         """
-        return self._done(Request(unit, self._settings.work.rows_of_unit(unit)))
+        return self._run(UnitRequest(unit, self._settings.work.rows_of_unit(unit)))
 
-    def _ask(self, request: Request) -> pa.Table:
-        answer = super()._ask(request)
+    def _ask(self, request: UnitRequest) -> pa.Table:
+        shared = super()._ask(request)
         try:
-            decoded = from_shared(answer)
+            decoded = from_shared(shared)
         except OSError as error:
             message = f"it ended before its answer was read: {error}"
             raise ProcessDiedError(Stage.DECODE, ErrorCode.WORKER_CRASHED, message) from None
-        whole = len(request.rows) == len(self._settings.work.rows_of_unit(request.unit))
-        return (
-            decoded if whole else decoded.take(pa.array(range(len(decoded))))
-        )  # what follows is put in its place
+        if len(request.rows) == len(self._settings.work.rows_of_unit(request.unit)):
+            return decoded
+        # A part of a unit is copied: the child's answer for the next part overwrites the same memory, and the
+        # parts are only joined when all are done.
+        return decoded.take(pa.array(range(len(decoded))))
 
-    def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:  # noqa: ARG002 - told by its place
+    def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:  # noqa: ARG002 - rows keep their order
         return pa.Table.from_pylist([{"error": error_values(error)}], DECODED)
+
+
+def split_point(count: int, chunk: int) -> int:
+    """Where to halve some rows: at the border of a chunk, where there is more than one.
+
+    Batches are cut from chunks, and a model's answer to an image varies in its last digits with its batch.
+    Cut at borders, the other images are labelled in the same batches as without a crash.
+    """
+    half = count // 2
+    return half if count <= chunk else max(half // chunk, 1) * chunk
+
+
+def _span(request: UnitRequest) -> str:
+    """The rows of a request, for a log line."""
+    first, last = request.rows[0], request.rows[-1]
+    return f"row {first}" if first == last else f"{len(request.rows)} rows, {first} to {last}"

@@ -1,4 +1,8 @@
-"""Decoded images between a process and its child: what they are in a table, their data in an arena."""
+"""Decoded images between a process and its child: facts in a table, pixels in a shared buffer.
+
+A buffer holds the images of one call. The side that owns it overwrites them with those of the next, so the
+other side must be done with them by then: one call at a time, and each is copied or consumed before the next.
+"""
 
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -10,43 +14,43 @@ from schemas.tables import DECODED
 from workers.process.shared_buffer import BufferAddress, SharedBuffer, attach
 
 MAX_BYTES = 512 * 2**20
-"""Of the images of a unit that are handed over; those behind them are left to whoever labels."""
+"""Of a unit's images that are shared. The labeller fetches and decodes the ones that no longer fit."""
 
-ALIGNED = 4
-"""Bytes: where the number of an input may begin."""
+ALIGNMENT = 4
+"""Bytes: a float32 of a model's input starts at a multiple of them."""
 
-PLACED = pa.schema([pa.field("start", pa.int64()), pa.field("size", pa.int64()), *list(DECODED)[1:]])
-"""As `schemas.tables.DECODED`, but the data are in an arena, from `start` on; null where there are none."""
+SHARED = pa.schema([pa.field("start", pa.int64()), pa.field("size", pa.int64()), *list(DECODED)[1:]])
+"""As `schemas.tables.DECODED`, but with the position of the data in a shared buffer; null without data."""
 
 
 @dataclass(frozen=True)
 class SharedImages:
-    """Images between a process and its child.
+    """Images that one process decoded and another reads.
 
     Attributes:
-        rows: under `PLACED`.
-        buffer: which one their data are in.
+        rows: their facts and positions, under `SHARED`.
+        buffer: the address of the buffer with their data.
     """
 
     rows: pa.Table
     buffer: BufferAddress
 
     def part(self, start: int, stop: int) -> "SharedImages":
-        """Some of them, by their places."""
+        """Some of them, by their positions in `rows`."""
         return replace(self, rows=self.rows.slice(start, stop - start))
 
 
 def new_buffer() -> SharedBuffer:
-    """Room for the images of a unit."""
+    """A buffer for the images of a unit."""
     return SharedBuffer(MAX_BYTES + 2**20)
 
 
 def to_shared(decoded: pa.Table, buffer: SharedBuffer) -> SharedImages:
-    """Puts the data of some images into an arena, in the place of what was there.
+    """Copies the data of some images into a buffer, over those of the previous call.
 
     Args:
         decoded: under `schemas.tables.DECODED`.
-        buffer: of this process.
+        buffer: of this process; the child must have answered the request that used it before.
     """
     starts: list[int | None] = []
     sizes: list[int | None] = []
@@ -60,13 +64,13 @@ def to_shared(decoded: pa.Table, buffer: SharedBuffer) -> SharedImages:
         starts.append(end)
         sizes.append(data.size)
         buffer.bytes[end : end + data.size] = data
-        end += -(-data.size // ALIGNED) * ALIGNED
-    placed = [pa.array(column, pa.int64()) for column in (starts, sizes)]
-    return SharedImages(pa.table([*placed, *decoded.columns[1:]], schema=PLACED), buffer.address)
+        end += -(-data.size // ALIGNMENT) * ALIGNMENT
+    positions = [pa.array(column, pa.int64()) for column in (starts, sizes)]
+    return SharedImages(pa.table([*positions, *decoded.columns[1:]], schema=SHARED), buffer.address)
 
 
 def from_shared(images: SharedImages) -> pa.Table:
-    """Images that a child put into its arena one behind another, without a copy: until it does the next.
+    """The images that a child wrote to its buffer without gaps; not copied, valid until its next call.
 
     Returns:
         Under `schemas.tables.DECODED`.

@@ -1,4 +1,4 @@
-"""What work takes, added up by the threads that do it."""
+"""Seconds and bytes that work takes, added up by the threads that do it."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ from schemas.metrics import Usage
 
 
 class UsageMeter:
-    """Adds up seconds and bytes, from any thread, until they are taken out."""
+    """Adds up seconds and bytes from any thread, until `take` is called."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,7 @@ class UsageMeter:
 
     @contextlib.contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Counts the seconds of a block for a stage, however it ends."""
+        """Counts the seconds of a block for a stage, also of one that raises."""
         began = time.perf_counter()
         try:
             yield
@@ -29,12 +29,12 @@ class UsageMeter:
                 self._stage_s[stage] += seconds
 
     def fetched(self, size: int) -> None:
-        """Counts the bytes of a file that was read."""
+        """Counts the bytes of one file."""
         with self._lock:
             self._fetched_bytes += size
 
     def take(self) -> Usage:
-        """What was added up since this was called last."""
+        """Returns the usage since the previous call."""
         with self._lock:
             usage = Usage(fetched_bytes=self._fetched_bytes, stage_s=dict(self._stage_s))
             self._stage_s.clear()

@@ -13,13 +13,13 @@ from schemas.metrics import Usage
 from schemas.spec import ClassifierSpec, DetectorSpec
 from schemas.tables import DECODED
 from tests.poison import CRASH_MARK, broken_decoder, paint
-from tests.workers.label.test_labeller import unheard
+from tests.workers.label.test_labeller import ignore_stage
 from tests.workers.label.test_supervise import settings_of
 from workers.label import decoder
 from workers.label.actors import DecodeActor
 from workers.label.decoder import Decoder, SharedImage, images_of
 from workers.label.labeller import Labeller
-from workers.label.settings import LabelSettings, Request
+from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.supervise import MAX_ATTEMPTS, DecodeUnits, LabelUnits
 from workers.label.transfer import from_shared, to_shared
 from workers.models.predictor import ModelInput
@@ -85,12 +85,12 @@ def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input
         fingerprints=tuple(model.resolved.fingerprint for model in models),
     )
     decode = Decoder(settings)
-    decoded, _ = decode(Request(0, range(4)), unheard)
+    decoded, _ = decode(UnitRequest(0, range(4)), ignore_stage)
     images = [image for image in images_of(decoded) if isinstance(image, SharedImage)]
     assert [type(image.image) for image in images] == kinds
     label = Labeller(settings)
-    found, usage = label(Request(0, range(4), decoded=decoded), unheard)
-    expected, _ = label(Request(0, range(4)), unheard)
+    found, usage = label(UnitRequest(0, range(4), decoded=decoded), ignore_stage)
+    expected, _ = label(UnitRequest(0, range(4)), ignore_stage)
     assert without_times(found) == without_times(expected)
     assert (usage.fetched_bytes, "decode" in usage.stage_s) == (0, False)
 
@@ -115,7 +115,7 @@ def test_pixels_over_the_bound_are_left_to_whoever_labels(
 ) -> None:
     monkeypatch.setattr(decoder, "MAX_BYTES", 100)
     decode = Decoder(settings)
-    decoded, _ = decode(Request(0, range(8)), unheard)
+    decoded, _ = decode(UnitRequest(0, range(8)), ignore_stage)
     assert list(images_of(decoded))[1:] == [None] * 7
     with closing(LabelUnits(settings)) as label:
         assert without_times(label(0, decoded=from_shared(decoded))) == without_times(label(0))

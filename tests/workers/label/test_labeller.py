@@ -11,7 +11,7 @@ from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, 
 from schemas.tables import results_schema
 from tests.poison import paint
 from workers.label.labeller import Labeller
-from workers.label.settings import LabelSettings, Request
+from workers.label.settings import LabelSettings, UnitRequest
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest
 from workers.models.registry import load_classifier, load_detector
@@ -35,7 +35,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
             load_detector(detector).resolved.fingerprint,
         ),
         fetch=FetchSpec(),
-        places={},
+        storage={},
         decode=DecodeSpec(),
         compute=ComputeSpec(batch_size=2),
         device="cpu",
@@ -46,13 +46,16 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
     )
 
 
-def unheard(_: Stage) -> None:
+def ignore_stage(_: Stage) -> None:
     """For those who do not ask how far it is."""
 
 
 def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> None:
     labeller, stages = Labeller(settings), list[Stage]()
-    (last, _), (first, _) = labeller(Request(2, [6]), stages.append), labeller(Request(0, [0, 1, 2]), unheard)
+    (last, _), (first, _) = (
+        labeller(UnitRequest(2, [6]), stages.append),
+        labeller(UnitRequest(0, [0, 1, 2]), ignore_stage),
+    )
     results = pa.concat_tables([last, first])
     assert stages == ["decode", "classify", "detect", "decode"]
     assert results.schema == results_schema(settings.manifest.carried)
@@ -72,7 +75,10 @@ def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> 
 def test_what_was_spent_is_said_with_the_results(settings: LabelSettings, photos: Path) -> None:
     sizes = [path.stat().st_size for path in sorted(photos.glob("*.[pj]*g"))]
     labeller = Labeller(settings)
-    usage = [labeller(request, unheard)[1] for request in (Request(0, [0, 1, 2]), Request(1, [3, 4, 5]))]
+    usage = [
+        labeller(request, ignore_stage)[1]
+        for request in (UnitRequest(0, [0, 1, 2]), UnitRequest(1, [3, 4, 5]))
+    ]
     assert [each.fetched_bytes for each in usage] == [sum(sizes[:3]), sum(sizes[3:6])]
     for each in usage:
         assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}
@@ -100,7 +106,7 @@ def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
         compute=ComputeSpec(batch_size=5),
     )
-    results = Labeller(changed)(Request(0, [0, 1, 2, 3, 4]), unheard)[0].to_pylist()
+    results = Labeller(changed)(UnitRequest(0, [0, 1, 2, 3, 4]), ignore_stage)[0].to_pylist()
     assert [row["label"] for row in results] == ["blue", None, "other", None, "blue"]
     errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in results]
     assert errors == [None, ("classify", "MODEL_ERROR"), None, ("classify", "NON_FINITE"), None]

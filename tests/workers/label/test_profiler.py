@@ -33,7 +33,7 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
         detector=detector,
         fingerprints=tuple(model.fingerprint for model in loaded if model),
         fetch=FetchSpec(concurrency=2),
-        places={},
+        storage={},
         decode=DecodeSpec(),
         compute=ComputeSpec(),
         device="cpu",

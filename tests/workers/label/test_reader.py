@@ -59,7 +59,7 @@ def test_what_is_asked_for_next_is_read_meanwhile(photos: Path, tmp_path: Path) 
     second.write_bytes(data)
     read = ImageReader(FetchSpec(), DecodeSpec(), "cpu", threads=1, decode_ahead=1)
     list(read([str(first)], prefetch=[str(second)]))
-    for fetching in read._begun.values():
+    for fetching in read._prefetched.values():
         fetching.result()
     second.unlink()
     (image,) = read([str(second)])

@@ -47,7 +47,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
         detector=None,
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
         fetch=FetchSpec(),
-        places={},
+        storage={},
         decode=DecodeSpec(),
         compute=ComputeSpec(batch_size=2),
         device="cpu",
@@ -127,7 +127,7 @@ def test_a_model_that_crashes_at_every_image_is_at_fault(folder: Path) -> None:
     job = settings_of(folder, ["red.png"] * 8)
     with (
         closing(LabelUnits(job, functools.partial(killed_by, "0 1 2 3 4 5 6 7"))) as units,
-        pytest.raises(ModelError, match=r"died at each of the first 3 images.*decode \(signal SIGABRT\)"),
+        pytest.raises(ModelError, match=r"crashed on each of the first 3 images.*decode \(signal SIGABRT\)"),
     ):
         units(0)
 
