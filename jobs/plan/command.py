@@ -79,8 +79,8 @@ class PlanReport:
         probe: what was measured.
         found: what was predicted of it.
         within: seconds that the job may take; None: nothing was asked.
-        smallest_cluster: the prediction for the fewest nodes that meet the deadline; None: none do, or
-            there is no deadline.
+        smallest_cluster: the prediction for the fewest nodes that meet the deadline; None: none do, or there
+            is no deadline.
         saved: whether the run's report will say how good it was.
     """
 

@@ -21,7 +21,6 @@ from schemas.plan import Pass, Plan
 from schemas.prediction import Cluster, Costs, Probed
 from schemas.spec import ComputeSpec
 from workers.label.children import build_gpu_counter, build_profiler
-from workers.label.settings import LabelSettings, runtime_of
 from workers.manifest.manifest import Manifest
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
@@ -109,7 +108,9 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Clu
     if not locations:
         raise RaylabelError("the manifest has no rows: there is nothing to predict")
     pool = pool_here(job.spec.compute, here)
-    settings = _settings(job, rows, pool)
+    nothing = Plan(rows=0, unit_rows=1, shard_units=1)  # the processes are given images, not rows
+    no_rows = Manifest([], "uri", None, pa.schema([]))
+    settings = job.label_settings(no_rows, Pass(nothing), rows, pool.actors, pool)
     with ExitStack() as stack:
         children = []
         for _ in range(pool.actors):
@@ -155,27 +156,6 @@ def average(found: list[Probed]) -> Costs:
         decode_cpu_s=sum(each.decode_cpu_s for each in found) / images,
         own_cpu_s=OVERHEAD_CPU_S,
         models={name: sum(each.models[name] for each in found) / images for name in found[0].models},
-    )
-
-
-def _settings(job: ResolvedJob, rows: int, pool: Pool) -> LabelSettings:
-    """What a labelling process needs to build the models; it is given images, not rows."""
-    nothing = Plan(rows=0, unit_rows=1, shard_units=1)
-    return LabelSettings(
-        manifest=Manifest([], "uri", None, pa.schema([])),
-        work=Pass(nothing),
-        classifier=job.spec.classifier,
-        detector=job.spec.detector,
-        fingerprints=tuple(model.fingerprint for model in (job.classifier, job.detector) if model),
-        fetch=job.spec.fetch.share_of(pool.actors),
-        storage=job.spec.storage,
-        decode=job.spec.decode,
-        compute=job.spec.compute,
-        device=pool.device,
-        runtime=runtime_of(job.spec.compute, rows),
-        threads=pool.threads,
-        memory_share=pool.memory_share,
-        fork_server=shared_fork_server().address,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import schemas
 import workers
@@ -16,9 +16,10 @@ from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.identity import settings_of_rows
 from schemas.ledger import RunRecord
 from schemas.models import ResolvedModel
-from schemas.plan import Plan
+from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec
 from workers.label.children import build_model_resolver
+from workers.label.settings import LabelSettings, runtime_of
 from workers.ledger.runs import assert_same_run, new_run_id, read_run
 from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source, find_sources
@@ -27,6 +28,22 @@ from workers.process.forkserver import shared_fork_server
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
 from workers.storage.uris import absolute_uri, clean_uri
+
+
+class ActorResources(Protocol):
+    """What a labelling actor computes with; a `jobs.cluster.pools.Pool` has it for each of its actors."""
+
+    @property
+    def device(self) -> str:
+        """Where the models run: "cuda" or "cpu"."""
+
+    @property
+    def threads(self) -> int:
+        """To compute with on a CPU, to decode with where a GPU computes."""
+
+    @property
+    def memory_share(self) -> float:
+        """The part of its node's memory that it may count on, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,36 @@ class ResolvedJob:
                 if isinstance(model[key], str) and Path(model[key]).is_file():
                     model[key] = _absolute(model[key])
         return kept
+
+    def label_settings(
+        self, manifest: Manifest, work: Pass, rows: int, actors: int, resources: ActorResources
+    ) -> LabelSettings:
+        """The part of the job that each labelling process gets.
+
+        Args:
+            manifest: where it reads the rows of a unit; without files where it is given images.
+            work: which rows of a unit are to be done.
+            rows: of the whole manifest.
+            actors: that fetch at most, and share `fetch.rate`.
+            resources: of one actor with models.
+        """
+        spec, models = self.spec, (self.classifier, self.detector)
+        return LabelSettings(
+            manifest=manifest,
+            work=work,
+            classifier=spec.classifier,
+            detector=spec.detector,
+            fingerprints=tuple(model.fingerprint for model in models if model),
+            fetch=spec.fetch.share_of(actors),
+            storage=spec.storage,
+            decode=spec.decode,
+            compute=spec.compute,
+            device=resources.device,
+            runtime=runtime_of(spec.compute, rows),
+            threads=resources.threads,
+            memory_share=resources.memory_share,
+            fork_server=shared_fork_server().address,
+        )
 
     def record(self, manifest: Manifest) -> RunRecord:
         """run.json of a run of this job."""

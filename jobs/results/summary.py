@@ -16,7 +16,7 @@ from schemas.spec import FetchSpec
 from schemas.tables import TABLES
 from workers.fetch.ranges import RangeFile
 from workers.storage.store import Store
-from workers.storage.uris import CHAINS
+from workers.storage.uris import CHAINS, is_local
 
 MAX_LABELS = 15
 """How many of the most frequent labels and classes a summary keeps."""
@@ -139,9 +139,10 @@ def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) 
 
 
 def _fragment(url: str) -> ds.ParquetFileFragment:
-    if "://" in url:
-        return ds.ParquetFileFormat().make_fragment(RangeFile(url, FetchSpec()))
-    return ds.ParquetFileFormat().make_fragment(url, LocalFileSystem())
+    """A Parquet file to scan, local or read by ranges."""
+    if is_local(url):
+        return ds.ParquetFileFormat().make_fragment(url, LocalFileSystem())
+    return ds.ParquetFileFormat().make_fragment(RangeFile(url, FetchSpec()))
 
 
 def read_images(output: str, limit: int | None = None) -> Iterator[LabelledImage]:

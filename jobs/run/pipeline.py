@@ -25,14 +25,13 @@ from schemas.metrics import Usage
 from schemas.plan import make_bundles, one_per_bundle
 from workers import logs
 from workers.label.actors import DecodeActor, LabelActor
-from workers.label.settings import LabelSettings, runtime_of
+from workers.label.settings import LabelSettings
 from workers.ledger.attempts import Heartbeat, start_attempt
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import begin_run, remove_previous_runs, replace_run
 from workers.ledger.state import PassState, finish_run
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
-from workers.process.forkserver import shared_fork_server
 from workers.storage.store import Store
 
 UNCONDITIONAL = (
@@ -182,24 +181,11 @@ def in_actors(pool: Pool, bundles: pa.ListArray, calls: int) -> dict[str, Any]:
 
 def settings_of(running: RunningAttempt, pool: Pool, decoders: Pool | None) -> LabelSettings:
     """The part of the job that the labelling actors get."""
-    spec, models = running.job.spec, (running.run.record.classifier, running.run.record.detector)
-    return LabelSettings(
-        manifest=running.manifest,
-        work=running.run.current,
-        classifier=spec.classifier,
-        detector=spec.detector,
-        fingerprints=tuple(model.fingerprint for model in models if model),
-        fetch=spec.fetch.share_of((decoders or pool).most),
-        storage=spec.storage,
-        decode=spec.decode,
-        compute=spec.compute,
-        device=pool.device,
-        runtime=runtime_of(spec.compute, running.run.record.plan.rows),
-        threads=pool.threads,
-        memory_share=pool.memory_share,
-        fork_server=shared_fork_server().address,
-        run_id=running.run.record.id,
+    run = running.run
+    settings = running.job.label_settings(
+        running.manifest, run.current, run.plan.rows, (decoders or pool).most, pool
     )
+    return replace(settings, run_id=run.record.id)
 
 
 def decoding_settings(labelling: LabelSettings, decoders: Pool) -> LabelSettings:

@@ -17,6 +17,7 @@ from workers.fetch.fetch import fetch
 from workers.fetch.parquet_column import read_value
 from workers.fetch.tar import find_member
 from workers.fetch.throttle import AdaptiveLimiter
+from workers.storage import uris
 from workers.storage.uris import clean_uri, resolve_uri
 
 _TAR = re.compile(r"tar://(.+)::(.+)", re.DOTALL)
@@ -61,9 +62,9 @@ def is_local(location: Location) -> bool:
         case MissingImage():
             return True
         case TarMember(file) | ParquetCell(file):
-            return "://" not in file
+            return uris.is_local(file)
         case str():
-            return "://" not in location
+            return uris.is_local(location)
 
 
 def read_image(location: Location, spec: FetchSpec, limiter: AdaptiveLimiter | None = None) -> bytes:

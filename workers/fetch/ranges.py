@@ -9,7 +9,7 @@ from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from workers.fetch.fetch import code_of, fetch
 from workers.storage.filesystem import file_system, renewing
-from workers.storage.uris import clean_uri
+from workers.storage.uris import clean_uri, is_local
 
 MIN_AHEAD, MAX_AHEAD = 64 * 2**10, 8 * 2**20
 """Bytes that a file which is read ahead is asked for at once."""
@@ -98,7 +98,7 @@ def open_ahead(uri: str, spec: FetchSpec) -> IO[bytes] | RangeFile:
 
 
 def _open_local(uri: str) -> IO[bytes] | None:
-    if "://" in uri:
+    if not is_local(uri):
         return None
     try:
         return open(uri, "rb")

@@ -9,9 +9,14 @@ CHAINS = ("tar://", "zip://", "parquet://")
 _QUERY_SCHEMES = ("http", "https", "ftp")
 
 
+def is_local(uri: str) -> bool:
+    """Whether a URI is a plain path, which this process opens itself; all others go through fsspec."""
+    return "://" not in uri
+
+
 def absolute_uri(uri: str) -> str:
     """The same place, named so that it is found from any folder."""
-    return uri if "://" in uri else os.path.abspath(uri)
+    return os.path.abspath(uri) if is_local(uri) else uri
 
 
 def parent_url(url: str) -> str:
@@ -23,7 +28,7 @@ def parent_url(url: str) -> str:
 
 def clean_uri(uri: str) -> str:
     """A URI without what may be secret: user and password, and the query of a web address."""
-    if "://" not in uri:
+    if is_local(uri):
         return uri
     if uri.startswith(CHAINS) and "::" in uri:
         inner, _, outer = uri.rpartition("::")
