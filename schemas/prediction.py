@@ -1,4 +1,4 @@
-"""What `raylabel plan` measures and predicts, and what of it is kept for the run's report."""
+"""What `raylabel plan` measures, predicts, and saves for the run's report."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True)
 class Cluster:
-    """Machines that a job may run on, all alike.
+    """A cluster of equal nodes that a job may run on.
 
     Attributes:
-        nodes: how many.
-        cpus: cores of each.
-        gpus: of each.
-        network_gbps: what each can read from storage, gigabits a second; None: not known.
-        price: of each for an hour, in any currency; None: not known.
+        nodes: number of nodes.
+        cpus: cores of each node.
+        gpus: GPUs of each node.
+        network_gbps: bandwidth of each node, gigabits per second; None: unknown.
+        price: of a node-hour, in any currency; None: unknown.
     """
 
     nodes: int
@@ -34,12 +34,12 @@ class Costs:
     """What one row of a manifest takes, on average; rows that fail count too.
 
     Attributes:
-        fetch_s: from the request for its file until that is read, seconds.
-        file_bytes: of its file.
-        fetch_cpu_s: of a core, to read the file.
-        decode_cpu_s: of a core, from bytes to pixels.
-        own_cpu_s: of a core, for raylabel and Ray themselves.
-        models: by name, seconds of a core or of a GPU; None: not known for the device that is to run them.
+        fetch_s: seconds from the request for its file until it is read.
+        file_bytes: size of its file.
+        fetch_cpu_s: core seconds to read the file.
+        decode_cpu_s: core seconds from bytes to pixels.
+        own_cpu_s: core seconds of raylabel and Ray themselves.
+        models: core or GPU seconds by model name; None: unknown for the device that will run them.
     """
 
     fetch_s: float
@@ -52,19 +52,19 @@ class Costs:
 
 @dataclass(frozen=True)
 class Prediction:
-    """How a job would go on a cluster.
+    """The predicted speed and duration of a job on a cluster.
 
     Attributes:
         cluster: the cluster.
         rows: of the manifest.
         images_per_s: while it labels.
-        startup_s: before that.
-        seconds: all in all.
-        bottleneck: what it cannot be faster for: a key of `utilization`, or "units".
-        utilization: how much of each resource is used, 0 to 1.
-        cpu_parts: seconds of a core that an image takes, by part.
-        model_parts: seconds that an image takes in each model; None: not known, and `images_per_s` is what
-            all else would allow.
+        startup_s: seconds before it labels.
+        seconds: duration, startup included.
+        bottleneck: what limits the speed: a key of `utilization`, or "units".
+        utilization: used share of each resource, 0 to 1.
+        cpu_parts: core seconds per image, by part.
+        model_parts: core or GPU seconds per image, by model; None: unknown, and `images_per_s` is an upper
+            bound, as if the models took no time.
     """
 
     cluster: Cluster
@@ -79,30 +79,30 @@ class Prediction:
 
     @property
     def node_hours(self) -> float:
-        """Of all nodes together."""
+        """Hours of all nodes together."""
         return self.cluster.nodes * self.seconds / 3600
 
     @property
     def cpu_hours(self) -> float:
-        """Of all cores together, as they are paid for."""
+        """Hours of all cores together, as they are paid for: idle ones too."""
         return self.cluster.cpus * self.node_hours
 
     @property
     def gpu_hours(self) -> float:
-        """Of all GPUs together, as they are paid for."""
+        """Hours of all GPUs together, as they are paid for: idle ones too."""
         return self.cluster.gpus * self.node_hours
 
     @property
     def cost(self) -> float | None:
-        """What the nodes cost; None where no price is known."""
+        """Price of all node-hours; None where the price of one is unknown."""
         return None if self.cluster.price is None else self.cluster.price * self.node_hours
 
 
-class KeptPrediction(BaseModel):
-    """`_work/prediction.json`: what was predicted of a job, until its run can say how it went.
+class SavedPrediction(BaseModel):
+    """`_work/prediction.json`: the prediction that a run's report compares with the run.
 
     Attributes:
-        job: see `jobs.prepare.resolve.ResolvedJob.digest`; a prediction is of no use for another job.
+        job: `jobs.prepare.resolve.ResolvedJob.digest`; the prediction is not used for another job.
         at: when it was made, UTC.
         prediction: the prediction.
     """
@@ -114,25 +114,26 @@ class KeptPrediction(BaseModel):
     prediction: Prediction
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What a process measured, in seconds over all the images that it was given.
+    """What one process of a probe measured: sums over all images that it was given.
 
     Attributes:
-        images: how many.
-        failed: of them failed, by code.
-        example: one that failed and why; "" where none did.
-        fetch_s: the mean from asking for a file until it is read; not of the first, which open connections.
-        file_bytes: of all files.
-        fetch_cpu_s: of a core.
-        decode_cpu_s: of a core.
-        models: by name; of a core where they run on the CPU, otherwise of the GPU.
-        work_s: while it decoded and labelled, on the clock.
-        work_cpu_s: of a core, in that time; less where other processes wanted the cores too.
+        images: number of images.
+        failed: number of failed images, by error code.
+        example: an image that failed and why; "" where none did.
+        fetch_s: mean seconds from the request for a file until it is read; without the first files, which
+            open connections.
+        file_bytes: size of all files.
+        fetch_cpu_s: core seconds to read the files.
+        decode_cpu_s: core seconds from bytes to pixels.
+        models: seconds by model name; of a core where they run on the CPU, otherwise of the GPU.
+        work_s: wall-clock seconds of decoding and labelling.
+        work_cpu_s: core seconds in that time; fewer where other processes used the cores too.
     """
 
     images: int

@@ -1,4 +1,4 @@
-"""How long a job takes on a cluster, and what holds it up: arithmetic on what one image takes."""
+"""How long a job takes on a cluster, and its bottleneck: arithmetic on what one image takes."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,29 +9,29 @@ from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import ComputeSpec
 
 OVERHEAD_CPU_S = 0.0005
-"""Of a core, for each image: Ray, the ledger, the tables. What a run takes beyond what is probed: fetching (a
-body's MD5 is a part of it), decoding (so is the file's sha256) and its models; measured: 0.35 to 0.5 ms."""
+"""Core seconds per image for Ray, the ledger and the tables: what a run takes beyond what is probed, which is
+fetching (with a body's MD5), decoding (with the file's sha256) and the models. Measured: 0.35 to 0.5 ms."""
 
 STARTUP_S = 12.0
-"""From the command until the first images are labelled: Ray and the models start."""
+"""Seconds from the command to the first labelled images: Ray and the models start."""
 
 DRIVER_S_PER_BUNDLE = 0.010
-"""Of the driver, for each bundle of units that it hands out, however many nodes there are."""
+"""The driver's seconds per bundle of units that it hands out, whatever the number of nodes."""
 
-MOST_NODES = 2_000
-"""More are not looked at when nodes are sought for a deadline."""
+MAX_NODES = 2_000
+"""The largest cluster that is tried for a deadline."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What of a job decides its speed, beside what an image takes.
+    """What decides a job's speed, next to what an image takes.
 
     Attributes:
-        plan: how the manifest is cut.
-        compute: which device, and how many actors.
+        plan: how the manifest is cut into units.
+        compute: the device, and the number of actors.
         concurrency: files that an actor reads at once.
-        startup_s: until the first images are labelled.
-        reads_per_s: that the job may begin, shared evenly by as many actors as it may have; None: no limit.
+        startup_s: seconds until the first images are labelled.
+        reads_per_s: that the job may start, in equal shares for its largest number of actors; None: no limit.
     """
 
     plan: Plan
@@ -42,55 +42,36 @@ class Load:
 
 
 def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
-    """How a job goes on a cluster: as fast as the resource that is used up first.
-
-    Every actor begins each bundle of units with an empty hand: it waits for the first file. Beside a GPU it
-    waits at each unit, while the first batch is decoded or the last one labelled. Where units do not come out
-    even, actors are idle in the last round.
+    """The speed and duration of a job on a cluster: as fast as the resource that is used up first.
 
     Raises:
-        RaylabelError: the cluster has not what `compute` asks for.
+        RaylabelError: the cluster lacks what `compute` asks for.
     """
-    pool = pool_on(load.compute, cluster)
-    actors = min(pool.actors, load.plan.units)
-    cores: float = cluster.nodes * cluster.cpus
-    cpu_parts = {
-        "fetch": costs.fetch_cpu_s,
-        "decode": costs.decode_cpu_s,
-        "raylabel and Ray": costs.own_cpu_s,
-    }
-    if pool.device == "cpu":
-        cpu_parts |= costs.models or {}
-    else:  # a thread of each actor attends to its GPU
-        cores = max(cores - actors, cores / 2)
-    unit_rows = load.plan.unit_rows
-    fair = max(1, load.plan.units // (BUNDLES_LEFT * actors))
-    bundle_rows = min(max_bundle_units(unit_rows, pool.device), fair) * unit_rows
+    pool, plan = pool_on(load.compute, cluster), load.plan
+    actors = min(pool.actors, plan.units)
+    bundle_rows = _bundle_rows(plan, actors, pool.device)
     slots = min(load.concurrency, bundle_rows)
+    cpu_parts = _cpu_parts(costs, pool.device)
     limits = {
         "models": _per_s(actors, sum((costs.models or {}).values())),
         "decode": _per_s(actors * pool.threads, costs.decode_cpu_s),
-        "CPUs": _per_s(cores, sum(cpu_parts.values())),
+        "CPUs": _per_s(_cores(cluster, actors, pool.device), sum(cpu_parts.values())),
         "network": _per_s(cluster.nodes * (cluster.network_gbps or math.inf) * 1e9 / 8, costs.file_bytes),
         "reads": _per_s(actors * slots, costs.fetch_s),
         "fetch.rate": (load.reads_per_s or math.inf) * actors / pool.most,
         "driver": bundle_rows / DRIVER_S_PER_BUNDLE,
     }
     tightest = min(limits, key=lambda name: limits[name])
-    fed = min(limits["decode"], limits["CPUs"])
-    working, waiting = actors / min(limits["models"], fed), costs.fetch_s / bundle_rows
-    if pool.device == "cuda":  # on a CPU decoding and models take turns on the same cores anyway
-        batch = load.compute.images_at_once(pool.device)
-        waiting += min(batch, unit_rows) / unit_rows * actors / max(limits["models"], fed)
+    working, waiting = _actor_seconds(costs, load, pool.device, actors, limits)
     rate = min(actors / (working + waiting), limits[tightest])
-    rounds = math.ceil(load.plan.units / actors)
-    idle = rounds * actors / load.plan.units
+    # units do not come out even: some actors are idle in the last round
+    idle = math.ceil(plan.units / actors) * actors / plan.units
     return Prediction(
         cluster=cluster,
-        rows=load.plan.rows,
+        rows=plan.rows,
         images_per_s=rate,
         startup_s=load.startup_s,
-        seconds=load.startup_s + load.plan.rows / rate * idle,
+        seconds=load.startup_s + plan.rows / rate * idle,
         bottleneck="units" if waiting > working and rate < limits[tightest] else tightest,
         utilization={
             **{name: rate / limit for name, limit in limits.items() if limit < math.inf},
@@ -101,58 +82,53 @@ def predict(costs: Costs, load: Load, cluster: Cluster) -> Prediction:
     )
 
 
+def _cpu_parts(costs: Costs, device: str) -> dict[str, float]:
+    """Core seconds per image, by part; the models' where they run on CPUs."""
+    parts = {"fetch": costs.fetch_cpu_s, "decode": costs.decode_cpu_s, "raylabel and Ray": costs.own_cpu_s}
+    return parts | (costs.models or {}) if device == "cpu" else parts
+
+
+def _cores(cluster: Cluster, actors: int, device: str) -> float:
+    """Cores that do what `_cpu_parts` counts."""
+    cores = cluster.nodes * cluster.cpus
+    return cores if device == "cpu" else max(cores - actors, cores / 2)  # a thread per actor drives its GPU
+
+
+def _bundle_rows(plan: Plan, actors: int, device: str) -> int:
+    """Rows of the bundle of units that an actor is handed at once."""
+    fair = max(1, plan.units // (BUNDLES_LEFT * actors))
+    return min(max_bundle_units(plan.unit_rows, device), fair) * plan.unit_rows
+
+
+def _actor_seconds(
+    costs: Costs, load: Load, device: str, actors: int, limits: dict[str, float]
+) -> tuple[float, float]:
+    """Seconds per image that an actor works and waits.
+
+    An actor has nothing prefetched at the start of a bundle: it waits for the first file. With a GPU it also
+    waits at each unit, while the first batch is decoded or the last one labelled. On a CPU decoding and
+    models take turns on the same cores anyway.
+    """
+    feed = min(limits["decode"], limits["CPUs"])
+    working = actors / min(limits["models"], feed)
+    waiting = costs.fetch_s / _bundle_rows(load.plan, actors, device)
+    if device == "cuda":
+        unit_rows = load.plan.unit_rows
+        batch = min(load.compute.images_at_once(device), unit_rows)
+        waiting += batch / unit_rows * actors / max(limits["models"], feed)
+    return working, waiting
+
+
 def nodes_within(costs: Costs, load: Load, cluster: Cluster, seconds: float) -> Prediction | None:
-    """The smallest number of such nodes that is done in time; None where no number is."""
+    """The prediction for the fewest such nodes that finish in time; None where no number does."""
 
     def with_nodes(nodes: int) -> Prediction:
         return predict(costs, load, replace(cluster, nodes=nodes))
 
-    predictions = map(with_nodes, range(1, MOST_NODES + 1))  # more are not always faster
-    return next((found for found in predictions if found.seconds <= seconds), None)
+    predictions = map(with_nodes, range(1, MAX_NODES + 1))  # one by one: more nodes are not always faster
+    return next((prediction for prediction in predictions if prediction.seconds <= seconds), None)
 
 
-def _per_s(many: float, seconds: float) -> float:
-    return many / seconds if seconds else math.inf
-
-
-ADVICE = {
-    "models": "more or larger GPUs, or a smaller model",
-    "actors": "more actors: compute.actors, or smaller units (units.rows)",
-    "decode": "more CPUs for each GPU, or smaller images",
-    "CPUs": "more cores",
-    "network": "nodes with more bandwidth, or smaller files",
-    "reads": "a larger fetch.concurrency",
-    "fetch.rate": "a larger fetch.rate, if the store bears it",
-    "units": "larger units (units.rows): each begins with a wait for its first images",
-    "driver": "larger units (units.rows): each bundle of them takes the driver 10 ms",
-}
-"""What would make a job faster, by what holds it up."""
-
-LABELS = {
-    "reads": "fetch latency: as many reads are under way as may be",
-    "fetch.rate": "fetch.rate: as many reads begin in a second as may",
-    "units": "the beginnings of units",
-}
-"""What holds a job up in words, where its name does not say it."""
-
-
-def said_bottleneck(found: Prediction) -> tuple[str, str]:
-    """What holds a job up and what would help, in words."""
-    on_gpus = found.cpu_parts.keys().isdisjoint(found.model_parts or {})
-    match found.bottleneck:
-        case "CPUs":
-            models = {} if on_gpus else found.model_parts or {}
-            part = max(found.cpu_parts, key=lambda name: found.cpu_parts[name])
-            share = found.cpu_parts[part] / sum(found.cpu_parts.values())
-            if part in models:
-                return f"models ({part} {share:.0%} of the CPU time)", "more cores, a GPU, or a smaller model"
-            return f"{part} ({share:.0%} of the CPU time)", ADVICE["decode" if on_gpus else "CPUs"]
-        case "models" if found.model_parts:
-            part = max(
-                found.model_parts, key=lambda name: found.model_parts[name] if found.model_parts else 0
-            )
-            share = found.model_parts[part] / sum(found.model_parts.values())
-            named = f"models ({part} {share:.0%} of their time)" if len(found.model_parts) > 1 else "models"
-            return named, ADVICE["models" if on_gpus else "actors"]
-        case name:
-            return LABELS.get(name, name), ADVICE[name]
+def _per_s(capacity: float, cost: float) -> float:
+    """Images per second that a capacity allows at a cost per image; infinite where they cost nothing."""
+    return capacity / cost if cost else math.inf

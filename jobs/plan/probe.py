@@ -1,10 +1,10 @@
-"""A sample of a job's images, sent through as many labelling processes as a run has on this machine."""
+"""Measures what an image takes: a sample goes through as many labelling processes as a run has here."""
 
 import dataclasses
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,15 +21,19 @@ from schemas.plan import Pass, Plan
 from schemas.prediction import Cluster, Costs, Probed
 from schemas.spec import ComputeSpec
 from workers.label.children import build_gpu_counter, build_profiler
+from workers.label.settings import LabelSettings
 from workers.manifest.manifest import Manifest
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
 
 SEED = 0
+"""The same manifest gives the same sample."""
+
 SAMPLE_RUNS = 16
-"""Places of a manifest that a sample is taken from: each may be a row group to read."""
+"""Runs of consecutive rows that make up a sample: each may be a row group to read."""
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""A container's limit on CPU time: quota and period in microseconds, or "max" for no limit."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,14 @@ class Probe:
     """What was measured.
 
     Attributes:
-        images: that each process probed.
-        processes: at once.
-        device: that the models ran on.
-        failed: of the images failed, by code.
-        example: one that failed and why; "" where none did.
-        seconds: that it took, models loaded.
-        share: of the time of its cores that it got while it labelled; 1 where nobody else wanted them.
+        images: probed by each process.
+        processes: that probed at once.
+        device: the models ran on, "cuda" or "cpu".
+        failed: number of failed images, by error code.
+        example: an image that failed and why; "" where none did.
+        seconds: that the probe took, once the models were loaded.
+        share: of its cores' time that the probe got while it labelled, 0 to 1; less than 1 where other
+            processes ran.
         costs: of one image.
     """
 
@@ -58,7 +63,7 @@ class Probe:
 
 
 def this_machine() -> Cluster:
-    """The cores that this process may use, and the GPUs that torch finds."""
+    """A cluster of one node: the cores that this process may use, and the GPUs that torch finds."""
     counter = Child(shared_fork_server().address, build_gpu_counter, None, memory_share=1)
     try:
         gpus: int = counter(None)
@@ -70,37 +75,37 @@ def this_machine() -> Cluster:
 
 
 def sample_locations(manifest: Manifest, size: int) -> list[Location]:
-    """Where the images of a sample are; no other columns are read."""
+    """The locations of a sample's images; no other columns are read."""
     bare = dataclasses.replace(manifest, image_id_column=None, carried=pa.schema([]))
-    return [where for rows in sample_rows(manifest.rows, size) for where in bare.read(rows).locations]
+    return [location for rows in sample_rows(manifest.rows, size) for location in bare.read(rows).locations]
 
 
 def sample_rows(rows: int, size: int) -> Iterator[range]:
-    """So many rows in runs at up to `SAMPLE_RUNS` places, spread over a manifest; the same in every call.
+    """A sample of up to `size` rows in at most `SAMPLE_RUNS` runs, spread over the manifest.
 
-    All rows where there are no more. Runs never overlap: how far each is shifted is drawn from its own part
-    of the rows that are left over.
+    The same in every call; all rows where the manifest has no more.
     """
-    random_places = random.Random(SEED)
+    generator = random.Random(SEED)
     size = min(size, rows)
-    spots = min(SAMPLE_RUNS, size) if size < rows else 1
-    for spot in range(spots):
-        first, last = size * spot // spots, size * (spot + 1) // spots
-        least, most = (rows - size) * spot // spots, (rows - size) * (spot + 1) // spots
-        start = first + random_places.randint(least, most)
-        yield range(start, start + last - first)
+    runs = min(SAMPLE_RUNS, size) if size < rows else 1
+    for run in range(runs):
+        first, end = size * run // runs, size * (run + 1) // runs
+        # Each run is shifted by a random part of its own share of the rows left out: runs never overlap
+        low, high = (rows - size) * run // runs, (rows - size) * (run + 1) // runs
+        start = first + generator.randint(low, high)
+        yield range(start, start + end - first)
 
 
 def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Cluster) -> Probe:
     """Sends images through as many processes at once as a run has on this machine.
 
-    Each gets all of them, in another order.
+    Each process gets all images, in another order, so that they do not read the same file at once.
 
     Args:
-        job: whose images they are.
+        job: the images' job.
         rows: of the whole manifest.
         locations: of the images.
-        here: this machine, without GPUs where the models are to run on the CPU.
+        here: this machine; without GPUs where the models should run on the CPU.
 
     Raises:
         RaylabelError: a process died, or no image can be labelled.
@@ -111,55 +116,74 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Clu
     nothing = Plan(rows=0, unit_rows=1, shard_units=1)  # the processes are given images, not rows
     no_rows = Manifest([], "uri", None, pa.schema([]))
     settings = job.label_settings(no_rows, Pass(nothing), rows, pool.actors, pool)
+    seconds, profiles = _profiles(settings, pool.actors, locations)
+    failed, example = profiles[0].failed, profiles[0].example
+    if sum(failed.values()) == len(locations):
+        raise RaylabelError(f"none of the {len(locations):,} probed images can be labelled: {example}")
+    share = sum(profile.work_cpu_s for profile in profiles) / sum(profile.work_s for profile in profiles)
+    share = min(share, 1.0) if pool.device == "cpu" else 1.0
+    costs = average(profiles)
+    return Probe(len(locations), pool.actors, pool.device, failed, example, seconds, share, costs)
+
+
+def _profiles(
+    settings: LabelSettings, processes: int, locations: list[Location]
+) -> tuple[float, list[Probed]]:
+    """The seconds that the probe took, and what each process measured.
+
+    Raises:
+        RaylabelError: a process died.
+    """
     with ExitStack() as stack:
         children = []
-        for _ in range(pool.actors):
+        for _ in range(processes):
             children.append(Child(settings.fork_server, build_profiler, settings, settings.memory_share))
             stack.callback(children[-1].end)
-        threads = stack.enter_context(ThreadPoolExecutor(pool.actors))
+        threads = stack.enter_context(ThreadPoolExecutor(processes))
         try:
-            # no images at first: the models are built meanwhile. Each step begins when all are ready for it
+            # Each step starts when all processes are ready for it, so that they meet the load of a run:
+            # build the models (no images are sent), fetch the files, then decode and label
             list(threads.map(lambda child: child([]), children))
-            began = time.monotonic()
-            turned = [_rotated(locations, number / pool.actors) for number in range(pool.actors)]
-            list(threads.map(lambda child, each: child(each), children, turned))
-            found = list(threads.map(lambda child: child(None), children))
+            start = time.monotonic()
+            orders = [_rotated(locations, number / processes) for number in range(processes)]
+            list(threads.map(lambda child, order: child(order), children, orders))
+            profiles = list(threads.map(lambda child: child(None), children))
         except ProcessDiedError as death:
             raise RaylabelError(
                 f"the process that probed the images died in stage {death.stage}: {death.message}. A run "
-                "finds the image at fault and goes on; for a plan take another --sample"
+                "finds the image that is the cause and continues; for a plan use another --sample"
             ) from None
-    seconds = time.monotonic() - began
-    failed, example = found[0].failed, found[0].example
-    if sum(failed.values()) == len(locations):
-        raise RaylabelError(f"none of the {len(locations):,} probed images can be labelled: {example}")
-    share = sum(each.work_cpu_s for each in found) / sum(each.work_s for each in found)
-    share = min(share, 1.0) if pool.device == "cpu" else 1.0
-    return Probe(len(locations), pool.actors, pool.device, failed, example, seconds, share, average(found))
+        return time.monotonic() - start, profiles
 
 
 def pool_here(compute: ComputeSpec, here: Cluster) -> Pool:
-    """The processes that probe: those of a run on this machine, but no more than there is room for."""
-    asked = compute.model_copy(update={"device": compute.device if here.gpus else "cpu"})
-    room = pool_on(asked.model_copy(update={"actors": "auto"}), here)
-    actors = min(room.actors, pool_on(asked, here).actors)
+    """The processes that probe: those of a run on this machine, but no more than it has room for."""
+    compute_here = compute.model_copy(update={"device": compute.device if here.gpus else "cpu"})
+    room = pool_on(compute_here.model_copy(update={"actors": "auto"}), here)
+    actors = min(room.actors, pool_on(compute_here, here).actors)
     return dataclasses.replace(room, actors=actors, least=actors, most=actors)
 
 
-def average(found: list[Probed]) -> Costs:
+def average(profiles: list[Probed]) -> Costs:
     """What one image took, on average over some processes."""
-    images = sum(each.images for each in found)
+    images = sum(profile.images for profile in profiles)
+
+    def per_image(seconds: Callable[[Probed], float]) -> float:
+        return sum(map(seconds, profiles)) / images
+
     return Costs(
-        fetch_s=sum(each.fetch_s for each in found) / len(found),
-        file_bytes=sum(each.file_bytes for each in found) / images,
-        fetch_cpu_s=sum(each.fetch_cpu_s for each in found) / images,
-        decode_cpu_s=sum(each.decode_cpu_s for each in found) / images,
+        fetch_s=sum(profile.fetch_s for profile in profiles) / len(profiles),
+        file_bytes=per_image(lambda profile: profile.file_bytes),
+        fetch_cpu_s=per_image(lambda profile: profile.fetch_cpu_s),
+        decode_cpu_s=per_image(lambda profile: profile.decode_cpu_s),
         own_cpu_s=OVERHEAD_CPU_S,
-        models={name: sum(each.models[name] for each in found) / images for name in found[0].models},
+        models={
+            name: sum(profile.models[name] for profile in profiles) / images for name in profiles[0].models
+        },
     )
 
 
 def _rotated(items: list[Location], share: float) -> list[Location]:
-    """The same items, beginning so far in."""
+    """The same items, starting from a share of the way in, 0 to 1."""
     cut = int(len(items) * share)
     return items[cut:] + items[:cut]

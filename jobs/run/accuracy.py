@@ -8,7 +8,7 @@ from jobs.prepare.resolve import ResolvedJob
 from jobs.run.console import Meter
 from schemas.exceptions import StorageError
 from schemas.ledger import PREDICTION
-from schemas.prediction import Cluster, KeptPrediction
+from schemas.prediction import Cluster, SavedPrediction
 from workers.storage.store import Store
 
 
@@ -77,7 +77,7 @@ def accuracy_of(
         machines: the resources of the nodes it ran on, as Ray names them.
     """
     try:
-        kept = KeptPrediction.model_validate_json(Store(job.spec.output).read(PREDICTION))
+        kept = SavedPrediction.model_validate_json(Store(job.spec.output).read(PREDICTION))
     except (FileNotFoundError, ValueError, StorageError):  # a run is not worth less for it
         return None
     if kept.job != job.digest() or not meter.labelled:

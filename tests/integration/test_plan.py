@@ -8,7 +8,7 @@ import pytest
 from jobs.plan.command import PlanOptions, plan_job
 from jobs.prepare.resolve import resolve
 from schemas.exceptions import OutputConflictError, RaylabelError, StorageError
-from schemas.prediction import Cluster, KeptPrediction
+from schemas.prediction import Cluster, SavedPrediction
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
 from tests.integration.jobs_here import raylabel
@@ -39,23 +39,23 @@ def test_a_plan_is_told_and_kept_and_leaves_nothing_else(
     spec = spec_of(manifest=str(manifest), output=str(output), detector=None)
     options = PlanOptions(64, 10, 32, 0, 10.0, 1.25, None, 3600.0, as_json=True)
     plan_job(spec, options)
-    told = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
 
-    assert told["output"] == str(output)
-    probe = told["probe"]
+    assert report["output"] == str(output)
+    probe = report["probe"]
     assert (probe["images"], probe["rows"], probe["processes"]) == (8, 8, 1)
     assert (probe["device"], probe["failed"]) == ("cpu", {"NOT_FOUND": 1})
     assert probe["example"].startswith(f"fetch: NOT_FOUND: {tmp_path}/gone.jpg")
     assert list(probe["costs"]["models"]) == ["classifier"]
-    assert told["cluster"] == {"nodes": 10, "cpus": 32, "gpus": 0, "network_gbps": 10.0, "price": 1.25}
-    assert told["bottleneck"] in told["utilization"]
-    assert told["cost"] == pytest.approx(12.5 * told["seconds"] / 3600)
-    assert told["within"]["smallest_cluster"]["cluster"]["nodes"] == 1
-    assert told["saved"] is True
+    assert report["cluster"] == {"nodes": 10, "cpus": 32, "gpus": 0, "network_gbps": 10.0, "price": 1.25}
+    assert report["bottleneck"] in report["utilization"]
+    assert report["cost"] == pytest.approx(12.5 * report["seconds"] / 3600)
+    assert report["within"]["smallest_cluster"]["cluster"]["nodes"] == 1
+    assert report["saved"] is True
 
     files = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     assert files == ["out/_work/prediction.json", "photos.csv"]
-    kept = KeptPrediction.model_validate_json((output / "_work" / "prediction.json").read_text())
+    kept = SavedPrediction.model_validate_json((output / "_work" / "prediction.json").read_text())
     assert kept.job == resolve(spec).digest()
     assert kept.prediction.cluster == Cluster(10, 32, 0, 10.0, 1.25)
     with pytest.raises(StorageError, match="found no run"):
@@ -68,12 +68,12 @@ def test_what_gpus_do_is_not_guessed_and_not_kept(
     spec = spec_of(manifest=str(manifest), output=str(tmp_path / "out"), detector=None)
     plan_job(spec, PlanOptions(2, 1, 4, 1, None, None, None, None, as_json=False))
     unknown = capsys.readouterr().out
-    assert "not known: what the models take on a GPU" in unknown
+    assert "unknown: the models' time on a GPU" in unknown
     assert "speed: at most" in unknown
     assert not (tmp_path / "out").exists()
     plan_job(spec, PlanOptions(2, 1, 4, 1, None, None, 40.0, None, as_json=True))
     known = json.loads(capsys.readouterr().out)
-    assert known["model_parts"] == {"models, as told": 1 / 40}
+    assert known["model_parts"] == {"models, as given": 1 / 40}
     assert known["bottleneck"] == "models"
 
 

@@ -13,7 +13,7 @@ from jobs.run.console import Meter, Reporter
 from schemas.ledger import PREDICTION
 from schemas.metrics import NO_USAGE
 from schemas.plan import Plan
-from schemas.prediction import Cluster, Costs, KeptPrediction
+from schemas.prediction import Cluster, Costs, SavedPrediction
 from schemas.spec import ComputeSpec
 from schemas.spec_file import build_spec
 from tests.jobs.run.test_console import state
@@ -37,18 +37,18 @@ def meter(labelled: int) -> Meter:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> KeptPrediction:
+def kept(tmp_path: Path) -> SavedPrediction:
     """A prediction for a job in a folder: 100 images, 10 a second, 22 s."""
     costs = Costs(0.0, 1000, 0.0, 0.0, 0.0015, {"detector": 0.1985})
     load = Load(Plan(rows=100, unit_rows=10, shard_units=10), ComputeSpec(), 16, 12.0)
-    found = KeptPrediction(
+    found = SavedPrediction(
         job=job(tmp_path).digest(), at=datetime.now(UTC), prediction=predict(costs, load, CLUSTER)
     )
     Store(str(tmp_path)).write(PREDICTION, found.model_dump_json().encode())
     return found
 
 
-def test_a_prediction_is_held_against_what_came_of_it(tmp_path: Path, kept: KeptPrediction) -> None:
+def test_a_prediction_is_held_against_what_came_of_it(tmp_path: Path, kept: SavedPrediction) -> None:
     accuracy = accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES)
     about: Any = pytest.approx
     assert accuracy == PredictionAccuracy(
