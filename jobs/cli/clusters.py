@@ -94,7 +94,7 @@ def logs(
     """Show the output of a submitted job."""
     from jobs.cluster.submitted import show_log
 
-    raise typer.Exit(show_log(submission, address, on=follow))
+    raise typer.Exit(show_log(submission, address, follow_log=follow))
 
 
 def stop(submission: Submission, address: DashboardOption = None) -> None:

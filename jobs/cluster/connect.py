@@ -1,4 +1,4 @@
-"""The Ray cluster a job runs on: joined where there is an address, else started on this machine and ended."""
+"""The Ray cluster a job runs on: joined by its address, or else started on this machine and ended."""
 
 import contextlib
 import logging
@@ -22,19 +22,20 @@ from workers import logs
 from workers.storage.options import configure_storage, places
 
 NO_PROGRESS_TIMEOUT_S = 4 * 3600
-"""Without a bundle of units done. A large detector on a CPU may take an hour for one, and to find the image
-that hangs a process takes up to fourteen times `workers.process.child.HANG_TIMEOUT_S`."""
+"""Seconds without a finished bundle of units. A large detector on a CPU may take an hour for one, and to find
+the image that hangs a process takes up to fourteen times `workers.process.child.HANG_TIMEOUT_S`."""
 
 REACHABLE_TIMEOUT_S = 10
+"""Seconds to wait for a connection to the cluster's address."""
 
 TASK_RETRIES = 3
-"""Of a task of our own whose process died."""
+"""Times that one of raylabel's own tasks is tried again after its process died."""
 
 MIN_TASKS = 4
-"""Of our own at once: they wait for storage more than they compute."""
+"""Own tasks at once, at least: they wait for storage more than they compute."""
 
-RAY_DATAS_ADVICE = "\nFailed to apply UDF transform"
-"""What Ray Data 2.60 appends to the message of every exception begins so."""
+RAY_DATA_ADVICE = "\nFailed to apply UDF transform"
+"""Start of what Ray Data 2.60 appends to the message of every exception."""
 
 OWN_PATH = {"_client_job": True}
 """Keeps Ray from putting the working directory first on its workers' path: it may hold another `workers`.
@@ -43,10 +44,10 @@ This setting of JobConfig does nothing else for a job without a runtime environm
 
 @contextlib.contextmanager
 def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
-    """Ray for the length of a block; gives the folder of Ray's own logs.
+    """Connects to Ray for the length of a block; yields the folder of Ray's own logs.
 
     Args:
-        address: of the cluster to join; None: RAY_ADDRESS, or a Ray of our own on this machine.
+        address: of the cluster to join; None: RAY_ADDRESS, or a new Ray on this machine.
         verbose: leave log lines and Ray's own messages on stderr; otherwise they go to `raylabel-driver.log`
             next to Ray's other logs.
 
@@ -54,11 +55,11 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
         RaylabelError: there is no cluster at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if address == "local":
-        own = {"include_dashboard": False}
+        options = {"include_dashboard": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with _stderr_kept_aside(verbose) as keep_in:
+    with _redirect_stderr(verbose) as redirect_to:
         try:
             _assert_reachable(address)
             ray.init(
@@ -66,12 +67,12 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
                 job_config=ray.job_config.JobConfig(**OWN_PATH),
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.WARNING,
-                **own,
+                **options,
             )
         except Exception as error:  # Ray raises many kinds, a plain Exception among them
-            raise RaylabelError(_why_not_joined(address, str(error))) from error
+            raise RaylabelError(_join_error(address, str(error))) from error
         folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
-        keep_in(folder)
+        redirect_to(folder)
         logs.configure()
         try:
             _configure(DataContext.get_current())
@@ -81,28 +82,28 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
             logs.reset()  # stderr is the terminal again
 
 
-def _why_not_joined(address: str, said: str) -> str:
-    """What keeps this process out of a cluster, by what Ray says, and what to do."""
-    found = re.findall(r"(?:Ray|Python): (\S+)", said)
-    if said.startswith("Version mismatch") and len(found) == 4:
-        ray_there, python_there, ray_here, python_here = found
+def _join_error(address: str, reason: str) -> str:
+    """Why this process cannot join a cluster, from Ray's own message, and what to do."""
+    versions = re.findall(r"(?:Ray|Python): (\S+)", reason)
+    if reason.startswith("Version mismatch") and len(versions) == 4:
+        ray_there, python_there, ray_here, python_here = versions
         wanted = ray_wanted()
         if wanted.contains(ray_there, prereleases=True):
             advice = f"Run raylabel with Ray {ray_there} and Python {python_there}, or use `raylabel submit`"
         else:
-            advice = f"This raylabel is for Ray {wanted}: start the cluster with such a Ray, or join another"
+            advice = f"This raylabel needs Ray {wanted}: start the cluster with such a Ray, or join another"
         return (
-            f"the Ray cluster at {address} has Ray {ray_there} and Python {python_there}; here are Ray "
-            f"{ray_here} and Python {python_here}, and whoever joins must have the same. {advice}"
+            f"the Ray cluster at {address} has Ray {ray_there} and Python {python_there}; this machine "
+            f"has Ray {ray_here} and Python {python_here}, and to join they must be the same. {advice}"
         )
     return (
-        f"cannot join a Ray cluster at {address}: {said}. Check --address and RAY_ADDRESS, or leave both out "
-        "to run on this machine alone"
+        f"cannot join a Ray cluster at {address}: {reason}. Check --address and RAY_ADDRESS, or omit both to "
+        "run on this machine alone"
     )
 
 
 def _assert_reachable(address: str) -> None:
-    """Raises OSError at once where nothing listens; Ray itself tries for minutes."""
+    """Raises OSError at once where nothing listens at an address; Ray itself tries for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection(
@@ -111,23 +112,26 @@ def _assert_reachable(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _stderr_kept_aside(verbose: bool) -> Iterator[Callable[[Path], None]]:
-    """Sends what this process prints on stderr, from Python and C++ alike, to a file once one is named."""
+def _redirect_stderr(verbose: bool) -> Iterator[Callable[[Path], None]]:
+    """Redirects stderr, of Python and C++ alike, to a file in the folder that its result is called with.
+
+    Until then the messages are dropped: Ray names its log folder only once it is connected.
+    """
     if verbose:
         yield lambda _: None
         return
     sys.stderr.flush()
     terminal = os.dup(2)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)
-    os.close(silence)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
 
-    def keep_in(folder: Path) -> None:
+    def redirect_to(folder: Path) -> None:
         with (folder / "raylabel-driver.log").open("ab") as file:
             os.dup2(file.fileno(), 2)
 
     try:
-        yield keep_in
+        yield redirect_to
     finally:
         sys.stderr.flush()
         os.dup2(terminal, 2)
@@ -135,14 +139,14 @@ def _stderr_kept_aside(verbose: bool) -> Iterator[Callable[[Path], None]]:
 
 
 def _configure(context: DataContext) -> None:
-    """The settings of Ray Data that held under kills and retries; docs/design.md has the measurements."""
-    context.target_max_block_size = None  # one task, one block: several are mixed up when a task is retried
+    """Sets what held under kills and retries; docs/design.md has the measurements."""
+    context.target_max_block_size = None  # one task, one block: a retried task mixes several up
     context.max_errored_blocks = 0  # an errored block would be rows lost
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
     context.execution_options.preserve_order = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # Ray Data's own wrapping loses the cause on its way here
+    context.raise_original_map_exception = True  # Ray Data's wrapping loses the cause
 
 
 def nodes() -> list[dict[str, float]]:
@@ -154,64 +158,65 @@ def pools_of(compute: ComputeSpec) -> tuple[Pool, Pool | None]:
     """The actors that label and those that decode for them; see `jobs.cluster.pools`.
 
     Raises:
-        RaylabelError: the connected cluster has not what is asked for.
+        RaylabelError: the connected cluster lacks what is asked for.
     """
-    found = nodes()
-    labelling = plan_pool(compute, found)
-    return labelling, plan_decoders(compute, found, labelling)
+    resources = nodes()
+    labelling = plan_pool(compute, resources)
+    return labelling, plan_decoders(compute, resources, labelling)
 
 
-def _reaching(reached: StorageMap, function: Callable[..., Any], *arguments: Any) -> Any:
+def _with_storage(storage: StorageMap, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function with the driver's storage options."""
     logs.configure()
-    configure_storage(reached)
+    configure_storage(storage)
     return function(*arguments)
 
 
-_task = ray.remote(num_cpus=0, max_retries=TASK_RETRIES)(_reaching)  # once: Ray exports each that is made
+_task = ray.remote(num_cpus=0, max_retries=TASK_RETRIES)(_with_storage)  # once: Ray exports each that is made
 
 
 def start_task(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Starts a call of a function as a Ray task, which reaches files as this process does; its handle."""
+    """Calls a function as a Ray task with this process's storage options; returns the task's ObjectRef."""
     return _task.remote(places(), function, *arguments)
 
 
 def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
-    """Calls a function once for each list of arguments, as Ray tasks; the results in order.
+    """Calls a function as a Ray task for each tuple of arguments; returns the results in order.
 
-    No more at once than the cluster has CPUs, since each is a process.
+    At most as many at once as the cluster has CPUs, since each is a process.
 
     Raises:
-        RaylabelError: what the function itself raised, soon after it did.
+        RaylabelError: the function raised it in a task; the first one ends the call.
     """
     at_once = max(MIN_TASKS, int(ray.cluster_resources().get("CPU", 0)))
-    begun: list[Any] = []
+    tasks: list[Any] = []
     running: list[Any] = []
     with own_exceptions():
-        for each in arguments:
+        for call in arguments:
             if len(running) >= at_once:
-                ended, running = ray.wait(running, num_returns=1)
-                ray.get(ended)
-            begun.append(start_task(function, *each))
-            running.append(begun[-1])
-        return list(ray.get(begun))
+                done, running = ray.wait(running, num_returns=1)
+                ray.get(done)  # raises at once what a task raised
+            tasks.append(start_task(function, *call))
+            running.append(tasks[-1])
+        return list(ray.get(tasks))
 
 
 @contextlib.contextmanager
 def own_exceptions() -> Iterator[None]:
-    """Raises an exception of raylabel's that crossed Ray as it was raised, without Ray's wrapping."""
+    """Unwraps raylabel's exceptions: raises them as they were raised in a Ray process."""
     try:
         yield
     except Exception as error:
         for cause in _causes(error):
             if isinstance(cause, RaylabelError) and not isinstance(cause, RayError):  # Ray's may be both
-                cause.args = (str(cause).partition(RAY_DATAS_ADVICE)[0],)
+                cause.args = (str(cause).partition(RAY_DATA_ADVICE)[0],)
                 raise cause from None
         raise
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An exception and what it wraps, outermost first."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = getattr(found, "cause", None) or found.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "cause", None) or cause.__cause__

@@ -1,4 +1,4 @@
-"""`raylabel jobs`, `logs`, `stop`, and `status` of a submission: what was submitted to a cluster."""
+"""`raylabel jobs`, `logs`, `stop`, and `status` of a submission: the jobs submitted to a cluster."""
 
 import json
 import sys
@@ -18,58 +18,60 @@ from schemas.exceptions import RaylabelError
 
 
 def show_jobs(address: str | None, *, as_json: bool) -> None:
-    """Prints the jobs that `raylabel submit` made in a cluster, and the last thing that each said.
+    """Prints the jobs that `raylabel submit` made in a cluster, with the last log line of each.
 
     Raises:
-        ClusterError: the cluster is not reached.
+        ClusterError: the cluster is unreachable.
     """
     client = JobsClient(address)
-    found = [(job, last_said(client, job)) for job in client.jobs()]
+    jobs = [(job, last_log_line(client, job)) for job in client.jobs()]
     if as_json:
-        print(json.dumps([{**as_dict(job), "last_log_line": said} for job, said in found]))
+        print(json.dumps([{**as_dict(job), "last_log_line": line} for job, line in jobs]))
         return
-    if not found:
-        print(f"no job was submitted to {client.address} by raylabel")
+    if not jobs:
+        print(f"raylabel submitted no job to {client.address}")
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("submission", "state", "since", "output", "last said"):
+    for heading in ("submission", "state", "since", "output", "last log line"):
         table.add_column(heading, no_wrap=heading in ("submission", "state"), overflow="fold")
-    for job, said in found:
-        table.add_row(job.id, job.state.lower(), at(job.ended_at or job.submitted_at), job.output, said)
+    for job, line in jobs:
+        table.add_row(
+            job.id, job.state.lower(), format_time(job.ended_at or job.submitted_at), job.output, line
+        )
     Console(highlight=False, markup=False).print(table)
 
 
-def last_said(client: JobsClient, job: Submission) -> str:
-    """The last line of a running job's log, where its progress is, or of what is told of its end."""
+def last_log_line(client: JobsClient, job: Submission) -> str:
+    """The last line of a running job's log, which shows its progress, or of the message about its end."""
     return last_line(client.log(job.id) if job.state == "RUNNING" else job.message)
 
 
-def show_log(submission: str, address: str | None, *, on: bool) -> int:
-    """Prints what a job has printed.
+def show_log(submission: str, address: str | None, *, follow_log: bool) -> int:
+    """Prints the output of a job.
 
     Args:
         submission: the job.
         address: of the cluster's dashboard.
-        on: and goes on doing so until the job is over.
+        follow_log: print until the job ends.
 
     Returns:
-        An exit code: 0, and with `on` the job's own.
+        The exit code: 0, or with `follow_log` the job's.
 
     Raises:
-        ClusterError: the cluster is not reached, or has no such job.
+        ClusterError: the cluster is unreachable, or has no such job.
     """
     client = JobsClient(address)
-    if on:
+    if follow_log:
         return follow(client, submission)
     sys.stdout.write(client.log(submission))
     return 0
 
 
 def stop_job(submission: str, address: str | None) -> None:
-    """Stops a job as SIGTERM does, waits for its end, and says how to go on.
+    """Stops a job with SIGTERM, waits for its end, and prints how to resume.
 
     Raises:
-        ClusterError: the cluster is not reached, or has no such job.
+        ClusterError: the cluster is unreachable, or has no such job.
     """
     client = JobsClient(address)
     was_running = client.stop(submission)
@@ -77,7 +79,7 @@ def stop_job(submission: str, address: str | None) -> None:
     while not (job := client.job(submission)).is_over and was_running and time.monotonic() < end:
         time.sleep(POLL_S)
     if job.state == "SUCCEEDED":
-        print(f"{submission} had succeeded before it could be stopped")
+        print(f"{submission} succeeded before it could be stopped")
     elif job.is_over:
         print(end_message(job))
     else:
@@ -89,12 +91,12 @@ def stop_job(submission: str, address: str | None) -> None:
 
 @dataclass(frozen=True)
 class SubmissionStatus:
-    """How a submission stands, and the run that it works at.
+    """The status of a submission and of its run.
 
     Attributes:
-        job: what Ray tells.
-        run: what the run's files tell, or why they cannot be read from here; None where no output is known.
-        follow_hint: how to follow and to stop it.
+        job: the submission, as Ray reports it.
+        run: its status from its files, or why they cannot be read from here; None: no output is known.
+        follow_hint: the commands that follow and stop it.
     """
 
     job: Submission
@@ -103,7 +105,7 @@ class SubmissionStatus:
 
     @property
     def next(self) -> str:
-        """What to do."""
+        """The next step."""
         if not self.job.is_over:
             return self.follow_hint
         if self.job.state != "SUCCEEDED":
@@ -113,10 +115,13 @@ class SubmissionStatus:
     def facts(self) -> Iterator[tuple[str, str]]:
         """The status for a person: name and value."""
         job = self.job
-        yield "submission", f"{job.id}, {job.state.lower()}, since {at(job.ended_at or job.submitted_at)}"
+        yield (
+            "submission",
+            f"{job.id}, {job.state.lower()}, since {format_time(job.ended_at or job.submitted_at)}",
+        )
         if job.exit_code is not None:
             yield "exit code", str(job.exit_code)
-        yield "Ray says", job.message.strip()
+        yield "message of Ray", job.message.strip()
         if isinstance(self.run, Status):
             yield from (fact for fact in self.run.facts() if fact[0] != "next")
         elif self.run:
@@ -124,16 +129,16 @@ class SubmissionStatus:
         yield "next", self.next
 
     def to_json(self) -> str:
-        """The status as `--json` prints it: one object."""
+        """The object that `--json` prints."""
         run = json.loads(self.run.to_json()) if isinstance(self.run, Status) else None
         return json.dumps({**as_dict(self.job), "message": self.job.message, "run": run, "next": self.next})
 
 
 def show_submission(submission: str, address: str | None, *, as_json: bool) -> None:
-    """Prints how a submission stands, and the run that it works at, where its output can be read from here.
+    """Prints the status of a submission, and of its run where the output can be read from here.
 
     Raises:
-        ClusterError: the cluster is not reached, or has no such job.
+        ClusterError: the cluster is unreachable, or has no such job.
     """
     client = JobsClient(address)
     job = client.job(submission)
@@ -141,7 +146,7 @@ def show_submission(submission: str, address: str | None, *, as_json: bool) -> N
 
 
 def run_of(job: Submission) -> Status | str | None:
-    """How the run of a job stands by its files, or why they do not; None where there is no output."""
+    """The status of a job's run, or why its files cannot be read; None where the job has no output."""
     try:
         return find_status(job.output) if job.output else None
     except RaylabelError as error:
@@ -149,7 +154,7 @@ def run_of(job: Submission) -> Status | str | None:
 
 
 def as_dict(job: Submission) -> dict[str, Any]:
-    """A submission for a program."""
+    """A submission as `--json` prints it."""
     return {
         "submission": job.id,
         "state": job.state,
@@ -162,6 +167,6 @@ def as_dict(job: Submission) -> dict[str, Any]:
     }
 
 
-def at(moment: datetime) -> str:
-    """A moment for a person."""
-    return f"{moment:%F %T} UTC"
+def format_time(time_: datetime) -> str:
+    """A time as it is printed, in UTC."""
+    return f"{time_:%F %T} UTC"

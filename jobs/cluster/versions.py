@@ -1,4 +1,4 @@
-"""Which Ray goes with a raylabel."""
+"""The versions of Ray that a version of raylabel supports."""
 
 from importlib.metadata import Distribution, distribution
 
@@ -7,10 +7,10 @@ from packaging.specifiers import SpecifierSet
 
 
 def ray_wanted(raylabel: Distribution | None = None) -> SpecifierSet:
-    """The versions of Ray that a raylabel is for; any, where it names none.
+    """The versions of Ray that a raylabel requires; any, where its metadata names none.
 
     Args:
-        raylabel: its metadata; None: of the one that runs here.
+        raylabel: its metadata; None: the running version's.
     """
     needs = map(Requirement, (raylabel or distribution("raylabel")).requires or ())
     return next((need.specifier for need in needs if need.name == "ray"), SpecifierSet())

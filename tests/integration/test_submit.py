@@ -132,7 +132,7 @@ def test_a_submitted_job_gives_the_tables_of_a_local_run(
         "ended",
     ]
     assert (told[-1]["state"], told[-1]["exit_code"]) == ("SUCCEEDED", 0)
-    assert f"these are paths on a disk: manifest.uri {photos}, output {tmp_path}/out" in done.stderr
+    assert f"these are local paths: manifest.uri {photos}, output {tmp_path}/out" in done.stderr
 
     run_here(manifest=str(photos), output=str(tmp_path / "here"))
     assert found(tmp_path / "out") == found(tmp_path / "here")
@@ -166,7 +166,7 @@ def test_a_job_is_followed_stopped_and_gone_on_with_and_another_beside_it_is_ref
         since = time.monotonic()
         stopped = raylabel("stop", first, *at(cluster))
         assert (stopped.returncode, stopped.stderr) == (0, "")
-        assert f"{first} was stopped; what is committed stays" in stopped.stdout
+        assert f"{first} was stopped; committed work stays" in stopped.stdout
         assert time.monotonic() - since < STOP_WAIT_S, "it was killed"
         code, said, complaint = follower.end()
     assert code == 143
@@ -301,7 +301,7 @@ def test_without_its_token_nobody_is_let_in(cluster: Nodes, photos: Path, tmp_pa
     for environment in ({"RAY_AUTH_TOKEN": "wrong" * 8}, {"RAY_AUTH_MODE": "disabled"}):
         done = raylabel(*job, **environment)
         assert (done.returncode, done.stdout) == (11, "")
-        assert f"{cluster.dashboard} wants its cluster's token" in done.stderr
+        assert f"{cluster.dashboard} needs its cluster's token" in done.stderr
         assert "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in done.stderr
         assert "Traceback" not in done.stderr
 
@@ -354,7 +354,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_running(
     name = said.split()[1]
     assert code == 130
     assert (
-        f"{name} goes on; `raylabel logs --follow {name} --address {cluster.dashboard}` follows it"
+        f"{name} is still running; `raylabel logs --follow {name} --address {cluster.dashboard}` follows it"
         in complaint
     )
     wait_until(lambda: listed(cluster)[name]["state"] == "SUCCEEDED")

@@ -52,21 +52,21 @@ def test_there_is_one_actor_a_gpu_or_cpu_and_room_left_to_commit(
 
 
 @pytest.mark.parametrize(
-    ("compute", "nodes", "said"),
+    ("compute", "nodes", "message"),
     [
         ({"device": "cuda"}, [{"CPU": 4.0}], "compute.device is cuda, but the Ray cluster has no GPU"),
         ({}, [{"memory": 1.0}], "has no CPU to run on"),
         (
             {"resources": {"fast": 1}},
             [{"CPU": 4.0, "node:10.0.0.1": 1.0}],
-            r"asks for \{'fast': 1.0\}, which no node of the Ray cluster has; there are: CPU. Where such",
+            r"asks for \{'fast': 1.0\}, which no node of the Ray cluster has; there are: CPU. If such",
         ),
     ],
 )
 def test_a_cluster_without_what_is_asked_for_is_refused(
-    compute: dict[str, Any], nodes: list[dict[str, float]], said: str
+    compute: dict[str, Any], nodes: list[dict[str, float]], message: str
 ) -> None:
-    with pytest.raises(RaylabelError, match=said):
+    with pytest.raises(RaylabelError, match=message):
         plan_pool(ComputeSpec(**compute), nodes)
 
 
@@ -107,7 +107,7 @@ def test_decoders_without_a_gpu_to_feed_are_refused() -> None:
         plan_decoders(spec, nodes, plan_pool(spec, nodes))
 
 
-def test_a_cluster_that_is_thought_of_has_the_resources_that_are_asked_for() -> None:
+def test_a_described_cluster_has_the_resources_that_are_asked_for() -> None:
     cluster = Cluster(nodes=2, cpus=4, gpus=1)
     asked = ComputeSpec(resources={"fast": 1}, decoders=3)
     assert pool_on(asked, cluster) == plan_pool(ComputeSpec(), [{"CPU": 4.0, "GPU": 1.0}] * 2)

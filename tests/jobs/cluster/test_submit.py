@@ -1,4 +1,4 @@
-"""What a submission is made of; what becomes of it is in tests/integration/test_submit.py."""
+"""What a submission is made of; tests/integration/test_submit.py has its result."""
 
 import shutil
 import subprocess
@@ -61,7 +61,7 @@ def test_a_job_means_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytes
     }
 
 
-def test_what_is_not_sent_along_is_said() -> None:
+def test_what_is_not_shipped_is_named() -> None:
     assert notes(*absolute_paths(spec_of())) == []
     local, own = notes(*absolute_paths(spec_of(output="/data/out", classifier="my_models:sky")))
     assert "output /data/out" in local
@@ -83,12 +83,12 @@ def test_the_job_file_holds_what_was_asked_with_its_credentials(tmp_path: Path) 
 
 
 def test_the_raylabel_that_runs_here_is_shipped_whole(tmp_path: Path) -> None:
-    said = "import importlib.metadata, jobs.cli.app, jobs.prepare.resolve as r; "
-    said += "print(jobs.cli.app.__file__, importlib.metadata.version('raylabel'), r.code_digest())"
+    code = "import importlib.metadata, jobs.cli.app, jobs.prepare.resolve as r; "
+    code += "print(jobs.cli.app.__file__, importlib.metadata.version('raylabel'), r.code_digest())"
     version = pack(tmp_path, spec_of(), options())
     shipped, here = (
         subprocess.run(
-            [sys.executable, "-c", said], cwd=folder, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
         ).stdout.split()
         for folder in (tmp_path, ROOT)
     )
@@ -110,7 +110,7 @@ def test_a_wheel_of_raylabel_is_shipped_and_nothing_else_taken_for_one(tmp_path:
 
     other = Path(shutil.make_archive(str(tmp_path / "other"), "zip", made / "jobs"))
     for wrong, why in (
-        (other, "is no wheel of raylabel"),
+        (other, "is not a wheel of raylabel"),
         (tmp_path / "gone.whl", "cannot read"),
         (made, "cannot read"),
     ):
@@ -121,13 +121,13 @@ def test_a_wheel_of_raylabel_is_shipped_and_nothing_else_taken_for_one(tmp_path:
 def test_a_cluster_with_another_ray_than_what_is_shipped_is_for_is_refused(tmp_path: Path) -> None:
     pack(tmp_path, spec_of(), options())
     assert_fits(tmp_path, "http://head:8265", ray.__version__)
-    with pytest.raises(ClusterError, match=r"has Ray 2\.9\.3; raylabel .* is for Ray .*2\.60.*--wheel FILE"):
+    with pytest.raises(ClusterError, match=r"has Ray 2\.9\.3; raylabel .* needs Ray .*2\.60.*--wheel FILE"):
         assert_fits(tmp_path, "http://head:8265", "2.9.3")
     shutil.rmtree(next(tmp_path.glob("*.dist-info")))
     assert_fits(tmp_path, "http://head:8265", "2.9.3")
 
 
-def test_an_id_is_told_from_a_run_directory() -> None:
+def test_an_id_differs_from_any_run_directory() -> None:
     first, second = new_submission_id(), new_submission_id()
     assert first != second
     assert is_submission_id(first)
@@ -137,7 +137,7 @@ def test_an_id_is_told_from_a_run_directory() -> None:
 def test_a_dashboards_address_needs_no_scheme_and_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ADDRESS, raising=False)
     assert dashboard_url("head:8265") == dashboard_url("http://head:8265/") == "http://head:8265"
-    with pytest.raises(SpecError, match="found ray://head:10001; allowed: a dashboard's"):
+    with pytest.raises(SpecError, match="found ray://head:10001; allowed: a dashboard URL"):
         dashboard_url("ray://me:pass@head:10001")
     with pytest.raises(SpecError, match="Give --address"):
         dashboard_url(None)
@@ -153,4 +153,4 @@ def test_a_job_that_was_waited_for_gives_its_exit_code() -> None:
     never_ran = submission(JobStatus.FAILED, message="the runtime_env could not be set up")
     assert never_ran.outcome == 1
     assert "the runtime_env could not be set up" in end_message(never_ran)
-    assert "goes on from there" in end_message(submission(JobStatus.FAILED, driver_exit_code=4))
+    assert "again to resume" in end_message(submission(JobStatus.FAILED, driver_exit_code=4))
