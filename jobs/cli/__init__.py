@@ -1,1 +1,1 @@
-"""The command line: options in, one call a command, an exit code out."""
+"""The command line: reads options, calls one function per command, returns an exit code."""

@@ -1,4 +1,4 @@
-"""`python -m jobs.cli`, as a submitted job is started."""
+"""`python -m jobs.cli`: the command of a submitted job."""
 
 from jobs.cli.app import main
 

@@ -1,6 +1,6 @@
-"""The command line. Thin: it reads options, calls one function a command, and turns errors into exit codes.
+"""The command line: reads options, calls one function per command, and turns errors into exit codes.
 
-What is slow to import (torch, ray, also rich and yaml) is imported by the command that needs it.
+Each command imports what is slow to import (torch, ray, also rich and yaml) itself.
 """
 
 import sys
@@ -8,16 +8,16 @@ import sys
 import typer
 
 from jobs.cli import clusters, running, runs
-from jobs.cli.options import complain
+from jobs.cli.options import print_error
 from schemas.exceptions import RaylabelError
 from schemas.exit_codes import EXIT_CODES
 
 app = typer.Typer(
-    help="Labels images in bulk: a manifest in, Parquet tables of labels, boxes and errors out.",
+    help="Label images in bulk: a manifest in; Parquet tables of labels, boxes and errors out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # frames around the help took half of the time that it took to show
+    rich_markup_mode=None,  # frames took half of the time to show the help
 )
 
 app.command()(running.run)
@@ -35,9 +35,9 @@ app.command()(runs.reconcile)
 
 
 def main() -> None:
-    """The `raylabel` command: runs it, and turns raylabel's errors into a message and an exit code."""
+    """Runs the `raylabel` command; turns raylabel's errors into a message and an exit code."""
     try:
         app()
     except RaylabelError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(EXIT_CODES[type(error)])

@@ -1,4 +1,4 @@
-"""Commands that talk to a cluster's dashboard: submit, jobs, logs, stop."""
+"""Commands that use a cluster's dashboard: submit, jobs, logs, stop."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +22,10 @@ from jobs.cli.options import (
     overrides_of,
     settings_of,
 )
-from schemas.exceptions import (
-    SpecError,
-)
+from schemas.exceptions import SpecError
 
-SETTINGS_OF_A_RETRY = ("fetch", "compute", "max_failed")
-"""What of a spec a submitted retry may have otherwise than the run; all see it, and no secrets are in it."""
+RETRY_SETTINGS = ("fetch", "compute", "max_failed")
+"""Keys of the spec that a submitted retry may change; the dashboard shows them, and they hold no secrets."""
 
 
 def submit(
@@ -58,15 +56,11 @@ def submit(
     from schemas.spec_file import read_spec
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
-    for one, other in (
-        (wheel and "--wheel", no_ship and "--no-ship"),
-        (restart and "--restart", retry and "--retry"),
-    ):
-        if one and other:
-            raise SpecError(f"found {one} and {other}; allowed: one of them, or none")
+    _assert_one({"--wheel": wheel, "--no-ship": no_ship})
+    _assert_one({"--restart": restart, "--retry": retry})
     arguments = _arguments(restart, stop_after, as_json)
     if retry:
-        arguments += _of_the_retry(code, settings)
+        arguments += _retry_arguments(code, settings)
     elif code:
         raise SpecError("found --code without --retry")
     from jobs.cluster.submit import Command, SubmitOptions, submit_job
@@ -104,26 +98,36 @@ def stop(submission: Submission, address: DashboardOption = None) -> None:
     stop_job(submission, address)
 
 
+def _assert_one(options: dict[str, object]) -> None:
+    """Refuses two options that exclude each other."""
+    if all(options.values()):
+        raise SpecError(f"found {' and '.join(options)}; allowed: one of them, or none")
+
+
 def _arguments(restart: bool, stop_after: str | None, as_json: bool) -> list[str]:
-    """The options of `submit` that are for the `run` on the cluster."""
+    """Options of `submit` that are passed to the command on the cluster."""
     from jobs.cli.options import seconds_of
 
     if stop_after:
         seconds_of(stop_after)
-    given = {"--restart": restart, f"--stop-after={stop_after}": stop_after, "--json": as_json}
-    return [argument for argument, wanted in given.items() if wanted]
+    arguments = {"--restart": restart, f"--stop-after={stop_after}": stop_after, "--json": as_json}
+    return [argument for argument, is_set in arguments.items() if is_set]
 
 
-def _of_the_retry(codes: list[str] | None, settings: list[str] | None) -> list[str]:
-    """The options of `submit` that are for the `retry` on the cluster, where all may see them."""
+def _retry_arguments(codes: list[str] | None, settings: list[str] | None) -> list[str]:
+    """Options of `submit` that are passed to `retry` on the cluster, where the dashboard shows them.
+
+    Raises:
+        SpecError: an unknown error code, or a setting that a retry may not change.
+    """
     from jobs.run.retry import codes_of
 
     codes_of(codes)
-    wrong = [key for key in settings_of(settings) if key.partition(".")[0] not in SETTINGS_OF_A_RETRY]
-    if wrong:
+    refused = [key for key in settings_of(settings) if key.partition(".")[0] not in RETRY_SETTINGS]
+    if refused:
         raise SpecError(
-            f"--set: found {', '.join(wrong)}; allowed with --retry: keys of "
-            f"{', '.join(SETTINGS_OF_A_RETRY)}. What decides rows is as in the run"
+            f"--set: found {', '.join(refused)}; allowed with --retry: keys of "
+            f"{', '.join(RETRY_SETTINGS)}. All others are the run's"
         )
-    given = {"--code": codes, "--set": settings}
-    return [f"{option}={value}" for option, values in given.items() for value in values or ()]
+    options = {"--code": codes, "--set": settings}
+    return [f"{option}={value}" for option, values in options.items() for value in values or ()]

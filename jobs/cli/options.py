@@ -1,4 +1,4 @@
-"""Options that several commands take, and what their values mean."""
+"""Options of several commands, and functions that parse their values."""
 
 import re
 from pathlib import Path
@@ -6,16 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from schemas.exceptions import (
-    SpecError,
-)
+from schemas.exceptions import SpecError
 
-JobFile = Annotated[Path | None, typer.Argument(help="The job spec, YAML.", show_default=False)]
+JobFile = Annotated[Path | None, typer.Argument(help="Job spec file (YAML).", show_default=False)]
 ManifestOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--manifest", help="Manifest file, folder or glob (repeat for several).", show_default=False
-    ),
+    typer.Option("--manifest", help="Manifest file, folder or glob (repeatable).", show_default=False),
 ]
 OutputOption = Annotated[str | None, typer.Option("--output", help="Run directory.", show_default=False)]
 ClassifierOption = Annotated[
@@ -31,7 +27,7 @@ SetOption = Annotated[
         "--set",
         "-s",
         metavar="KEY=VALUE",
-        help="Any key of the spec, e.g. --set detector.score_threshold=0.5 (repeat for several).",
+        help="Set a key of the spec, e.g. --set detector.score_threshold=0.5 (repeatable).",
         show_default=False,
     ),
 ]
@@ -50,7 +46,7 @@ DashboardOption = Annotated[
         show_default=False,
     ),
 ]
-Submission = Annotated[str, typer.Argument(help="The id that `raylabel submit` printed.")]
+Submission = Annotated[str, typer.Argument(help="Submission id, printed by `raylabel submit`.")]
 StopAfterOption = Annotated[
     str | None,
     typer.Option(
@@ -71,14 +67,14 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show log a
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
-def output_of(named: str) -> str:
-    """The run directory that is named: by itself, or by its job spec, which says how it is reached."""
-    if not named.endswith((".yaml", ".yml")):
-        return named
+def output_of(output_or_job: str) -> str:
+    """The run directory, given as such or by its job spec, whose storage options are then set."""
+    if not output_or_job.endswith((".yaml", ".yml")):
+        return output_or_job
     from schemas.spec_file import read_spec
     from workers.storage.options import configure_storage
 
-    spec = read_spec(named, {})
+    spec = read_spec(output_or_job, {})
     configure_storage(spec.storage)
     return spec.output
 
@@ -95,34 +91,38 @@ def overrides_of(
     detector: str | None,
     settings: list[str] | None,
 ) -> dict[str, Any]:
-    """The spec's keys that the command line sets."""
-    found: dict[str, Any] = {}
+    """Keys of the spec that the command line sets, and their values."""
+    overrides: dict[str, Any] = {}
     if manifest:
-        found["manifest.uri"] = manifest if len(manifest) > 1 else manifest[0]
+        overrides["manifest.uri"] = manifest if len(manifest) > 1 else manifest[0]
     if output:
-        found["output"] = output
+        overrides["output"] = output
     for name, model in (("classifier", classifier), ("detector", detector)):
         if model == "none":
-            found[name] = None
+            overrides[name] = None
         elif model:
-            found[f"{name}.model"] = model
-    return found | settings_of(settings)
+            overrides[f"{name}.model"] = model
+    return overrides | settings_of(settings)
 
 
 def settings_of(settings: list[str] | None) -> dict[str, Any]:
-    """The spec's keys that --set sets."""
+    """Keys of the spec that --set sets, and their values.
+
+    Raises:
+        SpecError: a setting is not KEY=VALUE, or its value is not YAML.
+    """
     import yaml
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals:
             raise SpecError(f"--set takes KEY=VALUE, found {setting!r}")
         try:
-            found[key] = yaml.safe_load(value)
+            values[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise SpecError(f"--set {key}: the value {value!r} is not YAML") from None
-    return found
+    return values
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -130,10 +130,10 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
 def seconds_of(duration: str, option: str = "--stop-after") -> float:
-    """The seconds of a duration such as 90s, 30m or 1h30m, which an option was given.
+    """The seconds of an option's duration, such as 90s, 30m or 1h30m.
 
     Raises:
-        SpecError: it is not one.
+        SpecError: it is not a duration.
     """
     parts = _DURATION.findall(duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
@@ -141,6 +141,6 @@ def seconds_of(duration: str, option: str = "--stop-after") -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-def complain(message: str) -> None:
-    """Prints a message on stderr, as all errors are."""
+def print_error(message: str) -> None:
+    """Prints an error message on stderr."""
     typer.echo(f"raylabel: {message}", err=True)

@@ -1,4 +1,4 @@
-"""Commands that do a job or prepare one: run, retry, check, plan."""
+"""Commands that run a job or prepare one: run, retry, check, plan."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,10 +22,11 @@ from jobs.cli.options import (
     SetOption,
     StopAfterOption,
     VerboseOption,
-    complain,
     job_path,
     output_of,
     overrides_of,
+    print_error,
+    settings_of,
 )
 
 
@@ -46,10 +47,10 @@ def run(
     from schemas.spec_file import read_spec
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
-    _import_torch_meanwhile()
+    _preload_torch()
     from jobs.run.command import run_job
 
-    with _stops():
+    with _exit_on_stop():
         run_job(spec, _options(address, stop_after, as_json, verbose), restart=restart)
 
 
@@ -63,13 +64,15 @@ def retry(
     verbose: VerboseOption = False,
 ) -> None:
     """Retry the failed images of a complete run. The results replace their errors."""
-    _import_torch_meanwhile()
+    _preload_torch()
     from jobs.run.command import retry_run
     from jobs.run.retry import codes_of
 
-    chosen = overrides_of(None, None, None, None, settings)
-    with _stops():
-        retry_run(output_of(output), codes_of(code), chosen, _options(address, stop_after, as_json, verbose))
+    overrides = settings_of(settings)
+    with _exit_on_stop():
+        retry_run(
+            output_of(output), codes_of(code), overrides, _options(address, stop_after, as_json, verbose)
+        )
 
 
 def check(
@@ -85,7 +88,7 @@ def check(
     from schemas.spec_file import read_spec
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
-    _import_torch_meanwhile()
+    _preload_torch()
     from jobs.prepare.check import check_job
 
     check_job(spec, as_json=as_json)
@@ -140,7 +143,7 @@ def plan(
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
     seconds = seconds_of(within, "--within") if within else None
-    _import_torch_meanwhile()
+    _preload_torch()
     from jobs.plan.command import PlanOptions, plan_job
 
     plan_job(
@@ -151,16 +154,16 @@ def plan(
     )
 
 
-def _import_torch_meanwhile() -> None:
-    """Starts the process that imports torch, while this one imports Ray."""
+def _preload_torch() -> None:
+    """Starts the process that imports torch, while this one imports Ray: each takes seconds."""
     from workers.process.forkserver import shared_fork_server
 
     shared_fork_server()
 
 
 @contextlib.contextmanager
-def _stops() -> Iterator[None]:
-    """Ends the command with a sentence and an exit code where it was asked to stop."""
+def _exit_on_stop() -> Iterator[None]:
+    """Turns a stop (deadline, signal, Ctrl-C) into a message and an exit code."""
     from jobs.run.stop import Stopped
     from schemas.exit_codes import CTRL_C
 
@@ -168,11 +171,12 @@ def _stops() -> Iterator[None]:
         yield
     except (Stopped, KeyboardInterrupt) as stop:
         reason = str(stop) or "Ctrl-C"
-        complain(f"stopped by {reason}; what is committed stays, and the same command goes on from there")
+        print_error(f"stopped by {reason}; committed work stays, and the same command resumes")
         raise typer.Exit(getattr(stop, "exit_code", CTRL_C)) from None
 
 
 def _options(address: str | None, stop_after: str | None, as_json: bool, verbose: bool) -> "RunOptions":
+    """How `run` and `retry` are run, from their common options."""
     from jobs.cli.options import seconds_of
     from jobs.run.command import RunOptions
 

@@ -1,4 +1,4 @@
-"""Commands that read: models, show, status, reconcile."""
+"""Commands that read a run or list models: models, show, status, reconcile."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`raylabel check` and `raylabel models`: everything that can be known before a run."""
+"""`raylabel check`: finds what would keep a job from running."""
 
 import json
 import time
@@ -21,14 +21,14 @@ UNREACHABLE = (
     ErrorCode.TIMEOUT,
     ErrorCode.NETWORK,
 )
-"""What a first image fails with where it is not this one image's fault."""
+"""Codes of a first image that point at the storage rather than at this image."""
 
 
 def check_job(spec: JobSpec, *, as_json: bool) -> None:
-    """Resolves a job without running it, reads one image, tries the output, and prints what it comes to.
+    """Resolves a job, reads its first image, tests writing to the output, and prints the result.
 
     Raises:
-        RaylabelError: the first thing that would keep it from running.
+        RaylabelError: the first problem that would keep the job from running.
     """
     job = resolve(spec)
     for source in job.sources:
@@ -48,19 +48,19 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
 
 
 def _first_image(job: ResolvedJob) -> str:
-    """What came of reading the first image of the manifest.
+    """Reads the first image of the manifest; returns the result in words.
 
     Raises:
-        StorageError: the store refuses it, or does not answer.
+        StorageError: the store refuses the request or does not answer.
     """
     location = first_location(job.spec.manifest, job.sources[0])
     if location is None:
         return "none"
-    began = time.monotonic()
+    start = time.monotonic()
     try:
         data = read_image(location, job.spec.fetch)
     except ImageError as error:
         if error.code in UNREACHABLE:
             raise StorageError(f"the first image cannot be read here: {error}") from None
         return f"a failed row: {error}"
-    return f"{said(location)}, {len(data):,} bytes read in {time.monotonic() - began:.2f} s"
+    return f"{said(location)}, {len(data):,} bytes read in {time.monotonic() - start:.2f} s"

@@ -1,4 +1,4 @@
-"""From a job spec to everything that decides its rows: sources, models, code."""
+"""Resolves a job spec to everything that decides its rows: manifest files, models, code."""
 
 import contextlib
 import hashlib
@@ -48,13 +48,13 @@ class ActorResources(Protocol):
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """A job whose manifest was found and whose models can be built.
+    """A job whose manifest exists and whose models can be built.
 
     Attributes:
-        spec: what was asked.
-        sources: the files of its manifest.
-        classifier: None where none was asked.
-        detector: None where none was asked.
+        spec: the job spec.
+        sources: files of its manifest.
+        classifier: as built; None where the job has none.
+        detector: as built; None where the job has none.
     """
 
     spec: JobSpec
@@ -63,7 +63,7 @@ class ResolvedJob:
     detector: ResolvedModel | None
 
     def identity(self) -> dict[str, Any]:
-        """The same as `RunRecord.identity`, known before the manifest is opened."""
+        """The `RunRecord.identity` of a run of this job, without opening the manifest."""
         return {
             **settings_of_rows(self.public_spec()),
             "manifest": [source.file.model_dump() for source in self.sources],
@@ -73,47 +73,48 @@ class ResolvedJob:
         }
 
     def assert_same_run(self, store: Store) -> None:
-        """Refuses an output that holds another run, before anything is written there.
+        """Refuses an output that holds another run.
 
         Raises:
-            OutputConflictError: naming every value that differs.
+            OutputConflictError: with every value that differs.
         """
-        if found := read_run(store):
-            assert_same_run(store, found.identity(), self.identity())
+        if record := read_run(store):
+            assert_same_run(store, record.identity(), self.identity())
 
     def digest(self) -> str:
-        """Names the job with all that decides its rows and its speed, wherever its output is."""
+        """The sha256 of all that decides the job's rows and speed, whatever its output."""
         spec = {
             key: value for key, value in self.public_spec().items() if key not in ("output", "max_failed")
         }
         return hashlib.sha256(json.dumps([self.identity(), spec], sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> list[tuple[str, str]]:
-        """What a person wants to know of a job before it runs: name and value."""
+        """Name and value of the lines that describe a job."""
         spec = self.spec
-        found = [("manifest", ", ".join(_described(source) for source in self.sources[:5]))]
+        manifest = ", ".join(_describe(source) for source in self.sources[:5])
         if len(self.sources) > 5:
-            found = [("manifest", f"{found[0][1]} and {len(self.sources) - 5} more files")]
-        found.append(("output", clean_uri(spec.output)))
+            manifest += f" and {len(self.sources) - 5} more files"
+        facts = [("manifest", manifest)]
+        facts.append(("output", clean_uri(spec.output)))
         if self.classifier and spec.classifier:
-            found.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
+            facts.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
         if self.detector and spec.detector:
-            found.append(
+            facts.append(
                 ("detector", f"{_model(self.detector)}, score above {spec.detector.score_threshold}")
             )
-        return found
+        return facts
 
     def public_spec(self) -> dict[str, Any]:
-        """The spec with every default filled in, local paths made absolute, and without credentials."""
-        kept: dict[str, Any] = _without_secrets(self.spec.model_dump(mode="json"))
-        manifest = kept["manifest"]
+        """The spec with all defaults and absolute local paths, without credentials."""
+        public: dict[str, Any] = _without_secrets(self.spec.model_dump(mode="json"))
+        manifest = public["manifest"]
         manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
         manifest["base"] = manifest["base"] and _absolute(manifest["base"])
-        for model in filter(None, (kept["classifier"], kept["detector"])):
+        for model in filter(None, (public["classifier"], public["detector"])):
             for key in ("weights", "categories"):
                 if isinstance(model[key], str) and Path(model[key]).is_file():
                     model[key] = _absolute(model[key])
-        return kept
+        return public
 
     def label_settings(
         self, manifest: Manifest, work: Pass, rows: int, actors: int, resources: ActorResources
@@ -146,7 +147,7 @@ class ResolvedJob:
         )
 
     def record(self, manifest: Manifest) -> RunRecord:
-        """run.json of a run of this job."""
+        """The `run.json` of a new run of this job."""
         return RunRecord(
             id=new_run_id(),
             raylabel=version("raylabel"),
@@ -162,7 +163,7 @@ class ResolvedJob:
 
 
 def resolve(spec: JobSpec) -> ResolvedJob:
-    """Finds the manifest's files and builds both models once, on the CPU.
+    """Finds the manifest's files and builds the models once, on the CPU.
 
     Raises:
         RaylabelError: see `resolving`.
@@ -173,13 +174,13 @@ def resolve(spec: JobSpec) -> ResolvedJob:
 
 @contextlib.contextmanager
 def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
-    """Begins to resolve a job; gives what waits for it. From here on this process reaches files as it says.
+    """Starts to resolve a job; yields a function that waits for the result. Sets the job's storage options.
 
-    The models are built in a child: this process need not import torch, and does other things meanwhile.
+    A child process builds the models: this process need not import torch, and is free meanwhile.
 
     Raises:
-        ManifestError: the manifest is not there, or it cannot be told what it is.
-        ModelError: by what it gives: a model cannot be built, or its weights are not the ones named.
+        ManifestError: the manifest does not exist, or its format is unknown.
+        ModelError: from the function: a model cannot be built, or its weights are not the ones named.
     """
     configure_storage(spec.storage)
     sources = find_sources(spec.manifest)
@@ -200,7 +201,7 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
         builder.end()
 
 
-def _described(source: Source) -> str:
+def _describe(source: Source) -> str:
     unit = "images" if source.form == "images" else "bytes"
     return f"{source.file.uri} ({source.form}, {source.file.size:,} {unit})".replace("(images, ", "(")
 
@@ -220,12 +221,12 @@ def code_digest() -> str:
 
 
 def _absolute(uri: str) -> str:
-    """The same place, named so that it is found from any folder, without credentials."""
+    """The absolute URI, without credentials."""
     return clean_uri(absolute_uri(uri))
 
 
 def _without_secrets(value: Any) -> Any:
-    """The same nested value with credentials cut from every URL in it."""
+    """A nested value with the credentials cut from every URL in it."""
     match value:
         case dict():
             return {key: _without_secrets(inner) for key, inner in value.items()}

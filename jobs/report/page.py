@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing but itself."""
+"""The report of a run: one self-contained HTML page."""
 
 from html import escape
 
@@ -6,7 +6,7 @@ from jobs.results.summary import OBJECT_BINS, LabelledImage, Summary, scored, sh
 from workers.storage.store import Store
 
 REPORT = "report.html"
-"""The report's key in the run directory."""
+"""The report's key in the run's store."""
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --card: #f4f5f7; --ink: #1b1f24; --faint: #5d6673;
@@ -56,8 +56,8 @@ def write_report(output: str, facts: dict[str, str], limit: int = 20) -> str:
 
     Args:
         output: the run directory; a path or any fsspec URL.
-        facts: what else is to be said of the run, by name: manifest, models, times, rates.
-        limit: how many images it shows one by one.
+        facts: name and value of the lines about the run: manifest, models, times, rates.
+        limit: number of single images it shows.
 
     Returns:
         The report's path or URL.
@@ -68,13 +68,13 @@ def write_report(output: str, facts: dict[str, str], limit: int = 20) -> str:
 
 
 def render_html(summary: Summary, facts: dict[str, str]) -> str:
-    """The whole page. It loads nothing, runs no script, and escapes everything it is given."""
+    """The HTML of a report. It loads nothing, runs no script, and escapes all values."""
     scores = _columns(summary.scores, ["0", "0.25", "0.5", "0.75", "1"], "edges")
     last = OBJECT_BINS - 1
     objects = _columns(summary.objects_per_image, [*map(str, range(last)), f"{last}+"], "objects")
     cards = [
-        _card(_of("Labels", len(summary.labels), summary.distinct_labels), _label_bars(summary)),
-        _card(_of("Objects", len(summary.classes), summary.distinct_classes), _class_bars(summary)),
+        _card(_title("Labels", len(summary.labels), summary.distinct_labels), _label_bars(summary)),
+        _card(_title("Objects", len(summary.classes), summary.distinct_classes), _class_bars(summary)),
         _card("Images by the score of their label", scores),
         _card("Images by their number of objects", objects),
     ]
@@ -83,11 +83,13 @@ def render_html(summary: Summary, facts: dict[str, str]) -> str:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>raylabel: {escape(summary.output)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-            f'<h1>What was found</h1>\n<p class="faint path">{escape(summary.output)}</p>',
+            f'<h1>Results</h1>\n<p class="faint path">{escape(summary.output)}</p>',
             _numbers(summary),
             f'<div class="grid">{"".join(cards)}</div>',
             _card("Failed", _errors(summary), wide=True),
-            _card(_of("Images", len(summary.images), summary.labelled), _images(summary.images), wide=True),
+            _card(
+                _title("Images", len(summary.images), summary.labelled), _images(summary.images), wide=True
+            ),
             _card("The run", _table((), [_row(name, value) for name, value in facts.items()]), wide=True),
             "</body>\n</html>\n",
         ]
@@ -95,32 +97,33 @@ def render_html(summary: Summary, facts: dict[str, str]) -> str:
 
 
 def _numbers(summary: Summary) -> str:
-    found = {
+    numbers = {
         "images": summary.labelled + summary.failed,
         "labelled": summary.labelled,
         "failed": summary.failed,
     }
     if summary.objects is not None:
-        found["objects"] = summary.objects
+        numbers["objects"] = summary.objects
     bad = ' class="bad"' if summary.failed else ""
-    cells = (f"<div><b{bad if name == 'failed' else ''}>{n:,}</b>{name}</div>" for name, n in found.items())
+    cells = (f"<div><b{bad if name == 'failed' else ''}>{n:,}</b>{name}</div>" for name, n in numbers.items())
     return f'<div class="numbers">{"".join(cells)}</div>'
 
 
 def _card(title: str, content: str, wide: bool = False) -> str:
-    """A titled box; none where there is nothing to put in it."""
+    """A box with a title; empty where it has no content."""
     if not content:
         return ""
     kind = ' class="wide"' if wide else ""
     return f"<section{kind}>\n<h2>{escape(title)}</h2>\n{content}\n</section>\n"
 
 
-def _of(title: str, shown: int, all_of_them: int) -> str:
-    return title if shown == all_of_them else f"{title}: {shown:,} of {all_of_them:,}"
+def _title(title: str, shown: int, total: int) -> str:
+    """A card's title, with the number of rows where it does not show all."""
+    return title if shown == total else f"{title}: {shown:,} of {total:,}"
 
 
 def _label_bars(summary: Summary) -> str:
-    rows = [(found.label, found.images, f"{found.images:,}") for found in summary.labels]
+    rows = [(count.label, count.images, f"{count.images:,}") for count in summary.labels]
     return _bars(("label", "images"), rows, "labels")
 
 
@@ -130,7 +133,7 @@ def _class_bars(summary: Summary) -> str:
 
 
 def _bars(heads: tuple[str, str], rows: list[tuple[str, int, str]], kind: str) -> str:
-    """A list of names with bars as long as their counts."""
+    """A table of names with bars as long as their counts; empty without rows."""
     longest = max((count for _, count, _ in rows), default=0)
     lines = "\n".join(
         f'<tr><td>{escape(name)}</td><td><i style="width:{count / longest:.1%}"></i></td>'
@@ -142,7 +145,7 @@ def _bars(heads: tuple[str, str], rows: list[tuple[str, int, str]], kind: str) -
 
 
 def _columns(counts: tuple[int, ...], ticks: list[str], kind: str) -> str:
-    """A histogram; each column tells its count when pointed at."""
+    """A histogram with the counts as tooltips; empty without counts."""
     if not counts:
         return ""
     bars = (f'<div title="{n:,}"><i style="height:{n / max(*counts, 1):.1%}"></i></div>' for n in counts)
@@ -171,16 +174,16 @@ def _images(images: tuple[LabelledImage, ...]) -> str:
 
 
 def _table(heads: tuple[str, ...], rows: list[str]) -> str:
-    """A table; empty where it has no rows."""
+    """A table; empty without rows."""
     head = "".join(f"<th>{name}</th>" for name in heads)
     body = "\n".join(rows)
     return f"<table><thead><tr>{head}</tr></thead>\n{body}\n</table>" if rows else ""
 
 
 def _row(*cells: str | int) -> str:
-    """One row; numbers stand to the right."""
-    found = (
+    """A table row; numbers are aligned to the right."""
+    columns = (
         f'<td class="number">{cell:,}</td>' if isinstance(cell, int) else f"<td>{escape(cell)}</td>"
         for cell in cells
     )
-    return f"<tr>{''.join(found)}</tr>"
+    return f"<tr>{''.join(columns)}</tr>"

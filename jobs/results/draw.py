@@ -1,4 +1,4 @@
-"""Draws labelled photos: boxes with their tags on the picture, the label in a caption below it."""
+"""Draws labelled photos: boxes with tags on the photo, the label in a caption below it."""
 
 import colorsys
 import hashlib
@@ -24,10 +24,10 @@ Size = tuple[float, float]
 Area = tuple[float, float, float, float]
 
 LONG_SIDE = (640, 1600)
-"""A photo whose long side is outside of this is drawn smaller or larger, so that its tags can be read."""
+"""Pixels of the long side, least and most; other photos are scaled, so that tags can be read."""
 
 PAPER, INK, FAINT = (24, 26, 30), (255, 255, 255), (172, 178, 188)
-"""Colours of the caption: its ground, the label, the runners-up."""
+"""Colours of the caption: background, label, runners-up."""
 
 _BOX_COLUMNS = ["manifest_index", "class_id", "class_name", "score", "x1", "y1", "x2", "y2"]
 
@@ -47,11 +47,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What became of the images that were to be drawn.
+    """The result of drawing a run's images.
 
     Attributes:
         pictures: the files written, in manifest order.
-        skipped: one line for each image that could not be drawn: its URI and why.
+        skipped: URI and reason of each image that could not be drawn.
     """
 
     pictures: list[Path]
@@ -67,13 +67,13 @@ def draw_run(
 ) -> Drawn:
     """Draws the first labelled images of a run, each into a file `00000-name.jpg`.
 
-    Photos are read again, one at a time. One that cannot be read any more, or is another one now, is skipped.
+    Reads the photos again, one at a time. A photo that is unreadable now, or has changed, is skipped.
 
     Args:
         output: the run directory; a path or any fsspec URL.
-        into: the folder for the pictures, made if need be; the number in a name is the manifest row.
-        open_image: gives the bytes behind a `uri` of the tables; whatever it raises skips that image.
-        limit: how many images, from the first of the manifest; None: all of them.
+        into: folder for the pictures, created if missing; the number in a file name is the manifest row.
+        open_image: returns the bytes of a `uri` of the tables; any exception of it skips the image.
+        limit: number of images, in manifest order; None: all.
         max_pixels: as in the job's spec.
     """
     into.mkdir(parents=True, exist_ok=True)
@@ -85,20 +85,20 @@ def draw_run(
             drawn.skipped.append(f"{image.uri}: {error or type(error).__name__}")
             continue
         path = into / f"{image.manifest_index:05d}-{_file_name(image.uri)}.jpg"
-        draw_image(pixels, [scored(*found) for found in image.topk], boxes).save(path, quality=92)
+        draw_image(pixels, [scored(*entry) for entry in image.topk], boxes).save(path, quality=92)
         drawn.pictures.append(path)
     return drawn
 
 
 def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: list[Box]) -> Image.Image:
-    """One picture: the photo with its boxes, and below it a caption where there are labels.
+    """The photo with its boxes, and below it a caption if there are labels.
 
-    A photo with a long side outside of `LONG_SIDE` is scaled to it, and the boxes with it. A photo narrower
-    than a caption needs stands in the middle of a wider picture.
+    A photo whose long side is outside `LONG_SIDE` is scaled to it, with its boxes. A photo narrower than a
+    caption is centred in a wider picture.
 
     Args:
         pixels: uint8 (height, width, 3), RGB, upright.
-        labels: what the caption says, best first: the label with its score, and the runners-up.
+        labels: text of the caption, best first: the label with its score, and the runners-up.
         boxes: in pixels of `pixels`; drawn so that the best score is on top.
     """
     scale = _scale(pixels.shape[1], pixels.shape[0])
@@ -117,11 +117,11 @@ def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: list[Box]) -
 
 
 def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
-    """One overview of some dozens of pictures: rows of even height, none of them cropped.
+    """Writes an overview of up to some dozens of pictures, in rows of equal height, uncropped.
 
     Args:
-        pictures: the files, in the order they are shown.
-        into: the file to write; its name says the format.
+        pictures: files, in the order of the overview.
+        into: the file to write, in the format of its suffix.
         width: of the overview, in pixels.
 
     Raises:
@@ -149,7 +149,7 @@ def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
 
 
 def class_colour(class_id: int) -> Colour:
-    """The colour of a class: always the same, far from those of the ids next to it."""
+    """The colour of a class id, RGB: always the same, and unlike those of neighbouring ids."""
     hue = (class_id * 0.618034 + 0.97) % 1  # steps of the golden ratio never come close to one another
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.78, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -162,36 +162,37 @@ def _pixels(data: bytes, image: LabelledImage, max_pixels: int) -> NDArray[np.ui
 
 
 def _boxes(output: str) -> Iterator[tuple[int, list[Box]]]:
-    """Manifest index and boxes of each image that has any, in manifest order."""
+    """Yields manifest index and boxes of each image that has any, in manifest order."""
     rows = (row for batch in scan(output, "boxes", _BOX_COLUMNS, 4096) for row in batch.to_pylist())
-    for index, found in groupby(rows, itemgetter("manifest_index")):
-        yield index, [Box(**{name: row[name] for name in _BOX_COLUMNS[1:]}) for row in found]
+    for index, group in groupby(rows, itemgetter("manifest_index")):
+        yield index, [Box(**{name: row[name] for name in _BOX_COLUMNS[1:]}) for row in group]
 
 
 def _with_boxes(
     images: Iterable[LabelledImage], boxes: Iterator[tuple[int, list[Box]]]
 ) -> Iterator[tuple[LabelledImage, list[Box]]]:
-    """Joins two streams in manifest order."""
-    index, found = -1, list[Box]()
+    """Joins images with their boxes: two streams in manifest order."""
+    index, group = -1, list[Box]()
     for image in images:
         while index < image.manifest_index:
-            index, found = next(boxes, (2**63, []))
-        yield image, found if index == image.manifest_index else []
+            index, group = next(boxes, (2**63, []))
+        yield image, group if index == image.manifest_index else []
 
 
 def _file_name(uri: str) -> str:
-    """The name of a file without its ending, safe in any file system."""
+    """The file name of a URI without its suffix, safe in any file system."""
     stem = as_path(uri).rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return re.sub(r"[^\w.-]+", "_", stem)[:60] or "image"
 
 
 def _scale(width: int, height: int) -> float:
+    """The factor that brings a photo's long side into `LONG_SIDE`."""
     long_side = max(width, height)
     return min(max(long_side, LONG_SIDE[0]), LONG_SIDE[1]) / long_side
 
 
 def _placed(box: Box, scale: float, left: int) -> Box:
-    """A box in pixels of the picture instead of the photo."""
+    """A box of the photo in pixels of the picture."""
     return Box(
         *(box.class_id, box.class_name, box.score),
         *(box.x1 * scale + left, box.y1 * scale, box.x2 * scale + left, box.y2 * scale),
@@ -203,7 +204,7 @@ def _font(size: float) -> Font:
 
 
 def _caption(labels: list[str], width: int, size: float) -> Image.Image:
-    """The label in large letters and the runners-up in small ones below it; without labels, no height."""
+    """The label in large letters, the runners-up in small ones below it; without labels, of height 0."""
     if not labels:
         return Image.new("RGB", (width, 0))
     large, small, pad = _font(size * 1.15), _font(size * 0.8), round(size * 0.6)
@@ -221,17 +222,17 @@ def _caption(labels: list[str], width: int, size: float) -> Image.Image:
 
 
 def _draw_boxes(picture: Image.Image, boxes: list[Box], size: float, height: int) -> None:
-    """Draws boxes and then their tags, the best score last and so on top, above a caption at `height`."""
+    """Draws boxes, then their tags, the best score on top; tags stay above the caption at `height`."""
     draw = ImageDraw.Draw(picture)
     ranked = sorted(boxes, key=lambda box: box.score)
     for box in ranked:
         _outline(draw, box, max(2, round(size / 7)))
     font = _font(size * 0.8 * min(1, max(0.6, math.sqrt(12 / max(len(boxes), 1)))))  # a crowd gets small tags
     tags: list[tuple[Area, str, Colour]] = []
-    for box in reversed(ranked):  # the best score chooses its place first
+    for box in reversed(ranked):  # the best score chooses its area first
         text = _shortened(scored(box.class_name, box.score), font, picture.width - size)
-        room = (font.getlength(text) + size * 0.5, _line_height(font) * 1.2)
-        area = _tag_area(box, room, (picture.width, height), [tag[0] for tag in tags])
+        tag_size = (font.getlength(text) + size * 0.5, _line_height(font) * 1.2)
+        area = _tag_area(box, tag_size, (picture.width, height), [tag[0] for tag in tags])
         tags.append((area, text, class_colour(box.class_id)))
     for area, text, colour in reversed(tags):
         draw.rectangle(area, fill=colour)
@@ -247,21 +248,22 @@ def _outline(draw: ImageDraw.ImageDraw, box: Box, line: int) -> None:
     draw.rectangle((x1, y1, x2, y2), outline=class_colour(box.class_id), width=line)
 
 
-def _tag_area(box: Box, room: Size, within: Size, taken: list[Area]) -> Area:
-    """Where a tag goes: over its box, else inside or below, where it hides no other tag; never outside."""
-    width, height = room
+def _tag_area(box: Box, size: Size, within: Size, taken: list[Area]) -> Area:
+    """The area of a tag: above, in or below its box, where it overlaps other tags least; within the photo."""
+    width, height = size
     tops = [y for y in (box.y1 - height, box.y1, box.y2 - height, box.y2) if 0 <= y <= within[1] - height - 1]
     lefts = [max(0, min(x, within[0] - width - 1)) for x in (box.x1, box.x2 - width)]
-    places = [(x, y, x + width, y + height) for y in tops or [0] for x in lefts]
-    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+    areas = [(x, y, x + width, y + height) for y in tops or [0] for x in lefts]
+    return min(areas, key=lambda area: sum(_overlap(area, other) for other in taken))
 
 
 def _overlap(a: Area, b: Area) -> float:
+    """The common area of two rectangles, square pixels."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever can be read on a colour."""
+    """Black on light colours, white on dark ones."""
     red, green, blue = colour
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
 
@@ -271,7 +273,7 @@ def _line_height(font: Font) -> float:
 
 
 def _shortened(text: str, font: Font, width: float) -> str:
-    """A text cut to a width in pixels, its end kept: that is where the score is."""
+    """A text cut to a width in pixels, without cutting the score at its end."""
     if font.getlength(text) <= width:
         return text
     name, _, score = text.rpartition(" ")
@@ -281,7 +283,7 @@ def _shortened(text: str, font: Font, width: float) -> str:
 
 
 def _fitting(texts: list[str], font: Font, width: float) -> str:
-    """Texts side by side, as many as fit whole."""
+    """Texts on one line, as many as fit whole."""
     lines = ("    ".join(texts[:kept]) for kept in range(len(texts), 0, -1))
     return next((line for line in lines if font.getlength(line) <= width), "")
 
@@ -292,7 +294,7 @@ def _aspect(path: Path) -> float:
 
 
 def _rows(aspects: list[float]) -> list[list[float]]:
-    """Splits pictures, given as width over height, into rows about as long, that look square together."""
+    """Splits pictures, given as width / height, into rows of similar length, together about square."""
     total = sum(aspects)
     rows = max(1, round(math.sqrt(total)))
     ends, reached = [], 0.0

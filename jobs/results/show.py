@@ -1,4 +1,4 @@
-"""`raylabel show`: a look at what a run found."""
+"""`raylabel show`: a run's labels, objects and errors, and its photos with boxes drawn."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from workers.storage.options import configure_storage
 
 
 def show_run(output: str, limit: int, draw: Path | None) -> None:
-    """Prints what a run found and, if asked, writes its photos with boxes and labels drawn on.
+    """Prints a run's results; optionally draws its photos with boxes and labels.
 
     Args:
         output: the run directory.
         limit: images to show, in manifest order.
-        draw: the folder for the pictures, and their overview `contact-sheet.jpg`; None: none are drawn.
+        draw: folder for the pictures and their overview `contact-sheet.jpg`; None: draw none.
 
     Raises:
         StorageError: there is no run at `output`.
@@ -43,7 +43,12 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
 
 
 def _read(uri: str, bases: list[str], fetch: FetchSpec) -> bytes:
-    """An image's bytes; a relative URI is looked for from the folder of each file of the manifest."""
+    """The bytes of an image; a relative URI is tried from each base in turn.
+
+    Raises:
+        ImageError: it cannot be read.
+        FileNotFoundError: it is at none of the bases.
+    """
     for base in bases:
         try:
             return read_image(locate(uri, base), fetch)

@@ -1,4 +1,4 @@
-"""A run's tables read and summed up: values for the terminal, the report and the pictures."""
+"""Reads and sums up a run's tables: values for the terminal, the report and the pictures."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from workers.storage.store import Store
 from workers.storage.uris import CHAINS, is_local
 
 MAX_LABELS = 15
-"""How many of the most frequent labels and classes a summary keeps."""
+"""Number of the most frequent labels and classes in a summary."""
 
 SCORE_BINS = 20
 """Bars of the histogram of label scores, from 0 to 1."""
@@ -36,7 +36,7 @@ _IMAGE_COLUMNS = [
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """One row of the labels table, as far as people look at it.
+    """One row of the labels table, with the columns that are shown.
 
     Attributes:
         manifest_index: its position in the manifest.
@@ -45,7 +45,7 @@ class LabelledImage:
         height: pixels down, after orientation.
         sha256: of the file's bytes.
         topk: labels and their scores, best first; empty where no classifier ran.
-        objects: class names and how many of each, the most first; None where no detector ran.
+        objects: class names and their counts, most frequent first; None where no detector ran.
     """
 
     manifest_index: int
@@ -59,7 +59,7 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class LabelCount:
-    """How many images got a label as their best."""
+    """A label and the number of images that have it as their best."""
 
     label: str
     images: int
@@ -67,7 +67,7 @@ class LabelCount:
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How many objects of a class were found, and in how many images."""
+    """A class, the number of its objects, and the number of images with any."""
 
     class_name: str
     images: int
@@ -76,7 +76,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
-    """How many images failed in one way, with the first of them as a sample."""
+    """A stage and code of errors, the number of images, and the first of them as an example."""
 
     stage: str
     code: str
@@ -87,19 +87,19 @@ class ErrorCount:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run found.
+    """The results of a run, summed up.
 
     Attributes:
         output: the run directory.
         labelled: rows of the labels table.
         failed: rows of the errors table.
-        objects: boxes found; None where no detector ran.
+        objects: rows of the boxes table; None where no detector ran.
         images: the first labelled images, in manifest order.
         labels: the most frequent labels, at most `MAX_LABELS`.
-        distinct_labels: how many labels were the best of some image.
+        distinct_labels: number of labels that are the best of any image.
         classes: the most frequent classes of objects, at most `MAX_LABELS`.
-        distinct_classes: how many classes were found at all.
-        errors: every stage and code that occurred, the most frequent first.
+        distinct_classes: number of classes with any object.
+        errors: all stages and codes that occurred, the most frequent first.
         scores: images by the score of their label, in `SCORE_BINS` equal bins from 0 to 1; empty where no
             classifier ran.
         objects_per_image: images by their number of objects, `OBJECT_BINS` of them, the last open-ended;
@@ -121,17 +121,17 @@ class Summary:
 
 
 def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
-    """The rows of one table of a run in file order, which is manifest order, a bounded batch at a time.
+    """Yields the rows of a run's table in batches, in file order, which is manifest order.
 
     Args:
         output: the run directory; a path or any fsspec URL.
-        table: "labels", "boxes" or "errors"; a folder that is absent or empty gives no batches.
-        columns: the only columns that are read.
-        batch_rows: most rows in a batch.
+        table: "labels", "boxes" or "errors"; an absent or empty folder yields no batches.
+        columns: to read.
+        batch_rows: maximum rows in a batch.
     """
     store, schema = Store(output), TABLES[table]
-    # A scan of the whole dataset reads ahead of a slow reader without limit (pyarrow 26, 30 million rows:
-    # 527 MB), file by file it cannot (9 MB).
+    # One file at a time: a scan of the whole dataset reads ahead of a slow consumer without limit
+    # (pyarrow 26, 30 million rows: 527 MB instead of 9 MB).
     for key in store.list(table):
         if key.endswith(".parquet"):
             fragment = _fragment(f"{store.url}/{key}")
@@ -146,17 +146,17 @@ def _fragment(url: str) -> ds.ParquetFileFragment:
 
 
 def read_images(output: str, limit: int | None = None) -> Iterator[LabelledImage]:
-    """The first labelled images of a run in manifest order, read as they are asked for."""
+    """Yields the first labelled images of a run in manifest order; reads lazily."""
     batches = scan(output, "labels", _IMAGE_COLUMNS, batch_rows=min(limit or 1024, 1024))
     return islice((_image(row) for batch in batches for row in batch.to_pylist()), limit)
 
 
 def summarize(output: str, limit: int = 20) -> Summary:
-    """Reads what a run found, in memory that does not grow with the run.
+    """Sums up a run's tables, in memory that does not grow with the run.
 
     Args:
         output: the run directory; a path or any fsspec URL.
-        limit: how many images to keep one by one.
+        limit: number of single images in the summary.
     """
     labels, failures = _LabelTally(), _ErrorTally()
     for batch in scan(output, "labels", ["label", "score", "object_count", "class_counts"]):
@@ -169,9 +169,11 @@ def summarize(output: str, limit: int = 20) -> Summary:
         failed=sum(failures.images.values()),
         objects=sum(labels.boxes.values()) if labels.per_image else None,
         images=tuple(read_images(output, limit)),
-        labels=tuple(LabelCount(*found) for found in _most(labels.labels)),
+        labels=tuple(LabelCount(*count) for count in _most_frequent(labels.labels)),
         distinct_labels=len(labels.labels),
-        classes=tuple(ClassCount(name, labels.images_with[name], n) for name, n in _most(labels.boxes)),
+        classes=tuple(
+            ClassCount(name, labels.images_with[name], n) for name, n in _most_frequent(labels.boxes)
+        ),
         distinct_classes=len(labels.boxes),
         errors=failures.counts(),
         scores=_bins(labels.scores, SCORE_BINS),
@@ -181,7 +183,7 @@ def summarize(output: str, limit: int = 20) -> Summary:
 
 @dataclass
 class _LabelTally:
-    """Adds up batches of the labels table."""
+    """Running sums over batches of the labels table."""
 
     images: int = 0
     labels: Counter[str] = field(default_factory=Counter)
@@ -199,51 +201,53 @@ class _LabelTally:
             _counts(pc.min_element_wise(batch["object_count"], OBJECT_BINS - 1, skip_nulls=False))
         )
         names, boxes = batch["class_counts"].cast(_CLASS_COUNTS).flatten().flatten()
-        found = pa.table({"name": names, "boxes": boxes}).group_by("name")
-        for row in found.aggregate([("boxes", "count"), ("boxes", "sum")]).to_pylist():
+        classes = pa.table({"name": names, "boxes": boxes}).group_by("name")
+        for row in classes.aggregate([("boxes", "count"), ("boxes", "sum")]).to_pylist():
             self.images_with[row["name"]] += row["boxes_count"]
             self.boxes[row["name"]] += row["boxes_sum"]
 
 
 @dataclass
 class _ErrorTally:
-    """Adds up batches of the errors table; keeps the first failure of each kind as its sample."""
+    """Running sums over batches of the errors table, with the first error of each kind as its example."""
 
     images: Counter[tuple[str, str]] = field(default_factory=Counter)
-    samples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> None:
         kinds = pa.Table.from_batches([batch]).group_by(["stage", "code"], use_threads=False)
         for row in kinds.aggregate([([], "count_all"), ("uri", "first"), ("message", "first")]).to_pylist():
             kind = (row["stage"], row["code"])
             self.images[kind] += row["count_all"]
-            self.samples.setdefault(kind, (row["uri_first"], row["message_first"]))
+            self.examples.setdefault(kind, (row["uri_first"], row["message_first"]))
 
     def counts(self) -> tuple[ErrorCount, ...]:
         kinds = sorted(self.images.items(), key=lambda item: (-item[1], item[0]))
-        return tuple(ErrorCount(*kind, images, *self.samples[kind]) for kind, images in kinds)
+        return tuple(ErrorCount(*kind, images, *self.examples[kind]) for kind, images in kinds)
 
 
 def _counts(values: pa.Array) -> dict[Any, int]:
-    """How often each value occurs; nulls do not."""
-    return {found["values"]: found["counts"] for found in pc.value_counts(values.drop_null()).to_pylist()}
+    """The number of times that each value occurs, without nulls."""
+    return {row["values"]: row["counts"] for row in pc.value_counts(values.drop_null()).to_pylist()}
 
 
-def _most(counts: Counter[str]) -> list[tuple[str, int]]:
+def _most_frequent(counts: Counter[str]) -> list[tuple[str, int]]:
+    """At most `MAX_LABELS` names and their counts, the most frequent first, then by name."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_LABELS]
 
 
 def _bins(counts: Counter[int], bins: int) -> tuple[int, ...]:
+    """The count of each bin; empty where nothing was counted."""
     return tuple(counts[i] for i in range(bins)) if counts else ()
 
 
 def _image(row: dict[str, Any]) -> LabelledImage:
-    topk = tuple((found["label"], found["score"]) for found in row["topk"] or ())
+    topk = tuple((entry["label"], entry["score"]) for entry in row["topk"] or ())
     if not topk and row["label"] is not None:
         topk = ((row["label"], row["score"]),)
     objects = None
     if row["object_count"] is not None:
-        objects = tuple(_most(Counter(dict(row["class_counts"] or ()))))
+        objects = tuple(_most_frequent(Counter(dict(row["class_counts"] or ()))))
     return LabelledImage(
         **{name: row[name] for name in ("manifest_index", "uri", "width", "height", "sha256")},
         topk=topk,
@@ -252,7 +256,7 @@ def _image(row: dict[str, Any]) -> LabelledImage:
 
 
 def shorten(text: str, width: int) -> str:
-    """The text on one line, with its middle left out where it is wider than `width` terminal cells."""
+    """The text on one line, with "…" for its middle where it is wider than `width` terminal cells."""
     text = one_line(text)
     if cell_len(text) <= width:
         return text
@@ -266,7 +270,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def short_uris(uris: Iterable[str], width: int) -> list[str]:
-    """The ends of URIs, all cut at the same depth: as many folders as fit, at least the files' names."""
+    """The ends of URIs, all cut at the same depth: as many folders as fit, at least the file names."""
     uris = [one_line(as_path(uri)) for uri in uris]
     depths = range(max((uri.count("/") for uri in uris), default=0), -1, -1)
     for names in ([_tail(uri, depth) for uri in uris] for depth in depths):
@@ -276,7 +280,7 @@ def short_uris(uris: Iterable[str], width: int) -> list[str]:
 
 
 def as_path(uri: str) -> str:
-    """What is within a file as if that were a folder: `tar://b.jpg::s3://x/a.tar` is `s3://x/a.tar/b.jpg`."""
+    """A chained URI as one path: `tar://b.jpg::s3://x/a.tar` becomes `s3://x/a.tar/b.jpg`."""
     inner, chained, outer = uri.rpartition("::")
     if not chained or not inner.startswith(CHAINS):
         return uri
@@ -284,7 +288,7 @@ def as_path(uri: str) -> str:
 
 
 def _tail(uri: str, folders: int) -> str:
-    """A file's name with that many of the folders above it; "…/" stands for the others."""
+    """A file name with that many folders above it; "…/" stands for the others."""
     kept = "/".join(uri.split("/")[-folders - 1 :])
     if kept == uri or not folders:
         return kept
@@ -292,10 +296,10 @@ def _tail(uri: str, folders: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Without control characters, which could move a terminal's cursor."""
+    """A text with spaces for control characters, which could move a terminal's cursor."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def scored(label: str, score: float) -> str:
-    """A label with its score, as every place shows it."""
+    """A label with its score, as the terminal, the report and the pictures show it."""
     return f"{one_line(label)} {score:.2f}"

@@ -1,4 +1,4 @@
-"""Reads a run's tables and shows what was found: on a terminal, and as values for the report."""
+"""Prints the summary of a run as tables on a terminal."""
 
 from collections.abc import Iterable
 
@@ -15,12 +15,12 @@ _GAP = 3
 
 
 def render(summary: Summary, console: Console) -> None:
-    """Prints a summary as tables that keep their shape at any width, on a terminal or into a file."""
+    """Prints a summary as tables that fit the console's width."""
     console.print(_headline(summary), no_wrap=True, overflow="ellipsis", soft_wrap=False)
     shown = len(summary.images)
     images = "Images" if shown == summary.labelled else f"Images, the first {shown:,} of {summary.labelled:,}"
-    labels = _most_of("Labels", len(summary.labels), summary.distinct_labels)
-    classes = _most_of("Objects", len(summary.classes), summary.distinct_classes)
+    labels = _title("Labels", len(summary.labels), summary.distinct_labels)
+    classes = _title("Objects", len(summary.classes), summary.distinct_classes)
     tables = {
         images: _image_table(summary, console.width),
         labels: _label_table(summary, console.width),
@@ -34,9 +34,9 @@ def render(summary: Summary, console: Console) -> None:
 
 
 def fitting(items: Iterable[str], width: int) -> str:
-    """Items joined by commas, as many as fit; "+3 more" stands for the rest.
+    """Items joined by commas, as many as fit into `width` cells; "+3 more" stands for the rest.
 
-    Where not one fits whole the first is shortened; where there is no room for that, the text is empty.
+    If not one fits whole, the first is shortened; without room for that, the text is empty.
     """
     items = [one_line(item) for item in items]
     rest = ""
@@ -55,13 +55,13 @@ def _headline(summary: Summary) -> Text:
         parts.append((f"{summary.objects:,}", "objects"))
     parts.append((f"{summary.failed:,}", "failed"))
     text = Text(f"{one_line(summary.output)}\n")
-    for i, (number, what) in enumerate(parts):
-        text.append("" if i == 0 else ", ").append(number, style="bold").append(f" {what}")
+    for i, (number, noun) in enumerate(parts):
+        text.append("" if i == 0 else ", ").append(number, style="bold").append(f" {noun}")
     return text
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """An empty table in the house style; columns in `right` hold numbers."""
+    """An empty table; columns in `right` hold numbers."""
     table = Table(box=box.SIMPLE_HEAD)
     table.show_edge = table.pad_edge = False
     for column in columns:
@@ -71,7 +71,7 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def _image_table(summary: Summary, width: int) -> Table:
-    """Two lines an image: its label with the runners-up, and its objects."""
+    """Two lines per image: its label with the runners-up, and its objects."""
     table = _table("row", "image", "size", "found", right=("row", "size"))
     rows = [str(image.manifest_index) for image in summary.images]
     sizes = [f"{image.width}x{image.height}" for image in summary.images]
@@ -87,40 +87,41 @@ def _findings(image: LabelledImage, width: int) -> Text:
     """The label with its runners-up on one line, the objects on the next."""
     lines = []
     if image.topk:
-        best, *others = (scored(*found) for found in image.topk)
+        best, *others = (scored(*entry) for entry in image.topk)
         best = shorten(best, width)
         runners_up = fitting(others, width - cell_len(best) - 2)
         lines.append(Text("  " if runners_up else "").join([Text(best, "bold"), Text(runners_up, "dim")]))
     if image.objects is not None:
         objects = [f"{name} x{n}" for name, n in image.objects]
-        found = fitting(objects, width) or shorten(next(iter(objects), "no objects"), width)
-        lines.append(Text(found, style="cyan" if objects else "dim"))
+        line = fitting(objects, width) or shorten(next(iter(objects), "no objects"), width)
+        lines.append(Text(line, style="cyan" if objects else "dim"))
     return Text("\n").join(lines)
 
 
 def _label_table(summary: Summary, width: int) -> Table:
     table = _table("label", "images", "share", right=("images", "share"))
-    for found in summary.labels:
-        share = f"{found.images / summary.labelled:.1%}"
-        table.add_row(Text(shorten(found.label, width - 22)), f"{found.images:,}", share)
+    for count in summary.labels:
+        share = f"{count.images / summary.labelled:.1%}"
+        table.add_row(Text(shorten(count.label, width - 22)), f"{count.images:,}", share)
     return table
 
 
 def _class_table(summary: Summary, width: int) -> Table:
     table = _table("class", "objects", "images", right=("objects", "images"))
-    for found in summary.classes:
-        name = Text(shorten(found.class_name, width - 22))
-        table.add_row(name, f"{found.objects:,}", f"{found.images:,}")
+    for count in summary.classes:
+        name = Text(shorten(count.class_name, width - 22))
+        table.add_row(name, f"{count.objects:,}", f"{count.images:,}")
     return table
 
 
-def _most_of(title: str, shown: int, distinct: int) -> str:
+def _title(title: str, shown: int, distinct: int) -> str:
+    """A table's title, with the number of rows where it does not show all."""
     return title if shown == distinct else f"{title}, the {shown} most frequent of {distinct:,}"
 
 
 def _error_table(summary: Summary) -> Table:
     table = _table("stage", "code", "images", "for example", right=("images",))
     table.columns[-1].no_wrap = False  # a message wraps at its spaces; a word that is too long is cut
-    for found in summary.errors:
-        table.add_row(found.stage, found.code, f"{found.images:,}", Text(one_line(found.message)))
+    for error in summary.errors:
+        table.add_row(error.stage, error.code, f"{error.images:,}", Text(one_line(error.message)))
     return table

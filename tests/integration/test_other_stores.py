@@ -95,10 +95,7 @@ def test_a_run_that_was_stopped_and_had_company_ends_in_the_same_tables(
         first.process.send_signal(signal.SIGTERM)
         code, said, complaint = first.end()
     assert code == 143
-    assert (
-        complaint
-        == "raylabel: stopped by SIGTERM; what is committed stays, and the same command goes on from there\n"
-    )
+    assert complaint == "raylabel: stopped by SIGTERM; committed work stays, and the same command resumes\n"
     assert UNCONDITIONAL not in said
     kept = commits(output)
     assert 0 < len(kept) < ROUNDS

@@ -50,7 +50,7 @@ def test_a_job_stopped_by_ctrl_c_sigterm_or_a_deadline_goes_on_where_it_was(
 ) -> None:
     output = tmp_path / "out"
     job += ["--output", str(output)]
-    said = "raylabel: stopped by {}; what is committed stays, and the same command goes on from there\n"
+    said = "raylabel: stopped by {}; committed work stays, and the same command resumes\n"
 
     assert stop(job, output, signal.SIGINT)[:2] == (130, said.format("Ctrl-C"))
     kept = {path: path.read_bytes() for path in commits(output)}

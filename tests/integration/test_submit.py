@@ -170,7 +170,7 @@ def test_a_job_is_followed_stopped_and_gone_on_with_and_another_beside_it_is_ref
         assert time.monotonic() - since < STOP_WAIT_S, "it was killed"
         code, said, complaint = follower.end()
     assert code == 143
-    assert "raylabel: stopped by SIGTERM; what is committed stays" in said
+    assert "raylabel: stopped by SIGTERM; committed work stays" in said
     assert f"{first} was stopped" in complaint
     assert raylabel("status", str(output)).stdout.splitlines()[1] == "state: stopped: SIGTERM"
 

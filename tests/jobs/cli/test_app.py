@@ -1,4 +1,4 @@
-"""What the command says without starting a Ray: checks, refusals, lists."""
+"""What the command prints without starting Ray: checks, refusals, lists."""
 
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from tests.integration.jobs_here import events, raylabel
 def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
     done = raylabel("check", "--manifest", str(photos), "--output", str(tmp_path / "out"), "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    (found,) = events(done)
-    assert found["state"] == "to do"
-    assert found["manifest"] == f"{photos} (7 images)"
-    assert found["detector"].startswith("nanodet_g-")
+    (report,) = events(done)
+    assert report["state"] == "to do"
+    assert report["manifest"] == f"{photos} (7 images)"
+    assert report["detector"].startswith("nanodet_g-")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["--output", "out", "--set", "max_failed=2.5"], 2, "max_failed: found 2.5"),
         (["--output", "out", "--set", "nonsense"], 2, "--set takes KEY=VALUE, found 'nonsense'"),
@@ -39,21 +39,26 @@ def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Pa
     ],
 )
 def test_a_job_that_cannot_run_is_refused_before_anything_starts(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = raylabel(
         "check", *(["--manifest", str(photos)] if "--manifest" not in arguments else []), *arguments
     )
     assert (done.returncode, done.stdout) == (code, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_models_lists_what_can_be_named() -> None:
-    told: list[Any] = events(raylabel("models", "--json"))
-    found = {model["name"]: model for model in told[0]}
-    assert {"efficientnet_lite0", "nanodet_g", "resnet50", "fasterrcnn_resnet50_fpn"} <= found.keys()
-    assert found["nanodet_g"]["categories"] == 80
+def test_models_lists_the_models_that_a_job_can_use() -> None:
+    printed: list[Any] = events(raylabel("models", "--json"))
+    models = {model["name"]: model for model in printed[0]}
+    assert {"efficientnet_lite0", "nanodet_g", "resnet50", "fasterrcnn_resnet50_fpn"} <= models.keys()
+    assert models["nanodet_g"]["categories"] == 80
     assert "nanodet_g" in raylabel("models", "nanodet").stdout

@@ -135,7 +135,7 @@ def test_an_empty_run_has_a_page_without_empty_boxes() -> None:
     assert "section" not in page.tags
     assert [text for text in page.text if text.strip()] == [
         "raylabel: runs/none",
-        "What was found",
+        "Results",
         "runs/none",
         *("0", "images", "0", "labelled", "0", "failed"),
     ]
