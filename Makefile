@@ -6,17 +6,18 @@ STAMP := .venv/.installed
 BENCH := .venv/bench
 AZURITE := .venv/azurite
 
-.PHONY: help env demo demo-s3 test test-fast test-slow bench check format clean
+.PHONY: help env demo demo-s3 test test-fast test-slow bench docs check format clean
 
 help:
-	@echo "make demo       label the demo photos on this machine and draw what was found"
+	@echo "make demo       label the demo photos on this machine and draw the result"
 	@echo "make demo-s3    the same with photos, manifest, weights and tables in buckets of an S3 server"
 	@echo "make test       the tests (under 15 minutes)"
 	@echo "make test-fast  those that need neither a Ray nor a server"
 	@echo "make test-slow  the long ones: kills, stopped jobs, growth"
-	@echo "make bench      raylabel beside its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
-	@echo "make check      format, lint and types, changing nothing; before a commit, beside make test"
-	@echo "make format     formats, and mends what the linter can mend"
+	@echo "make bench      raylabel next to its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
+	@echo "make docs       writes docs/cli.md from the command line"
+	@echo "make check      format, lint and types, changing nothing; before a commit, with make test"
+	@echo "make format     formats, and fixes what the linter can fix"
 
 env: $(STAMP)
 
@@ -61,6 +62,9 @@ $(BENCH)/.installed: $(STAMP)
 
 bench: env $(BENCH)/.installed
 	@$(BIN)/python -m tests.benchmarks.contest --peers $(BENCH)/bin/python $(ARGS)
+
+docs: env
+	@$(BIN)/python -m tests.cli_page > docs/cli.md
 
 check: env
 	@$(BIN)/ruff format --check .

@@ -18,7 +18,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Runtime = Literal["auto", "torch", "onnxruntime"]
 
 AUTO_BATCH = {"cpu": 1, "cuda": 64}
-"""Images that a model is given at once. More gain nothing on a CPU: docs/design.md has the figures."""
+"""Images in a batch; more gain nothing on a CPU: docs/decisions/0008-onnx-runtime-on-cpus.md."""
 
 AUTO_READS = {"cpu": 16, "cuda": 256, "decoder": 64}
 """A core takes 30 images a second with models and decodes 700; a GPU may take 2,500, each of them on its way

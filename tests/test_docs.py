@@ -1,8 +1,10 @@
 """The pages for users against the code: what they name exists, and what exists is named."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -11,30 +13,44 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-import typer
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.cli.app import app
+from jobs.cluster.jobs_api import Submission
+from jobs.cluster.submitted import as_dict
+from jobs.plan.probe import Probe
+from jobs.results.status import Progress, Status
+from jobs.run import console
+from jobs.run.accuracy import PredictionAccuracy
+from jobs.verify.checks import Issue
+from jobs.verify.reconcile import VerifyReport
 from schemas.errors import ErrorCode, Stage
-from schemas.exit_codes import CTRL_C, DEADLINE, EXIT_CODES, NOT_COMPLETE, TERMINATED
 from schemas.metrics import METRICS, STAGES
+from schemas.models import ModelInfo
 from schemas.plan import Plan
+from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec
 from schemas.spec_file import build_spec
 from schemas.tables import LABEL, TABLES, TOPK
+from tests import cli_page
 from tests.workers.tables.made_results import CARRIED, results_of
 from workers.models.registry import load_classifier
 from workers.tables.parquet import parquet_bytes
 from workers.tables.results import split_results
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-README, SPEC, TABLES_PAGE, METRICS_PAGE = (
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/spec.md", "docs/tables.md", "docs/metrics.md")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "infra/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+NAMES = ("README.md", *(f"docs/{name}.md" for name in ("spec", "tables", "metrics", "models", "json")))
+README, SPEC, TABLES_PAGE, METRICS_PAGE, MODELS_PAGE, JSON_PAGE = (
+    (ROOT / name).read_text(encoding="utf-8") for name in NAMES
 )
+
+MAX_WORDS = 120
+"""Words in a paragraph that a newcomer still reads."""
 
 TYPE_NAMES = {
     LABEL: "dictionary of string",
@@ -94,31 +110,32 @@ def choices(annotation: object) -> set[str]:
     return {word for option in get_args(annotation) for word in choices(option)}
 
 
-def commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(app)
-    return dict(group.commands)
-
-
-def test_every_command_has_help_and_a_place_in_the_readme_and_the_spec_page() -> None:
-    assert set(commands()) == set(re.findall(r"`raylabel (\w+)", SPEC))
-    assert set(commands()) == set(re.findall(r"^    (?:\S+=\S* )?raylabel (\w+)", README, re.MULTILINE))
-    for name, command in commands().items():
+def test_every_command_has_help_and_a_place_in_the_readme() -> None:
+    commands = cli_page.commands()
+    assert set(commands) == set(re.findall(r"^    (?:\S+=\S* )?raylabel (\w+)", README, re.MULTILINE))
+    for name, command in commands.items():
         assert command.help, name
-
-
-def test_every_option_has_help_and_is_documented_for_its_commands() -> None:
-    documented = {
-        (option, command)
-        for first, of, *_ in table_rows(section(SPEC, "The command line"))
-        for option in re.findall(r"--[\w-]+", first)
-        for command in re.findall(r"`(\w+)`", of)
-    }
-    existing = set()
-    for name, command in commands().items():
         for parameter in command.params:
             assert parameter.help, f"{name}: {parameter.name}"
-            existing |= {(option, name) for option in parameter.opts if option.startswith("--")}
-    assert documented == existing
+
+
+def test_the_command_lines_page_is_what_the_command_line_says() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert page == cli_page.page(), "run `python -m tests.cli_page > docs/cli.md` and read the difference"
+
+
+def test_every_option_of_every_command_is_on_the_command_lines_page() -> None:
+    for name, command in cli_page.commands().items():
+        rows = table_rows(section(cli_page.page(), f"raylabel {name}"))
+        documented = [
+            option for first, *_ in rows for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", first)
+        ]
+        existing = [option for it in command.params for option in it.opts if option.startswith("-")]
+        assert sorted(documented) == sorted(existing), name
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert cli_page.MEANINGS.keys() == cli_page.exit_codes()
 
 
 def test_every_key_of_the_job_spec_is_documented_with_its_default_and_choices() -> None:
@@ -157,15 +174,77 @@ def test_every_error_code_is_documented_and_whether_it_is_retryable() -> None:
     }
 
 
+def test_troubleshooting_has_every_error_code_with_its_cause_and_what_to_do() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = table_rows(section(page, "By error code"))[1:]
+    assert {code: retryable for code, retryable, *_ in rows} == {
+        code.value: "yes" if code.retryable else "no" for code in ErrorCode
+    }
+    assert all(len(row) == 5 and all(row) for row in rows)
+
+
 def test_every_stage_is_documented() -> None:
     (sentence,) = re.findall(r"^Stages: [^.]*\.", TABLES_PAGE, re.MULTILINE)
     assert re.findall(r"`(\w+)`", sentence) == [stage.value for stage in Stage]
 
 
-def test_the_readme_has_every_exit_code() -> None:
-    rows = table_rows(section(README, "When something goes wrong"))
-    documented = {int(code) for code, _ in rows if code.isdigit()}
-    assert documented == {0, CTRL_C, TERMINATED, DEADLINE, NOT_COMPLETE, *EXIT_CODES.values()}
+def json_examples(heading: str) -> list[dict[str, Any]]:
+    """The objects of a command's example on the JSON page."""
+    (text,) = blocks(section(JSON_PAGE, heading), "json")
+    found = [json.loads(line) for line in text.splitlines()]
+    return found[0] if isinstance(found[0], list) else found
+
+
+def fields(kind: Any) -> set[str]:
+    return set(kind.__dataclass_fields__)
+
+
+MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
+PREDICTED = {
+    *fields(Prediction),
+    *("output", "probe", "advice", "cpu_hours", "gpu_hours", "cost", "within", "saved"),
+}
+"""The keys of `raylabel plan --json`."""
+PRINTED: dict[str, set[str]] = {
+    "check": {"state", "spec", "manifest", "output", "classifier", "detector", "first image"},
+    "plan": PREDICTED,
+    "status": set(
+        json.loads(
+            Status("out", "running", None, None, None, Progress(1, 0, {}, 1, 0), None, MOMENT).to_json()
+        )
+    ),
+    "reconcile": set(
+        json.loads(
+            VerifyReport(
+                *("out", True, 0, 1, {"labels": 1, "boxes": 0, "errors": 0}, 1, 1, 1, 0, ())
+            ).to_json()
+        )
+    ),
+    "jobs": {*as_dict(Submission("id", "RUNNING", "", None, {}, MOMENT, None)), "last_log_line"},
+    "models": set(ModelInfo.model_fields),
+}
+"""What each command prints with --json, by the code that prints it."""
+
+
+@pytest.mark.parametrize("heading", PRINTED)
+def test_the_json_of_a_command_is_documented_key_by_key_with_an_example(heading: str) -> None:
+    (example,) = json_examples(heading)
+    assert set(example) == PRINTED[heading]
+    text = section(JSON_PAGE, heading)
+    documented = {key for row in table_rows(text) for key in re.findall(r"[\w ]+", row[0])}
+    assert PRINTED[heading] <= documented
+
+
+def test_the_parts_of_the_json_are_those_of_the_code() -> None:
+    (plan,), (verified,) = json_examples("plan"), json_examples("reconcile")
+    assert set(plan["probe"]) == {*fields(Probe), "rows"}
+    assert set(plan["probe"]["costs"]) == fields(Costs)
+    assert set(plan["cluster"]) == fields(Cluster)
+    assert set(verified["faults"][0]) == fields(Issue)
+    events = {it["event"]: it for it in json_examples("run and retry")}
+    assert set(events["progress"]) == {"event", *fields(console.State)}
+    accuracy = PredictionAccuracy(1.0, 1.0, Cluster(1, 1), 1.0, 1.0, {})
+    assert set(events["complete"]["predicted"]) == set(accuracy.to_dict())
 
 
 @pytest.mark.parametrize("text", [*blocks(README, "yaml"), *blocks(SPEC, "yaml")])
@@ -173,10 +252,10 @@ def test_every_job_spec_on_the_pages_is_one_that_can_run(text: str) -> None:
     build_spec(yaml.safe_load(text), "the page")
 
 
-def test_the_defaults_that_the_readme_tells_are_the_specs() -> None:
+def test_the_defaults_of_the_pages_are_the_specs() -> None:
     smallest = build_spec(yaml.safe_load(blocks(README, "yaml")[0]), "the page")
     assert (smallest.classifier, smallest.detector) == (ClassifierSpec(), DetectorSpec())
-    assert f"`{ClassifierSpec().model}`, `{DetectorSpec().model}` | the built-in" in README
+    assert f"`{ClassifierSpec().model}`, `{DetectorSpec().model}` | the built-in" in MODELS_PAGE
 
 
 def test_the_readmes_model_of_ones_own_tells_sky_from_other_photos(
@@ -206,8 +285,9 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("run_directory")
-def test_the_readmes_queries_answer() -> None:
-    (text,) = blocks(README, "sql")
+def test_the_queries_of_the_pages_answer() -> None:
+    (query,), (text,) = blocks(README, "sql"), blocks(TABLES_PAGE, "sql")
+    assert duckdb.sql(query).fetchall() == [("person", 6, 6), ("boat", 3, 3)]
     objects, people, failures = (duckdb.sql(query) for query in text.split(";") if query.strip())
     assert objects.fetchall() == [("person", 6, 6), ("boat", 3, 3)]
     assert people.columns == ["uri", "label", "score", "people"]
@@ -250,3 +330,17 @@ def test_the_make_targets_and_the_python_version_of_the_readme_are_real() -> Non
     assert {"demo", "test"} <= named <= targets
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"Python {project['requires-python'].removeprefix('>=')} or later" in README
+
+
+def paragraphs(page: str) -> Iterator[str]:
+    """The paragraphs of a page, list items one by one; no code, no tables, no headings."""
+    text = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^(\||#| {4,}\S).*$", "", text, flags=re.MULTILINE)
+    yield from re.split(r"\n\s*\n|\n\s*(?=[-*] |\d+\. )", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_paragraph_is_too_long_to_read(page: Path) -> None:
+    found = list(paragraphs(page.read_text(encoding="utf-8")))
+    assert found
+    assert [text for text in found if len(text.split()) > MAX_WORDS] == []

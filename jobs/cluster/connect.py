@@ -139,7 +139,7 @@ def _redirect_stderr(verbose: bool) -> Iterator[Callable[[Path], None]]:
 
 
 def _configure(context: DataContext) -> None:
-    """Sets what held under kills and retries; docs/design.md has the measurements."""
+    """Sets what held under kills and retries; docs/notes/ray.md has the measurements."""
     context.target_max_block_size = None  # one task, one block: a retried task mixes several up
     context.max_errored_blocks = 0  # an errored block would be rows lost
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S

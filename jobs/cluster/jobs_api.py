@@ -1,6 +1,6 @@
 """The Jobs API of a Ray cluster: submits, lists, follows and stops jobs over HTTP.
 
-docs/design.md has the API's behaviour in Ray 2.60.
+docs/notes/ray.md has the API's behaviour in Ray 2.60.
 """
 
 import logging
