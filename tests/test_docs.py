@@ -240,9 +240,9 @@ def test_the_parts_of_the_json_are_those_of_the_code() -> None:
     assert set(plan["probe"]) == {*fields(Probe), "rows"}
     assert set(plan["probe"]["costs"]) == fields(Costs)
     assert set(plan["cluster"]) == fields(Cluster)
-    assert set(verified["faults"][0]) == fields(Issue)
+    assert set(verified["issues"][0]) == fields(Issue)
     events = {it["event"]: it for it in json_examples("run and retry")}
-    assert set(events["progress"]) == {"event", *fields(console.State)}
+    assert set(events["progress"]) == {"event", *fields(console.ProgressEvent)}
     accuracy = PredictionAccuracy(1.0, 1.0, Cluster(1, 1), 1.0, 1.0, {})
     assert set(events["complete"]["predicted"]) == set(accuracy.to_dict())
 
