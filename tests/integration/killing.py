@@ -91,7 +91,7 @@ def _kind_of(process: psutil.Process) -> Victim | None:
             return "actor"
         if command.startswith("ray::publish_shard"):
             return "task"
-        if "workers.process.forkserver" in command:  # or the nursery that it came from
+        if "workers.process.forkserver" in command:  # or the fork server that it came from
             return "labeller"
     return None
 

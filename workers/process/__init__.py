@@ -1,1 +1,1 @@
-"""Processes for what may crash, and memory shared with them."""
+"""Child processes for code that may crash, and memory shared with them."""

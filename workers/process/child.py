@@ -1,11 +1,12 @@
-"""Processes of their own for what may crash: started, asked, and their death told from an answer.
+"""Child processes for code that may crash: start one, call it, and learn why it crashed.
 
-Decoders and models are native code that a file can make crash, and memory runs out without an exception. What
-runs in a child takes nobody along. Children come from a nursery, so that the next one is there at once.
+Decoders and models are native code that a file can make crash, and memory can run out without an exception. A
+crash in a child harms no other process. Children come from a fork server, so a replacement starts at once.
 """
 
 import contextlib
 import functools
+import logging
 import os
 import signal
 import time
@@ -19,62 +20,65 @@ from schemas.exceptions import ProcessDiedError
 from workers.process.forkserver import exit_code, spawn
 from workers.process.memory import kernel_kills, memory
 
+_log = logging.getLogger(__name__)
+
 POLL_S = 0.2
-"""Seconds between two looks at the memory of a process that is at work."""
+"""Seconds between two checks of the memory of a child that is at work."""
 
 HANG_TIMEOUT_S = 900
-"""Seconds without a stage or an answer after which a process hangs: by then the models have been built, or a
-chunk of images tried as often as it may be."""
+"""Seconds without a message after which a child counts as hung: building the models takes less, and so do
+all retries of a chunk of images."""
 
 
 class Child:
-    """A function kept in a process of its own, which ends with this one.
+    """A function that runs in a process of its own, which exits with this one.
 
     Args:
-        fork_server: the address of the nursery that it comes from.
-        build: called there, once, with `argument`; gives the function, which is called with a request and a
-            `StageCallback`. Both, and what they take and give, are pickled.
+        fork_server: address of the fork server that forks the process.
+        build: called once in the child with `argument`; returns the function, which is called with a request
+            and a `StageCallback`. Both functions, their arguments and their results are pickled.
         argument: for `build`.
-        memory_share: of the machine's memory that is its own; a process that has more is killed when the
-            machine is nearly full, before Ray or the kernel kills whomever they choose.
+        memory_share: fraction of the machine's memory that the child may use. When the machine is nearly full
+            a child that uses more is killed, before Ray or the kernel kills a process of their choice.
 
     Raises:
-        OSError: there is no nursery at that address, or no more.
+        OSError: no fork server listens at that address.
     """
 
     def __init__(
         self, fork_server: str, build: Callable[[Any], Callable[..., Any]], argument: Any, memory_share: float
     ) -> None:
         self._fork_server = fork_server
-        self._memory = memory_share * memory().limit
+        self._memory_limit = memory_share * memory().limit
         self._stage = Stage.DECODE
-        self._kills = kernel_kills()
-        self._ended = False
+        self._kernel_kills = kernel_kills()
+        self._exited = False
         self._pipe = spawn(fork_server)
         self._pipe.send((build, argument))
 
     @functools.cached_property
     def pid(self) -> int | None:
-        """Of the process, waited for; None where its nursery died before there was one."""
+        """The child's pid; the first access waits for it. None if the fork server exited before it forked."""
         with contextlib.suppress(EOFError, ConnectionError):
             pid: int = self._pipe.recv()
+            _log.debug("child process %s started", pid)
             return pid
         return None
 
     def __call__(self, request: Any) -> Any:
-        """What the function answers; the first call waits until it is built.
+        """The function's answer to a request; the first call also waits until the function is built.
 
         Raises:
-            ProcessDiedError: the process ended instead; this object is of no more use.
-            RaylabelError: the function, or building it, raised it.
+            ProcessDiedError: the process crashed, or was killed; this object is of no more use.
+            RaylabelError: raised by the function, or by `build`.
         """
         try:
             self._pipe.send(request)
             while self.pid:
-                heard = time.monotonic()
+                last_message = time.monotonic()
                 while not self._pipe.poll(POLL_S):
-                    self._assert_memory(self.pid)
-                    self._assert_heard(heard)
+                    self._assert_memory_share(self.pid)
+                    self._assert_responsive(last_message)
                 kind, value = self._pipe.recv()
                 match kind:
                     case "stage":
@@ -83,50 +87,54 @@ class Child:
                         return value
                     case "raised":
                         raise value
-                    case "dying":
-                        raise ProcessDiedError(self._stage, *value)
+                    case "crashed":
+                        raise self._crash(*value)
         except (EOFError, ConnectionError):
             pass
         raise self._exit_error()
 
     def end(self) -> None:
-        """Kills the process, if it is still there."""
+        """Kills the process, if it still runs."""
         pid = self.pid
         self._pipe.close()
-        if pid and not self._ended:  # else its pid may be another's by now
+        if pid and not self._exited:  # once it is reaped, its pid may belong to another process
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             exit_code(self._fork_server, pid)
-            self._ended = True
+            self._exited = True
 
-    def _assert_memory(self, pid: int) -> None:
+    def _assert_memory_share(self, pid: int) -> None:
         try:
             used = psutil.Process(pid).memory_info().rss
         except psutil.NoSuchProcess:
-            return  # its death is seen on the pipe
-        if used > self._memory and memory().is_nearly_full:
-            raise ProcessDiedError(
-                self._stage,
+            return  # the pipe reports its exit
+        if used > self._memory_limit and memory().is_nearly_full:
+            raise self._crash(
                 ErrorCode.OUT_OF_MEMORY,
-                f"had {used >> 20:,} MB, more than its share of {int(self._memory) >> 20:,} MB, when the "
-                "machine's memory was nearly full",
+                f"had {used >> 20:,} MB, more than its share of {int(self._memory_limit) >> 20:,} MB, "
+                "when the machine's memory was nearly full",
             )
 
-    def _assert_heard(self, last: float) -> None:
-        if time.monotonic() - last > HANG_TIMEOUT_S:
-            raise ProcessDiedError(
-                self._stage, ErrorCode.WORKER_CRASHED, f"hung: it said nothing for {HANG_TIMEOUT_S} s"
-            )
+    def _assert_responsive(self, last_message: float) -> None:
+        if time.monotonic() - last_message > HANG_TIMEOUT_S:
+            raise self._crash(ErrorCode.WORKER_CRASHED, f"hung: no message from it for {HANG_TIMEOUT_S} s")
 
     def _exit_error(self) -> ProcessDiedError:
-        returned = exit_code(self._fork_server, self.pid) if self.pid else None
-        self._ended = True
-        if returned is None:
-            how = "ended together with the process that had started it"
-        elif returned < 0:
-            how = f"signal {signal.Signals(-returned).name}"
+        """The error of a child that exited by itself; its cause is the exit code."""
+        code = exit_code(self._fork_server, self.pid) if self.pid else None
+        self._exited = True
+        if code is None:  # the fork server is its parent and alone knows the exit code
+            message = "ended together with the fork server that started it"
+        elif code < 0:
+            message = f"signal {signal.Signals(-code).name}"
         else:
-            how = f"exit code {returned}"
-        starved = returned == -signal.SIGKILL and kernel_kills() > self._kills
-        code = ErrorCode.OUT_OF_MEMORY if starved else ErrorCode.WORKER_CRASHED
-        return ProcessDiedError(self._stage, code, f"{how}, out of memory" if starved else how)
+            message = f"exit code {code}"
+        # The kernel kills with SIGKILL, as anybody may; its own count tells the two apart
+        if code == -signal.SIGKILL and kernel_kills() > self._kernel_kills:
+            return self._crash(ErrorCode.OUT_OF_MEMORY, f"{message}, out of memory")
+        return self._crash(ErrorCode.WORKER_CRASHED, message)
+
+    def _crash(self, code: ErrorCode, message: str) -> ProcessDiedError:
+        """Logs why the child is lost, and returns the error to raise."""
+        _log.warning("child process %s crashed in stage %s: %s: %s", self.pid, self._stage, code, message)
+        return ProcessDiedError(self._stage, code, message)

@@ -1,7 +1,10 @@
-"""A process that has imported what takes seconds to import, and forks children that begin with it.
+"""A fork server: a process that imports slow modules once, then forks children that have them already.
 
-A child serves the process that asked for it, over the connection that it asked by, with that process's
-surroundings. It ends with it, however that ends.
+A child serves the process that requested it, over the connection of the request and in that process's context
+(environment, module path, priority, stderr). It exits when that process does, however that happens.
+
+The standard library's `multiprocessing.forkserver` belongs to one process: each Ray actor on a machine would
+start its own and import torch again. This one is shared by all processes that know its address.
 """
 
 import atexit
@@ -23,31 +26,33 @@ from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 
 LABELLER_MODULE = "workers.label.labeller"
-"""What takes seconds to import: torch and its companions."""
+"""What a fork server for labelling imports: with torch, torchvision and timm, which takes seconds."""
 
 MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-"""For glibc: the memory of images is used again for the next ones, up to 256 MB. Given back and taken anew,
-it has to be zeroed again, which takes a third of the time of decoding."""
+"""Environment of children, for glibc: keep up to 256 MB of freed memory for the next images. Memory that is
+returned to the kernel and taken again must be zeroed again, which takes a third of the time of decoding."""
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 class ForkServer:
-    """Runs from now on until this process ends. Whoever may read its folder may ask it for children.
+    """A running fork server, started here; it exits with this process.
 
-    It never runs what it has imported: threads and a GPU's state do not outlive a fork.
+    It imports its module and never calls it: threads and the state of a GPU do not survive a fork.
 
     Args:
-        preload: the module to import.
+        preload: name of the module to import.
 
     Attributes:
-        address: where to ask; a socket in a folder that only this user may enter.
+        address: path of its Unix socket, in a folder that only this user may enter. Any process that can open
+            it can `spawn` children.
     """
 
     def __init__(self, preload: str) -> None:
         folder = tempfile.mkdtemp(prefix="raylabel-")
-        self.address = f"{folder}/nursery"
-        # -P: of the working directory, which may hold another `workers`, only what this process's path names
+        self.address = f"{folder}/socket"
+        # -P keeps the working directory, which may hold another `workers`, off the module path; PYTHONPATH
+        # below gives the server exactly this process's path
         command = [
             sys.executable,
             "-P",
@@ -56,25 +61,26 @@ class ForkServer:
             preload,
             self.address,
         ]
+        # The socket is bound here and inherited: a client can connect while the server still imports
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
             listener.listen(128)
             self._process = subprocess.Popen(
                 [*command, str(listener.fileno())],
-                stdin=subprocess.PIPE,  # its end tells the nursery that this process is gone
+                stdin=subprocess.PIPE,  # closed when this process exits: the server then exits too
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
                 env={
                     **MALLOC_ENV,
-                    "TORCHINDUCTOR_CACHE_DIR": folder,  # torch makes one where it is imported, and leaves it
+                    "TORCHINDUCTOR_CACHE_DIR": folder,  # else torch creates a folder on import, and leaves it
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 },
             )
 
     def end(self) -> None:
-        """Ends it; its children live on as long as those that they serve."""
+        """Kills the server and deletes its folder; its children go on until the processes they serve exit."""
         self._process.kill()
         self._process.wait()
         if self._process.stdin:
@@ -84,7 +90,7 @@ class ForkServer:
 
 @functools.cache
 def shared_fork_server() -> ForkServer:
-    """The nursery of this process for children that label; the first call starts it and does not wait."""
+    """This process's fork server for labelling children; the first call starts it, without waiting."""
     fork_server = ForkServer(LABELLER_MODULE)
     atexit.register(fork_server.end)
     return fork_server
@@ -92,13 +98,13 @@ def shared_fork_server() -> ForkServer:
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """What a child takes over from the process that it serves, as if that had started it.
+    """What a child inherits from the process that it serves, as if that process had forked it.
 
     Attributes:
-        environment: its environment.
-        path: where it finds modules.
-        niceness: its scheduling priority.
-        oom_score: how readily the kernel ends it when memory runs out; "" where that is not known.
+        environment: environment variables.
+        path: `sys.path`.
+        niceness: scheduling priority.
+        oom_score: the kernel's score for killing it when memory runs out; "" if unknown.
     """
 
     environment: dict[str, str]
@@ -108,38 +114,44 @@ class ProcessContext:
 
     @classmethod
     def here(cls) -> "ProcessContext":
-        """Those of this process."""
+        """The context of this process."""
         score = _OOM_SCORE.read_text() if _OOM_SCORE.is_file() else ""
         return cls(dict(os.environ), list(sys.path), os.getpriority(os.PRIO_PROCESS, 0), score)
 
     def apply(self) -> None:
-        """Makes them this process's."""
+        """Gives this process the context."""
         os.environ.clear()
         os.environ.update(self.environment)
         sys.path[:] = self.path
-        with contextlib.suppress(OSError):  # only root may undo what was asked of this process
+        with contextlib.suppress(OSError):  # only root may raise a priority again
             os.setpriority(os.PRIO_PROCESS, 0, self.niceness)
         with contextlib.suppress(OSError):
             _OOM_SCORE.write_text(self.oom_score)
 
 
 def spawn(fork_server: str) -> Connection:
-    """The connection that a new child serves on (see `run_server`); its pid is the first that it says.
+    """Requests a child; returns the connection that it serves on, whose first message is the child's pid.
 
-    Does not wait for it, as the nursery may still be importing. The child writes on this process's stderr.
+    Does not wait for the child, because the server may still be importing. The child's stdout and stderr are
+    this process's stderr.
 
     Raises:
-        OSError: there is no nursery at that address, or no more.
+        OSError: no fork server listens at that address.
     """
+    # The handshake: None asks the server for a child (a pid would ask for an exit code). All that follows on
+    # the connection is read by the child, which has inherited it: its context, then its stderr
     pipe = Client(fork_server, "AF_UNIX")
     pipe.send(None)
     pipe.send(ProcessContext.here())
-    send_handle(pipe, 2, 0)  # it is Windows that wants a pid
+    send_handle(pipe, 2, 0)  # the third argument, a pid, is used on Windows only
     return pipe
 
 
 def exit_code(fork_server: str, pid: int) -> int | None:
-    """Waits for a child that is dying; its exit code (of a signal: negative), None where nobody knows."""
+    """Waits until a child has exited; returns its exit code (negative: a signal), None if the server is gone.
+
+    Only the server can tell, because it is the child's parent.
+    """
     with contextlib.suppress(OSError, EOFError), Client(fork_server, "AF_UNIX") as pipe:
         pipe.send(pid)
         code: int | None = pipe.recv()
@@ -148,28 +160,32 @@ def exit_code(fork_server: str, pid: int) -> int | None:
 
 
 def run_server() -> None:
-    """The nursery's side. A child then calls `workers.process.serve.serve`."""
+    """The server's main function: imports its module, then forks children and reports their exit codes.
+
+    Its arguments are in `sys.argv`: the module, the socket's path, the number of the inherited socket.
+    """
     preload, address, listener = sys.argv[1:]
-    with contextlib.suppress(Exception):  # what cannot be imported is said by the child that needs it
+    with contextlib.suppress(Exception):  # the child that needs the module raises it again
         importlib.import_module(preload)
-    gc.freeze()  # children share the memory of what was imported as long as their collectors leave it alone
+    # A collection writes into each object that it visits, and so would copy the shared pages into each child
+    gc.freeze()
     codes: dict[int, int] = {}
-    with socket.socket(fileno=int(listener)) as asked:
-        while sys.stdin.fileno() not in wait([asked, sys.stdin.fileno()]):
-            with contextlib.suppress(OSError, EOFError), Connection(asked.accept()[0].detach()) as pipe:
+    with socket.socket(fileno=int(listener)) as server:
+        while sys.stdin.fileno() not in wait([server, sys.stdin.fileno()]):  # stdin: the owner has exited
+            with contextlib.suppress(OSError, EOFError), Connection(server.accept()[0].detach()) as pipe:
                 pid = pipe.recv()
                 if pid is not None:
                     pipe.send(_code_of(pid, codes))
                 elif (child := os.fork()) == 0:
-                    asked.close()
-                    _begin(pipe)
+                    server.close()
+                    _run_child(pipe)
                 else:
-                    codes.pop(child, None)  # of an earlier child with the same pid
+                    codes.pop(child, None)  # an earlier child had the same pid
     shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
-def _begin(pipe: Connection) -> None:
-    """A child's beginning; it never returns."""
+def _run_child(pipe: Connection) -> None:
+    """Runs a child just forked, from the rest of the handshake to its exit; never returns."""
     from workers.process.serve import serve
 
     code = 1
@@ -179,27 +195,32 @@ def _begin(pipe: Connection) -> None:
         pipe.send(os.getpid())
         for stream in (1, 2):
             os.dup2(stderr, stream)
-        threading.Thread(target=_end_with, args=[pipe.fileno()], daemon=True).start()
+        threading.Thread(target=_exit_on_hangup, args=[pipe.fileno()], daemon=True).start()
         serve(pipe)
         code = 0
     finally:
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code)  # not sys.exit: it would unwind into the server's loop
 
 
-def _end_with(pipe: int) -> None:
-    """Ends this process when nobody is at the other end of a connection any more."""
+def _exit_on_hangup(pipe: int) -> None:
+    """Exits this process once the other end of a connection is closed, even in the middle of a request."""
     poll = select.poll()
-    poll.register(pipe, 0)  # nothing but a hang-up
+    poll.register(pipe, 0)  # no events: a hang-up is always reported
     poll.poll()
     os._exit(1)
 
 
 def _code_of(pid: int, codes: dict[int, int]) -> int | None:
-    """The exit code of a child, waited for; None of one that is not this nursery's."""
+    """Waits for a child's exit code; None if this server has no such child.
+
+    Args:
+        pid: of the child.
+        codes: exit codes of the children reaped so far, by pid; those that have exited since are added.
+    """
     with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+        while (exited := os.waitpid(-1, os.WNOHANG))[0]:
+            codes[exited[0]] = os.waitstatus_to_exitcode(exited[1])
         if pid not in codes:
             codes[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return codes.get(pid)

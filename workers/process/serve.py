@@ -1,4 +1,4 @@
-"""The child's side: a function built once, then called for each request."""
+"""The loop of a child process: builds a function once, then calls it for each request."""
 
 import contextlib
 import traceback
@@ -10,14 +10,15 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import RaylabelError
 
 StageCallback = Callable[[Stage], None]
-"""Called when a stage begins: what is known of a process that dies in it."""
+"""Called when a stage begins, so that the parent knows in which stage a child crashed."""
 
 
 def serve(pipe: Connection) -> None:
-    """The child's side: builds the function, then answers requests until the other process is gone.
+    """Builds the function, then answers requests until the parent closes the connection.
 
-    An exception that is not raylabel's ends the process, as a crash does: after one of a GPU, say, nothing
-    works any more.
+    Receives `(build, argument)`, then requests. Sends `("stage", stage)` while a request is under way, then
+    its outcome, see `_outcome`. An exception that is not raylabel's ends the process as a crash does, because
+    the process may be unusable after it: a GPU fault, for example, breaks its CUDA context.
     """
 
     def on_stage(stage: Stage) -> None:
@@ -25,23 +26,26 @@ def serve(pipe: Connection) -> None:
 
     with contextlib.suppress(EOFError, ConnectionError):
         build, argument = pipe.recv()
-        built = kind, function = _outcome(build, argument)
+        built = kind, function = _outcome(build, argument)  # a failed build is the answer to every request
         while True:
             request = pipe.recv()
             outcome = _outcome(function, request, on_stage) if kind == "answer" else built
             pipe.send(outcome)
-            if outcome[0] == "dying":
+            if outcome[0] == "crashed":
                 return
 
 
 def _outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """What a call came to: "answer", "raised" with raylabel's exception, or "dying" with code and reason."""
+    """What a call came to, as (kind, value).
+
+    "answer" with the result, "raised" with an exception of raylabel's, or "crashed" with (code, message).
+    """
     try:
         return "answer", function(*arguments)
     except RaylabelError as error:
         return "raised", error
     except Exception as error:  # a native library may raise anything
         traceback.print_exc()
-        starved = isinstance(error, MemoryError)
-        code = ErrorCode.OUT_OF_MEMORY if starved else ErrorCode.WORKER_CRASHED
-        return "dying", (code, f"{type(error).__name__}: {error}")
+        out_of_memory = isinstance(error, MemoryError)
+        code = ErrorCode.OUT_OF_MEMORY if out_of_memory else ErrorCode.WORKER_CRASHED
+        return "crashed", (code, f"{type(error).__name__}: {error}")

@@ -1,7 +1,7 @@
-"""Memory that two processes share and use again and again.
+"""Memory that two processes share and reuse (Linux only: memfd and /proc).
 
-What goes through a pipe, or into memory that is new, is copied several times and taken page by page: of a
-photo's pixels that costs more than decoding them. An arena costs one copy.
+A pipe, or memory mapped anew, costs several copies and a page fault for each 4 KB: for the pixels of a photo
+that takes longer than decoding it. A buffer that is kept costs one copy.
 """
 
 import functools
@@ -17,11 +17,12 @@ Bytes = NDArray[np.uint8]
 
 
 class BufferAddress(NamedTuple):
-    """Where a process of the same user finds an arena.
+    """Where another process of the same user can open a buffer.
 
     Attributes:
-        path: to open.
-        token: tells it from another one there, since pids are used again.
+        path: the file to open, below /proc/PID/fd.
+        token: random, unique for each buffer. Pids and file numbers are reused, so two buffers can have the
+            same path; without the token `attach` would return the old mapping from its cache.
     """
 
     path: str
@@ -29,17 +30,18 @@ class BufferAddress(NamedTuple):
 
 
 class SharedBuffer:
-    """Shared memory of this process; no more of it is taken than was written to.
+    """Memory of this process that others can attach; pages take memory only once they are written to.
 
     Args:
-        size: how many bytes it may hold.
+        size: bytes.
 
     Attributes:
-        address: for `attach`.
+        address: what another process passes to `attach`.
         bytes: uint8 (size,), writable.
     """
 
     def __init__(self, size: int) -> None:
+        # Stays open, so that /proc/PID/fd names it until this process exits; a crash leaves nothing on a disk
         file = os.memfd_create("raylabel")
         os.ftruncate(file, size)
         self.address = BufferAddress(f"/proc/{os.getpid()}/fd/{file}", secrets.token_hex(8))
@@ -48,12 +50,12 @@ class SharedBuffer:
 
 @functools.lru_cache(maxsize=1)
 def attach(address: BufferAddress) -> Bytes:
-    """The bytes of another process's arena, uint8 (size,), writable; they outlive that process.
+    """Maps the buffer of another process: uint8 (size,), writable; the mapping outlives that process.
 
-    The last one stays attached: a process has one partner at a time.
+    The last buffer stays mapped, because a process exchanges images with one other process at a time.
 
     Raises:
-        OSError: that process is gone.
+        OSError: that process has exited.
     """
     file = os.open(address.path, os.O_RDWR)
     try:

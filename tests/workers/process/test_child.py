@@ -1,4 +1,5 @@
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
                 os._exit(7)
             case "raise":
                 raise value  # type: ignore[misc]
-            case "surroundings":
+            case "context":
                 return ProcessContext.here()
             case "hang":
                 time.sleep(60)
@@ -54,9 +55,9 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
 
 
 def hoard(seconds: object) -> None:
-    kept = bytearray(os.urandom(1024)) * (400 * 1024)
+    memory_held = bytearray(os.urandom(1024)) * (400 * 1024)
     time.sleep(float(str(seconds)))
-    del kept
+    del memory_held
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,11 @@ def test_a_process_that_says_nothing_any_more_is_given_up(
     with pytest.raises(ProcessDiedError) as raised:
         child(("hang", None))
     assert (raised.value.stage, raised.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
-    assert raised.value.message == "hung: it said nothing for 0.5 s"
+    assert raised.value.message == "hung: no message from it for 0.5 s"
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         (("segfault", None), "signal SIGSEGV"),
         (("abort", None), "signal SIGABRT"),
@@ -98,12 +99,27 @@ def test_a_process_that_says_nothing_any_more_is_given_up(
     ],
 )
 def test_how_and_in_which_stage_a_child_died_is_told(
-    child: Child, request_: tuple[str, object], said: str
+    child: Child, request_: tuple[str, object], message: str
 ) -> None:
     with pytest.raises(ProcessDiedError) as died:
         child(request_)
     assert (died.value.stage, died.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
-    assert died.value.message == said
+    assert died.value.message == message
+
+
+def test_a_child_that_started_and_one_that_crashed_leave_a_line_in_the_log(
+    fork_server: ForkServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="workers.process.child")
+    child = Child(fork_server.address, serving, None, SHARE)
+    assert child(("echo", 1)) == 1
+    with pytest.raises(ProcessDiedError):
+        child(("segfault", None))
+    why = "crashed in stage detect: WORKER_CRASHED: signal SIGSEGV"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("DEBUG", f"child process {child.pid} started"),
+        ("WARNING", f"child process {child.pid} {why}"),
+    ]
 
 
 def test_a_child_that_raises_memory_error_died_of_memory(child: Child) -> None:
@@ -187,7 +203,7 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
     assert not folder.exists()
 
 
-def test_a_child_lives_on_when_its_nursery_was_killed_and_no_other_comes() -> None:
+def test_a_child_lives_on_when_its_fork_server_was_killed_and_no_other_comes() -> None:
     fork_server = ForkServer("tests.workers.process.test_child")
     child = Child(fork_server.address, serving, None, SHARE)
     assert child(("echo", 1)) == 1
@@ -195,16 +211,16 @@ def test_a_child_lives_on_when_its_nursery_was_killed_and_no_other_comes() -> No
     assert child(("echo", 2)) == 2
     with pytest.raises(FileNotFoundError):
         Child(fork_server.address, serving, None, SHARE)
-    with pytest.raises(ProcessDiedError, match="ended together with the process that had started it"):
+    with pytest.raises(ProcessDiedError, match="ended together with the fork server that started it"):
         child(("abort", None))
 
 
-def test_a_child_has_the_surroundings_of_the_process_that_it_serves(
+def test_a_child_has_the_context_of_the_process_that_it_serves(
     fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OF_MINE", "1")
     monkeypatch.syspath_prepend(str(tmp_path))
     child = Child(fork_server.address, serving, None, SHARE)
-    found = child(("surroundings", None))
+    context = child(("context", None))
     child.end()
-    assert found == ProcessContext.here()
+    assert context == ProcessContext.here()

@@ -20,9 +20,9 @@ def test_a_containers_limit_counts_and_files_that_can_be_dropped_are_no_use(
         (tmp_path / name).write_text(text)
     group = (f"{tmp_path}/memory.max", f"{tmp_path}/memory.current", "inactive_file")
     monkeypatch.setattr(memory, "GROUPS", (("/nowhere/memory.max", "/nowhere/memory.current", "x"), group))
-    found = memory.memory()
-    assert found == Memory(2900 if stat else 3900, 4000)
-    assert found.is_nearly_full == (not stat)
+    used = memory.memory()
+    assert used == Memory(2900 if stat else 3900, 4000)
+    assert used.is_nearly_full == (not stat)
 
 
 def test_a_container_without_a_limit_is_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
