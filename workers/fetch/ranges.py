@@ -8,7 +8,7 @@ from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from workers.fetch.fetch import code_of, fetch
-from workers.storage.filesystem import file_system, renewing
+from workers.storage.filesystem import file_system, with_fresh_credentials
 from workers.storage.uris import clean_uri, is_local
 
 MIN_AHEAD, MAX_AHEAD = 64 * 2**10, 8 * 2**20
@@ -109,7 +109,7 @@ def _open_local(uri: str) -> IO[bytes] | None:
 def _size(uri: str) -> int:
     try:
         fs, path = file_system(uri)
-        size = renewing(fs, lambda: fs.size(path))
+        size = with_fresh_credentials(fs, lambda: fs.size(path))
     except Exception as error:
         raise _failure(uri, error) from None
     if size is None:

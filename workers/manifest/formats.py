@@ -11,7 +11,7 @@ from schemas.exceptions import ImageError, ManifestError
 from schemas.locations import MissingImage
 from schemas.spec import FetchSpec
 from workers.fetch.tar import Member, members
-from workers.storage.filesystem import opened
+from workers.storage.filesystem import open_file
 from workers.storage.uris import clean_uri
 
 Row = dict[str, str | None]
@@ -24,7 +24,7 @@ def rows_of(uri: str, form: str) -> Iterator[Row]:
         ManifestError: with the line where the file is not what its format says.
     """
     try:
-        with opened(uri, "rt", compression="infer", encoding="utf-8-sig", newline="") as file:
+        with open_file(uri, "rt", compression="infer", encoding="utf-8-sig", newline="") as file:
             yield from _READERS[form](file, clean_uri(uri))
     except UnicodeDecodeError as error:
         raise ManifestError(f"{clean_uri(uri)} is not UTF-8 text: {error}") from None

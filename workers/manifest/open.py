@@ -16,7 +16,7 @@ from workers.manifest.convert import convert, converted_url, keep, kept, record_
 from workers.manifest.formats import rows_of, rows_of_tar
 from workers.manifest.manifest import Manifest, ManifestFile
 from workers.manifest.sources import Source
-from workers.storage.filesystem import opened
+from workers.storage.filesystem import open_file
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
@@ -98,7 +98,7 @@ def first_location(spec: ManifestSpec, source: Source) -> Location | None:
         case "parquet" if column := image_column(spec, source, _parquet_schema(source.uri)[0]):
             return ParquetCell(source.uri, column, 0)
         case "parquet":
-            with opened(source.uri) as file:
+            with open_file(source.uri) as file:
                 batches = pq.ParquetFile(file).iter_batches(1, columns=[spec.uri_column])
                 uri = next((batch[0][0].as_py() for batch in batches if len(batch)), None)
         case _:
@@ -210,7 +210,7 @@ def _plain(schema: pa.Schema, without: set[str | None]) -> pa.Schema:
 def _parquet_schema(uri: str) -> tuple[pa.Schema, tuple[int, ...]]:
     """A Parquet file's columns and the rows of each of its row groups, from its footer."""
     try:
-        with opened(uri) as file:
+        with open_file(uri) as file:
             footer = pq.ParquetFile(file)
             meta = footer.metadata
             return footer.schema_arrow, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
-from workers.storage.filesystem import opened
+from workers.storage.filesystem import open_file
 from workers.storage.uris import clean_uri
 
 State = dict[str, Tensor]
@@ -70,7 +70,7 @@ def read_bytes(location: str, what: str) -> bytes:
         ModelError: it cannot be read; `what` says in the message what it was meant to be.
     """
     try:
-        with opened(location) as file:
+        with open_file(location) as file:
             data: bytes = file.read()
     except Exception as error:  # each store and protocol raises its own
         said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

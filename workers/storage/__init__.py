@@ -1,1 +1,1 @@
-"""Paths and URLs: local disks and object stores, with the same few verbs."""
+"""Paths and URLs, and the files behind them, on local disks and in object stores."""

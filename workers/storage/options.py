@@ -1,8 +1,8 @@
-"""How the stores of a job are reached: settings by URL, the same for the whole of a process.
+"""Storage options by URL: endpoints, regions and credentials, one map for the whole process.
 
-Like the variables that AWS's own tools read, they are of a process, not of a call: models, manifests, images
-and tables are opened in many places, and one that was forgotten would look elsewhere. The driver sets them
-when it reads a job; every actor, task and labelling process that works for it is handed them first.
+Like the environment variables of AWS's tools, the map belongs to the process, not to a call: models,
+manifests, images and tables are opened in many places, and a forgotten one would use other credentials.
+The driver sets the map when it reads a job; each actor, task and child process of the job sets it first.
 """
 
 import functools
@@ -15,138 +15,144 @@ from schemas.exceptions import StorageError
 from schemas.spec import StorageMap, StorageOptions
 
 S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
-"""Seconds for a connection, and between two bytes of an answer."""
+"""Seconds to connect, and between two bytes of a response."""
 
-S3_TRIES = 3
-"""Of a request by botocore; s3fs repeats that five times. So a store that never answers is given up after ten
-minutes, one that refuses for being too busy after one."""
+S3_ATTEMPTS = 3
+"""Attempts of botocore at a request, which s3fs repeats five times: a request to a store that never responds
+fails after ten minutes, to one that throttles after one."""
 
 _ANONYMOUS: dict[str, dict[str, Any]] = {"gs": {"token": "anon"}, "az": {"anon": True}}
-"""How the file systems of other stores than S3 are told to sign nothing."""
+"""Arguments that switch signing off, of the file systems of other stores than S3."""
 
 _KINDS = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
-"""Other schemes of the same stores."""
+"""Alternative schemes, and the one that stands for the kind of store."""
 
 _EXTRAS = {"gs": ("gcsfs", "gcs"), "az": ("adlfs", "azure")}
-"""The package that a kind of store needs, and the extra of raylabel that brings it along."""
+"""The package that a kind of store needs, and the extra of raylabel that installs it."""
 
 _storage: StorageMap = {}
 
 
-def configure_storage(places: StorageMap) -> None:
-    """From now on this process reaches the files below these URLs so."""
+def configure_storage(storage: StorageMap) -> None:
+    """Sets the storage options of this process, by beginnings of URLs; replaces those set before."""
     global _storage  # noqa: PLW0603 - what the module is about
-    _storage = dict(places)
+    _storage = dict(storage)
 
 
-def places() -> StorageMap:
-    """How this process reaches files."""
+def configured_storage() -> StorageMap:
+    """The storage options of this process, by beginnings of URLs."""
     return _storage
 
 
 def options_for(url: str) -> StorageOptions:
-    """The settings of the longest beginning of a URL that has any."""
-    url = _plain(url)
-    found = [start for start in _storage if _begins(_plain(start), url)]
-    return _storage[max(found, key=len)] if found else StorageOptions()
+    """The options for a URL: those of the longest prefix in the map that fits, else the defaults."""
+    url = _normalised(url)
+    prefixes = [prefix for prefix in _storage if _is_below(url, _normalised(prefix))]
+    return _storage[max(prefixes, key=len)] if prefixes else StorageOptions()
 
 
-def options_of(url: str) -> dict[str, Any]:
-    """What fsspec's file systems take as arguments for a URL: one dictionary for each of its protocols.
+def filesystem_options(url: str) -> dict[str, Any]:
+    """The arguments of fsspec's file system for a URL, as {scheme: arguments}.
 
-    A chained URL (`tar://member::s3://bucket/key`) has several; its innermost one says where it leads.
+    Of a chained URL (`tar://member::s3://bucket/key`) the last part names the store.
 
     Raises:
-        StorageError: a variable that should hold credentials is not set here.
+        StorageError: an environment variable that should hold credentials is not set.
     """
     inner = url.rpartition("::")[2]
     scheme, separator, _ = inner.partition("://")
     if not separator:
         return {}
-    settings, kind = options_for(inner), kind_of(inner)
+    options, kind = options_for(inner), kind_of(inner)
     if kind == "s3":
-        return {scheme: {**s3_options(settings), "config_kwargs": s3_config(S3_TRIES)}}
-    found = _bounds(kind) | {name: _value(value) for name, value in settings.options.items()}
-    if settings.anonymous:
-        found |= _ANONYMOUS.get(kind, {})
-    return {scheme: found} if found else {}
+        return {scheme: {**s3_options(options), "config_kwargs": s3_config(S3_ATTEMPTS)}}
+    arguments = _timeouts(kind) | {name: _resolve(value) for name, value in options.options.items()}
+    if options.anonymous:
+        arguments |= _ANONYMOUS.get(kind, {})
+    return {scheme: arguments} if arguments else {}
 
 
 def kind_of(url: str) -> str:
-    """The scheme that stands for a URL's kind of store: of several names of one it is "s3", "gs" or "az"."""
+    """The kind of store of a URL: its scheme, but "s3", "gs" or "az" for their alternatives."""
     scheme = url.partition("://")[0]
     return _KINDS.get(scheme, scheme)
 
 
-def missing(url: str) -> str | None:
-    """What to install for a URL whose file system is not there; None where that is not known here."""
-    if needed := _EXTRAS.get(kind_of(url.rpartition("::")[2])):
-        package, extra = needed
+def install_hint(url: str) -> str | None:
+    """What to install for a URL whose file system is missing; None if unknown."""
+    if requirement := _EXTRAS.get(kind_of(url.rpartition("::")[2])):
+        package, extra = requirement
         return f"{package} is not installed. Install raylabel[{extra}], on every node of a cluster"
     return None
 
 
-def _bounds(kind: str) -> dict[str, Any]:
-    """What keeps requests to other stores from hanging: the same seconds as for S3."""
+def _timeouts(kind: str) -> dict[str, Any]:
+    """Arguments that give requests to other stores the timeouts of S3."""
     connect_s, read_s = S3_TIMEOUTS["connect_timeout"], S3_TIMEOUTS["read_timeout"]
     if kind == "az":
         return {"connection_timeout": connect_s, "read_timeout": read_s}
     if kind == "gs":
         from aiohttp import ClientTimeout
 
-        _use_http_alone()
+        _disable_gcs_grpc()
         return {"requests_timeout": ClientTimeout(sock_connect=connect_s, sock_read=read_s)}
     return {}
 
 
 @functools.cache
-def _use_http_alone() -> None:
-    """Keeps gcsfs from gRPC, by which it asks of each bucket whether it is a zonal one.
+def _disable_gcs_grpc() -> None:
+    """Keeps gcsfs from using gRPC to find out whether a bucket is zonal.
 
-    Where nobody answers, as with emulators and in networks that let HTTP through alone, that takes a minute.
+    Without a gRPC server, as with emulators and in networks that allow HTTP only, that takes a minute.
     """
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # else it prints what it raises as well
+    logging.getLogger("gcsfs").addHandler(
+        logging.NullHandler()
+    )  # else it prints each error that it also raises
 
 
-def s3_options(settings: StorageOptions) -> dict[str, Any]:
-    """The arguments of s3fs that say where a place is and who asks.
+def s3_options(options: StorageOptions) -> dict[str, Any]:
+    """The arguments of s3fs for endpoint, region and credentials.
 
     Raises:
-        StorageError: a variable that should hold credentials is not set here.
+        StorageError: an environment variable that should hold credentials is not set.
     """
-    found = {
-        "endpoint_url": settings.endpoint,
-        "profile": settings.profile,
-        "anon": settings.anonymous,
-        "requester_pays": settings.requester_pays,
-        "client_kwargs": {"region_name": settings.region} if settings.region else None,
+    arguments = {
+        "endpoint_url": options.endpoint,
+        "profile": options.profile,
+        "anon": options.anonymous,
+        "requester_pays": options.requester_pays,
+        "client_kwargs": {"region_name": options.region} if options.region else None,
     }
-    if name := settings.credentials_env_prefix:
-        found["key"] = _variable(f"{name}_ACCESS_KEY_ID")
-        found["secret"] = _variable(f"{name}_SECRET_ACCESS_KEY")
-        found["token"] = os.environ.get(f"{name}_SESSION_TOKEN")
-    return {key: value for key, value in found.items() if value} | {
-        key: _value(value) for key, value in settings.options.items()
+    if name := options.credentials_env_prefix:
+        arguments["key"] = _variable(f"{name}_ACCESS_KEY_ID")
+        arguments["secret"] = _variable(f"{name}_SECRET_ACCESS_KEY")
+        arguments["token"] = os.environ.get(f"{name}_SESSION_TOKEN")
+    return {key: value for key, value in arguments.items() if value} | {
+        key: _resolve(value) for key, value in options.options.items()
     }
 
 
-def s3_config(tries: int) -> dict[str, Any]:
-    """The configuration of a botocore client that gives up in time."""
-    return {"signature_version": "s3v4", "retries": {"total_max_attempts": tries}, **S3_TIMEOUTS}
+def s3_config(attempts: int) -> dict[str, Any]:
+    """The configuration of a botocore client, with timeouts and so many attempts at a request."""
+    return {"signature_version": "s3v4", "retries": {"total_max_attempts": attempts}, **S3_TIMEOUTS}
 
 
-def _plain(url: str) -> str:
+def _normalised(url: str) -> str:
+    """A URL with the scheme that stands for its kind of store."""
     scheme, separator, rest = url.partition("://")
     return f"{_KINDS.get(scheme, scheme)}{separator}{rest}"
 
 
-def _begins(start: str, url: str) -> bool:
-    """Whether a URL lies below another: `s3://photos` is not the beginning of `s3://photos-2/x.jpg`."""
-    return (start.endswith("://") and url.startswith(start)) or f"{url}/".startswith(f"{start.rstrip('/')}/")
+def _is_below(url: str, prefix: str) -> bool:
+    """Whether a URL lies below a prefix, by whole names: `s3://photos-2/x.jpg` is not below `s3://photos`."""
+    if prefix.endswith("://"):
+        return url.startswith(prefix)
+    return f"{url}/".startswith(f"{prefix.rstrip('/')}/")
 
 
-def _value(value: Any) -> Any:
+def _resolve(value: Any) -> Any:
+    """An option's value: "env:NAME" is the value of the environment variable NAME."""
     return (
         _variable(value.removeprefix("env:"))
         if isinstance(value, str) and value.startswith("env:")

@@ -1,9 +1,9 @@
-"""Keys of a bucket, page by page: by obstore where what it says is sure to be the key, otherwise by s3fs.
+"""Keys of a bucket, page by page: by obstore where its keys are sure to be right, otherwise by s3fs.
 
-obstore takes a slash off the beginning of a key and off its end, where a folder's own has one, refuses keys
-with empty segments, and does not have keys encoded, though XML cannot hold control characters. So a page with
-something empty or damaged is asked for again through s3fs. So is one that did not come: s3fs repeats its
-requests, and its exceptions say what is wrong.
+obstore removes slashes at the beginning and end of a key (a folder's own key ends in one), refuses keys
+with empty segments, and does not request URL encoding, though XML cannot hold control characters. So a page
+with an empty object or a damaged key is requested again through s3fs. So is a page that failed: s3fs
+retries, and its exceptions say what is wrong.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from obstore.exceptions import BaseError
 from workers.storage.s3 import bucket_and_key, pages
 
 PAGE = 1000
-"""Keys in an answer: the most that S3 gives."""
+"""Keys in a response: the most that S3 returns."""
 
 AT_ONCE, AHEAD = 16, 8
-"""Folders that are listed at once, and pages of each that may wait for those before it."""
+"""Folders listed in parallel, and pages of each that may wait until the folders before it are done."""
 
 TIMEOUT_S = 30
-"""Seconds for a page by obstore, which is then asked for through s3fs."""
+"""Seconds for a page by obstore; after that it is requested through s3fs."""
 
 T = TypeVar("T")
 
 _DAMAGED = "\ufffd"
-"""What servers put into XML in the place of a character that it cannot hold."""
+"""What servers write in place of a character that XML cannot hold."""
 
 
 class Key(NamedTuple):
@@ -40,8 +40,8 @@ class Key(NamedTuple):
 
     Attributes:
         key: the key.
-        size: its bytes.
-        etag: in quotation marks, as S3 has it; "" where there is none.
+        size: bytes of the object.
+        etag: in quotation marks, as S3 returns it; "" if there is none.
     """
 
     key: str
@@ -50,13 +50,13 @@ class Key(NamedTuple):
 
 
 class _UnclearError(Exception):
-    """A page may have other keys than obstore says."""
+    """The keys of a page may differ from what obstore returned."""
 
 
 def keys_below(fs: Any, bucket: str, prefix: str) -> Iterator[Key]:
-    """All keys that begin with a prefix, about in the server's order; hardly ever one of them twice.
+    """All keys that begin with a prefix, nearly in the server's order; rarely, a key comes twice.
 
-    Where there are folders, and no more than an answer holds, several are listed at once.
+    If the prefix has folders, and one response holds them all, several are listed in parallel.
 
     Args:
         fs: the s3fs that reaches the bucket.
@@ -64,26 +64,32 @@ def keys_below(fs: Any, bucket: str, prefix: str) -> Iterator[Key]:
         prefix: a folder with its slash, or "" for the whole bucket.
 
     Raises:
-        OSError: as s3fs has it, such as FileNotFoundError where there is no such bucket.
+        OSError: as s3fs raises it, such as FileNotFoundError if there is no such bucket.
     """
-    answer = next(_answers(fs, bucket, prefix, Delimiter="/"))
-    folders = [each["Prefix"] for each in answer.get("CommonPrefixes", ())]
-    if answer.get("IsTruncated"):
+    response = next(_responses(fs, bucket, prefix, Delimiter="/"))
+    folders = [entry["Prefix"] for entry in response.get("CommonPrefixes", ())]
+    if response.get("IsTruncated"):
         yield from chain.from_iterable(_pages_below(fs, bucket, prefix))
         return
-    yield from _keys_of(answer)
+    yield from _keys_of(response)
     if len(folders) == 1:
         yield from keys_below(fs, bucket, folders[0])
     else:
-        yield from chain.from_iterable(ahead([partial(_pages_below, fs, bucket, each) for each in folders]))
+        yield from chain.from_iterable(
+            ahead([partial(_pages_below, fs, bucket, folder) for folder in folders])
+        )
 
 
 def ahead(sources: Sequence[Callable[[], Iterable[T]]]) -> Iterator[T]:
-    """What some sources give, one after the other, while `AT_ONCE` are read, each `AHEAD` items ahead."""
+    """The items of some sources, one source after the other.
+
+    `AT_ONCE` of them are read in parallel by threads, each up to `AHEAD` items ahead.
+    """
     ended = threading.Event()
     queues: list[Queue[T | _End]] = [Queue(AHEAD) for _ in sources]
 
     def put(into: "Queue[T | _End]", item: T | _End) -> None:
+        # With a timeout, since a full queue is never emptied once the consumer has stopped
         while not ended.is_set():
             with contextlib.suppress(Full):
                 into.put(item, timeout=1)
@@ -115,71 +121,81 @@ def ahead(sources: Sequence[Callable[[], Iterable[T]]]) -> Iterator[T]:
 
 @dataclass(frozen=True)
 class _End:
-    """The end of a source, and what ended it before its time."""
+    """Marks the end of a source in its queue, with the error that ended it, if any."""
 
     error: Exception | None
 
 
 def _pages_below(fs: Any, bucket: str, prefix: str) -> Iterator[list[Key]]:
     """All keys that begin with a prefix, page by page."""
-    last, exact = "", 1
-    fast = _is_kept(bucket, f"{prefix}key") and not (prefix == "" and _begin_with_slash(fs, bucket))
-    while fast:
+    last, exact_pages = "", 1
+    usable = _is_unchanged(bucket, f"{prefix}key") and not (prefix == "" and _has_leading_slash(fs, bucket))
+    # Each turn reads as far as obstore can, then some pages through s3fs to get past the unclear one. Each
+    # page starts after the last key of the one before, so the two listings join without gaps
+    while usable:
         try:
             for page in _plain_pages(bucket, prefix, last):
                 yield page
                 last = page[-1].key
             return
         except (BaseError, OSError, ValueError, _UnclearError):
-            pass  # s3fs finds out what it is
+            pass  # s3fs reads the page, or raises what is wrong
         for number, page in enumerate(_exact_pages(fs, bucket, prefix, last), 1):
             yield page
             last = page[-1].key if page else last
-            if number >= exact and _is_kept(bucket, last):
+            if number >= exact_pages and _is_unchanged(bucket, last):
                 break
         else:
             return
-        exact *= 2  # where there is much of what obstore does not say it is seldom tried
+        exact_pages *= 2  # the more pages obstore fails on, the less often it is tried
     yield from _exact_pages(fs, bucket, prefix)
 
 
 def keys_in(fs: Any, bucket: str, prefix: str) -> Iterator[Key]:
-    """The keys that begin with a prefix and have no slash after it; see `keys_below`."""
+    """The keys directly in a folder, with no further slash after the prefix; see `keys_below`."""
     for page in _exact_pages(fs, bucket, prefix, Delimiter="/"):
         yield from page
 
 
 def _plain_pages(bucket: str, prefix: str, after: str) -> Iterator[list[Key]]:
+    """Pages through obstore; raises if one may be wrong. An empty object may be a folder's own key."""
     for page in pages(bucket, prefix, after, PAGE, TIMEOUT_S):
-        if not all(found["size"] and _DAMAGED not in found["path"] for found in page):
+        if not all(entry["size"] and _DAMAGED not in entry["path"] for entry in page):
             raise _UnclearError
-        yield [Key(found["path"], found["size"], found["e_tag"] or "") for found in page]
+        yield [Key(entry["path"], entry["size"], entry["e_tag"] or "") for entry in page]
 
 
-def _exact_pages(fs: Any, bucket: str, prefix: str, after: str = "", **asked: str) -> Iterator[list[Key]]:
-    """Pages through s3fs, which may be empty."""
-    return map(_keys_of, _answers(fs, bucket, prefix, after, **asked))
+def _exact_pages(fs: Any, bucket: str, prefix: str, after: str = "", **arguments: str) -> Iterator[list[Key]]:
+    """Pages through s3fs; they may be empty."""
+    return map(_keys_of, _responses(fs, bucket, prefix, after, **arguments))
 
 
-def _answers(fs: Any, bucket: str, prefix: str, after: str = "", **asked: str) -> Iterator[dict[str, Any]]:
-    at = {"StartAfter": after} if after else {}
+def _responses(
+    fs: Any, bucket: str, prefix: str, after: str = "", **arguments: str
+) -> Iterator[dict[str, Any]]:
+    """The responses to ListObjectsV2, page after page, starting after a key."""
+    position = {"StartAfter": after} if after else {}
     while True:
-        answer = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **at, **asked)
-        yield answer
-        if not answer.get("IsTruncated"):
+        response = fs.call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **position, **arguments
+        )
+        yield response
+        if not response.get("IsTruncated"):
             return
-        at = {"ContinuationToken": answer["NextContinuationToken"]}
+        position = {"ContinuationToken": response["NextContinuationToken"]}
 
 
-def _keys_of(answer: dict[str, Any]) -> list[Key]:
-    return [Key(each["Key"], each["Size"], each.get("ETag", "")) for each in answer.get("Contents", ())]
+def _keys_of(response: dict[str, Any]) -> list[Key]:
+    entries = response.get("Contents", ())
+    return [Key(entry["Key"], entry["Size"], entry.get("ETag", "")) for entry in entries]
 
 
-def _is_kept(bucket: str, key: str) -> bool:
-    """Whether obstore takes a key as it is."""
+def _is_unchanged(bucket: str, key: str) -> bool:
+    """Whether obstore takes a key without changing it."""
     return bucket_and_key(f"s3://{bucket}/{key}") == (bucket, key) and not key.startswith("/")
 
 
-def _begin_with_slash(fs: Any, bucket: str) -> bool:
-    answer = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix="/", MaxKeys=1)
-    return any(each["Key"].startswith("/") for each in answer.get("Contents", ()))
+def _has_leading_slash(fs: Any, bucket: str) -> bool:
+    """Whether any key of a bucket begins with a slash."""
+    response = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix="/", MaxKeys=1)
+    return any(entry["Key"].startswith("/") for entry in response.get("Contents", ()))

@@ -1,4 +1,4 @@
-"""Files of a run: a folder on a local disk or in an object store, with the same few verbs for both."""
+"""The files of a run: a folder on a local disk or in an object store, with the same methods for both."""
 
 import contextlib
 import copy
@@ -19,43 +19,45 @@ from fsspec.implementations.local import LocalFileSystem
 
 from schemas.exceptions import StorageError
 from schemas.ledger import TEMPORARY
-from workers.storage.filesystem import file_system, full_url, renewing
+from workers.storage.filesystem import file_system, full_url, with_fresh_credentials
 from workers.storage.options import kind_of
 from workers.storage.uris import clean_uri
 
 READERS = 16
-"""Files read at once."""
+"""Threads that read files at once."""
 
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _CONDITIONAL = ("s3", "gs", "az")
-"""Kinds of stores that refuse to create a key that is there; others' file systems look before they write."""
+"""Kinds of stores that can refuse to overwrite a key; other file systems look before they write."""
 
 
-def _renewed(verb: Callable[Concatenate["Store", _P], _T]) -> Callable[Concatenate["Store", _P], _T]:
-    """A verb of a store, with credentials that have not ended; see `renewing`."""
+def _renews_credentials(
+    method: Callable[Concatenate["Store", _P], _T],
+) -> Callable[Concatenate["Store", _P], _T]:
+    """Decorates a method of a store: see `with_fresh_credentials`."""
 
-    @functools.wraps(verb)
-    def tried(store: "Store", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return renewing(store.fs, lambda: verb(store, *args, **kwargs))
+    @functools.wraps(method)
+    def wrapper(store: "Store", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return with_fresh_credentials(store.fs, lambda: method(store, *args, **kwargs))
 
-    return tried
+    return wrapper
 
 
 class Store:
-    """A folder, and keys below it.
+    """A folder, and the files below it by key (a path relative to the folder).
 
-    Writes are whole or not at all. A reader that globs a folder never sees a part of a file: on a local disk
-    files are made under `_work/tmp` and renamed; an object store shows an object when it is complete.
+    Writes are atomic. A reader that globs the folder never sees a part of a file: on a local disk files
+    are written under `_work/tmp` and renamed; an object store shows an object only once it is complete.
 
     Args:
         url: a path or any fsspec URL. A relative path is made absolute, so that workers find the same folder.
 
     Attributes:
-        conditional: whether `create` may rely on the store to keep two writers apart; where it may not (see
-            `creates_once`), it looks before it writes.
+        conditional: whether `create` relies on the store to refuse a key that exists. Set it to False if the
+            store cannot (see `creates_once`): `create` then looks before it writes.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,41 +68,41 @@ class Store:
 
     @functools.cached_property
     def fs(self) -> Any:
-        """The file system, found anew in each process: what it signs with stays where it was found."""
+        """The file system, opened anew in each process, so that no credentials are pickled."""
         return file_system(self.url)[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "fs"}
 
     def below(self, folder: str) -> "Store":
-        """The same store from a folder in it on."""
+        """A store for a folder in this one."""
         inner = copy.copy(self)
         inner.root, inner.url = f"{self.root}/{folder}", f"{self.url}/{folder}"
         return inner
 
     @property
     def is_local(self) -> bool:
-        """Whether the folder is on a disk that this process can rename and link files on."""
+        """Whether the folder is on a local disk, where files can be renamed and linked."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, key: str) -> str:
-        """The full path of a key, as the file system takes it."""
+        """The path of a key on the file system."""
         return f"{self.root}/{key}"
 
-    @_renewed
+    @_renews_credentials
     def read(self, key: str) -> bytes:
         """The bytes of a key.
 
         Raises:
-            FileNotFoundError: there is no such key.
+            FileNotFoundError: no such key.
             StorageError: it cannot be read.
         """
-        with self._explained("read", key):
+        with self._storage_errors("read", key):
             data: bytes = self.fs.cat_file(self.path(key))
             return data
 
     def read_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        """The bytes of many keys, in their order, several read at once; None where there is no such key."""
+        """The bytes of many keys, in order, read in parallel; None for a key that does not exist."""
         with ThreadPoolExecutor(READERS) as pool:
             yield from pool.map(self._read_or_none, keys)
 
@@ -111,70 +113,70 @@ class Store:
             return None
 
     def read_tables(self, keys: Iterable[str]) -> list[pa.Table]:
-        """The Parquet tables of many keys, in their order.
+        """The Parquet tables of many keys, in order, read in parallel.
 
         Raises:
-            FileNotFoundError: there is no such key.
+            FileNotFoundError: one of the keys does not exist.
         """
         with ThreadPoolExecutor(READERS) as pool:
             return [pq.read_table(pa.BufferReader(data)) for data in pool.map(self.read, keys)]
 
-    @_renewed
+    @_renews_credentials
     def exists(self, key: str) -> bool:
-        """Whether there is such a key."""
-        with self._explained("look for", key):
+        """Whether a key exists."""
+        with self._storage_errors("look for", key):
             return bool(self.fs.exists(self.path(key)))
 
-    @_renewed
+    @_renews_credentials
     def folders(self, folder: str) -> list[str]:
-        """The keys of the folders in a folder; none where there is no such folder."""
-        with self._explained("list", folder):
+        """The keys of the folders directly in a folder, sorted; none if it does not exist."""
+        with self._storage_errors("list", folder):
             try:
-                found = self.fs.ls(self.path(folder), detail=True)
+                entries = self.fs.ls(self.path(folder), detail=True)
             except FileNotFoundError:
                 return []
-        names = (entry["name"].rstrip("/") for entry in found if entry["type"] == "directory")
+        names = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
         return sorted(name.removeprefix(f"{self.root}/") for name in names)
 
-    @_renewed
+    @_renews_credentials
     def list(self, prefix: str) -> list[str]:
-        """The keys below a folder, sorted; none where there is no such folder."""
-        with self._explained("list", prefix):
-            found = self.fs.find(self.path(prefix))
-        # a server may keep a folder that was emptied, which s3fs gives as if it were a file in it
+        """The keys below a folder, at any depth, sorted; none if it does not exist."""
+        with self._storage_errors("list", prefix):
+            paths = self.fs.find(self.path(prefix))
+        # a server may keep an object for a folder that was emptied; s3fs lists it as a file
         below = f"{self.path(prefix).rstrip('/')}/"
-        return sorted(path.removeprefix(f"{self.root}/") for path in found if path.startswith(below))
+        return sorted(path.removeprefix(f"{self.root}/") for path in paths if path.startswith(below))
 
-    @_renewed
+    @_renews_credentials
     def write(self, key: str, data: bytes) -> None:
-        """Puts a key, replacing what is there.
+        """Writes a key, replacing what is there.
 
         Raises:
-            StorageError: it cannot be written; what was there stays.
+            StorageError: it cannot be written; what was there is unchanged.
         """
-        with self._explained("write", key):
+        with self._storage_errors("write", key):
             if self.is_local:
-                with self._made_aside(key, data) as made:
-                    os.replace(made, self.path(key))
+                with self._temporary_file(key, data) as temporary:
+                    os.replace(temporary, self.path(key))
             else:
                 self.fs.pipe_file(self.path(key), data)
 
-    @_renewed
+    @_renews_credentials
     def create(self, key: str, data: bytes) -> bool:
-        """Puts a key only where there is none (a conditional PUT; on a local disk a hard link).
+        """Writes a key only if it does not exist (a conditional PUT; on a local disk a hard link).
 
-        Where the store is not `conditional`, two writers at the same moment can both believe they made it.
+        If the store is not `conditional`, two writers at the same moment can both get True.
 
         Returns:
-            Whether this call made it. False: another did, and it stays as it is.
+            Whether this call created it. False: it existed, and is unchanged.
 
         Raises:
             StorageError: it cannot be written.
         """
-        with self._explained("create", key):
+        with self._storage_errors("create", key):
             if self.is_local:
-                with self._made_aside(key, data) as made:
-                    return _links(made, self.path(key))
+                with self._temporary_file(key, data) as temporary:
+                    return _link(temporary, self.path(key))
             if not self.conditional and self.fs.exists(self.path(key)):
                 return False
             try:
@@ -189,19 +191,19 @@ class Store:
             return True
 
     def creates_once(self) -> bool:
-        """Whether `create` keeps two writers apart here: tried with a key of its own.
+        """Whether of two `create` calls for a key only one succeeds, tried with a key of its own.
 
-        Known of a local disk; S3, Google's and Azure's servers are asked; other file systems only look before
-        they write.
+        A local disk guarantees it; servers of S3, Google and Azure are tried, because some ignore the
+        condition; other file systems only look before they write.
 
         Raises:
-            StorageError: nothing can be written here at all.
+            StorageError: nothing can be written to the store.
         """
         if self.is_local:
             return True
         key = f"{TEMPORARY}/create-{uuid.uuid4().hex}"
         try:
-            # the first is refused where its answer was lost and it was sent again
+            # the first is refused if its response was lost and the client sent it again
             twice = self.create(key, b"1") and self.create(key, b"2")
             return not twice and kind_of(self.url) in _CONDITIONAL
         except StorageError:
@@ -212,7 +214,7 @@ class Store:
                 self.delete([key])
 
     def try_to_write(self) -> None:
-        """Writes a file and deletes it; on a local disk in the nearest folder that is there.
+        """Writes a file and deletes it; on a local disk in the nearest folder that exists.
 
         Raises:
             StorageError: it cannot be written or deleted.
@@ -222,49 +224,50 @@ class Store:
             self.write(key, b"raylabel was here")
             self.delete([key])
             return
-        there = next(folder for folder in (Path(self.root), *Path(self.root).parents) if folder.exists())
-        with self._explained("write", key), tempfile.TemporaryFile(dir=there):
+        existing = next(folder for folder in (Path(self.root), *Path(self.root).parents) if folder.exists())
+        with self._storage_errors("write", key), tempfile.TemporaryFile(dir=existing):
             pass
 
-    @_renewed
+    @_renews_credentials
     def delete(self, keys: Iterable[str]) -> None:
-        """Deletes keys; those that are not there are passed over.
+        """Deletes keys; keys that do not exist are skipped.
 
         Raises:
             StorageError: a key could not be deleted.
         """
-        doomed = [self.path(key) for key in keys]
-        with self._explained("delete below", ""):
+        paths = [self.path(key) for key in keys]
+        with self._storage_errors("delete below", ""):
             if self.is_local:
-                for path in doomed:
+                for path in paths:
                     Path(path).unlink(missing_ok=True)
-            elif doomed:
+            elif paths:
                 with contextlib.suppress(FileNotFoundError):
-                    self.fs.rm(doomed)
+                    self.fs.rm(paths)
 
     def clear(self, folder: str) -> None:
-        """Deletes all that is below a folder, and the folder."""
+        """Deletes a folder and all that is below it."""
         self.delete(self.list(folder))
         if self.is_local:
             shutil.rmtree(self.path(folder), ignore_errors=True)
 
     @contextlib.contextmanager
-    def _made_aside(self, key: str, data: bytes) -> Iterator[str]:
-        """A finished temporary file beside the local key, gone afterwards."""
-        made = Path(self._temporary, f"{os.getpid()}-{uuid.uuid4().hex}")
-        made.parent.mkdir(parents=True, exist_ok=True)
+    def _temporary_file(self, key: str, data: bytes) -> Iterator[str]:
+        """The path of a temporary file with the data, synced to disk; it is gone after the block."""
+        temporary = Path(self._temporary, f"{os.getpid()}-{uuid.uuid4().hex}")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         Path(self.path(key)).parent.mkdir(parents=True, exist_ok=True)
         try:
-            with made.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield str(made)
+            yield str(temporary)
         finally:
-            made.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _explained(self, verb: str, key: str) -> Iterator[None]:
+    def _storage_errors(self, verb: str, key: str) -> Iterator[None]:
+        """Turns any error but FileNotFoundError into a StorageError that names the operation and the key."""
         try:
             yield
         except FileNotFoundError:
@@ -275,10 +278,10 @@ class Store:
             ) from error
 
 
-def _links(made: str, path: str) -> bool:
-    """Gives a finished file its name; False where the name is taken."""
+def _link(temporary: str, path: str) -> bool:
+    """Gives a finished file its name; False if the name is taken (a rename would overwrite)."""
     try:
-        os.link(made, path)
+        os.link(temporary, path)
     except FileExistsError:
         return False
     return True

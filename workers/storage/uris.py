@@ -1,10 +1,10 @@
-"""Paths and URLs as text: made absolute, resolved, cleaned of secrets."""
+"""Paths and URLs as text: make them absolute, resolve them, remove secrets."""
 
 import os
 from urllib.parse import urlsplit, urlunsplit
 
 CHAINS = ("tar://", "zip://", "parquet://")
-"""Beginnings of a URI that names something within a file, whose own URI follows after "::"."""
+"""Schemes of URIs that name a part of a file; the URI of the file follows after "::"."""
 
 _QUERY_SCHEMES = ("http", "https", "ftp")
 
@@ -15,19 +15,19 @@ def is_local(uri: str) -> bool:
 
 
 def absolute_uri(uri: str) -> str:
-    """The same place, named so that it is found from any folder."""
+    """A URI that is valid in any working directory: a relative path becomes absolute."""
     return os.path.abspath(uri) if is_local(uri) else uri
 
 
 def parent_url(url: str) -> str:
-    """The folder that a file is in, without the query of a web address."""
+    """The folder of a file; the query of a web address is dropped."""
     if url.partition("://")[0].lower() in _QUERY_SCHEMES:
         url = url.partition("?")[0]
     return url.rpartition("/")[0]
 
 
 def clean_uri(uri: str) -> str:
-    """A URI without what may be secret: user and password, and the query of a web address."""
+    """A URI without possible secrets: no user and password, no query of a web address."""
     if is_local(uri):
         return uri
     if uri.startswith(CHAINS) and "::" in uri:
@@ -42,7 +42,7 @@ def clean_uri(uri: str) -> str:
 
 
 def resolve_uri(uri: str, base: str) -> str:
-    """Where an image is: its URI, a relative path being meant from `base`."""
+    """The absolute URI of an image; a relative path is resolved against `base`."""
     if "://" in uri or uri.startswith("/"):
         return uri
     return f"{base.rstrip('/')}/{uri}"

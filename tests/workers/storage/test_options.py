@@ -1,5 +1,7 @@
+import logging
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ from schemas.errors import ErrorCode
 from schemas.exceptions import StorageError
 from schemas.spec import StorageOptions
 from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
-from tests.workers.storage.way import OBJECT, SPEC, Way, failure
+from tests.s3_proxy import Hook
+from tests.workers.storage.way import OBJECT, SPEC, Way, failure, of_images, refuse
 from workers.fetch.fetch import fetch
-from workers.storage.options import configure_storage, options_for, options_of
+from workers.storage.options import configure_storage, filesystem_options, options_for
 from workers.storage.store import Store
 
 
@@ -58,13 +61,13 @@ def test_each_store_has_its_own_way_to_say_anonymous(monkeypatch: pytest.MonkeyP
             "az://": StorageOptions(options={"account_name": "me", "account_key": "env:AZURE_KEY"}),
         }
     )
-    assert options_of("gs://b/a.jpg")["gs"]["token"] == "anon"
-    assert options_of("s3://b/a.jpg")["s3"]["anon"] is True
+    assert filesystem_options("gs://b/a.jpg")["gs"]["token"] == "anon"
+    assert filesystem_options("s3://b/a.jpg")["s3"]["anon"] is True
     for scheme in ("az", "abfs"):
-        found = options_of(f"{scheme}://b/a.jpg")[scheme]
+        found = filesystem_options(f"{scheme}://b/a.jpg")[scheme]
         assert (found["account_name"], found["account_key"]) == ("me", "the key")
-    assert options_of("tar://a.jpg::gcs://b/a.tar")["gcs"]["token"] == "anon"
-    assert options_of("/a.jpg") == options_of("https://host/a.jpg") == {}
+    assert filesystem_options("tar://a.jpg::gcs://b/a.tar")["gcs"]["token"] == "anon"
+    assert filesystem_options("/a.jpg") == filesystem_options("https://host/a.jpg") == {}
 
 
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +125,22 @@ def test_a_profile_and_anybody_are_told_apart_by_place(no_configuration: Way, tm
     assert way.gets[-1].headers["x-amz-request-payer"] == "requester"
     assert failure(f"s3://{way.bucket}/public/a.jpg").code is ErrorCode.DENIED  # this server knows its users
     assert "authorization" not in way.gets[-1].headers
+
+
+def test_a_store_renews_credentials_that_expired_and_leaves_a_line_in_the_log(
+    way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="workers.storage")
+    configure_storage({"s3://": StorageOptions(endpoint=way.server.endpoint)})
+    refusals: list[Hook] = []
+    way.spoil = of_images(lambda exchange: refusals.pop()(exchange) if refusals else None)
+    store = Store(f"s3://{way.bucket}")
+    assert store.read("a.jpg") == OBJECT
+    refusals.append(partial(refuse, 400, "ExpiredToken"))
+    assert store.read("a.jpg") == OBJECT
+    renewed = f"renewed the credentials for {way.server.endpoint} (ExpiredToken)"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("INFO", renewed)]
+    assert SECRET_KEY not in caplog.text
 
 
 def test_a_store_that_is_sent_to_another_process_takes_no_credentials_along(

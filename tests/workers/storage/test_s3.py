@@ -1,4 +1,5 @@
 import json
+import logging
 import random
 import subprocess
 import sys
@@ -271,12 +272,24 @@ def test_without_credentials_an_object_is_read_as_anybody(
     assert [get.headers.get("authorization") for get in way.gets] == [None]
 
 
+def test_credentials_that_expired_leave_a_line_in_the_log_and_no_secret(
+    way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="workers.storage")
+    refusals: list[Hook] = [partial(refuse, 400, "ExpiredToken")] * 2
+    way.spoil = of_images(lambda exchange: refusals.pop()(exchange) if refusals else None)
+    assert fetch(f"s3://{way.bucket}/a.jpg", SPEC) == OBJECT
+    refused = f"s3://{way.bucket} refused the credentials (status 400 ExpiredToken No.); looking for new ones"
+    assert [record.getMessage() for record in caplog.records] == [refused] * 2
+    assert SECRET_KEY not in caplog.text
+
+
 def test_credentials_that_end_are_renewed(
     no_configuration: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way = no_configuration
     monkeypatch.setenv("AWS_ENDPOINT_URL", way.server.endpoint)
-    monkeypatch.setattr(s3, "CREDENTIALS_LIVE", timedelta(minutes=5))  # so obstore asks for each GET
+    monkeypatch.setattr(s3, "CREDENTIALS_LIFETIME", timedelta(minutes=5))  # so obstore asks for each GET
     given = tmp_path / "given.json"
     (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {given}\n")
 

@@ -101,10 +101,10 @@ def test_an_unknown_kind_of_url_is_refused() -> None:
 def test_a_store_whose_package_is_missing_says_what_to_install(url: str, package: str, extra: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; import workers.storage.store as w; w.Store({url!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    said = (
+    message = (
         f"cannot use {url}: {package} is not installed. Install raylabel[{extra}], on every node of a cluster"
     )
-    assert done.stderr.splitlines()[-1] == f"schemas.exceptions.StorageError: {said}"
+    assert done.stderr.splitlines()[-1] == f"schemas.exceptions.StorageError: {message}"
 
 
 def test_an_account_of_azures_is_named_in_the_settings_alone() -> None:
