@@ -124,7 +124,7 @@ def take_sample(job: ResolvedJob, size: int, cluster: Cluster) -> Sample:
 
 def sample_sources(sources: list[Source]) -> tuple[list[Source], float]:
     """Some of many tar files, spread over all, and their share of the bytes; other manifests whole."""
-    if len(sources) <= SAMPLE_TARS or any(source.form != "tar" for source in sources):
+    if len(sources) <= SAMPLE_TARS or any(source.format != "tar" for source in sources):
         return sources, 1.0
     chosen = [sources[(2 * n + 1) * len(sources) // (2 * SAMPLE_TARS)] for n in range(SAMPLE_TARS)]
     part, whole = (sum(source.file.size for source in some) for some in (chosen, sources))

@@ -11,7 +11,7 @@ from schemas.exceptions import ImageError, StorageError
 from schemas.spec import JobSpec
 from workers.fetch.locate import read_image, said
 from workers.ledger.state import read_success
-from workers.manifest.open import assert_images, first_location
+from workers.manifest.formats import FORMATS
 from workers.storage.store import Store
 
 UNREACHABLE = (
@@ -32,7 +32,7 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
     """
     job = resolve(spec)
     for source in job.sources:
-        assert_images(spec.manifest, source)
+        FORMATS[source.format].check(spec.manifest, source)
     store = Store(spec.output)
     job.assert_same_run(store)
     store.try_to_write()
@@ -53,7 +53,8 @@ def _first_image(job: ResolvedJob) -> str:
     Raises:
         StorageError: the store refuses the request or does not answer.
     """
-    location = first_location(job.spec.manifest, job.sources[0])
+    source = job.sources[0]
+    location = FORMATS[source.format].first_location(job.spec.manifest, source)
     if location is None:
         return "none"
     start = time.monotonic()

@@ -21,8 +21,9 @@ from schemas.spec import JobSpec
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
 from workers.ledger.runs import assert_same_run, new_run_id, read_run
+from workers.manifest.find import find_sources
 from workers.manifest.manifest import Manifest
-from workers.manifest.sources import Source, find_sources
+from workers.manifest.sources import Source
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
 from workers.storage.options import configure_storage
@@ -202,8 +203,8 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
 
 
 def _describe(source: Source) -> str:
-    unit = "images" if source.form == "images" else "bytes"
-    return f"{source.file.uri} ({source.form}, {source.file.size:,} {unit})".replace("(images, ", "(")
+    unit = "images" if source.format == "images" else "bytes"
+    return f"{source.file.uri} ({source.format}, {source.file.size:,} {unit})".replace("(images, ", "(")
 
 
 def _model(model: ResolvedModel) -> str:

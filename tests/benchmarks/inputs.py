@@ -27,7 +27,7 @@ from tests.workers.archives import shard_of, tar_bytes, write_hf
 from workers.fetch import ranges
 from workers.fetch.locate import read_image
 from workers.fetch.parquet_column import ColumnReader
-from workers.manifest.formats import rows_of_tar
+from workers.manifest.formats.tar import rows_of_tar
 from workers.storage import s3
 
 REQUEST_S, BYTES_PER_S = 0.03, 70e6

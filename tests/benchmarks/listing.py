@@ -35,7 +35,7 @@ CHILD = """
 import json, resource, sys, tempfile, time
 from schemas.spec import ManifestSpec
 from workers.manifest.open import open_manifest
-from workers.manifest.sources import find_sources
+from workers.manifest.find import find_sources
 from workers.storage.store import Store
 began = time.monotonic()
 spec = ManifestSpec(uri=sys.argv[1])

@@ -14,7 +14,7 @@ import s3fs
 from schemas.spec import FetchSpec
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange, Hook, proxying
-from workers.manifest.formats import rows_of_tar
+from workers.manifest.formats.tar import rows_of_tar
 from workers.storage.s3 import reset_clients
 
 SPEC = FetchSpec()

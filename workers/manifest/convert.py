@@ -1,123 +1,131 @@
-"""Manifests of other formats made into Parquet, once a run."""
+"""Sources that are not Parquet, converted to it once a run, with a record of each in the run directory."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.ledger import MANIFEST
-from schemas.locations import MEMBERS
-from schemas.spec import FetchSpec
 from workers.batched import chunks
-from workers.manifest.formats import rows_of, rows_of_tar
-from workers.manifest.manifest import ManifestFile
+from workers.manifest.columns import strings
+from workers.manifest.files import ManifestFile
+from workers.manifest.formats import FORMATS
+from workers.manifest.formats.base import Row, RowFormat
 from workers.manifest.sources import Source
 from workers.storage.filesystem import file_system
 from workers.storage.store import Store
 
 CHUNK_ROWS = 1_000_000
-"""Rows of one Parquet file that another format is made into."""
+"""Rows of one Parquet file that another format is converted to."""
 
 ROW_GROUP_ROWS = 16_384
 
 
 def convert(output: str, number: int, source: Source) -> list[ManifestFile]:
-    """Makes a source that is not Parquet into Parquet in a run directory, and keeps a record that it was.
+    """Converts a source to Parquet in a run directory, and records that it did.
+
+    The record comes last: where it is, the files are whole.
 
     Args:
         output: the run directory.
         number: of the source in the manifest.
-        source: a CSV, JSON Lines, text or tar file.
+        source: of any format but Parquet.
 
     Raises:
         ManifestError: it is not what its format says.
     """
     store = Store(output)
-    made = to_parquet(source.uri, source.form, converted_url(store, number), source.base)
-    return keep(store, number, source, made)
-
-
-def converted_url(store: Store, number: int) -> str:
-    """What the names of the files that a source is made into begin with."""
-    return f"{store.url}/{MANIFEST}/{number:05d}"
-
-
-def record_key(number: int) -> str:
-    """Where the record of a source that was made into Parquet is kept."""
-    return f"{MANIFEST}/{number:05d}.json"
-
-
-def keep(store: Store, number: int, source: Source, files: list[ManifestFile]) -> list[ManifestFile]:
-    """Keeps a record of what was made of a source, without where it is read: there may be secrets in that."""
-    made = [{"uri": f.uri, "row_groups": f.row_groups, "columns": f.columns} for f in files]
-    record = {"source": source.file.model_dump(), "form": source.form, "files": made}
-    store.write(record_key(number), json.dumps(record).encode())
+    files = to_parquet(source, f"{store.url}/{MANIFEST}/{number:05d}")
+    # without the URI to read it and the origin of its images: there may be credentials in these
+    converted = [{"uri": f.uri, "row_groups": f.row_groups, "columns": f.columns} for f in files]
+    record = {"source": source.file.model_dump(), "format": source.format, "files": converted}
+    store.write(_record_key(number), json.dumps(record).encode())
     return files
 
 
-def kept(record: bytes, source: Source) -> list[ManifestFile] | None:
-    """What an earlier attempt made of the very same source; see `convert`."""
-    found = json.loads(record)
-    if (found["source"], found.get("form")) != (source.file.model_dump(), source.form):
-        return None
-    tar = source.uri if source.form == "tar" else ""
-    return [
-        ManifestFile(f["uri"], tuple(f["row_groups"]), tuple(f["columns"]), source.base, tar)
-        for f in found["files"]
-    ]
+def read_records(store: Store, sources: list[Source]) -> dict[int, list[ManifestFile]]:
+    """Returns what earlier attempts converted the very same sources to, by their numbers."""
+    recorded = set(store.list(MANIFEST))
+    numbers = [n for n, source in enumerate(sources) if is_converted(source) and _record_key(n) in recorded]
+    records = store.read_all(_record_key(n) for n in numbers)
+    return {
+        number: files
+        for number, record in zip(numbers, records, strict=True)
+        if record and (files := _read_record(record, sources[number])) is not None
+    }
 
 
-def to_parquet(uri: str, form: str, into: str, base: str) -> list[ManifestFile]:
-    """Makes a CSV, JSON Lines or text manifest, or the headers of a tar file, into Parquet files, in order.
+def is_converted(source: Source) -> bool:
+    """Whether a source is converted; otherwise it is read as it is."""
+    return isinstance(FORMATS[source.format], RowFormat)
 
-    CSV has a header. Text has one URI a line. Empty lines are no rows. Values are kept as they are written,
-    JSON Lines values that are not strings as their JSON text. Compressed files (.gz, .zst, ...) are read by
-    their ending; tar files cannot be.
+
+def to_parquet(source: Source, into: str) -> list[ManifestFile]:
+    """Converts a source to Parquet files, in its order.
 
     Args:
-        uri: the manifest file.
-        form: "csv", "jsonl", "text" or "tar".
+        source: of any format but Parquet.
         into: where to write: a path or URL that file names are appended to.
-        base: the folder that its relative image paths are meant from.
 
     Raises:
-        ManifestError: with the line where the file is not what its format says.
+        ManifestError: it is not what its format says.
     """
-    if form == "tar":
-        made = write_parquet(rows_of_tar(uri, FetchSpec()), into, base, MEMBERS)
-        return [replace(file, tar=uri) for file in made]
-    return write_parquet(rows_of(uri, form), into, base)
+    fmt = FORMATS[source.format]
+    assert isinstance(fmt, RowFormat)
+    files = write_parquet(fmt.rows(source), into, fmt.origin(source), fmt.schema)
+    return [replace(file, format=source.format) for file in files]
 
 
 def write_parquet(
-    rows: Iterable[Mapping[str, Any]], into: str, base: str, schema: pa.Schema | None = None
+    rows: Iterable[Row], into: str, origin: str, schema: pa.Schema | None = None
 ) -> list[ManifestFile]:
-    """Writes manifest rows as Parquet files.
+    """Writes manifest rows as Parquet files of up to `CHUNK_ROWS` rows.
 
     Args:
         rows: their values.
         into: where to write: a path or URL that file names are appended to.
-        base: the folder that their relative image paths are meant from.
-        schema: of the files, of which only a row group is in memory then; None: each file has the columns of
-            its own rows, all of them strings.
+        origin: what their images are found from; see `ManifestFile`.
+        schema: of the files; None: each has the columns of its own rows, all of them strings.
     """
-    made: list[ManifestFile] = []
+    files: list[ManifestFile] = []
     remaining = iter(rows)
+    # columns that are not known need all rows of a file in memory; those that are, only a row group
     while first := list(islice(remaining, ROW_GROUP_ROWS if schema else CHUNK_ROWS)):
-        names = dict.fromkeys(key for row in first for key in row)
-        columns = schema or pa.schema([(name, pa.string()) for name in names])
-        rest = chunks(islice(remaining, CHUNK_ROWS - len(first)), ROW_GROUP_ROWS)
-        target = f"{into}-{len(made):05d}.parquet"
-        groups = []
-        fs, path = file_system(target)
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with fs.open(path, "wb") as file, pq.ParquetWriter(file, columns, compression="zstd") as writer:
-            for part in chain(chunks(first, ROW_GROUP_ROWS), rest):
-                writer.write_table(pa.Table.from_pylist(part, columns), ROW_GROUP_ROWS)
-                groups.append(len(part))
-        made.append(ManifestFile(target, tuple(groups), tuple(columns.names), base))
-    return made
+        columns = schema or strings(key for row in first for key in row)
+        rest = islice(remaining, CHUNK_ROWS - len(first))
+        groups = chain(chunks(first, ROW_GROUP_ROWS), chunks(rest, ROW_GROUP_ROWS))
+        uri = f"{into}-{len(files):05d}.parquet"
+        sizes = _write_file(uri, groups, columns)
+        files.append(ManifestFile(uri, sizes, tuple(columns.names), origin))
+    return files
+
+
+def _write_file(uri: str, groups: Iterable[list[Row]], columns: pa.Schema) -> tuple[int, ...]:
+    """Writes one file; returns the rows of each of its row groups."""
+    sizes = []
+    fs, path = file_system(uri)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with fs.open(path, "wb") as file, pq.ParquetWriter(file, columns, compression="zstd") as writer:
+        for rows in groups:
+            writer.write_table(pa.Table.from_pylist(rows, columns), ROW_GROUP_ROWS)
+            sizes.append(len(rows))
+    return tuple(sizes)
+
+
+def _record_key(number: int) -> str:
+    return f"{MANIFEST}/{number:05d}.json"
+
+
+def _read_record(record: bytes, source: Source) -> list[ManifestFile] | None:
+    """What a record says a source was converted to; None where it is of another source or version."""
+    kept = json.loads(record)
+    if (kept["source"], kept.get("format")) != (source.file.model_dump(), source.format):
+        return None
+    origin = FORMATS[source.format].origin(source)
+    return [
+        ManifestFile(f["uri"], tuple(f["row_groups"]), tuple(f["columns"]), origin, source.format)
+        for f in kept["files"]
+    ]

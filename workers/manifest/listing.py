@@ -1,4 +1,4 @@
-"""The files that a path, a folder or a glob names, without holding all of them in memory."""
+"""The files that a path, a folder or a glob names, and their order, without holding all of them in memory."""
 
 import contextlib
 import gzip
@@ -8,8 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
 from glob import has_magic
 from itertools import chain
 from typing import Any, NamedTuple
@@ -18,21 +17,22 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from workers.batched import chunks
-from workers.manifest.formats import Row
-from workers.storage.filesystem import full_url
 from workers.storage.s3_listing import Key, keys_below, keys_in
 
-RUN = 100_000
-"""Files that are put in order in memory; more are merged from a disk."""
+RUN_FILES = 100_000
+"""Files that are sorted in memory; more are merged from a disk."""
+
+Order = Callable[[str], str]
+"""What names are sorted by."""
 
 
 class ListedFile(NamedTuple):
-    """A file as its file system lists it.
+    """A file as its file system lists it: a bare tuple, as there may be tens of millions.
 
     Attributes:
         name: its path there.
-        size: its bytes; None where that is not told.
-        version: what changes when it does: its ETag, or the time it was last changed; "" where neither is.
+        size: its bytes; None where its file system does not say.
+        version: its ETag, or the time it was last changed; "" where neither is known.
     """
 
     name: str
@@ -40,64 +40,32 @@ class ListedFile(NamedTuple):
     version: str
 
 
-Order = Callable[[str], str]
-"""What of a name decides its place among others."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a path, a folder or a glob names.
-
-    Attributes:
-        found: the files, once, as they are found.
-        order: the order that they are meant in.
-    """
-
-    found: Iterator[ListedFile]
-    order: Order
-
-
 class Listing:
-    """The images that a folder held when it was listed, as rows: on disk, as there may be millions.
-
-    Args:
-        files: the images.
-        fs: the file system they are on.
-        uri: of the folder or glob.
+    """Files in their order, each name once: on disk, in a compressed temporary file.
 
     Attributes:
         count: how many there are.
-        digest: the sha256 over all names, sizes and versions.
+        last: the name of the last one; None where there is none.
     """
-
-    def __init__(self, files: Files, fs: Any, uri: str) -> None:
-        self._files = _sorted(files)
-        self._fs, self._uri = fs, uri
-        self.count, self.digest = self._files.count, self._files.digest.hexdigest()
-
-    def __iter__(self) -> Iterator[Row]:
-        start = None
-        for file in self._files:
-            if start is None:  # the same for all, and slow to find out
-                start = full_url(self._fs, file.name, self._uri).removesuffix(file.name)
-            yield {"uri": f"{start}{file.name}"}
-
-
-class _Run:
-    """Files in order, in a compressed temporary file."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with this object
+        self._digest = hashlib.sha256()
         self.last: str | None = None
-        self.count, self.digest = 0, hashlib.sha256()
+        self.count = 0
+
+    @property
+    def digest(self) -> str:
+        """The sha256 over all names, sizes and versions."""
+        return self._digest.hexdigest()
 
     def append(self, files: list[ListedFile]) -> None:
-        """Files that come after all that are there; of those of one name the first."""
+        """Adds sorted files that come after all that are there; of those with one name the first."""
         lines = []
         for file in files:
             if file.name != self.last:
                 lines.append(json.dumps(file) + "\n")
-                self.digest.update("{}\0{}\0{}\n".format(*file).encode(errors="surrogateescape"))
+                self._digest.update("{}\0{}\0{}\n".format(*file).encode(errors="surrogateescape"))
                 self.last = file.name
         self.count += len(lines)
         with gzip.open(self._file, "at", compresslevel=1) as end:
@@ -112,50 +80,55 @@ class _Run:
         self._file.close()
 
 
-def _sorted(files: Files) -> _Run:
-    """The files in their order: where they are found in it nearly, little is merged."""
+def listing_of(files: Iterable[ListedFile], order: Order) -> Listing:
+    """Returns files as a listing in an order, whatever order they come in: an external merge sort.
 
-    def place(file: ListedFile) -> str:
-        return files.order(file.name)
+    Stores list in nearly the order that is wanted. So a sorted chunk of files usually comes after all files
+    of a run on disk and is appended to it, and few runs, often one, are left to merge. Of the runs that a
+    chunk fits after, the one that ends last takes it: the others stay free for chunks that come earlier.
+    """
 
-    runs: list[_Run] = []
-    for found in chunks(files.found, RUN):
-        found.sort(key=place)
-        before = [run for run in runs if run.last and files.order(run.last) <= place(found[0])]
-        run = max(before, key=lambda run: files.order(run.last or ""), default=None)
+    def key(file: ListedFile) -> str:
+        return order(file.name)
+
+    runs: list[Listing] = []
+    for chunk in chunks(files, RUN_FILES):
+        chunk.sort(key=key)
+        fitting = [run for run in runs if run.last and order(run.last) <= key(chunk[0])]
+        run = max(fitting, key=lambda run: order(run.last or ""), default=None)
         if run is None:
-            runs.append(run := _Run())
-        run.append(found)
+            runs.append(run := Listing())
+        run.append(chunk)
     if len(runs) == 1:
         return runs[0]
-    merged = _Run()
-    for found in chunks(heapq.merge(*runs, key=place), RUN):
-        merged.append(found)
+    merged = Listing()
+    for chunk in chunks(heapq.merge(*runs, key=key), RUN_FILES):
+        merged.append(chunk)
     return merged
 
 
-def list_files(fs: Any, path: str) -> Files:
-    """The files that a path, a folder or a glob names on a file system.
+def list_files(fs: Any, path: str) -> tuple[Iterator[ListedFile], Order]:
+    """Returns the files that a path, a folder or a glob names, as they come, and the order to sort them in.
 
-    A folder's are meant in the order of its folders, those within a folder by name; a glob's by their paths.
-    Names that begin with "." or "_" are passed over in folders, but not by a glob.
+    That is `by_folder` for a folder and `by_path` for a glob. Names that begin with "." or "_" are passed
+    over in folders, but not by a glob.
 
     Raises:
-        Exception: while they are gone through, as each store has its own.
+        Exception: while they are iterated, as each store has its own.
     """
     if has_magic(path) and not fs.exists(path):
-        return Files(_glob(fs, path), by_path)
-    return Files(_folder_or_file(fs, path), by_folder)
+        return _glob(fs, path), by_path
+    return _folder_or_file(fs, path), by_folder
 
 
 def by_path(name: str) -> str:
-    """The order of paths as they are written: "a-1/x" before "a/x"."""
+    """The order of paths as they are written, as fsspec sorts a glob's: "a-1/x" before "a/x"."""
     return name
 
 
 def by_folder(name: str) -> str:
-    """The order of folders and files within a folder: "a/x" before "a-1/x"."""
-    return name.replace("/", "\0")
+    """The order of folders, and of names within a folder: "a/x" before "a-1/x"."""
+    return name.replace("/", "\0")  # below every character of a name, where "-" and "." are below "/"
 
 
 def _folder_or_file(fs: Any, path: str) -> Iterator[ListedFile]:
@@ -180,13 +153,13 @@ def _below(fs: Any, path: str) -> Iterator[ListedFile]:
 
 
 def _ls(fs: Any, path: str) -> Iterator[dict[str, Any]]:
-    """What is in a folder; of a local one, which fsspec would hold as a whole, one entry after another."""
+    """The entries of a folder; a local one is iterated, as fsspec would hold all of it in memory."""
     if not isinstance(fs, LocalFileSystem):
         yield from fs.ls(path, detail=True)
         return
     with os.scandir(path) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # gone since
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 yield fs.info(entry)
 
 
@@ -202,7 +175,7 @@ def _version(entry: dict[str, Any]) -> str:
 
 
 def _objects(fs: Any, path: str) -> Generator[ListedFile, None, bool]:
-    """The files below a folder in S3; whether there is such a folder."""
+    """Yields the files below a folder in S3; returns whether there is such a folder."""
     bucket, folder = _bucket_and_rest(fs, path)
     prefix = f"{folder}/" if folder else ""
     is_hidden = re.compile("/[._]").search
@@ -216,7 +189,7 @@ def _objects(fs: Any, path: str) -> Generator[ListedFile, None, bool]:
 
 
 def _bucket_and_rest(fs: Any, path: str) -> tuple[str, str]:
-    bucket: str = fs.split_path(path)[0]  # or the name of an access point, which may have a slash
+    bucket: str = fs.split_path(path)[0]  # it may be the name of an access point, which may have a slash
     return bucket, path.removeprefix(bucket).removeprefix("/")
 
 
@@ -225,11 +198,15 @@ def _object(bucket: str, key: Key) -> ListedFile:
 
 
 def _glob(fs: Any, pattern: str) -> Iterator[ListedFile]:
-    """The files that a glob names."""
+    """The files that a glob names.
+
+    fsspec's own glob holds all that it goes through in memory. So where there may be millions of files they
+    are iterated here, from the folder that the pattern's fixed beginning leads to, and matched by its name.
+    """
     stem = re.split(r"[*?[]", pattern, maxsplit=1)[0]
     if "/" not in stem or not (_is_s3(fs) or isinstance(fs, LocalFileSystem)):
-        found = fs.glob(pattern, detail=True).values()
-        yield from (_listed(entry) for entry in found if entry["type"] == "file")
+        entries = fs.glob(pattern, detail=True).values()
+        yield from (_listed(entry) for entry in entries if entry["type"] == "file")
         return
     folder = pattern.rpartition("/")[0]
     if "**" in pattern:
@@ -237,16 +214,22 @@ def _glob(fs: Any, pattern: str) -> Iterator[ListedFile]:
     elif not has_magic(folder):
         files = _beginning(fs, stem, deep=False)
     else:
-        found = fs.glob(folder, detail=True).values()
-        folders = [f"{entry['name']}/" for entry in found if entry["type"] == "directory"]
-        files = chain.from_iterable(_beginning(fs, each, deep=False) for each in folders)
+        entries = fs.glob(folder, detail=True).values()
+        folders = [f"{entry['name']}/" for entry in entries if entry["type"] == "directory"]
+        files = chain.from_iterable(_beginning(fs, inner, deep=False) for inner in folders)
     matches = re.compile(glob_translate(pattern)).match
     with contextlib.suppress(FileNotFoundError):
         yield from (file for file in files if matches(file.name))
 
 
 def _beginning(fs: Any, stem: str, *, deep: bool) -> Iterator[ListedFile]:
-    """Files of a local disk or S3 whose paths may begin with a stem, in its folder or also below it."""
+    """Files of a local disk or S3 in the folder of a stem, those that begin with it among them.
+
+    Args:
+        fs: the file system.
+        stem: the beginning of a path.
+        deep: whether files in folders below are of interest too.
+    """
     if not _is_s3(fs):
         return _files_of(fs, stem.rpartition("/")[0] or "/", deep=deep)
     bucket, prefix = _bucket_and_rest(fs, stem)

@@ -1,54 +1,25 @@
-"""Manifests next to the data: other formats made into Parquet, and the rows of a unit read back."""
+"""The rows of a manifest, read by position."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError, ManifestError
-from schemas.locations import MEMBERS, NO_URI, Location, MissingImage, ParquetCell, TarMember
+from schemas.locations import Location
 from schemas.spec import FetchSpec
 from schemas.tables import KEYS, carried_names
-from workers.fetch.locate import locate, uri_of
 from workers.fetch.ranges import open_ahead, open_exactly
-from workers.storage.uris import clean_uri
+from workers.manifest.files import FileRows, ManifestFile
+from workers.manifest.formats import FORMATS
 
 KEPT_ROWS = 65_536
-"""Rows of row groups that stay in memory beside the last one: files with images have a hundred in each."""
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestFile:
-    """One Parquet file of a manifest.
-
-    Attributes:
-        uri: where it is.
-        row_groups: rows of each of its row groups.
-        columns: its column names, and of a struct with an image's path also that, as "image.path".
-        base: the folder that its relative image paths are meant from.
-        tar: the tar file whose headers it was made of, its columns then being `schemas.locations.MEMBERS`; ""
-            where its rows name images or have them.
-    """
-
-    uri: str
-    row_groups: tuple[int, ...]
-    columns: tuple[str, ...]
-    base: str
-    tar: str = ""
-
-    @property
-    def rows(self) -> int:
-        """Rows in the file."""
-        return sum(self.row_groups)
+"""Rows of row groups that stay in memory next to the last one's: files with images have a hundred in each."""
 
 
 class Rows(NamedTuple):
@@ -99,18 +70,23 @@ class Manifest:
         return {**self.__dict__, "_kept": {}}
 
     def read(self, rows: Sequence[int]) -> Rows:
-        """The rows at some positions, ascending, which should lie near each other."""
+        """Returns the rows at some positions, ascending, which should lie near each other.
+
+        Raises:
+            ManifestError: a file cannot be read.
+        """
         span = range(rows[0], rows[-1] + 1) if len(rows) else range(0)
-        pieces = list(self._pieces(span)) or [self._arranged(None, _NO_FILE, range(0))]
-        found = pa.concat_tables([piece.table for piece in pieces])
-        found = found.add_column(0, KEYS[0], pa.array(span, pa.int64()))
+        pieces = [self._arranged(piece) for piece in self._pieces(span)] or [self._arranged(_NO_ROWS)]
+        table = pa.concat_tables([piece.table for piece in pieces])
+        table = table.add_column(0, KEYS[0], pa.array(span, pa.int64()))
         locations = [location for piece in pieces for location in piece.locations]
         if len(rows) == len(span):
-            return Rows(found, locations)
-        places = [row - span.start for row in rows]
-        return Rows(found.take(places), [locations[place] for place in places])
+            return Rows(table, locations)
+        offsets = [row - span.start for row in rows]
+        return Rows(table.take(offsets), [locations[offset] for offset in offsets])
 
-    def _pieces(self, rows: range) -> Iterator[Rows]:
+    def _pieces(self, rows: range) -> Iterator[FileRows]:
+        """What was read of some rows, row group by row group."""
         number = max(bisect_right(self._starts, rows.start) - 1, 0)
         for file, begin in zip(self.files[number:], self._starts[number:], strict=False):
             if begin >= rows.stop:
@@ -121,117 +97,59 @@ class Manifest:
                 if first < last:
                     table = self._row_group(file, group)
                     part = None if table is None else table.slice(first - start, last - first)
-                    yield self._arranged(part, file, range(first - begin, last - begin))
+                    yield FileRows(file, range(first - begin, last - begin), part)
                 start += size
 
     def _row_group(self, file: ManifestFile, group: int) -> pa.Table | None:
         """One row group without its images; None where that leaves nothing.
 
-        The last ones read are kept, because units of one actor lie near each other.
+        The last ones used are kept, because units of one actor lie near each other.
         """
-        place = (file.uri, group)
-        if place not in self._kept:
+        key = (file.uri, group)
+        if key not in self._kept:
             wanted = self._wanted(file)
             if not wanted:
                 return None
-            self._kept[place] = _read_row_group(file.uri, group, wanted, exactly=bool(self.image_column))
-        table = self._kept[place] = self._kept.pop(place)
+            self._kept[key] = _read_row_group(file.uri, group, wanted, exactly=bool(self.image_column))
+        table = self._kept[key] = self._kept.pop(key)  # last: the first one is dropped first
         while len(self._kept) > 1 and sum(map(len, self._kept.values())) > KEPT_ROWS:
             del self._kept[next(iter(self._kept))]
         return table
 
     def _wanted(self, file: ManifestFile) -> list[str]:
         """The columns of a file that are read with its rows, those within a struct by their paths."""
-        if file.tar:
-            return list(file.columns)
-        wanted = [*filter(None, (self.image_id_column,)), *self.carried.names]
-        if self.image_column is None:
-            wanted.append(self.uri_column)
-        else:
-            wanted.append(f"{self.image_column}.path")
+        fmt = FORMATS[file.format]
+        wanted = fmt.image_columns(self.uri_column, self.image_column)
+        if not fmt.has_own_columns:
+            wanted = [*filter(None, (self.image_id_column,)), *self.carried.names, *wanted]
         return [name for name in wanted if name in file.columns]
 
-    def _arranged(self, table: pa.Table | None, file: ManifestFile, rows: range) -> Rows:
-        """Some rows of a file under the names and types that the job works with.
-
-        Args:
-            table: what was read of them; None where nothing was.
-            file: theirs.
-            rows: their positions in it.
-        """
-        columns = _Columns(table, len(rows))
-        if file.tar:
-            ids, uris, locations = _members(columns, file.tar)
-            columns = _Columns(None, len(rows))
-        elif self.image_column is not None:
-            ids, uris, locations = self._values(columns, file.uri, rows)
-        else:
-            ids = columns(self.image_id_column, pa.string())
-            named = columns(self.uri_column, pa.string()).to_pylist()
-            uris = [clean_uri(uri or "") for uri in named]
-            locations = [locate(uri, file.base) if uri else NO_URI for uri in named]
+    def _arranged(self, rows: FileRows) -> Rows:
+        """Some rows of a file under the names and types that the job works with."""
+        fmt = FORMATS[rows.file.format]
+        ids, uris, locations = fmt.images(rows, self.uri_column, self.image_column)
+        carried = rows
+        if fmt.has_own_columns:  # one may have the name of a column of the manifest, and is another thing
+            carried = FileRows(rows.file, rows.positions, None)
+        elif ids is None or self.image_id_column:  # the user's own id goes before what the format has
+            ids = rows.column(self.image_id_column, pa.string())
         names = carried_names(self.carried)
         arrays = {"image_id": ids, "uri": pa.array(uris, pa.string())}
-        arrays |= {names[f.name]: columns(f.name, f.type) for f in self.carried}
+        arrays |= {names[f.name]: carried.column(f.name, f.type) for f in self.carried}
         return Rows(pa.table(arrays), list(locations))
 
-    def _values(self, columns: "_Columns", uri: str, rows: range) -> "_Images":
-        """Of images that are values: their id is the path that a dataset keeps beside them, if no other."""
-        assert self.image_column
-        values = [ParquetCell(uri, self.image_column, row) for row in rows]
-        ids = columns(self.image_id_column, pa.string())
-        if self.image_id_column is None and (paths := columns.paths(self.image_column)) is not None:
-            ids = pa.array([path and clean_uri(path) for path in paths], pa.string())
-        return ids, [uri_of(value) for value in values], values
 
-
-_Images = tuple[pa.Array, list[str], Sequence[Location]]
-"""Of some rows: image_id, uri, location."""
-
-_NO_FILE = ManifestFile("", (), (), "")
-
-
-class _Columns:
-    """What was read of some rows; columns that were not are null."""
-
-    def __init__(self, table: pa.Table | None, rows: int) -> None:
-        self._table = table
-        self._rows = rows
-
-    def __call__(self, name: str | None, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-        if self._table is None or name not in self._table.column_names:
-            return pa.nulls(self._rows, kind)
-        return self._table[name].cast(kind)
-
-    def paths(self, image_column: str) -> list[str | None] | None:
-        """What a struct of an image has as its `path`; None where it is no struct, or has none."""
-        if self._table is None or image_column not in self._table.column_names:
-            return None
-        return [value and value["path"] for value in self._table[image_column].to_pylist()]
-
-
-def _members(columns: _Columns, tar: str) -> _Images:
-    """Of images that are members of a tar file; a name that is missing is that of the file itself."""
-    read = {f.name: columns(f.name, f.type).to_pylist() for f in MEMBERS}
-    uris: list[str] = []
-    locations: list[Location] = []
-    for name, start, size, code, why in zip(
-        *(read[column] for column in ("name", "start", "size", "code", "why")), strict=True
-    ):
-        member = TarMember(tar, name or "", (start or 0, size or 0))
-        uris.append(uri_of(member) if name else clean_uri(tar))
-        locations.append(MissingImage(ErrorCode(code), why) if code else member)
-    return columns("image_id", pa.string()), uris, locations
+_NO_ROWS = FileRows(ManifestFile("", (), (), ""), range(0), None)
 
 
 def _read_row_group(uri: str, group: int, columns: list[str], *, exactly: bool) -> pa.Table:
-    """Some columns of a row group.
+    """Returns some columns of a row group.
 
     Args:
         uri: of the file.
-        group: its number in it.
+        group: its number in the file.
         columns: their names.
-        exactly: not to read what lies between, which may be large.
+        exactly: whether to skip the bytes between them, which may be images; ranges are merged otherwise.
     """
     try:
         with (open_exactly if exactly else open_ahead)(uri, FetchSpec()) as file:

@@ -38,7 +38,7 @@ from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
 from workers.ledger.state import PassState, read_success
-from workers.manifest.sources import find_sources
+from workers.manifest.find import find_sources
 from workers.storage.store import Store
 
 Kind = Literal["run", "restart", "retry"]

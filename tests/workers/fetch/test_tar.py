@@ -12,7 +12,7 @@ from schemas.exceptions import ImageError, ManifestError
 from tests.s3 import S3Server
 from tests.workers.archives import SPEC, found_in, shard_of, sizes, tar_bytes, watched
 from workers.fetch.tar import find_member
-from workers.manifest.formats import rows_of_tar
+from workers.manifest.formats.tar import rows_of_tar
 
 IMAGE = b"not that anybody looks" * 100
 

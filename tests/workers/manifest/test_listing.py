@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from schemas.ledger import SourceFile
 from workers.manifest import listing
-from workers.manifest.listing import Files, ListedFile, Listing, by_folder, by_path, list_files
+from workers.manifest.formats.images import Images
+from workers.manifest.listing import ListedFile, by_folder, by_path, list_files, listing_of
+from workers.manifest.sources import Source
 from workers.storage.filesystem import file_system
 
 IN_ORDER = [
@@ -22,6 +25,8 @@ IN_ORDER = [
     "ü.jpg",
 ]
 """A folder comes before what its name is the beginning of: not so by the bytes of keys."""
+
+NONE = SourceFile(uri="", size=0, version="")
 
 PASSED_OVER = [".hidden.jpg", "_logs/x.jpg", "a/_x.jpg", "a/.git/x.jpg"]
 
@@ -42,15 +47,15 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def found(url: str) -> list[str]:
     """The URIs that are listed, in their order."""
-    fs, path = file_system(url)
-    return [str(row["uri"]) for row in Listing(list_files(fs, path), fs, url)]
+    listing = listing_of(*list_files(*file_system(url)))
+    return [row["uri"] for row in Images().rows(Source(NONE, url, "images", "", listing))]
 
 
 @pytest.mark.parametrize("run", [1, 2, 3, 1000])
 def test_a_folder_is_listed_folder_by_folder_wherever_it_is(
     folder: str, monkeypatch: pytest.MonkeyPatch, run: int
 ) -> None:
-    monkeypatch.setattr(listing, "RUN", run)
+    monkeypatch.setattr(listing, "RUN_FILES", run)
     assert found(folder) == [f"{folder}/{name}" for name in IN_ORDER]
     assert found(f"{folder}/a/") == [f"{folder}/a/deep/er.jpg", f"{folder}/a/x.jpg"]
 
@@ -75,7 +80,7 @@ def test_a_folder_is_listed_folder_by_folder_wherever_it_is(
 def test_a_glob_names_what_fsspec_finds(
     folder: str, monkeypatch: pytest.MonkeyPatch, pattern: str, run: int
 ) -> None:
-    monkeypatch.setattr(listing, "RUN", run)
+    monkeypatch.setattr(listing, "RUN_FILES", run)
     fs, path = file_system(f"{folder}/{pattern}")
     expected = [name for name, entry in fs.glob(path, detail=True).items() if entry["type"] == "file"]
     assert [uri.removeprefix("s3://") for uri in found(f"{folder}/{pattern}")] == sorted(expected)
@@ -95,7 +100,7 @@ def test_a_bucket_that_is_not_there_has_no_files() -> None:
 
 def test_size_and_version_are_as_fsspec_has_them(folder: str) -> None:
     fs, path = file_system(folder)
-    listed = {file.name: file for file in list_files(fs, path).found}
+    listed = {file.name: file for file in list_files(fs, path)[0]}
     info = fs.info(f"{path}/a.jpg")
     version = info["ETag"].strip('"') if "ETag" in info else str(info["mtime"])
     assert listed[f"{path}/a.jpg"] == ListedFile(f"{path}/a.jpg", 5, version)
@@ -107,28 +112,26 @@ def made(count: int) -> list[ListedFile]:
 
 @pytest.mark.parametrize("order", [by_folder, by_path])
 def test_files_in_any_order_make_the_same_listing(monkeypatch: pytest.MonkeyPatch, order: Any) -> None:
-    monkeypatch.setattr(listing, "RUN", 10)
+    monkeypatch.setattr(listing, "RUN_FILES", 10)
     files = made(203)
-    fs, _ = file_system("s3://b")
     expected = sorted(files, key=lambda file: order(file.name))
     digest = hashlib.sha256("".join(f"{f.name}\0{f.size}\0{f.version}\n" for f in expected).encode())
     for seed in range(3):
         random.Random(seed).shuffle(files)
-        one = Listing(Files(iter([*files, files[50]]), order), fs, "")  # one of them is told twice
+        one = listing_of(iter([*files, files[50]]), order)  # one of them is listed twice
         assert (one.count, one.digest) == (203, digest.hexdigest())
-        assert [row["uri"] for row in one] == [f"s3://{file.name}" for file in expected]
-        assert [row["uri"] for row in one] == [f"s3://{file.name}" for file in expected]
+        assert list(one) == expected
+        assert list(one) == expected
 
 
 def test_more_files_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "RUN", 1000)
-    fs, _ = file_system("s3://b")
+    monkeypatch.setattr(listing, "RUN_FILES", 1000)
 
     def peak(count: int) -> int:
         files = (ListedFile(f"b/folder/{n:09}.jpg", n, f"version-{n}") for n in range(count))
         tracemalloc.start()
         try:
-            assert sum(1 for _ in Listing(Files(files, by_folder), fs, "")) == count
+            assert sum(1 for _ in listing_of(files, by_folder)) == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -1,4 +1,3 @@
-import gzip
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,78 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.exceptions import ManifestError
 from schemas.locations import NO_URI
-from workers.manifest.convert import to_parquet
-from workers.manifest.formats import rows_of
-from workers.manifest.manifest import Manifest, ManifestFile
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text, encoding="utf-8")
-    return str(path)
-
-
-def test_text_is_one_uri_a_line_and_empty_lines_are_none(tmp_path: Path) -> None:
-    uri = write(tmp_path / "m.txt", "a.jpg\n\n  b c.jpg  \r\n\nüñí.jpg")
-    assert list(rows_of(uri, "text")) == [{"uri": "a.jpg"}, {"uri": "b c.jpg"}, {"uri": "üñí.jpg"}]
-
-
-def test_csv_values_are_kept_as_written_quotes_commas_and_line_breaks_included(tmp_path: Path) -> None:
-    uri = write(tmp_path / "m.csv", 'uri,note,n\n"a,1.jpg","two\nlines",007\n\nb.jpg,"say ""hi""",\n')
-    assert list(rows_of(uri, "csv")) == [
-        {"uri": "a,1.jpg", "note": "two\nlines", "n": "007"},
-        {"uri": "b.jpg", "note": 'say "hi"', "n": ""},
-    ]
-
-
-def test_json_lines_keep_strings_and_the_json_of_everything_else(tmp_path: Path) -> None:
-    uri = write(
-        tmp_path / "m.jsonl", '{"uri": "a.jpg", "n": 7, "tags": ["x", "é"]}\n\n{"uri": null, "ok": true}\n'
-    )
-    assert list(rows_of(uri, "jsonl")) == [
-        {"uri": "a.jpg", "n": "7", "tags": '["x", "é"]'},
-        {"uri": None, "ok": "true"},
-    ]
-
-
-def test_a_byte_order_mark_and_compression_do_not_matter(tmp_path: Path) -> None:
-    path = tmp_path / "m.csv.gz"
-    path.write_bytes(gzip.compress("\ufeffuri\na.jpg\n".encode()))
-    assert list(rows_of(str(path), "csv")) == [{"uri": "a.jpg"}]
-
-
-@pytest.mark.parametrize(
-    ("form", "text", "said"),
-    [
-        ("csv", "uri,b\na.jpg\n", r"line 2: found 1 values, but the header has 2 columns \(uri, b\)"),
-        ("csv", "uri,uri\na,b\n", "names a column twice: uri, uri"),
-        ("csv", 'uri\n"a.jpg\n', "line 2 is not CSV"),
-        ("jsonl", '{"uri": "a"}\n{"uri"', "line 2 is not JSON"),
-        ("jsonl", '["a.jpg"]\n', r"line 1: found '\[\"a.jpg\"\]', allowed: an object"),
-    ],
-)
-def test_a_malformed_manifest_is_refused_with_its_line(
-    tmp_path: Path, form: str, text: str, said: str
-) -> None:
-    with pytest.raises(ManifestError, match=said):
-        list(rows_of(write(tmp_path / "m", text), form))
-
-
-def test_a_manifest_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "m.txt").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ManifestError, match="is not UTF-8 text"):
-        list(rows_of(str(tmp_path / "m.txt"), "text"))
-
-
-def test_other_formats_become_parquet_with_the_columns_of_their_rows(tmp_path: Path) -> None:
-    uri = write(tmp_path / "m.jsonl", '{"uri": "a.jpg"}\n{"uri": "b.jpg", "split": "train"}\n')
-    (made,) = to_parquet(uri, "jsonl", str(tmp_path / "out" / "00000"), "/base")
-    assert made == ManifestFile(str(tmp_path / "out/00000-00000.parquet"), (2,), ("uri", "split"), "/base")
-    assert pq.read_table(made.uri).to_pylist() == [
-        {"uri": "a.jpg", "split": None},
-        {"uri": "b.jpg", "split": "train"},
-    ]
+from workers.manifest.files import ManifestFile
+from workers.manifest.manifest import Manifest
 
 
 @pytest.fixture(scope="module")

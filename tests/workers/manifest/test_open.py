@@ -17,9 +17,11 @@ from schemas.locations import ParquetCell, TarMember
 from schemas.spec import ManifestSpec, StorageOptions
 from tests.workers.archives import HF_IMAGE, shard_of, tar_bytes, write_hf
 from workers.manifest.convert import convert
+from workers.manifest.find import find_sources
+from workers.manifest.formats import FORMATS
 from workers.manifest.manifest import Manifest
-from workers.manifest.open import assert_images, open_manifest
-from workers.manifest.sources import Source, find_sources
+from workers.manifest.open import open_manifest
+from workers.manifest.sources import Source
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
 
@@ -301,7 +303,7 @@ def test_the_headers_of_each_shard_are_read_once_even_where_the_reading_was_stop
 def test_where_a_shard_is_read_is_not_kept_as_it_may_hold_credentials(shards: Path, tmp_path: Path) -> None:
     file = SourceFile(uri="s3://bucket/0.tar", size=1, version="1")
     (made,) = convert(str(tmp_path / "out"), 0, Source(file, f"{shards}/00000.tar", "tar", str(shards)))
-    assert made.tar == f"{shards}/00000.tar"
+    assert (made.origin, made.format) == (f"{shards}/00000.tar", "tar")
     for path in (tmp_path / "out" / "_work" / "manifest").iterdir():
         assert str(shards).encode() not in path.read_bytes()
 
@@ -421,7 +423,7 @@ def test_images_that_cannot_be_found_in_a_file_are_told_with_what_there_is(
         opened(asked, tmp_path / "out")
     (source,) = find_sources(asked)
     with pytest.raises(ManifestError, match=said):
-        assert_images(asked, source)
+        FORMATS[source.format].check(asked, source)
 
 
 def test_files_that_hold_images_and_files_that_name_them_are_not_one_manifest(tmp_path: Path) -> None:

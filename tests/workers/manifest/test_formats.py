@@ -1,0 +1,136 @@
+import gzip
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from schemas.exceptions import ManifestError
+from schemas.ledger import SourceFile
+from schemas.locations import IMAGE_ENDINGS
+from schemas.spec import ManifestFormat, ManifestSpec
+from workers.manifest.formats import FORMATS, format_of
+from workers.manifest.formats.base import RowFormat
+from workers.manifest.sources import Source
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def source(name: ManifestFormat, uri: str) -> Source:
+    return Source(SourceFile(uri=uri, size=0, version=""), uri, name, "/base")
+
+
+def rows(name: ManifestFormat, uri: str) -> list[Any]:
+    fmt = FORMATS[name]
+    assert isinstance(fmt, RowFormat)
+    return list(fmt.rows(source(name, uri)))
+
+
+def test_the_formats_of_the_spec_are_those_that_are_registered() -> None:
+    assert sorted(FORMATS) == sorted(get_args(ManifestFormat))
+
+
+def test_a_suffix_is_that_of_one_format() -> None:
+    suffixes = [suffix for fmt in FORMATS.values() for suffix in (*fmt.suffixes, *fmt.refused)]
+    assert len(suffixes) == len(set(suffixes)) > len(IMAGE_ENDINGS)
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("s3://b/a.PARQUET", "parquet"),
+        ("a.pq", "parquet"),
+        ("/x.y/a.csv.gz", "csv"),
+        ("a.b.ndjson.ZST", "jsonl"),
+        ("https://h/a.json?sig=b.csv", "jsonl"),
+        ("a.txt.xz", "text"),
+        ("a.tar", "tar"),
+        ("a.tar.bz2", "tar"),
+        ("a.tgz", "tar"),
+        ("a.JPG", "images"),
+        *((name, None) for name in ("a.dat", "a", ".csv", ".gz", "a.gz", "a.", "csv", "/x.csv/a")),
+    ],
+)
+def test_a_file_has_the_format_of_its_suffix_without_a_compressions(uri: str, name: str | None) -> None:
+    assert format_of(uri) == name
+
+
+def test_only_compressed_tar_files_are_refused_by_their_names() -> None:
+    tar = FORMATS["tar"]
+    for name in ("a.tar.gz", "a.TAR.BZ2", "a.tar.xz", "a.tar.zst", "a.tgz", "a.tbz2", "a.txz", "a.tzst"):
+        assert "is compressed (by its name)" in (tar.refusal(f"https://key@h/{name}?sig=1") or "")
+        assert "key" not in (tar.refusal(f"s3://key:secret@b/{name}") or "")
+        assert FORMATS["csv"].refusal(name) is None
+    assert tar.refusal("a.tar") is tar.refusal("a.dat") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "first"),
+    [
+        ("text", "\n a.jpg\n", "/base/a.jpg"),
+        ("text", "\n", None),
+        ("csv", "n,uri\n1,s3://b/a.jpg\n", "s3://b/a.jpg"),
+        ("csv", "n,uri\n1,\n", None),
+        ("jsonl", '{"uri": "a.jpg"}\n', "/base/a.jpg"),
+        ("jsonl", "", None),
+    ],
+)
+def test_the_first_image_of_a_list_is_what_its_first_row_names(
+    tmp_path: Path, name: ManifestFormat, text: str, first: str | None
+) -> None:
+    listed = source(name, write(tmp_path / "m", text))
+    assert FORMATS[name].first_location(ManifestSpec(uri=listed.uri), listed) == first
+
+
+def test_text_is_one_uri_a_line_and_empty_lines_are_none(tmp_path: Path) -> None:
+    uri = write(tmp_path / "m.txt", "a.jpg\n\n  b c.jpg  \r\n\nüñí.jpg")
+    assert rows("text", uri) == [{"uri": "a.jpg"}, {"uri": "b c.jpg"}, {"uri": "üñí.jpg"}]
+
+
+def test_csv_values_are_kept_as_written_quotes_commas_and_line_breaks_included(tmp_path: Path) -> None:
+    uri = write(tmp_path / "m.csv", 'uri,note,n\n"a,1.jpg","two\nlines",007\n\nb.jpg,"say ""hi""",\n')
+    assert rows("csv", uri) == [
+        {"uri": "a,1.jpg", "note": "two\nlines", "n": "007"},
+        {"uri": "b.jpg", "note": 'say "hi"', "n": ""},
+    ]
+
+
+def test_json_lines_keep_strings_and_the_json_of_everything_else(tmp_path: Path) -> None:
+    uri = write(
+        tmp_path / "m.jsonl", '{"uri": "a.jpg", "n": 7, "tags": ["x", "é"]}\n\n{"uri": null, "ok": true}\n'
+    )
+    assert rows("jsonl", uri) == [
+        {"uri": "a.jpg", "n": "7", "tags": '["x", "é"]'},
+        {"uri": None, "ok": "true"},
+    ]
+
+
+def test_a_byte_order_mark_and_compression_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv.gz"
+    path.write_bytes(gzip.compress("\ufeffuri\na.jpg\n".encode()))
+    assert rows("csv", str(path)) == [{"uri": "a.jpg"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("csv", "uri,b\na.jpg\n", r"line 2: found 1 values, but the header has 2 columns \(uri, b\)"),
+        ("csv", "uri,uri\na,b\n", "names a column twice: uri, uri"),
+        ("csv", 'uri\n"a.jpg\n', "line 2 is not CSV"),
+        ("jsonl", '{"uri": "a"}\n{"uri"', "line 2 is not JSON"),
+        ("jsonl", '["a.jpg"]\n', r"line 1: found '\[\"a.jpg\"\]', allowed: an object"),
+    ],
+)
+def test_a_malformed_manifest_is_refused_with_its_line(
+    tmp_path: Path, name: ManifestFormat, text: str, message: str
+) -> None:
+    with pytest.raises(ManifestError, match=message):
+        rows(name, write(tmp_path / "m", text))
+
+
+def test_a_manifest_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ManifestError, match="is not UTF-8 text"):
+        rows("text", str(tmp_path / "m.txt"))

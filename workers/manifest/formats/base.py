@@ -1,0 +1,115 @@
+"""What a manifest format has to say of its files and of their rows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from schemas.locations import NO_URI, Location
+from schemas.spec import ManifestSpec
+from workers.fetch.locate import locate
+from workers.manifest.columns import image_column, strings
+from workers.manifest.files import FileRows
+from workers.manifest.sources import Source
+from workers.storage.uris import clean_uri
+
+Row = Mapping[str, Any]
+"""One row of a manifest, by column name."""
+
+FoundImages = tuple[pa.Array | None, list[str], Sequence[Location]]
+"""Of some rows: the ids that the format has for them (None: none), their URIs without credentials and query,
+and their locations."""
+
+
+class Format(ABC):
+    """A format of manifests. What is here holds where each row names its image in a column.
+
+    Attributes:
+        suffixes: what the names of its files end in, lower case, without a compression's.
+        refused: more endings of names, of files of this format that cannot be read; see `refusal`.
+        is_listed: whether a folder with one such file is listed as a whole, its files being the images.
+        is_data_set: whether other files in a folder with such files only describe these, and are passed over.
+        has_own_columns: whether its rows have columns of ours, of which none goes into the labels table.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    refused: ClassVar[tuple[str, ...]] = ()
+    is_listed: ClassVar[bool] = False
+    is_data_set: ClassVar[bool] = False
+    has_own_columns: ClassVar[bool] = False
+
+    @abstractmethod
+    def columns(self, source: Source) -> pa.Schema:
+        """Returns the columns of a source, by its metadata or its first row.
+
+        Raises:
+            ManifestError: it is not what its format says.
+        """
+
+    @abstractmethod
+    def first_location(self, spec: ManifestSpec, source: Source) -> Location | None:
+        """Returns where the first image of a source is; None where it has none.
+
+        Raises:
+            ManifestError: it is not what its format says.
+        """
+
+    def check(self, spec: ManifestSpec, source: Source) -> None:
+        """Refuses a source that cannot say where its images are, by its metadata or its first row.
+
+        Raises:
+            ManifestError: with the columns that it has, or with what it is instead.
+        """
+        image_column(spec, source.file.uri, self.columns(source))
+
+    def refusal(self, uri: str) -> str | None:
+        """Returns why a file cannot be read, by its name, with what to do; None where it can."""
+        return None
+
+    def origin(self, source: Source) -> str:
+        """Returns what the images of a source are found from; see `ManifestFile.origin`."""
+        return source.base
+
+    def image_columns(self, uri_column: str, image_column: str | None) -> list[str]:
+        """The columns that `images` needs, those within a struct by their paths.
+
+        Args:
+            uri_column: the manifest's column that names the images.
+            image_column: the manifest's column that holds the images themselves, which is never read with
+                its rows; None: `uri_column` names them.
+        """
+        return [uri_column]
+
+    def images(self, rows: FileRows, uri_column: str, image_column: str | None) -> FoundImages:
+        """Returns where the images of some rows are, from the columns of `image_columns`."""
+        uris = rows.column(uri_column, pa.string()).to_pylist()
+        locations = [locate(uri, rows.file.origin) if uri else NO_URI for uri in uris]
+        return None, [clean_uri(uri or "") for uri in uris], locations
+
+
+class RowFormat(Format):
+    """A format that is converted to Parquet, once a run.
+
+    Attributes:
+        schema: of the Parquet files; None: each has the columns of its own rows, all of them strings.
+    """
+
+    schema: ClassVar[pa.Schema | None] = None
+
+    @abstractmethod
+    def rows(self, source: Source) -> Iterator[Row]:
+        """Yields the rows of a source, in order, without holding all of them in memory.
+
+        Raises:
+            ManifestError: it is not what its format says.
+        """
+
+    def columns(self, source: Source) -> pa.Schema:
+        """The columns of its schema, or of its first row."""
+        return self.schema or strings(next(self.rows(source), {}))
+
+    def first_location(self, spec: ManifestSpec, source: Source) -> Location | None:
+        """What its first row names."""
+        uri = next(self.rows(source), {}).get(spec.uri_column)
+        return locate(uri, source.base) if uri else None
