@@ -2,12 +2,16 @@ import gzip
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from schemas.exceptions import ManifestError
 from schemas.ledger import SourceFile
-from schemas.locations import IMAGE_ENDINGS
+from schemas.locations import IMAGE_ENDINGS, ParquetCell, TarMember
 from schemas.spec import ManifestFormat, ManifestSpec
+from tests.workers.archives import tar_bytes, write_hf
+from workers.manifest.find import find_sources
 from workers.manifest.formats import FORMATS, format_of
 from workers.manifest.formats.base import RowFormat
 from workers.manifest.sources import Source
@@ -82,6 +86,27 @@ def test_the_first_image_of_a_list_is_what_its_first_row_names(
 ) -> None:
     listed = source(name, write(tmp_path / "m", text))
     assert FORMATS[name].first_location(ManifestSpec(uri=listed.uri), listed) == first
+
+
+def test_the_first_image_within_a_file_is_a_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(tar_bytes([("a.txt", b"text"), ("a.jpg", b"image")]))
+    shard = source("tar", str(tmp_path / "m"))
+    spec = ManifestSpec(uri=shard.uri)
+    assert FORMATS["tar"].first_location(spec, shard) == TarMember(shard.uri, "a.jpg", (1536, 5))
+    write_hf(tmp_path / "h", [b"image"])
+    held = source("parquet", str(tmp_path / "h"))
+    assert FORMATS["parquet"].first_location(spec, held) == ParquetCell(held.uri, "image", 0)
+    pq.write_table(pa.table({"uri": ["a.jpg"]}), tmp_path / "n")
+    assert FORMATS["parquet"].first_location(spec, source("parquet", str(tmp_path / "n"))) == "/base/a.jpg"
+
+
+def test_the_first_image_of_a_folder_is_the_first_of_its_listing(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    spec = ManifestSpec(uri=str(tmp_path))
+    (listed,) = find_sources(spec)
+    FORMATS["images"].check(spec, listed)
+    assert FORMATS["images"].first_location(spec, listed) == f"{tmp_path}/a.jpg"
 
 
 def test_text_is_one_uri_a_line_and_empty_lines_are_none(tmp_path: Path) -> None:
