@@ -1,5 +1,7 @@
 """Jobs whose manifest, images, weights and tables are all in buckets, as a user runs them."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import quote
@@ -159,6 +161,10 @@ def test_no_secret_is_in_anything_that_a_run_says_or_leaves_behind(
     ]
     left = [*(tmp_path / "run").rglob("*"), *Path(started["ray_logs"]).parent.rglob("*")]
     told = {str(file): file.read_bytes() for file in left if file.is_file()}
+    run = json.loads((tmp_path / "run" / "run.json").read_text())["id"]
+    logs = {Path(name).name: data for name, data in told.items() if f"[run {run}".encode() in data}
+    assert "raylabel-driver.log" in logs
+    assert any(re.fullmatch(r"worker-.*\.err", name) for name in logs)  # an actor's and its child's
     told |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
     for table in found.values():  # what is compressed in the files
         told[f"table {len(told)}"] = str(table.to_pylist()).encode()

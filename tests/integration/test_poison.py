@@ -1,5 +1,6 @@
 """Images and models that crash, raise or answer nonsense, in whole jobs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def job(folder: Path, names: list[str]) -> dict[str, Any]:
     }
 
 
-def test_an_image_that_crashes_the_model_costs_one_row_and_the_job_goes_on(tmp_path: Path) -> None:
+def test_an_image_that_crashes_the_model_costs_one_row_and_the_job_goes_on_and_is_logged(
+    ray_here: Path, tmp_path: Path
+) -> None:
     names = ["blue", "grey", "red", "blue", "green", "yellow", "grey"]
     assert run_here(**job(tmp_path, names)) == {"labels": 4, "boxes": 0, "errors": 3}
     found = tables(tmp_path / "out")
@@ -36,6 +39,22 @@ def test_an_image_that_crashes_the_model_costs_one_row_and_the_job_goes_on(tmp_p
         (2, "classify", "WORKER_CRASHED", True),
         (4, "classify", "MODEL_ERROR", False),
         (5, "classify", "NON_FINITE", False),
+    ]
+    run = json.loads((tmp_path / "out" / "run.json").read_text())["id"]
+    (actor,) = [text for log in ray_here.glob("worker-*.err") if f"[run {run}" in (text := log.read_text())]
+    assert (
+        f" INFO workers.label.actors [run {run}] labelling in attempt 1: models tests.poison:poisoned-"
+        in actor
+    )
+    assert f" INFO workers.label.labeller [run {run}] models loaded in " in actor
+    parent = f" WARNING workers.label.supervise [run {run}, unit 1] "
+    assert [line.partition(parent)[2] for line in actor.splitlines() if parent in line] == [
+        "the process died in stage classify (WORKER_CRASHED): 2 rows, 2 to 3",
+        "the process died in stage classify (WORKER_CRASHED): 2 rows, 2 to 3",
+        "bisecting 2 rows, 2 to 3 at row 3",
+        "the process died in stage classify (WORKER_CRASHED): row 2",
+        "the process died in stage classify (WORKER_CRASHED): row 2",
+        "these of its 2 rows crash the process: [2]",
     ]
 
 

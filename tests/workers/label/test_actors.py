@@ -1,3 +1,4 @@
+import dataclasses
 import time
 from pathlib import Path
 
@@ -57,7 +58,23 @@ def test_a_bundle_says_what_was_spent_on_it(
     assert sum(each.busy_s + each.idle_s for each in usage) <= seconds
 
 
-def test_results_that_cannot_be_written_are_an_error(settings: LabelSettings, run: RunDirectory) -> None:
+def test_results_that_cannot_be_written_are_an_error_and_a_log_line(
+    settings: LabelSettings, run: RunDirectory, capfd: pytest.CaptureFixture[str]
+) -> None:
     Path(run.store.root).write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot write"):
-        LabelActor(settings, run, 1)(pa.table({"units": [[0]]}))
+        LabelActor(dataclasses.replace(settings, run_id="7f3a"), run, 1)(pa.table({"units": [[0]]}))
+    logged = capfd.readouterr().err
+    assert f"[run 7f3a, unit 0] cannot commit to {run.store.url}: StorageError\n" in logged
+
+
+def test_a_start_is_logged_with_its_models_and_what_runs_them(
+    settings: LabelSettings, run: RunDirectory, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = dataclasses.replace(settings, run_id="7f3a")
+    LabelActor(settings, run, 7)(pa.table({"units": [[0]]}))
+    (model,) = settings.fingerprints
+    logged = capfd.readouterr().err
+    models = f"models {model}; device cpu, runtime auto, 1 threads"
+    assert f"INFO workers.label.actors [run 7f3a] labelling in attempt 7: {models}\n" in logged
+    assert "INFO workers.label.labeller [run 7f3a] models loaded in " in logged  # by the child

@@ -18,7 +18,7 @@ from workers.label.settings import LabelSettings
 from workers.manifest.manifest import Manifest
 from workers.models.registry import load_classifier, load_detector
 
-NO_USAGE = Pass(Plan(rows=0, unit_rows=1, shard_units=1))
+NO_ROWS = Pass(Plan(rows=0, unit_rows=1, shard_units=1))
 
 
 def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -> LabelSettings:
@@ -28,7 +28,7 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
     )
     return LabelSettings(
         manifest=Manifest([], "uri", None, pa.schema([])),
-        work=NO_USAGE,
+        work=NO_ROWS,
         classifier=classifier,
         detector=detector,
         fingerprints=tuple(model.fingerprint for model in loaded if model),

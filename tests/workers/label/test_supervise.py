@@ -17,6 +17,7 @@ from schemas.plan import Pass, Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
 from schemas.tables import results_schema
 from tests.poison import CRASH_MARK, killed_by, paint
+from workers import logs
 from workers.label.settings import LabelSettings
 from workers.label.supervise import MAX_ATTEMPTS, LabelUnits, split_point
 from workers.manifest.convert import write_parquet
@@ -153,3 +154,27 @@ def test_rows_are_halved_at_the_borders_of_chunks(count: int, chunk: int) -> Non
     assert 0 < cut < count
     assert cut % chunk == 0 or count <= chunk
     assert abs(2 * cut - count) <= 2 * chunk
+
+
+def test_the_search_for_rows_that_crash_is_logged_with_run_and_unit(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = settings_of(folder, ["x.png"] * 16, run_id="7f3a")
+    logs.configure(job.run_id)
+    with closing(LabelUnits(job, functools.partial(killed_by, "13"))) as units:
+        units(0)
+        units(1)
+    lines = [line.partition(" workers.label.supervise ")[2] for line in capfd.readouterr().err.splitlines()]
+    died = "[run 7f3a, unit 1] the process died in stage decode (WORKER_CRASHED): "
+    assert [line for line in lines if line] == [
+        f"{died}8 rows, 8 to 15",
+        f"{died}8 rows, 8 to 15",
+        "[run 7f3a, unit 1] bisecting 8 rows, 8 to 15 at row 12",
+        f"{died}4 rows, 12 to 15",
+        "[run 7f3a, unit 1] bisecting 4 rows, 12 to 15 at row 14",
+        f"{died}2 rows, 12 to 13",
+        "[run 7f3a, unit 1] bisecting 2 rows, 12 to 13 at row 13",
+        f"{died}row 13",
+        f"{died}row 13",
+        "[run 7f3a, unit 1] these of its 8 rows crash the process: [13]",
+    ]
