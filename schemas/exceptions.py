@@ -1,7 +1,7 @@
 """Every exception of raylabel.
 
     RaylabelError
-    ├── SpecError                the job spec is wrong; mend it and run again
+    ├── SpecError                the job spec is wrong; fix it and run again
     ├── ManifestError            the manifest cannot be read as asked
     ├── ModelError               a model cannot be built (unknown name, wrong weights) or fails on every image
     ├── StorageError             a file or object cannot be listed, read or written
@@ -79,7 +79,7 @@ class ProcessDiedError(RaylabelError):
     """The process that labels died, or was ended for its memory, before it answered.
 
     Args:
-        stage: the last that it had begun.
+        stage: the last that it started.
         code: WORKER_CRASHED or OUT_OF_MEMORY.
         message: what ended it.
     """

@@ -126,15 +126,15 @@ class Pass:
         """The shards that have rows to do, ascending."""
         if self.rows is None:
             return list(range(self.plan.shards))
-        found: list[int] = np.unique(self.units // self.plan.shard_units).tolist()
-        return found
+        shards: list[int] = np.unique(self.units // self.plan.shard_units).tolist()
+        return shards
 
     def _within(self, rows: range) -> Sequence[int]:
         if self.rows is None:
             return rows
         first, last = np.searchsorted(self.rows, [rows.start, rows.stop])
-        found: list[int] = self.rows[first:last].tolist()
-        return found
+        within: list[int] = self.rows[first:last].tolist()
+        return within
 
 
 def max_bundle_units(unit_rows: int, device: str) -> int:

@@ -1,1 +1,1 @@
-"""A run: the pipeline, and what is shown and exported while it goes on."""
+"""A run: the pipeline, and what is printed and exported while it runs."""

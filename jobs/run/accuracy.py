@@ -1,4 +1,4 @@
-"""How good a prediction of `raylabel plan` was, told by the run that it was made for."""
+"""How accurate a prediction of `raylabel plan` was, by the run that it was made for."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from workers.storage.store import Store
 
 @dataclass(frozen=True)
 class PredictionAccuracy:
-    """A prediction beside what came of it.
+    """A prediction next to what the run took.
 
     Attributes:
         images_per_s: predicted.
@@ -82,13 +82,15 @@ def accuracy_of(
         return None
     if kept.job != job.digest() or not meter.labelled:
         return None
-    found = kept.prediction
-    whole = meter.labelled == found.rows
+    prediction = kept.prediction
+    whole = meter.labelled == prediction.rows
     nodes = Counter((int(m["CPU"]), int(m.get("GPU", 0))) for m in machines if m.get("CPU", 0) >= 1)
     return PredictionAccuracy(
-        images_per_s=found.images_per_s,
-        seconds=found.seconds if whole else found.startup_s + meter.labelled / found.images_per_s,
-        cluster=found.cluster,
+        images_per_s=prediction.images_per_s,
+        seconds=prediction.seconds
+        if whole
+        else prediction.startup_s + meter.labelled / prediction.images_per_s,
+        cluster=prediction.cluster,
         actual_images_per_s=meter.images_per_s,
         actual_seconds=seconds,
         actual_nodes=dict(nodes),

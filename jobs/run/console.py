@@ -74,7 +74,7 @@ class Meter:
 
 
 class Reporter:
-    """Prints what a run says while it goes on; this one prints sentences and no progress.
+    """Prints the messages of a running job; this one prints no progress.
 
     Args:
         console: to print on.

@@ -24,7 +24,7 @@ from workers.storage.uris import clean_uri
 
 REFRESH_S = 1.0
 """Seconds between two settings of the gauge. Ray 2.60 exports a gauge when it was set since the last export,
-and drops it when two of its report intervals (of ten seconds, if not told otherwise) brought nothing."""
+and drops it when two of its report intervals (ten seconds by default) brought nothing."""
 
 
 class Exporter:

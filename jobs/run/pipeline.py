@@ -40,7 +40,7 @@ UNCONDITIONAL = (
 )
 
 ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR = 16_384, 1_024
-"""Bundles of units, at least and for each actor, after which the actors start anew.
+"""Bundles of units, at least and for each actor, after which new actors are started.
 
 Ray Data hands out ten a second when nobody asks for one, and each takes 10 KB of the driver's memory.
 """
@@ -73,7 +73,7 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
 
     Args:
         job: what to do.
-        reporter: prints what goes on.
+        reporter: prints messages and progress.
         restart: delete the run that the output holds, and start over.
 
     Returns:
@@ -165,7 +165,7 @@ def commits_of(
 def in_actors(pool: Pool, bundles: pa.ListArray, calls: int) -> dict[str, Any]:
     """How Ray Data calls a stage: in a pool of actors, a bundle a call, so many calls to an actor at once."""
     return {
-        "batch_size": 1,  # beside GPUs Ray Data wants to be told
+        "batch_size": 1,  # Ray Data demands it next to GPUs
         "batch_format": "pyarrow",
         "compute": ActorPoolStrategy(
             min_size=min(pool.least, len(bundles)),

@@ -1,4 +1,4 @@
-"""Publishing shards as Ray tasks while the job goes on."""
+"""Publishing shards as Ray tasks while the job runs."""
 
 from typing import Any
 

@@ -72,8 +72,8 @@ def begin_retry(output: str, codes: list[str]) -> int:
 
 def failed_rows(output: str, codes: list[str]) -> NDArray[np.int64]:
     """The manifest rows that failed with some codes, ascending."""
-    found = [
+    rows = [
         batch.filter(np.isin(batch["code"].to_numpy(zero_copy_only=False), codes))["manifest_index"]
         for batch in scan(output, "errors", ["manifest_index", "code"])
     ]
-    return np.concatenate([np.empty(0, np.int64), *(column.to_numpy() for column in found)])
+    return np.concatenate([np.empty(0, np.int64), *(column.to_numpy() for column in rows)])

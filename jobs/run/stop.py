@@ -10,7 +10,7 @@ from schemas.exit_codes import CTRL_C, DEADLINE, TERMINATED
 
 
 class Stopped(BaseException):
-    """The run was asked to stop. Not an Exception: nothing that goes on after errors may catch it."""
+    """The run was asked to stop. Not an Exception: code that continues after errors must not catch it."""
 
     def __init__(self, reason: str, exit_code: int) -> None:
         super().__init__(reason)

@@ -100,8 +100,8 @@ def _declared(name: str) -> tuple[str, ...]:
 
 
 def _lines(schema: pa.Schema) -> tuple[str, ...]:
-    said = sorted((schema.metadata or {}).items())
-    marks = [f"{key.decode()}: {value.decode()}" for key, value in said if key.startswith(b"raylabel.")]
+    metadata = sorted((schema.metadata or {}).items())
+    marks = [f"{key.decode()}: {value.decode()}" for key, value in metadata if key.startswith(b"raylabel.")]
     return (*marks, *(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema))
 
 
@@ -147,10 +147,12 @@ def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: R
     ]
 
 
-def check_codes(file: str, errors: pa.Table, said: Mapping[str, int]) -> list[Issue]:
+def check_codes(file: str, errors: pa.Table, recorded: Mapping[str, int]) -> list[Issue]:
     """Checks that the ledger's record in a file counts failed images by code as the errors table has them."""
-    found = count_codes(errors)
-    return [] if found == said else [Issue(file, f"failed images {dict(said)}", f"{found}, as in errors")]
+    counted = count_codes(errors)
+    if counted == recorded:
+        return []
+    return [Issue(file, f"failed images {dict(recorded)}", f"{counted}, as in errors")]
 
 
 def _check_coverage(
@@ -159,8 +161,8 @@ def _check_coverage(
     index = {name: _numbers(tables[name], "manifest_index") for name in ("labels", "errors")}
     issues = [
         Issue(files[name], f"manifest {some_rows(unexpected)}", "only rows of its own units")
-        for name, found in index.items()
-        if len(unexpected := np.setdiff1d(found, rows))
+        for name, held in index.items()
+        if len(unexpected := np.setdiff1d(held, rows))
     ]
     held, times = np.unique(np.concatenate(list(index.values())), return_counts=True)
     both = " and ".join(dict.fromkeys((files["labels"], files["errors"])))
@@ -206,8 +208,8 @@ def _check_object_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[I
     wrong = np.flatnonzero(says != has)
     if not len(wrong):
         return []
-    said = labels["object_count"][int(wrong[0])].as_py()
-    found = f"object_count {'null' if said is None else said} for manifest {some_rows(index[wrong])}"
+    recorded = labels["object_count"][int(wrong[0])].as_py()
+    found = f"object_count {'null' if recorded is None else recorded} for manifest {some_rows(index[wrong])}"
     return [Issue(file, found, f"{has[wrong[0]]}, the row's boxes")]
 
 
@@ -218,10 +220,12 @@ def _check_class_counts(file: str, labels: pa.Table, boxes: pa.Table) -> list[Is
     nulls = pc.xor(pc.is_null(counts), pc.is_null(labels["object_count"].combine_chunks()))
     wrong = index[nulls.to_numpy(zero_copy_only=False)]
     counts = counts.cast(pa.list_(pa.struct([("class_name", pa.string()), ("n", pa.int32())])))
-    said, parents = counts.flatten(), pc.list_parent_indices(counts)
+    recorded, parents = counts.flatten(), pc.list_parent_indices(counts)
     keys = np.concatenate([index[parents.to_numpy()], _numbers(boxes, "manifest_index")])
-    names = [said.field("class_name"), boxes["class_name"].cast(pa.string()).combine_chunks()]
-    left = np.concatenate([-said.field("n").to_numpy(zero_copy_only=False), np.ones(len(boxes), np.int64)])
+    names = [recorded.field("class_name"), boxes["class_name"].cast(pa.string()).combine_chunks()]
+    left = np.concatenate(
+        [-recorded.field("n").to_numpy(zero_copy_only=False), np.ones(len(boxes), np.int64)]
+    )
     table = pa.table({"index": keys, "class_name": pa.concat_arrays(names), "left": left})
     summed = table.group_by(["index", "class_name"], use_threads=False).aggregate([("left", "sum")])
     unequal = _numbers(summed.filter(pc.not_equal(summed["left_sum"], 0)), "index")

@@ -65,7 +65,7 @@ class RunSnapshot:
         run = find_run(output)
         passes = run.passes()
         run = dataclasses.replace(run, current=passes[max(passes)])
-        shards = {number: frozenset(each.shards) for number, each in passes.items()}
+        shards = {number: frozenset(one.shards) for number, one in passes.items()}
         (success,) = run.store.read_all([SUCCESS])
         return cls(run, passes, shards, success)
 
@@ -95,7 +95,7 @@ class RunSnapshot:
     def passes_of(self, shard: int) -> list[int]:
         """The passes that have rows to do in a shard, any of which may have published it last.
 
-        A retry that was begun and killed at once may never have been done.
+        A retry that was killed as soon as it was started may never have been done.
         """
         return [number for number, shards in self.shards.items() if shard in shards]
 
@@ -183,8 +183,8 @@ def _read_commits(whole: RunSnapshot, shard: int) -> dict[str, Commit | Issue]:
     """A shard's commits by key; listed again where one is gone by now, as many may have become one."""
     for _ in range(MAX_RETRIES):
         keys = whole.run.ledger.list(shard_folder(COMMITS, whole.run.retry, shard))
-        found = zip(keys, whole.run.ledger.read_all(keys), strict=True)
-        commits = {key: _parsed(whole, key, data, Commit) for key, data in found if data is not None}
+        files = zip(keys, whole.run.ledger.read_all(keys), strict=True)
+        commits = {key: _parsed(whole, key, data, Commit) for key, data in files if data is not None}
         if len(commits) == len(keys):
             break
     return commits
@@ -266,9 +266,9 @@ def _check_record(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
         allowed = " or ".join(str(number) for number in passes)
         issues.append(Issue(key, f"retry {record.retry}", f"{allowed}, which had rows to do in it"))
     expected = {name: table_key(name, shard) for name in TABLES}
-    found = {name: file.key for name, file in record.files.items()}
-    if found != expected:
-        issues.append(Issue(key, f"files {sorted(found.values())}", str(sorted(expected.values()))))
+    recorded = {name: file.key for name, file in record.files.items()}
+    if recorded != expected:
+        issues.append(Issue(key, f"files {sorted(recorded.values())}", str(sorted(expected.values()))))
     return issues
 
 
@@ -319,17 +319,17 @@ def _read_files(
     pieces: dict[str, list[pa.Table]] = {name: [] for name in files}
     issues = []
     read = whole.run.store.read_all(key for _, key, _ in named)
-    for (name, key, said), data in zip(named, read, strict=True):
+    for (name, key, recorded), data in zip(named, read, strict=True):
         if data is None:
-            expected = f"{said.rows:,} rows in {said.size:,} bytes, as the ledger says"
+            expected = f"{recorded.rows:,} rows in {recorded.size:,} bytes, as the ledger says"
             issues.append(Issue(key, "no such file", expected))
             continue
-        table, wrong = check_file(key, data, said, whole.schema(name), name)
+        table, wrong = check_file(key, data, recorded, whole.schema(name), name)
         issues += wrong
         pieces[name] += [] if table is None else [table]
     if any(len(pieces[name]) < len(held) for name, held in files.items()):
         return None, issues
-    return {name: pa.concat_tables(found) for name, found in pieces.items()}, issues
+    return {name: pa.concat_tables(tables) for name, tables in pieces.items()}, issues
 
 
 def _check_unfinished(whole: RunSnapshot, snapshot: ShardSnapshot, publication: Publication) -> list[Issue]:

@@ -41,7 +41,7 @@ def start_attempt(run: RunDirectory, message: Callable[[str], None]) -> Attempt:
 
     Args:
         run: what is attempted.
-        message: told what is waited for.
+        message: called with a sentence for a person, where it has to wait.
 
     Raises:
         OutputConflictError: an attempt is running.

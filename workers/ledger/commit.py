@@ -1,4 +1,4 @@
-"""Staging: whole units written as Parquet beside the ledger, and the commit entry that makes them count."""
+"""Staging: whole units written as Parquet next to the ledger, and the commit entry that makes them count."""
 
 from collections import Counter
 
@@ -67,12 +67,12 @@ def _commit_part(
 
 def _assert_whole(current: Pass, units: list[int], results: pa.Table) -> None:
     expected = [index for unit in units for index in current.rows_of_unit(unit)]
-    found = sorted(results["manifest_index"].to_pylist())
-    if found != expected:
-        counts = Counter(found)
-        wrong = sorted(set(found) ^ set(expected)) or [index for index, n in counts.items() if n > 1]
+    indexes = sorted(results["manifest_index"].to_pylist())
+    if indexes != expected:
+        counts = Counter(indexes)
+        wrong = sorted(set(indexes) ^ set(expected)) or [index for index, n in counts.items() if n > 1]
         raise ReconcileError(
-            f"units {units} must have {len(expected)} rows once each; found {len(found)}, "
+            f"units {units} must have {len(expected)} rows once each; found {len(indexes)}, "
             f"wrong among others: {wrong[:5]}"
         )
 

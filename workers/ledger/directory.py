@@ -22,7 +22,7 @@ class RunDirectory:
     Attributes:
         store: the run directory, where readers find the tables.
         record: run.json.
-        current: the pass; the first one unless told otherwise, see `newest`.
+        current: the pass; the first one, or the newest (see `newest`).
         carried: the manifest's own columns; empty where no table is made or merged.
     """
 
@@ -58,7 +58,7 @@ class RunDirectory:
         return replace(self, current=self._pass_of(retries[0])) if retries else self
 
     def passes(self) -> dict[int, Pass]:
-        """Every pass that was begun, by number."""
+        """Every pass that was started, by number."""
         first = Pass(self.record.plan)
         return {0: first} | {retry.number: self._pass_of(retry) for retry in self.read(Retry)}
 

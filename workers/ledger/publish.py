@@ -1,5 +1,6 @@
 """Publishing: a shard's final files made from its staged parts, the same bytes however often."""
 
+import logging
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from schemas.tables import TABLES, table_schema
 from workers.ledger.directory import RunDirectory
 from workers.storage.uris import clean_uri
 from workers.tables.parquet import count_codes, write_file
+
+_log = logging.getLogger(__name__)
 
 Tables = dict[str, pa.Table]
 """By name: labels, boxes, errors."""
@@ -66,7 +69,7 @@ def _published(run: RunDirectory, shard: int) -> Shard | None:
 def _publish(run: RunDirectory, shard: int) -> Shard:
     new, tables = make_tables(run, _pinned(run, shard))
     files = {}
-    for name in ("boxes", "labels", "errors"):  # whoever sees an image's label finds its boxes
+    for name in ("boxes", "labels", "errors"):  # a reader that sees an image's label finds its boxes
         if newer := _superseded(run, shard):
             return newer
         files[name] = write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
@@ -80,6 +83,8 @@ def _publish(run: RunDirectory, shard: int) -> Shard:
     if newer := _superseded(run, shard):
         return newer
     run.put(published)
+    counts = {name: file.rows for name, file in files.items()}
+    _log.info("published shard %d: %d labels, %d boxes, %d errors", shard, *(counts[n] for n in TABLES))
     return published
 
 
@@ -92,8 +97,8 @@ def make_tables(run: RunDirectory, publication: Publication) -> tuple[Tables, Ta
     """
     shard = publication.shard
     new = {name: _gather(run, publication, name) for name in TABLES}
-    found = pa.concat_arrays([new[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
-    if sorted(found.to_pylist()) != list(run.current.rows_of_shard(shard)):
+    indexes = pa.concat_arrays([new[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
+    if sorted(indexes.to_pylist()) != list(run.current.rows_of_shard(shard)):
         raise ReconcileError(f"the parts of shard {shard} do not hold each of its rows once")
     if run.retry == 0:
         return new, new
@@ -110,8 +115,8 @@ def _superseded(run: RunDirectory, shard: int) -> Shard | None:
         return newer
     if not run.ledger.exists(Publication.key_of(run.retry, shard)):
         raise OutputConflictError(
-            f"shard {shard} is published no more: {clean_uri(run.store.url)} was begun anew with --restart, "
-            "or deleted"
+            f"shard {shard} is not published: {clean_uri(run.store.url)} was restarted with --restart, or "
+            "deleted"
         )
     return None
 

@@ -137,7 +137,7 @@ def remove_previous_runs(run: RunDirectory) -> None:
 
 
 def _assert_current(run: RunDirectory) -> None:
-    """Refuses to clear a directory that another run was begun in while this attempt slept."""
+    """Refuses to clear a directory that another run was started in while this attempt slept."""
     now = read_run(run.store)
     if now is None or now.id != run.record.id:
         raise OutputConflictError(

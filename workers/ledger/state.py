@@ -121,10 +121,10 @@ class PassState:
 def read_success(store: Store) -> dict[str, int] | None:
     """Rows of each table of a run that was marked complete; None while it is not."""
     try:
-        found: dict[str, int] = json.loads(store.read(SUCCESS))
+        rows: dict[str, int] = json.loads(store.read(SUCCESS))
     except FileNotFoundError:
         return None
-    return found
+    return rows
 
 
 def count_rows(shards: Iterable[Shard]) -> dict[str, int]:
@@ -170,7 +170,7 @@ def _added_up(run: RunDirectory) -> dict[str, int]:
 def _clear_work(run: RunDirectory) -> None:
     """Deletes what a complete run needs no more: staged parts, commits, and what was made of its manifest.
 
-    Not those of a later pass: an attempt that slept since it completed this one may find it begun. The
+    Not those of a later pass: an attempt that slept since it completed this one may find it started. The
     manifest as it was made into Parquet has each URL whole, with what may be secret.
     """
     run.store.clear(MANIFEST)
