@@ -9,7 +9,7 @@ from jobs.prepare.resolve import ResolvedJob, resolve
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import JobSpec
-from workers.fetch.locate import read_image, said
+from workers.fetch.locate import describe, read_image
 from workers.ledger.state import read_success
 from workers.manifest.formats import FORMATS
 from workers.storage.store import Store
@@ -64,4 +64,4 @@ def _first_image(job: ResolvedJob) -> str:
         if error.code in UNREACHABLE:
             raise StorageError(f"the first image cannot be read here: {error}") from None
         return f"a failed row: {error}"
-    return f"{said(location)}, {len(data):,} bytes read in {time.monotonic() - start:.2f} s"
+    return f"{describe(location)}, {len(data):,} bytes read in {time.monotonic() - start:.2f} s"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.benchmarks.photos import BUILD
-from workers.models.runtime import OnnxNetwork, exported
+from workers.models.runtime import OnnxNetwork, export_onnx
 
 Network = Callable[[Tensor], Sequence[Tensor]]
 """A batch (n, 3, h, w) to its raw answers."""
@@ -59,7 +59,7 @@ def compiled(module: nn.Module, example: Tensor) -> Network:
 
 def onnx(module: nn.Module, example: Tensor) -> Network:
     """ONNX Runtime on its own CPU kernels, as raylabel runs it."""
-    return Answers(OnnxNetwork(exported(module, example), threads=1))
+    return Answers(OnnxNetwork(export_onnx(module, example), threads=1))
 
 
 def openvino(module: nn.Module, example: Tensor, precision: str = "f32") -> Network:

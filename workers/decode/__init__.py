@@ -1,1 +1,1 @@
-"""Bytes of an image file to upright 8-bit RGB pixels."""
+"""Decodes image files to upright 8-bit RGB pixels."""

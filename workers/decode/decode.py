@@ -1,4 +1,4 @@
-"""Bytes of an image file to upright 8-bit RGB pixels."""
+"""Decodes the bytes of an image file to upright 8-bit RGB pixels."""
 
 import io
 from typing import Any
@@ -24,11 +24,11 @@ from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from workers.decode.jpeg import has_every_scan, lacks_scan_data
-from workers.decode.sniff import described, image_format
+from workers.decode.sniff import describe, image_format
 
-# All of Pillow that ever runs on a file. Its other plugins are kept away from strangers' bytes: EPS starts
-# Ghostscript, ICO hides a picture whose size its header does not tell. They are called directly, because
-# Image.open() warns above a size of its own, and warnings cannot be caught thread-safely.
+# The only plugins of Pillow that ever read a file. Others are not safe for untrusted bytes: EPS starts
+# Ghostscript; ICO contains a picture whose size is not in its header. They are called directly, because
+# Image.open() warns above a size limit of its own, and warnings cannot be caught thread-safely.
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -43,13 +43,13 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 
 
 class _Source(io.BytesIO):
-    """A file in memory that remembers whether a codec asked for bytes past its end."""
+    """A file in memory that records whether a codec read past its end."""
 
     ran_dry = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
-        # Codecs fetch scan data in blocks of MAXBLOCK or more: the last of them is short in every file.
+        # Codecs read scan data in blocks of MAXBLOCK or more; the last block is short in any file, cut or not
         if size and size > 0 and (not data or len(data) < size < ImageFile.MAXBLOCK):
             self.ran_dry = True
         return data
@@ -71,18 +71,18 @@ def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
         CMYK, YCCK, YCbCr: Pillow's own conversion, without ICC profiles.
         32-bit integers and floats: UNSUPPORTED, as nothing in the file says which value is white.
 
-    Thread-safe; no global of Pillow's is read for a decision of ours or written.
+    Thread-safe: it sets no global state of Pillow, and does not depend on it.
 
     Args:
         data: the whole file.
-        max_pixels: width times height may not exceed this. Checked before pixels are allocated.
+        max_pixels: width times height may not exceed this. Checked before memory for pixels is allocated.
 
     Returns:
         The picture: pixels uint8 (height, width, 3), RGB, upright, C-contiguous, writable.
 
     Raises:
-        ImageError: stage DECODE. EMPTY: no bytes. NOT_AN_IMAGE: something else. TOO_LARGE: over max_pixels.
-            TRUNCATED: the bytes end before the picture does. UNSUPPORTED: an image format, a variant or
+        ImageError: stage DECODE. EMPTY: no bytes. NOT_AN_IMAGE: another kind of file. TOO_LARGE: over
+            max_pixels. TRUNCATED: the bytes end before the picture does. UNSUPPORTED: a format, a variant or
             damage that cannot be decoded here. OUT_OF_MEMORY.
     """
     if not data:
@@ -97,21 +97,21 @@ def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
         raise _error(ErrorCode.OUT_OF_MEMORY, f"No memory to decode this {name} file.") from error
     except Image.DecompressionBombError as error:
         raise _error(ErrorCode.TOO_LARGE, f"{name}: {error}") from error
-    except Exception as error:  # a codec may raise anything at bad bytes
-        if source.ran_dry or _ends_early(name, data) or _tells_the_end(error):
+    except Exception as error:  # a codec may raise anything for bad bytes
+        if source.ran_dry or _ends_early(name, data) or _reports_early_end(error):
             raise _error(ErrorCode.TRUNCATED, f"The {name} file ends early: {error}") from error
         message = f"This {name} file cannot be decoded: {type(error).__name__}: {error}"
         raise _error(ErrorCode.UNSUPPORTED, message) from error
 
 
 def _decodable(data: bytes) -> str:
-    """Names the image format of the bytes, one of `_PLUGINS`; raises if they are something else."""
+    """The image format of the bytes, a key of `_PLUGINS`; raises ImageError for anything else."""
     name = image_format(data)
     if name in _PLUGINS:
         return name
     if name:
         raise _error(ErrorCode.UNSUPPORTED, f"{name} images are not decoded; found {data[:16]!r}.")
-    message = f"Not an image: looks like {described(data)}, begins {data[:32]!r}."
+    message = f"Not an image: looks like {describe(data)}, begins {data[:32]!r}."
     raise _error(ErrorCode.NOT_AN_IMAGE, message)
 
 
@@ -119,34 +119,38 @@ def _decode(name: str, source: _Source, max_pixels: int) -> DecodedImage:
     """Decodes any format but JPEG with Pillow."""
     if name == "WEBP":  # libwebp allocates the canvas when it opens a file
         _check_size(_webp_size(source.getvalue()), max_pixels)
-    image: Any = _PLUGINS[name](source)  # what plugins add to ImageFile is not in its type
+    image: Any = _PLUGINS[name](source)  # plugins add attributes that ImageFile's type does not have
     _check_size(image.size, max_pixels)
     mode, frames = image.mode, getattr(image, "n_frames", 1)
-    if name == "TIFF":  # Pillow turns a TIFF upright as it loads it, and forgets the orientation
+    if name == "TIFF":  # Pillow rotates a TIFF as it loads it, and then drops the orientation
         orientation = _orientation(image)
         pixels = _to_rgb(image)
     else:
         pixels = _to_rgb(image)
-        orientation = _orientation(image)  # a PNG may tell it behind the pixels
+        orientation = _orientation(image)  # a PNG may have it after the pixels
         pixels = _upright(pixels, orientation)
     return DecodedImage(np.ascontiguousarray(pixels), name, orientation, mode, frames)
 
 
 def _decode_jpeg(data: bytes, source: _Source, max_pixels: int) -> DecodedImage:
-    """Decodes a JPEG with libjpeg-turbo where it equals Pillow, with Pillow elsewhere."""
+    """Decodes a JPEG with libjpeg-turbo where that equals Pillow, otherwise with Pillow.
+
+    A cut JPEG must fail, but libjpeg fills in what is missing and only warns. Three checks find cuts: missing
+    scans before decoding, the text of the first warning, and, behind any other warning, missing scan data.
+    """
     image = JpegImagePlugin.JpegImageFile(source)
     width, height = image.size
     _check_size(image.size, max_pixels)
     if not has_every_scan(data, image):
         raise _error(ErrorCode.TRUNCATED, "The JPEG file ends early: it lacks scans.")
     mode, orientation = image.mode, _orientation(image)
-    # The buffer is sized by the header that was checked: another size found by libjpeg-turbo is refused.
+    # The buffer has the size of the checked header: if libjpeg-turbo reads another size, it raises
     pixels = np.empty((height, width, 3), np.uint8)
     try:
         decoded = simplejpeg.decode_jpeg(data, "RGB", buffer=pixels, strict=True)
         exact = mode in {"L", "RGB"} and decoded.shape == pixels.shape
     except ValueError as error:  # the text of libjpeg's first warning
-        if _tells_the_end(error):
+        if _reports_early_end(error):
             raise _error(ErrorCode.TRUNCATED, f"The JPEG file ends early: {error}") from error
         exact = False
         if lacks_scan_data(data, image):
@@ -157,7 +161,7 @@ def _decode_jpeg(data: bytes, source: _Source, max_pixels: int) -> DecodedImage:
 
 
 def _to_rgb(image: Any) -> NDArray[np.uint8]:
-    """Loads a Pillow image as (height, width, 3) by the rules that `decode` states."""
+    """Loads a Pillow image as uint8 (height, width, 3), by the rules in `decode`."""
     image.load()
     # Mode I is 32 bits wide, but Pillow also uses it for 16-bit PGM and, in some versions, for 16-bit PNG.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
@@ -178,16 +182,16 @@ def _to_rgb(image: Any) -> NDArray[np.uint8]:
 
 
 def _orientation(image: Any) -> int:
-    """The EXIF orientation, as `PIL.ImageOps.exif_transpose` reads it; 1 where it is absent or bad."""
+    """The EXIF orientation, as `PIL.ImageOps.exif_transpose` reads it; 1 if it is absent or invalid."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF does not spoil the picture
+    except Exception:  # damaged EXIF does not damage the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undoes an EXIF orientation; C-contiguous."""
+    """Applies an EXIF orientation, so that the pixels are upright; C-contiguous."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
@@ -198,7 +202,7 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the canvas (RFC 9649, 2.5 to 2.7); (0, 0) where the header is cut or unknown."""
+    """Width and height of the canvas (RFC 9649, 2.5 to 2.7); (0, 0) if the header is cut or unknown."""
     if data[12:16] == b"VP8X" and len(data) >= 30:
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     if data[12:16] == b"VP8L":
@@ -208,21 +212,21 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _tells_the_end(error: Exception) -> bool:
-    """Whether a codec's message says that it met the end of the file too soon."""
+def _reports_early_end(error: Exception) -> bool:
+    """Whether a codec's message says that the file ended too early."""
     return any(words in str(error).lower() for words in ("truncated", "premature end", "marker 0xd9 instead"))
 
 
 def _ends_early(name: str, data: bytes) -> bool:
-    """Whether the container says that it is longer than the file, for codecs that do not tell."""
+    """Whether the container is longer, by its header, than the file; for codecs that do not report that."""
     if name == "WEBP":
         return 8 + int.from_bytes(data[4:8], "little") > len(data)
     if name == "JPEG2000":
         return not data.endswith(b"\xff\xd9")
-    at = 0
-    while name == "AVIF" and at < len(data):  # boxes (ISO/IEC 14496-12, 4.2)
-        at += max(8, int.from_bytes(data[at : at + 4]))
-    return at > len(data)
+    end = 0
+    while name == "AVIF" and end < len(data):  # boxes, each with its size (ISO/IEC 14496-12, 4.2)
+        end += max(8, int.from_bytes(data[end : end + 4]))
+    return end > len(data)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

@@ -1,8 +1,8 @@
-"""What a file is, by its first bytes; its name is never asked."""
+"""Recognises the format of a file by its first bytes; its name is ignored."""
 
 import re
 
-# First match wins. Not all of these are decoded here.
+# The first match counts. Not all of these formats can be decoded.
 _IMAGES = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
@@ -35,12 +35,12 @@ _OTHER_PATTERNS = {name: re.compile(magic, re.DOTALL | re.IGNORECASE) for name, 
 
 
 def image_format(data: bytes) -> str | None:
-    """The image format of a file, by Pillow's name where Pillow has one; None where it is no known image."""
+    """The image format of a file, with Pillow's name if it has one; None if it is no known format."""
     return _first(_IMAGE_PATTERNS, data)
 
 
-def described(data: bytes) -> str:
-    """What a file that is no image looks like, for a person: "HTML", "a video", "no known format"."""
+def describe(data: bytes) -> str:
+    """What a file that is not an image looks like, for a message: "HTML", "a video", "no known format"."""
     return _first(_OTHER_PATTERNS, data) or "no known format"
 
 

@@ -1,1 +1,1 @@
-"""Bytes of an image: from a file, a part of one, a tar file or a Parquet column."""
+"""Reads the bytes of an image from a file, a part of a file, a tar file or a Parquet column."""

@@ -1,4 +1,4 @@
-"""Reading image files: bytes for a location, or the reason there are none."""
+"""Reads image files: the bytes at a location, or the reason why there are none."""
 
 import itertools
 import math
@@ -20,8 +20,9 @@ from workers.storage.uris import clean_uri
 
 FIRST_WAIT_S = 0.2
 MAX_WAIT_S = 10.0
+"""Seconds that a first retry waits at most, doubled with each further one up to the second number."""
 
-_HTTP = {
+_CODES_BY_HTTP_STATUS = {
     401: ErrorCode.DENIED,
     403: ErrorCode.DENIED,
     404: ErrorCode.NOT_FOUND,
@@ -30,7 +31,7 @@ _HTTP = {
     429: ErrorCode.THROTTLED,
     503: ErrorCode.THROTTLED,
 }
-_S3 = {
+_CODES_BY_S3_CODE = {
     "SlowDown": ErrorCode.THROTTLED,
     "ServiceUnavailable": ErrorCode.THROTTLED,
     "AccessDenied": ErrorCode.DENIED,
@@ -53,101 +54,110 @@ def fetch(
     size: int | None = None,
     limiter: AdaptiveLimiter | None = None,
 ) -> bytes:
-    """The bytes of one image file, tried again while the fault may pass.
+    """Reads the bytes of one image file; retries while the error is temporary.
 
-    Up to `spec.attempts` times; while the store asks to slow down, for `spec.throttle_timeout_s`.
+    Tries `spec.attempts` times; while the store throttles, for `spec.throttle_timeout_s` seconds.
 
     Args:
         location: an absolute path or any fsspec URL.
-        spec: attempts, the time one may take, and the largest file.
-        start: where in the file the image begins.
-        size: how many bytes it has; None: all that follow.
-        limiter: of all reads from here; None: this one's own.
+        spec: attempts, timeouts, and the largest file in bytes.
+        start: the image's first byte in the file.
+        size: the image's bytes; None: all up to the end of the file.
+        limiter: shared by all reads of this process; None: no limit.
 
     Raises:
         ImageError: stage "fetch", with the code and the number of attempts.
     """
-    what = clean_uri(location) + ("" if size is None else f" ({size:,} bytes from {start:,} on)")
-    if size is not None and not 0 < size <= spec.max_bytes:  # known without a request
-        raise wrong_size(what, size, spec, 1)
-    limiter, refused_since = limiter or AdaptiveLimiter(1), math.inf
+    name = clean_uri(location) + ("" if size is None else f" ({size:,} bytes from {start:,} on)")
+    if size is not None and not 0 < size <= spec.max_bytes:  # no request is needed
+        raise wrong_size(name, size, spec, 1)
+    limiter, throttled_since = limiter or AdaptiveLimiter(1), math.inf
     for attempt in itertools.count(1):
         try:
             with limiter.slot():
                 data = _read(location, spec, start, spec.max_bytes + 1 if size is None else size)
         except Exception as error:
             code = code_of(error)
-            patient = False
+            within_timeout = False
             if code is ErrorCode.THROTTLED:
                 limiter.on_throttle()
-                refused_since = min(refused_since, time.monotonic())
-                patient = time.monotonic() - refused_since < spec.throttle_timeout_s
-            if code.retryable and (attempt < spec.attempts or patient):
-                # full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-                longest = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
-                time.sleep(random.uniform(0, longest))
+                throttled_since = min(throttled_since, time.monotonic())
+                within_timeout = time.monotonic() - throttled_since < spec.throttle_timeout_s
+            if code.retryable and (attempt < spec.attempts or within_timeout):
+                # Full jitter, so that readers refused together do not come back together:
+                # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+                max_wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
+                time.sleep(random.uniform(0, max_wait_s))
                 continue
-            raise ImageError(Stage.FETCH, code, f"{what}: {_said(error, location)}", attempt) from None
+            raise ImageError(Stage.FETCH, code, f"{name}: {_describe(error, location)}", attempt) from None
         limiter.on_success()
         if size is not None and len(data) != size:
-            raise _wrong_part(what, len(data), size, attempt)
+            raise _wrong_part(name, len(data), size, attempt)
         if not 0 < len(data) <= spec.max_bytes:
-            raise wrong_size(what, len(data), spec, attempt)
+            raise wrong_size(name, len(data), spec, attempt)
         return data
     raise AssertionError("unreachable: counting has no end")
 
 
-def wrong_size(what: str, size: int, spec: FetchSpec, attempt: int) -> ImageError:
-    """Of an image without bytes, or with too many."""
+def wrong_size(name: str, size: int, spec: FetchSpec, attempt: int) -> ImageError:
+    """The error of an image that has no bytes, or too many."""
     if not size:
-        return ImageError(Stage.FETCH, ErrorCode.EMPTY, f"{what} has no bytes", attempt)
-    message = f"{what} has more bytes than fetch.max_bytes = {spec.max_bytes:,}"
+        return ImageError(Stage.FETCH, ErrorCode.EMPTY, f"{name} has no bytes", attempt)
+    message = f"{name} has more bytes than fetch.max_bytes = {spec.max_bytes:,}"
     return ImageError(Stage.FETCH, ErrorCode.TOO_LARGE, message, attempt)
 
 
-def _wrong_part(what: str, found: int, size: int, attempt: int) -> ImageError:
-    """Of a part of a file that is not what was asked for."""
-    if found < size:
-        message = f"{what}: the file ends after {found:,} of them"
+def _wrong_part(name: str, read: int, size: int, attempt: int) -> ImageError:
+    """The error of a part of a file of which other than `size` bytes were read."""
+    if read < size:
+        message = f"{name}: the file ends after {read:,} of them"
         return ImageError(Stage.FETCH, ErrorCode.TRUNCATED, message, attempt)
-    message = f"{what}: found {found:,} bytes; its server must know range requests, and does not"
+    message = f"{name}: found {read:,} bytes; its server does not support range requests"
     return ImageError(Stage.FETCH, ErrorCode.UNSUPPORTED, message, attempt)
 
 
-def _read(location: str, spec: FetchSpec, start: int, most: int) -> bytes:
-    """At most so many bytes, in one request, within the time allowed."""
-    if "://" not in location:  # fsspec takes as long to tell what it is as the disk takes to read it
-        return _read_file(location, start, most)
+def _read(location: str, spec: FetchSpec, start: int, size: int) -> bytes:
+    """Reads at most `size` bytes, in one request, within the timeout."""
+    if (
+        "://" not in location
+    ):  # fsspec would take as long to parse the path as the disk takes to read the file
+        return _read_file(location, start, size)
     try:
-        if place := s3.bucket_and_key(location):
-            return s3.read(*place, most, spec.timeout_s, start)
+        if bucket_and_key := s3.bucket_and_key(location):
+            return s3.read(*bucket_and_key, size, spec.timeout_s, start)
         fs, path = file_system(location)
         if isinstance(fs, LocalFileSystem):
-            return _read_file(path, start, most)
-        # a range makes s3fs send one GET, where it otherwise sends a HEAD first
+            return _read_file(path, start, size)
+        # With a range s3fs sends one GET; without, a HEAD first
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
             return bytes(
-                sync(fs.loop, fs._cat_file, path, start=start, end=start + most, timeout=spec.timeout_s)
+                sync(fs.loop, fs._cat_file, path, start=start, end=start + size, timeout=spec.timeout_s)
             )
-        return bytes(fs.cat_file(path, start=start, end=start + most))
+        return bytes(fs.cat_file(path, start=start, end=start + size))
     except Exception as error:
-        if _http_status(error) == 416 or s3.s3_code(error) == "InvalidRange":  # the file ends before it
+        if _http_status(error) == 416 or s3.s3_code(error) == "InvalidRange":  # the file ends before `start`
             return b""
         raise
 
 
-def _read_file(path: str, start: int, most: int) -> bytes:
-    """The bytes of a local file, up to so many; memory is taken for as many as it has."""
+def _read_file(path: str, start: int, size: int) -> bytes:
+    """Reads at most `size` bytes of a local file.
+
+    `read` allocates all the bytes it is asked for, so it is asked for no more than the file has, and one, in
+    case that the file has grown.
+    """
     with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # 0 of what is no plain file
+        file_size = os.fstat(file.fileno()).st_size  # 0 for what is not a regular file
         if start:
             file.seek(start)
-        return file.read(min(most, max(size - start, 0) + 1) if size else most)
+        return file.read(min(size, max(file_size - start, 0) + 1) if file_size else size)
 
 
-def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code
-    """The stable code of an exception that reading a file raised."""
-    if (code := _S3.get(s3.s3_code(error))) or (code := _HTTP.get(_http_status(error))):
+def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one return for each code
+    """The error code for an exception that was raised by reading a file."""
+    if (code := _CODES_BY_S3_CODE.get(s3.s3_code(error))) or (
+        code := _CODES_BY_HTTP_STATUS.get(_http_status(error))
+    ):
         return code
     match error:
         case s3.ChangedError():
@@ -158,33 +168,37 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one a code
             return ErrorCode.DENIED
         case IsADirectoryError():
             return ErrorCode.NOT_AN_IMAGE
-        case TimeoutError():  # of fsspec, of a socket and of asyncio alike
+        case TimeoutError():  # raised by fsspec, sockets and asyncio
             return ErrorCode.TIMEOUT
         case StorageError() | ValueError() | NotImplementedError():
-            return ErrorCode.UNSUPPORTED  # no file system for such a URL, or a path that none can have
+            return ErrorCode.UNSUPPORTED  # no file system for the URL, or an invalid path
         case MemoryError():
             return ErrorCode.OUT_OF_MEMORY
-        case _ if any(_of_the_network(cause) for cause in s3.causes(error)):
+        case _ if any(_is_network_error(cause) for cause in s3.causes(error)):
             return ErrorCode.NETWORK
         case _:
             return ErrorCode.INTERNAL
 
 
-def _of_the_network(error: BaseException) -> bool:
+def _is_network_error(error: BaseException) -> bool:
     return isinstance(error, ConnectionError) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
 
 
 def _http_status(error: BaseException) -> int:
-    """The status of an HTTP answer: as aiohttp, `workers.storage.s3`, Azure's client and gcsfs name it."""
+    """The HTTP status in an exception or its causes, 0 if there is none.
+
+    aiohttp, `workers.storage.s3`, Azure's client and gcsfs each name the attribute differently.
+    """
     for cause in s3.causes(error):
         for name in ("status", "status_code", "code"):
             if isinstance(status := getattr(cause, name, None), int):
                 return status
         if type(cause) is OSError and str(cause).startswith("Forbidden: "):
-            return 403  # gcsfs says that in its text alone
+            return 403  # gcsfs has it in its text only
     return 0
 
 
-def _said(error: BaseException, location: str) -> str:
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return said.replace(location, clean_uri(location))[:MESSAGE_LIMIT]
+def _describe(error: BaseException, location: str) -> str:
+    """An exception in one line, without the credentials in a location."""
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return message.replace(location, clean_uri(location))[:MESSAGE_LIMIT]

@@ -1,9 +1,9 @@
-"""From a URI to the location of an image, from a location to its bytes.
+"""Turns a URI into the location of an image, and reads the image at a location.
 
-What is not a whole file is written as a chain, the inner part first, as fsspec has it:
+A part of a file is written as a chain, the part first, in fsspec's notation:
 
     tar://000000123.jpg::s3://bucket/00000.tar            a member of a tar file, by its name
-    parquet://image/1234::s3://bucket/train-0.parquet     a value of a column, by its position in the file
+    parquet://image/1234::s3://bucket/train-0.parquet     a value of a column, by its row in the file
 """
 
 import re
@@ -25,19 +25,19 @@ _PARQUET = re.compile(r"parquet://([^/]+)/(\d+)::(.+)")
 
 
 def locate(uri: str, base: str) -> Location:
-    """Where the image of a URI is; a relative path is meant from `base`.
+    """The location of the image of a URI; a relative path is resolved against `base`.
 
-    A member of a compressed tar file is left to fsspec, which reads all that is before it.
+    A member of a compressed tar file stays a URI: fsspec reads it, with all that is before it in the file.
     """
-    if (found := _TAR.fullmatch(uri)) and clean_uri(found[2]).lower().endswith(".tar"):
-        return TarMember(resolve_uri(found[2], base), found[1])
-    if found := _PARQUET.fullmatch(uri):
-        return ParquetCell(resolve_uri(found[3], base), unquote(found[1]), int(found[2]))
+    if (match := _TAR.fullmatch(uri)) and clean_uri(match[2]).lower().endswith(".tar"):
+        return TarMember(resolve_uri(match[2], base), match[1])
+    if match := _PARQUET.fullmatch(uri):
+        return ParquetCell(resolve_uri(match[3], base), unquote(match[1]), int(match[2]))
     return resolve_uri(uri, base)
 
 
 def uri_of(location: TarMember | ParquetCell) -> str:
-    """The URI that `locate` makes such a location of, without credentials and query."""
+    """The URI of a location, without credentials and query; `locate` turns it back."""
     match location:
         case TarMember(tar, name):
             return f"tar://{name}::{clean_uri(tar)}"
@@ -45,8 +45,8 @@ def uri_of(location: TarMember | ParquetCell) -> str:
             return f"parquet://{quote(column, safe='')}/{row}::{clean_uri(file)}"
 
 
-def said(location: Location) -> str:
-    """A location for a person, without credentials and query."""
+def describe(location: Location) -> str:
+    """A location for a message, without credentials and query."""
     match location:
         case str():
             return clean_uri(location)
@@ -57,7 +57,7 @@ def said(location: Location) -> str:
 
 
 def is_local(location: Location) -> bool:
-    """Whether reading it takes no network."""
+    """Whether reading a location needs no network."""
     match location:
         case MissingImage():
             return True
@@ -68,12 +68,12 @@ def is_local(location: Location) -> bool:
 
 
 def read_image(location: Location, spec: FetchSpec, limiter: AdaptiveLimiter | None = None) -> bytes:
-    """The bytes of one image, wherever it is.
+    """Reads the bytes of one image at any kind of location.
 
-    Values of a Parquet column should be asked for in the order of their rows.
+    Values of a Parquet column should be read in the order of their rows.
 
     Raises:
-        ImageError: stage "fetch", or "list" where there is none, with the code and the number of attempts.
+        ImageError: stage "fetch", or "list" if the row has no image; with code and number of attempts.
     """
     match location:
         case MissingImage(code, why):

@@ -1,4 +1,4 @@
-"""Files that are read by parts: a local one as it is, any other by range requests as `fetch` makes them."""
+"""Files that are read in parts: local files directly, all others by range requests through `fetch`."""
 
 import io
 import sys
@@ -12,88 +12,93 @@ from workers.storage.filesystem import file_system, with_fresh_credentials
 from workers.storage.uris import clean_uri, is_local
 
 MIN_AHEAD, MAX_AHEAD = 64 * 2**10, 8 * 2**20
-"""Bytes that a file which is read ahead is asked for at once."""
+"""Smallest and largest request of a file that is read ahead, in bytes."""
 
-WORTH_A_REQUEST = 2 * 2**20
-"""Bytes that take as long to read as it takes to ask for others: 30 ms at 70 MB/s."""
+SKIP_BYTES = 2 * 2**20
+"""Gap in bytes above which a new request is faster than reading on: they take as long as a request does,
+30 ms at 70 MB/s."""
 
 
 class RangeFile(io.RawIOBase):
-    """A file of which exactly what is asked for is read, one request each time.
+    """A file object; each read is one request for exactly these bytes.
 
     Args:
         uri: of the file.
-        spec: attempts, and the time that each may take.
+        spec: attempts and timeouts of a request.
 
     Raises:
-        ImageError: stage "fetch": its size cannot be told; of reading: see `workers.fetch.fetch.fetch`.
+        ImageError: stage "fetch": its size is not known; reads raise as `workers.fetch.fetch.fetch` does.
     """
 
     def __init__(self, uri: str, spec: FetchSpec) -> None:
         super().__init__()
         self._uri = uri
-        self._spec = spec.model_copy(update={"max_bytes": sys.maxsize})  # a bound for images
+        self._spec = spec.model_copy(
+            update={"max_bytes": sys.maxsize}
+        )  # that limit is for images, not for parts of a file
         self.size = _size(uri)
-        self._at = 0
+        self._position = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to so many bytes from here on."""
-        rest = max(self.size - self._at, 0)
+        """Reads up to `size` bytes from the position; None or a negative number reads to the end."""
+        rest = max(self.size - self._position, 0)
         wanted = rest if size is None or size < 0 else min(size, rest)
-        data = self._bytes(self._at, wanted) if wanted else b""
-        self._at += len(data)
+        data = self._bytes(self._position, wanted) if wanted else b""
+        self._position += len(data)
         return data
 
     def _bytes(self, start: int, size: int) -> bytes:
         return fetch(self._uri, self._spec, start, size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Where the next read begins."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        return self._at
+        """Moves the position; returns it."""
+        self._position = (
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        )
+        return self._position
 
     def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
+        """The position: where the next read begins."""
+        return self._position
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
 
 class ReadAhead(RangeFile):
-    """A file that is read in small parts from its beginning to its end, with gaps.
+    """A file object for small reads from the beginning to the end, with gaps between them.
 
-    Where the gaps are short it is read whole, in larger and larger requests; where they are long, what is in
-    them is not asked for.
+    If the gaps are short the file is read whole, in growing requests; long gaps are skipped.
     """
 
     def __init__(self, uri: str, spec: FetchSpec) -> None:
         super().__init__(uri, spec)
-        self._held, self._from = b"", 0
+        self._buffer, self._buffer_start = b"", 0
         self._ahead = MIN_AHEAD // 2
 
     def _bytes(self, start: int, size: int) -> bytes:
-        end = self._from + len(self._held)
-        if not (self._from <= start and start + size <= end):
-            near = self._from <= start <= end + WORTH_A_REQUEST
+        end = self._buffer_start + len(self._buffer)
+        if not (self._buffer_start <= start and start + size <= end):
+            # Each read near the last one doubles the request; a jump starts again with a small one
+            near = self._buffer_start <= start <= end + SKIP_BYTES
             self._ahead = min(2 * self._ahead, MAX_AHEAD) if near else MIN_AHEAD
-            self._held = super()._bytes(start, min(max(size, self._ahead), self.size - start))
-            self._from = start
-        return self._held[start - self._from : start - self._from + size]
+            self._buffer = super()._bytes(start, min(max(size, self._ahead), self.size - start))
+            self._buffer_start = start
+        return self._buffer[start - self._buffer_start : start - self._buffer_start + size]
 
 
 def open_exactly(uri: str, spec: FetchSpec) -> IO[bytes] | RangeFile:
-    """A file for somebody who knows which parts of it to read."""
+    """Opens a file for a reader that knows which parts it needs: each read is one request."""
     return _open_local(uri) or RangeFile(uri, spec)
 
 
 def open_ahead(uri: str, spec: FetchSpec) -> IO[bytes] | RangeFile:
-    """A file for somebody who goes through it in small steps."""
+    """Opens a file for a reader that goes through it in small steps: it is read ahead."""
     return _open_local(uri) or ReadAhead(uri, spec)
 
 
@@ -113,7 +118,7 @@ def _size(uri: str) -> int:
     except Exception as error:
         raise _failure(uri, error) from None
     if size is None:
-        raise _failure(uri, ValueError("its server does not tell its size, so it cannot be read by parts"))
+        raise _failure(uri, ValueError("its server does not tell its size, so it cannot be read in parts"))
     return int(size)
 
 

@@ -1,8 +1,8 @@
-"""Tar files of images: what is in them, by their headers, grouped as WebDataset groups it.
+"""Tar files of images: reads their headers, and groups their members into samples as WebDataset does.
 
-A sample is what follows one another under one key: the path up to the first dot of the file's name
+A sample is a series of members with the same key: the path up to the first dot of the file's name
 (`base_plus_ext` of https://github.com/webdataset/webdataset). Names without a dot, names that begin with one,
-and folders and files named `__…__` are in no sample.
+and folders and files named `__…__` belong to no sample.
 """
 
 import re
@@ -20,8 +20,8 @@ from schemas.spec import FetchSpec
 from workers.fetch.ranges import RangeFile, open_ahead
 from workers.storage.uris import clean_uri
 
-TARS_KEPT = 4
-"""Tar files whose members are known in a process, of those that members are looked up in."""
+MAX_LOOKUPS = 4
+"""Tar files whose members a process remembers, for looking them up by name."""
 
 _SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.[^/]*", re.DOTALL)
 _META = re.compile(r"__[^/]*__($|/)")
@@ -32,10 +32,10 @@ class Member(NamedTuple):
     """A file in a tar file that belongs to a sample.
 
     Attributes:
-        name: as the tar has it.
+        name: its path in the tar file.
         key: of its sample.
-        span: its first byte in the tar file, and how many it has.
-        fault: why its bytes are not there as they are; "" where they are.
+        span: its first byte in the tar file, and its size in bytes.
+        fault: why it cannot be read as a range of the tar file; "" if it can.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Member(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """By its name."""
+        """Whether its name has the ending of an image."""
         return PurePosixPath(self.name).suffix.lower() in IMAGE_ENDINGS
 
 
 def members(tar: str, spec: FetchSpec) -> Iterator[Member | MissingImage]:
-    """The members of samples in the order of the tar file; last, where it is cut or damaged, a word on that.
+    """The members of samples in the order of the tar file; last, if it is cut or damaged, a `MissingImage`.
 
-    Of an image that is cut itself its own row will say it.
+    If it is cut within an image there is none: that image fails by itself when it is read.
 
     Raises:
-        ManifestError: it is no tar file, or it is compressed.
+        ManifestError: it is not a tar file, or it is compressed.
         ImageError: stage "fetch": it cannot be read.
     """
     with open_ahead(tar, spec) as file:
@@ -69,29 +69,39 @@ def members(tar: str, spec: FetchSpec) -> Iterator[Member | MissingImage]:
 
 
 def _headers(tar: str, file: IO[bytes] | RangeFile, size: int) -> Iterator[tarfile.TarInfo | MissingImage]:
-    """Every header; last, where they end before they should, why."""
-    last, at, said = None, 0, ""
+    """All headers; last, if they end too early, the reason."""
+    last, end, problem = None, 0, ""
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while info := archive.next():
                 yield info
-                if archive.offset <= at:  # a damaged size would lead round and round
-                    said = f"the header of {info.name!r} leads back"
+                if archive.offset <= end:  # a damaged size (negative, for example) would make an endless loop
+                    problem = f"the header of {info.name!r} leads back"
                     break
-                last, at = info, archive.offset
-                archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
+                last, end = info, archive.offset
+                archive.members.clear()  # type: ignore[attr-defined] # it would keep all headers in memory
     except (tarfile.TarError, ValueError, ArithmeticError, struct.error) as error:
         if last is None:
-            raise ManifestError(_no_tar(tar, file, error)) from None
-        said = str(error)
-    if end := _end(file, last, at, size, said):
-        yield end
+            raise ManifestError(_not_a_tar(tar, file, error)) from None
+        problem = str(error)
+    if missing := _missing_end(file, last, end, size, problem):
+        yield missing
 
 
-def _end(
-    file: IO[bytes] | RangeFile, last: tarfile.TarInfo | None, at: int, size: int, said: str
+def _missing_end(
+    file: IO[bytes] | RangeFile, last: tarfile.TarInfo | None, end: int, size: int, problem: str
 ) -> MissingImage | None:
-    """Why the headers of a tar file ended; None where they should have, or an image's row will say it."""
+    """Why the headers of a tar file ended; None if it is whole, or if the last image itself is cut.
+
+    `tarfile` ends without an exception at some kinds of damage, so the file is checked here.
+
+    Args:
+        file: the tar file.
+        last: its last header; None if it has none.
+        end: the byte after the last member, where a header or the end marker should be.
+        size: bytes of the file.
+        problem: why reading stopped; "" if `tarfile` took it for the end.
+    """
     if last and last.isreg() and not last.issparse() and last.offset_data + last.size > size:
         member = _member(last)
         if member and member.is_image:
@@ -99,37 +109,39 @@ def _end(
         return MissingImage(
             ErrorCode.TRUNCATED, f"the tar file ends within {last.name!r}; what followed is lost"
         )
-    file.seek(at)
+    file.seek(end)
     block = file.read(tarfile.BLOCKSIZE) or b""
-    if not block.strip(b"\0"):  # the mark of its end, or no more than padding
+    if not block.strip(b"\0"):  # the end marker, or only padding
         return None
-    if said or len(block) < tarfile.BLOCKSIZE:
-        why = f"the tar file ends within a header, at byte {at:,} ({said or 'cut'}); what followed is lost"
+    if problem or len(block) < tarfile.BLOCKSIZE:
+        why = (
+            f"the tar file ends within a header, at byte {end:,} ({problem or 'cut'}); what followed is lost"
+        )
         return MissingImage(ErrorCode.TRUNCATED, why)
-    why = f"byte {at:,} of the tar file begins neither a header nor its end; what followed is lost"
+    why = f"byte {end:,} of the tar file begins neither a header nor its end; what followed is lost"
     return MissingImage(ErrorCode.UNSUPPORTED, why)
 
 
-def _no_tar(tar: str, file: IO[bytes] | RangeFile, error: Exception) -> str:
+def _not_a_tar(tar: str, file: IO[bytes] | RangeFile, error: Exception) -> str:
     file.seek(0)
-    begins = file.read(8) or b""
+    start = file.read(8) or b""
     for magic, name in _COMPRESSED.items():
-        if begins.startswith(magic):
-            return compressed(clean_uri(tar), f"it is {name} data")
-    return f"{clean_uri(tar)} is no tar file: {error}"
+        if start.startswith(magic):
+            return compressed_message(clean_uri(tar), f"it is {name} data")
+    return f"{clean_uri(tar)} is not a tar file: {error}"
 
 
-def compressed(tar: str, how: str) -> str:
-    """What is to be said of a tar file that is compressed."""
+def compressed_message(tar: str, reason: str) -> str:
+    """The error message for a tar file that is compressed; `reason` says how that is known."""
     return (
-        f"{tar} is compressed ({how}): an image in it cannot be read without all that is before it. "
+        f"{tar} is compressed ({reason}): an image in it cannot be read without all that is before it. "
         "Unpack it to a plain .tar, which is hardly larger, as images are compressed already"
     )
 
 
 def _member(info: tarfile.TarInfo) -> Member | None:
-    """What a header says, where it is of a file in a sample."""
-    # bytes of a name that are no UTF-8 come as lone surrogates, which no table can hold
+    """The member of a header; None if it belongs to no sample."""
+    # tarfile decodes bytes that are not UTF-8 to lone surrogates, which no table can hold
     name = info.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     sample = _SAMPLE.fullmatch(name)
     if not sample or _META.match(name):
@@ -146,48 +158,48 @@ def _member(info: tarfile.TarInfo) -> Member | None:
 
 
 class _Lookup:
-    """The members of one tar file by name, as far as it was read.
+    """Finds members of one tar file by name; reads headers only as far as needed.
 
-    Of several with one name the first is meant.
+    If several members have the same name, the first counts.
     """
 
     def __init__(self, tar: str, spec: FetchSpec) -> None:
-        self._todo = members(tar, spec)
+        self._unread = members(tar, spec)
         self._end = MissingImage(ErrorCode.NOT_FOUND, f"{clean_uri(tar)} has no such member")
-        self._found: dict[str, Member] = {}
+        self._members: dict[str, Member] = {}
 
     def __call__(self, name: str) -> Member | MissingImage:
-        while name not in self._found:
-            match next(self._todo, None):
+        while name not in self._members:
+            match next(self._unread, None):
                 case Member() as member:
-                    self._found.setdefault(member.name, member)
+                    self._members.setdefault(member.name, member)
                 case MissingImage() as end:
                     self._end = end
                 case None:
                     return self._end
-        return self._found[name]
+        return self._members[name]
 
 
 _lookups: dict[str, _Lookup] = {}
-_looking = threading.Lock()
+_lookup_lock = threading.Lock()
 
 
 def find_member(tar: str, name: str, spec: FetchSpec) -> tuple[int, int]:
-    """Where a member is in a tar file: its first byte and how many it has. Headers are read as far as needed.
+    """The first byte and the size of a member of a tar file; reads headers only as far as needed.
 
     Raises:
         ImageError: there is no such member, or the tar file cannot be read.
     """
-    with _looking:
+    with _lookup_lock:
         lookup = _lookups.pop(tar, None) or _Lookup(tar, spec)
         try:
-            found = lookup(name)
+            member = lookup(name)
         except ManifestError as error:
             raise ImageError(Stage.FETCH, ErrorCode.UNSUPPORTED, str(error)) from None
-        _lookups[tar] = lookup  # one that could not be read is begun anew
-        for old in list(_lookups)[:-TARS_KEPT]:
-            del _lookups[old]
-    match found:
+        _lookups[tar] = lookup  # not reached if reading failed: the next call starts over
+        for oldest in list(_lookups)[:-MAX_LOOKUPS]:
+            del _lookups[oldest]
+    match member:
         case MissingImage(code, why):
             raise ImageError(Stage.FETCH, code, f"tar://{name}: {why}")
         case Member(fault=why) if why:

@@ -1,1 +1,1 @@
-"""The models: where they come from, how they are built, and how a batch is run through one."""
+"""The models: where they come from, how they are built, how a batch runs through one."""

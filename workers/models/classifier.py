@@ -1,4 +1,4 @@
-"""The classifier: what is in an image, overall."""
+"""The classifier: says what an image shows, overall."""
 
 from typing import ClassVar
 
@@ -13,14 +13,14 @@ from workers.models.model import LoadedClassifier, ScoreType
 from workers.models.predictor import Inputs, ModelInput, Predictor
 
 MAX_ASPECT = 200
-"""Sides further apart than this are refused: "short side 256" would make gigabytes of a 1 x 20,000 image."""
+"""Longest ratio of sides: resizing the short side to 256 would turn a 1 x 20,000 image into gigabytes."""
 
 
 class ClassifierInputs(Inputs):
-    """Images to a classifier's inputs, but those whose input would be out of proportion."""
+    """Turns images into a classifier's inputs; refuses those with an extreme aspect ratio."""
 
     def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
-        """One image to the model's input, on the device."""
+        """The model's input for one image, on the device; an ImageError if it cannot be made."""
         short, long = sorted((image.width, image.height))
         if long > MAX_ASPECT * short:
             message = f"{image.width}x{image.height} pixels: one side is over {MAX_ASPECT} times the other"
@@ -29,14 +29,14 @@ class ClassifierInputs(Inputs):
 
 
 class Classifier(Predictor[Classification]):
-    """A classifier on its device; the detector has the same face.
+    """A classifier on its device; the detector has the same interface.
 
     Args:
         model: the loaded classifier, with the job's settings.
-        device: where to run it.
-        batch_size: most images in one pass.
+        device: the device to run it on.
+        batch_size: the most images in one pass.
         precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
-        runtime: "auto" is ONNX Runtime on a CPU, where it can run the model, else torch.
+        runtime: "auto" is ONNX Runtime on a CPU if it can run the model, else torch.
     """
 
     stage: ClassVar[Stage] = Stage.CLASSIFY
@@ -60,8 +60,8 @@ class Classifier(Predictor[Classification]):
         logits = self._module(images)
         expected = (len(batch), self._classes)
         if not isinstance(logits, Tensor) or logits.shape != expected:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"the classifier answered with {found}, expected {expected}")
+            answer = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the classifier answered with {answer}, expected {expected}")
         finite = logits.isfinite().all(dim=1).tolist()
         label_ids, scores = top_k(logits, self._top_k, self._score_type)
         ids, values = label_ids.int().cpu().numpy(), scores.cpu().numpy()
@@ -76,13 +76,13 @@ def top_k(logits: Tensor, k: int, score_type: ScoreType) -> tuple[Tensor, Tensor
 
     Args:
         logits: float (n, classes).
-        k: how many, at most; there are never more than the classes.
+        k: how many classes, at most.
         score_type: "softmax" scores sum to 1, "sigmoid" scores each class alone.
 
     Returns:
-        Class ids, int64 (n, k), and scores, float32 (n, k), descending; of equal scores the lower id first.
+        Class ids, int64 (n, k), and scores, float32 (n, k), descending; equal scores by ascending id.
     """
-    wide = logits.float()
-    scores = wide.softmax(dim=1) if score_type == "softmax" else wide.sigmoid()
+    logits = logits.float()
+    scores = logits.softmax(dim=1) if score_type == "softmax" else logits.sigmoid()
     ordered, ids = scores.sort(dim=1, descending=True, stable=True)
     return ids[:, :k], ordered[:, :k]

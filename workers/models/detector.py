@@ -1,4 +1,4 @@
-"""The detector: which objects are in an image, how many, exactly where."""
+"""The detector: says which objects are in an image, how many, and where."""
 
 from typing import ClassVar
 
@@ -16,14 +16,14 @@ from workers.models.predictor import ModelInput, Predictor
 
 
 class Detector(Predictor[Detections]):
-    """A detector on its device; the classifier has the same face.
+    """A detector on its device; the classifier has the same interface.
 
     Args:
         model: the loaded detector, with the job's settings.
-        device: where to run it.
-        batch_size: most images in one pass.
+        device: the device to run it on.
+        batch_size: the most images in one pass.
         precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
-        runtime: "auto" is ONNX Runtime on a CPU, where it can run the model, else torch.
+        runtime: "auto" is ONNX Runtime on a CPU if it can run the model, else torch.
     """
 
     stage: ClassVar[Stage] = Stage.DETECT
@@ -47,7 +47,7 @@ class Detector(Predictor[Detections]):
         return [self._detections(output, image) for output, image in zip(outputs, batch, strict=True)]
 
     def _detections(self, output: dict[str, Tensor], image: ModelInput) -> Detections | ImageError:
-        """One image's answer, checked and selected."""
+        """The objects in the module's answer for one image, checked and filtered."""
         try:
             boxes, scores, class_ids = _arrays(output, classes=len(self._thresholds))
         except (ValueError, FloatingPointError, KeyError) as error:
@@ -64,11 +64,11 @@ class Detector(Predictor[Detections]):
 def _arrays(
     output: dict[str, Tensor], *, classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-    """Boxes (n, 4), scores (n,) and class ids (n,) of torchvision's dictionary.
+    """Boxes (n, 4), scores (n,) and class ids (n,) from torchvision's dictionary, checked.
 
     Raises:
         FloatingPointError: a box or a score is NaN or infinite.
-        ValueError: shapes disagree, or a class id is none.
+        ValueError: shapes disagree, or a class id is not a class of the model.
     """
     boxes, scores = (output[name].float().cpu().numpy() for name in ("boxes", "scores"))
     labels = output["labels"].cpu().numpy()
@@ -85,29 +85,29 @@ def _arrays(
 
 
 def select(
-    found: Detections, *, thresholds: NDArray[np.float32], max_boxes: int | None, width: int, height: int
+    detections: Detections, *, thresholds: NDArray[np.float32], max_boxes: int | None, width: int, height: int
 ) -> Detections:
-    """What is kept of an image's objects, in the tables' order and inside the image.
+    """Filters an image's objects, sorts them in the order of the tables, and clips them to the image.
 
     Args:
-        found: the objects in the model's order; boxes in image pixels may reach outside.
-        thresholds: for each class id, what a score must be greater than, float32 (classes,).
-        max_boxes: the most that are kept, best first; None: all.
+        detections: the objects in the model's order; boxes in pixels of the image, may exceed it.
+        thresholds: for each class id, the score that an object must exceed, float32 (classes,).
+        max_boxes: the most objects to keep, best first; None: all.
         width: of the image, pixels.
         height: of the image, pixels.
 
     Returns:
-        By descending score, equal scores in the model's order; clipped; boxes without area are left out.
+        By descending score, equal scores in the model's order; clipped; boxes without area are dropped.
     """
-    passed = np.flatnonzero(found.scores > thresholds[found.class_ids])
-    best = passed[np.argsort(-found.scores[passed], kind="stable")][:max_boxes]
-    boxes = clip(found.boxes[best], width, height)
-    whole = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
-    kept = best[whole]
-    return Detections(boxes[whole], found.scores[kept], found.class_ids[kept])
+    passed = np.flatnonzero(detections.scores > thresholds[detections.class_ids])
+    best = passed[np.argsort(-detections.scores[passed], kind="stable")][:max_boxes]
+    boxes = clip(detections.boxes[best], width, height)
+    has_area = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+    kept = best[has_area]
+    return Detections(boxes[has_area], detections.scores[kept], detections.class_ids[kept])
 
 
 def clip(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """Boxes (n, 4) with x within [0, width] and y within [0, height], float32."""
-    most = np.array([width, height, width, height], np.float32)
-    return np.clip(boxes, np.float32(0), most)
+    """Clips boxes, float32 (n, 4), to x within [0, width] and y within [0, height]."""
+    limits = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes, np.float32(0), limits)

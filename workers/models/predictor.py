@@ -1,4 +1,4 @@
-"""What the classifier and the detector share: batches, devices, precision, and what to do when one fails."""
+"""What classifier and detector have in common: batches, devices, precision, and handling of failures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
@@ -13,21 +13,21 @@ from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from schemas.spec import Precision, Runtime
 from workers.models.model import ClassifierModel, DetectorModel
-from workers.models.runtime import placed
+from workers.models.runtime import prepare_module
 
 ResultT = TypeVar("ResultT")
 
-_DEVICE_FAULTS: tuple[type[BaseException], ...] = (
+_DEVICE_ERRORS: tuple[type[BaseException], ...] = (
     (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()  # since torch 2.8
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One image as a model takes it.
+    """One image as the input of a model.
 
     Attributes:
-        tensor: (3, h, w), on the model's device, or on its way there.
+        tensor: (3, h, w), on the model's device; the copy to a GPU may still be under way.
         width: pixels across of the image it was made from.
         height: pixels down of the image it was made from.
     """
@@ -38,12 +38,12 @@ class ModelInput:
 
 
 class Inputs:
-    """Images to a model's inputs; needs the model's transform, not its network.
+    """Turns images into a model's inputs; uses the model's transform, not its network.
 
     Args:
-        model: whose.
-        device: that the network runs on.
-        stage: which an image that the transform fails on has failed in.
+        model: the model.
+        device: the device that the network runs on.
+        stage: the stage of the error if the transform fails on an image.
     """
 
     def __init__(self, model: ClassifierModel | DetectorModel, device: torch.device, stage: Stage) -> None:
@@ -54,35 +54,35 @@ class Inputs:
 
     @torch.inference_mode()
     def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
-        """One image to the model's input, on the device.
+        """The model's input for one image, on the device; an ImageError if the transform fails.
 
-        A GPU gets the uint8 pixels (pinned, without waiting) and resizes and normalises them. May run in
-        another thread than the model.
+        The uint8 pixels go to a GPU (pinned, asynchronously), which resizes and normalises them. May be
+        called from another thread than the model.
         """
         try:
             pixels = torch.from_numpy(image.pixels if image.pixels.flags.writeable else image.pixels.copy())
-            placed = on(self._transform_device, pixels).permute(2, 0, 1)
-            return ModelInput(on(self._device, self._transform(placed)), image.width, image.height)
-        except _DEVICE_FAULTS:
+            planes = to_device(self._transform_device, pixels).permute(2, 0, 1)
+            return ModelInput(to_device(self._device, self._transform(planes)), image.width, image.height)
+        except _DEVICE_ERRORS:
             raise
-        except Exception as error:  # a transform may raise anything; the image is at fault
+        except Exception as error:  # a transform may raise anything; the image is the cause
             return image_error(self._stage, error)
 
 
 class Predictor(ABC, Generic[ResultT]):
     """A model on its device.
 
-    Bad images come back as `ImageError` values, in their places; only what is no image's fault (a broken GPU)
-    is raised. The model's module is moved to the device and switched to the model's layout, in place.
+    A bad image comes back as an `ImageError` value at its position; an exception is raised only if no image
+    is the cause (a broken GPU). The module is moved to the device and to the model's layout, in place.
 
     Args:
-        model: what to run.
-        device: where.
-        batch_size: most images in one pass.
+        model: the model to run.
+        device: the device to run it on.
+        batch_size: the most images in one pass.
         precision: of the network's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU, or float16
-            where the GPU has no bfloat16.
-        runtime: what computes the network; "auto" is ONNX Runtime in float32 on a CPU, where it gives the
-            same answers, else torch.
+            if the GPU has no bfloat16.
+        runtime: computes the network; "auto" is ONNX Runtime in float32 on a CPU if it gives the same
+            answers, else torch.
 
     Raises:
         ModelError: the runtime cannot run this model.
@@ -102,14 +102,14 @@ class Predictor(ABC, Generic[ResultT]):
         self.device = device
         self.batch_size = batch_size
         self.dtype = autocast_dtype(device, precision)
-        self._module = placed(model, device, self.dtype, runtime)
+        self._module = prepare_module(model, device, self.dtype, runtime)
         self.preprocess = self.inputs(model, device, self.stage)
         self._mixes_shapes = model.mixes_shapes
 
     def __call__(self, images: Sequence[DecodedImage | ModelInput]) -> list[ResultT | ImageError]:
         """One result for each image or input, in order.
 
-        Of the inputs that are made here, never more than `batch_size` are in memory.
+        Inputs are made batch by batch, so that at most `batch_size` of them are in memory.
         """
         results: dict[int, ResultT | ImageError] = {}
         shapes = [None if self._mixes_shapes else _shape(image) for image in images]
@@ -119,10 +119,10 @@ class Predictor(ABC, Generic[ResultT]):
         return [results[i] for i in range(len(images))]
 
     def predict(self, inputs: Sequence[ModelInput | ImageError]) -> list[ResultT | ImageError]:
-        """One result for each input, in order; an `ImageError` stays itself.
+        """One result for each input, in order; an `ImageError` is passed on.
 
-        A batch that fails is tried again: in halves where memory ran out, else one by one, so that only the
-        images that fail alone are failed rows.
+        A batch that fails is repeated: in halves if memory ran out, else one by one, so that only images that
+        fail alone become failed rows.
         """
         results: dict[int, ResultT | ImageError] = {}
         good: dict[int, ModelInput] = {}
@@ -141,11 +141,11 @@ class Predictor(ABC, Generic[ResultT]):
     def _input(self, image: DecodedImage | ModelInput) -> ModelInput | ImageError:
         if isinstance(image, DecodedImage):
             return self.preprocess(image)
-        return replace(image, tensor=on(self.device, image.tensor))
+        return replace(image, tensor=to_device(self.device, image.tensor))
 
     @abstractmethod
     def _run(self, batch: list[ModelInput]) -> list[ResultT | ImageError]:
-        """The results of one batch. May raise; an image with a bad answer is an ImageError."""
+        """The results of one batch. May raise; an image with an invalid answer becomes an ImageError."""
 
     def _predict_batch(self, batch: list[ModelInput]) -> list[ResultT | ImageError]:
         try:
@@ -154,13 +154,13 @@ class Predictor(ABC, Generic[ResultT]):
                 torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
             ):
                 return self._run(batch)
-        except _DEVICE_FAULTS:
+        except _DEVICE_ERRORS:
             raise
         except Exception as error:  # a module may raise anything
             if len(batch) == 1:
                 return [self._image_error(error)]
             size = (len(batch) + 1) // 2 if is_out_of_memory(error) else 1
-        # Here the exception is gone, and with it the frames that held the failed pass's tensors.
+        # After `except` the exception is gone, and with it the frames that hold the failed pass's tensors
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         parts = (batch[start : start + size] for start in range(0, len(batch), size))
@@ -171,7 +171,7 @@ class Predictor(ABC, Generic[ResultT]):
 
 
 def image_error(stage: Stage, error: Exception) -> ImageError:
-    """Why a model or its transform failed on one image, as a value."""
+    """An exception of a model or its transform on one image, as an ImageError."""
     if isinstance(error, ImageError):
         return error
     if is_out_of_memory(error):
@@ -183,8 +183,8 @@ def image_error(stage: Stage, error: Exception) -> ImageError:
     return ImageError(stage, code, f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT])
 
 
-def on(device: torch.device, tensor: Tensor) -> Tensor:
-    """A tensor on a device; on its way to a GPU pinned and without waiting."""
+def to_device(device: torch.device, tensor: Tensor) -> Tensor:
+    """Copies a tensor to a device; to a GPU from pinned memory, asynchronously."""
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -195,7 +195,7 @@ def _shape(image: DecodedImage | ModelInput) -> tuple[int, ...]:
 
 
 def batches(keys: Sequence[Hashable], size: int) -> list[list[int]]:
-    """Positions in batches of at most `size`, each of one key; keys in the order they first appear."""
+    """Groups the positions of equal keys into batches of at most `size`, in order of appearance."""
     groups: dict[Hashable, list[int]] = {}
     for position, key in enumerate(keys):
         groups.setdefault(key, []).append(position)
@@ -203,7 +203,7 @@ def batches(keys: Sequence[Hashable], size: int) -> list[list[int]]:
 
 
 def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype:
-    """The type that matrix products and convolutions run in; float32 switches autocast off."""
+    """The dtype of matrix products and convolutions; float32 switches autocast off."""
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     if device.type != "cuda":
@@ -212,9 +212,9 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU or (torch raises a plain RuntimeError there) on the CPU."""
+    """Whether memory ran out, on a GPU or on the CPU, where torch raises a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(
-        said in str(error) for said in ("DefaultCPUAllocator", "Failed to allocate memory", "bad_alloc")
+        text in str(error) for text in ("DefaultCPUAllocator", "Failed to allocate memory", "bad_alloc")
     )

@@ -1,4 +1,4 @@
-"""Which model a name means, and what a job makes of it."""
+"""Finds models by name, and loads them with a job's settings."""
 
 import difflib
 import re
@@ -27,7 +27,7 @@ def list_models(*, timm: bool = False) -> list[ModelInfo]:
     """Every model that a job spec can name: the built-in ones first, then torchvision's, then timm's.
 
     Args:
-        timm: whether timm's (over a thousand) are listed too.
+        timm: whether to list timm's too (over a thousand).
     """
     classifiers = [
         torchvision_models.describe(x, "classifier") for x in torchvision_models.classifier_names()
@@ -53,8 +53,8 @@ def load_detector(spec: DetectorSpec) -> LoadedDetector:
     """The detector of a job spec, on the CPU, in eval mode, with the spec's thresholds in it.
 
     Raises:
-        ModelError: the name is unknown or a classifier's; the weights or the categories do not fit; there is
-            a threshold for a class that it does not have.
+        ModelError: the name is unknown or a classifier's; the weights or the categories do not fit; it has
+            no class that a threshold names.
     """
     built = _detector(spec)
     thresholds = thresholds_by_class(spec, built.model.categories)
@@ -90,7 +90,7 @@ def _detector(spec: DetectorSpec) -> Built[DetectorModel]:
 
 
 def _unknown(name: str, task: Task) -> ModelError:
-    """Why a name is no model of this task, and what was perhaps meant."""
+    """The error for a name that is not a model of this task, with similar names."""
     names: dict[Task, list[str]] = {
         "classifier": torchvision_models.classifier_names(),
         "detector": torchvision_models.detector_names(),
@@ -108,9 +108,9 @@ def _unknown(name: str, task: Task) -> ModelError:
 
 
 def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str, object]) -> ResolvedModel:
-    """Everything that decides what the model answers."""
+    """The entry of a model in run.json: everything that decides its answers."""
     model = built.model
-    # torch prepares pixels and exports the network that onnxruntime may compute, and computes all the rest
+    # onnxruntime computes at most the network; torch exports it, and computes all the rest
     computed_by = versions("torch", *(["onnxruntime"] if model.network is not None else []))
     info = ModelInfo(
         name=spec.model.removeprefix(_TORCHVISION),
@@ -125,13 +125,13 @@ def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str
         info=info,
         weights=built.weights,
         weights_sha256=built.weights_sha256,
-        preprocessing=model.preprocessing or _written_out(model.transform),
+        preprocessing=model.preprocessing or _stable_repr(model.transform),
         categories=model.categories,
         settings=settings,
         code=f"{built.code}, {computed_by}",
     )
 
 
-def _written_out(transform: object) -> str:
-    """A transform's repr, the same in every process."""
+def _stable_repr(transform: object) -> str:
+    """An object's repr without memory addresses, so the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(transform))

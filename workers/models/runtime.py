@@ -1,7 +1,7 @@
-"""Networks on a CPU by ONNX Runtime, which needs 0.35 to 0.8 of the time of torch's own kernels."""
+"""Runs networks on a CPU with ONNX Runtime, in 0.35 to 0.8 of the time of torch's own kernels."""
 
 import io
-import sys
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -16,44 +16,45 @@ from schemas.exceptions import ModelError
 from schemas.spec import Runtime
 from workers.models.model import ClassifierModel, DetectorModel
 
-Answers = tuple[Tensor, ...]
-"""What a network answers a batch with, each (n, ...)."""
+_log = logging.getLogger(__name__)
+
+Outputs = tuple[Tensor, ...]
+"""The outputs of a network for a batch, each (n, ...)."""
 
 OPSET = 17
 TOLERANCE = 1e-3
-"""Of an answer's largest value: what two runtimes may differ by. 1e-6 is seen; a wrong graph is far off."""
+"""Largest difference between two runtimes, relative to the largest output. Measured is 1e-6; a wrong
+graph differs far more."""
 
 PROBES = ((480, 640), (512, 384))
-"""Height and width of the pictures that an exported network is tried on."""
+"""Height and width of the images that an exported network is tried on."""
 
 
-def placed(
+def prepare_module(
     model: ClassifierModel | DetectorModel, device: torch.device, dtype: torch.dtype, runtime: Runtime
 ) -> nn.Module:
-    """A model's module, ready to run on its device: in the model's layout, or with its network exchanged.
+    """Prepares a model's module for its device, in place: moves it, or has ONNX Runtime run its network.
 
-    ONNX Runtime computes in float32 on a CPU, with as many threads as torch. The model's module is changed.
+    ONNX Runtime computes in float32 on a CPU, with as many threads as torch.
 
     Args:
-        model: as its source made it.
-        device: where it is to run.
-        dtype: that its network is to compute in.
-        runtime: "auto" is ONNX Runtime wherever it gives the model's answers, else torch.
+        model: the model, as its source built it.
+        device: the device to run it on.
+        dtype: of the network's arithmetic.
+        runtime: "auto" is ONNX Runtime if it gives the same outputs as torch, else torch.
 
     Raises:
-        ModelError: ONNX Runtime is asked for, and cannot run this model.
+        ModelError: ONNX Runtime is required, but cannot run this model.
     """
     if runtime != "torch":
-        reason = _other_than(device, dtype)
+        reason = _unsupported(device, dtype)
         if reason is None:
             try:
-                return _exchanged(model)
+                return _with_onnx_network(model)
             except Exception as error:  # the exporter and the module may raise anything
                 reason = f"{error}"
                 if model.network is not None:
-                    print(
-                        f"torch runs the {type(model).__name__}, not ONNX Runtime: {reason}", file=sys.stderr
-                    )
+                    _log.warning("torch runs the %s, not ONNX Runtime: %s", type(model).__name__, reason)
         if runtime != "auto":
             raise ModelError(
                 f"compute.runtime is {runtime}, which cannot run this model: {reason}. "
@@ -63,60 +64,61 @@ def placed(
     return model.module.to(device).to(memory_format=layout).eval()
 
 
-def _other_than(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a device or precision is torch's alone; None where it is not."""
+def _unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why ONNX Runtime is not used with a device and dtype; None if it can be."""
     if device.type != "cpu" or dtype != torch.float32:
         return f"it is for float32 on a CPU, found {dtype} on {device.type}".replace("torch.", "")
     return None
 
 
-def _exchanged(model: ClassifierModel | DetectorModel) -> nn.Module:
-    """The module with ONNX Runtime in the place of its network.
+def _with_onnx_network(model: ClassifierModel | DetectorModel) -> nn.Module:
+    """The module with its network replaced by ONNX Runtime's, if both give the same outputs.
 
     Raises:
-        ValueError: the model names no network, its inputs have no fixed shape, or ONNX Runtime answers
-            otherwise than torch.
+        ValueError: the model names no network, its inputs have no fixed shape, or the outputs differ.
     """
     if model.network is None:
         raise ValueError("it names no part that is a network alone")
     module = model.module.eval()
     network = module.get_submodule(model.network)
-    inputs, expected = _passes(model, network)
-    exchanged = OnnxNetwork(exported(network, inputs[:1]), torch.get_num_threads())
-    _assert_same(expected, exchanged(inputs))
+    inputs, expected = _record_passes(model, network)
+    onnx_network = OnnxNetwork(export_onnx(network, inputs[:1]), torch.get_num_threads())
+    _assert_same(expected, onnx_network(inputs))
     if not model.network:
-        return exchanged
-    module.set_submodule(model.network, exchanged)
+        return onnx_network
+    module.set_submodule(model.network, onnx_network)
     return module
 
 
 @torch.inference_mode()
-def _passes(model: ClassifierModel | DetectorModel, network: nn.Module) -> tuple[Tensor, Answers]:
-    """What reaches a model's network for some pictures of noise, as one batch, and what it answers."""
-    seen: list[tuple[Tensor, Answers]] = []
-    hook = network.register_forward_hook(lambda _, given, found: seen.append((given[0], _answers(found))))
-    chance = torch.Generator()
+def _record_passes(model: ClassifierModel | DetectorModel, network: nn.Module) -> tuple[Tensor, Outputs]:
+    """The inputs of a model's network for some images of noise, as one batch, and its outputs."""
+    passes: list[tuple[Tensor, Outputs]] = []
+    hook = network.register_forward_hook(
+        lambda _, inputs, output: passes.append((inputs[0], _as_tuple(output)))
+    )
+    generator = torch.Generator()
     try:
         for height, width in PROBES:
-            noise = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=chance)
+            noise = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=generator)
             image = model.transform(noise.permute(2, 0, 1))
             model.module([image] if isinstance(model, DetectorModel) else image[None])
     finally:
         hook.remove()
-    given, found = zip(*seen, strict=True)
-    return torch.cat(given), tuple(torch.cat(each) for each in zip(*found, strict=True))
+    inputs, outputs = zip(*passes, strict=True)
+    return torch.cat(inputs), tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 
-def _answers(found: Tensor | Answers) -> Answers:
-    return (found,) if isinstance(found, Tensor) else tuple(found)
+def _as_tuple(output: Tensor | Outputs) -> Outputs:
+    return (output,) if isinstance(output, Tensor) else tuple(output)
 
 
 class OnnxNetwork(nn.Module):
-    """A network that ONNX Runtime computes; takes and gives torch's tensors on the CPU.
+    """A network computed by ONNX Runtime; takes and returns torch tensors on the CPU.
 
     Args:
         data: the ONNX model: one input, "batch", float32 (n, 3, h, w) with n free.
-        threads: that it computes with.
+        threads: the number of threads to compute with.
     """
 
     def __init__(self, data: bytes, threads: int) -> None:
@@ -125,17 +127,17 @@ class OnnxNetwork(nn.Module):
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
-    def forward(self, batch: Tensor) -> Tensor | Answers:
-        """The network's raw answers: a tensor, or a tuple where there are several."""
-        answers = self._session.run(None, {"batch": batch.contiguous().numpy()})
-        found = tuple(torch.from_numpy(answer) for answer in answers)
-        return found[0] if len(found) == 1 else found
+    def forward(self, batch: Tensor) -> Tensor | Outputs:
+        """The network's raw output: a tensor, or a tuple if there are several."""
+        arrays = self._session.run(None, {"batch": batch.contiguous().numpy()})
+        outputs = tuple(torch.from_numpy(array) for array in arrays)
+        return outputs[0] if len(outputs) == 1 else outputs
 
 
-def exported(network: nn.Module, example: Tensor) -> bytes:
-    """A network as an ONNX model for batches of any size.
+def export_onnx(network: nn.Module, example: Tensor) -> bytes:
+    """Exports a network as an ONNX model, with a free batch size.
 
-    By torch's exporter of traces: the newer one wants onnxscript and takes ten times as long.
+    Uses torch's older exporter, which traces: the newer one needs onnxscript and takes ten times as long.
     """
     with TemporaryDirectory() as folder, _quiet(), _plain_attention(), torch.inference_mode():
         file = Path(folder) / "network.onnx"
@@ -153,7 +155,7 @@ def exported(network: nn.Module, example: Tensor) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says: that it is deprecated, each constant, all of what it cannot do."""
+    """Silences the exporter, which warns of its deprecation and prints constants and unsupported parts."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
@@ -161,7 +163,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Attention in its single steps: torch's own operator for all of it has no counterpart in ONNX."""
+    """Makes torch compute attention in single steps: its fused operator does not exist in ONNX."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -170,15 +172,15 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _assert_same(expected: Answers, found: Tensor | Answers) -> None:
-    """Compares the answers of two runtimes.
+def _assert_same(expected: Outputs, actual: Tensor | Outputs) -> None:
+    """Compares the outputs of two runtimes.
 
     Raises:
-        ValueError: they are not the same within the tolerance.
+        ValueError: they differ by more than the tolerance.
     """
-    for one, other in zip(expected, _answers(found), strict=True):
+    for one, other in zip(expected, _as_tuple(actual), strict=True):
         if one.shape != other.shape:
             raise ValueError(f"torch answers with {tuple(one.shape)}, ONNX Runtime with {tuple(other.shape)}")
-        apart, most = (one - other).abs().max().item(), one.abs().max().item()
-        if not apart <= TOLERANCE * max(most, 1):
-            raise ValueError(f"its answers differ from torch's by {apart:.3g}, of up to {most:.3g}")
+        difference, largest = (one - other).abs().max().item(), one.abs().max().item()
+        if not difference <= TOLERANCE * max(largest, 1):  # not ">": NaN must fail
+            raise ValueError(f"its answers differ from torch's by {difference:.3g}, of up to {largest:.3g}")

@@ -1,4 +1,4 @@
-"""Class names: those a spec gives, and the thresholds it sets for some of them."""
+"""Applies a job spec's settings to a model: class names; a detector's thresholds, NMS and box limit."""
 
 import difflib
 import sys
@@ -11,10 +11,10 @@ from workers.models.weights import read_bytes
 
 
 def given_categories(spec: ModelSpec) -> tuple[str, ...] | None:
-    """The spec's own class names; None where it leaves them to the model.
+    """The class names in a spec; None if it has none and the model's own are used.
 
     Raises:
-        ModelError: the file cannot be read, or there are no names in it.
+        ModelError: the file of names cannot be read, or there are no names.
     """
     if spec.categories is None:
         return None
@@ -24,15 +24,15 @@ def given_categories(spec: ModelSpec) -> tuple[str, ...] | None:
     else:
         names = tuple(spec.categories)
     if not names:
-        raise ModelError(f"categories: found no class name for {spec.model}; expected one a line")
+        raise ModelError(f"categories: found no class name for {spec.model}; expected one on each line")
     return names
 
 
-def renamed(own: tuple[str, ...], given: tuple[str, ...] | None, model: str) -> tuple[str, ...]:
-    """The given class names in place of a model's own.
+def replace_categories(own: tuple[str, ...], given: tuple[str, ...] | None, model: str) -> tuple[str, ...]:
+    """The given class names, or a model's own if none are given.
 
     Raises:
-        ModelError: there are more or fewer of them than the model has classes.
+        ModelError: their number differs from the number of the model's classes.
     """
     if given is not None and len(given) != len(own):
         raise ModelError(f"categories: found {len(given)} class names, but {model} has {len(own)} classes")
@@ -40,12 +40,12 @@ def renamed(own: tuple[str, ...], given: tuple[str, ...] | None, model: str) -> 
 
 
 def thresholds_by_class(spec: DetectorSpec, categories: tuple[str, ...]) -> tuple[float, ...]:
-    """For each class id, what a box of it must score more than.
+    """For each class id, the score that a box must exceed.
 
-    A name that several classes bear sets the threshold of all of them.
+    If several classes have the same name, a threshold for that name is for all of them.
 
     Raises:
-        ModelError: a threshold is set for a class that the model does not have.
+        ModelError: a threshold names a class that the model does not have.
     """
     for name in spec.class_thresholds:
         if name not in categories:
@@ -56,14 +56,14 @@ def thresholds_by_class(spec: DetectorSpec, categories: tuple[str, ...]) -> tupl
 
 
 def apply_settings(module: nn.Module, spec: DetectorSpec) -> None:
-    """Sets a detector's own score threshold, and its NMS overlap and limit where the spec gives them.
+    """Sets a detector's own score threshold and, if the spec has them, its NMS overlap and limit of boxes.
 
     The attributes are torchvision's, on the module or on its `roi_heads`. The score threshold becomes the
-    lowest of the spec's, so that the module drops nothing that the spec keeps; where the spec gives
-    `max_boxes` the module's own limit is lifted, because boxes are counted after the thresholds.
+    lowest one in the spec, so that the module drops nothing that the spec keeps. If the spec has `max_boxes`
+    the module's own limit is lifted, because boxes are counted after the thresholds.
 
     Raises:
-        ModelError: the spec gives `nms_iou`, and the module has nowhere to put it.
+        ModelError: the spec has `nms_iou`, but the module has no attribute for it.
     """
     head = getattr(module, "roi_heads", module)
     if hasattr(head, "score_thresh"):

@@ -1,4 +1,4 @@
-"""Reading weights files. Nothing in a file is executed: safetensors, or `torch.load(weights_only=True)`."""
+"""Reads weights files without executing code in them: safetensors, or `torch.load(weights_only=True)`."""
 
 import hashlib
 import io
@@ -20,14 +20,15 @@ from workers.storage.uris import clean_uri
 State = dict[str, Tensor]
 
 _SHOWN = 3
+"""Names of tensors shown in a message."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file that was read and checked.
+    """A weights file, read and checked.
 
     Attributes:
-        location: where it was read from, without credentials.
+        location: its path or URL, without credentials.
         sha256: of its bytes.
         state: its tensors by name, on the CPU.
     """
@@ -47,48 +48,48 @@ def read_weights(location: str, expected: str | None = None) -> WeightsFile:
     Raises:
         ModelError: it cannot be read, has another sha256, or does not hold tensors by name.
     """
-    shown = clean_uri(location)
-    parse = _parser(shown)
+    name = clean_uri(location)
+    parse = _parser(name)
     data = read_bytes(location, "the weights file")
     digest = hashlib.sha256(data).hexdigest()
     if expected is not None and digest != expected:
         raise ModelError(
-            f"the weights file {shown} has another sha256 than the spec asks for; it was not loaded\n"
+            f"the weights file {name} has another sha256 than the spec asks for; it was not loaded\n"
             f"  found    {digest}\n  expected {expected}"
         )
     try:
-        found = parse(data)
+        content = parse(data)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ModelError(f"the weights file {shown} cannot be loaded: {_first_line(error)}") from None
-    return WeightsFile(shown, digest, _state_in(found, shown))
+        raise ModelError(f"the weights file {name} cannot be loaded: {_first_line(error)}") from None
+    return WeightsFile(name, digest, _state_in(content, name))
 
 
 def read_bytes(location: str, what: str) -> bytes:
     """All bytes of a path or fsspec URL.
 
     Raises:
-        ModelError: it cannot be read; `what` says in the message what it was meant to be.
+        ModelError: it cannot be read; the message begins with `what`.
     """
     try:
         with open_file(location) as file:
             data: bytes = file.read()
-    except Exception as error:  # each store and protocol raises its own
-        said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise ModelError(f"{what} {clean_uri(location)} cannot be read: {said}") from None
+    except Exception as error:  # each store and protocol raises its own kind
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise ModelError(f"{what} {clean_uri(location)} cannot be read: {reason}") from None
     return data
 
 
 def load_state(module: nn.Module, state: State, model: str, location: str) -> None:
-    """Loads every tensor of a file into a module: none missing, none left over, every shape the same.
+    """Loads the tensors of a file into a module; names and shapes must be the same.
 
     Args:
-        module: what takes the tensors.
+        module: the module.
         state: tensors by the module's names.
-        model: what the module is, for the message.
-        location: where the tensors come from, for the message.
+        model: the model's name, for the message.
+        location: the file of the tensors, for the message.
 
     Raises:
-        ModelError: naming the first tensors that do not fit.
+        ModelError: tensors do not fit; the message names the first of them.
     """
     try:
         module.load_state_dict(state)
@@ -97,39 +98,39 @@ def load_state(module: nn.Module, state: State, model: str, location: str) -> No
         raise ModelError(f"the weights file {location} does not fit {model}: {differences}") from None
 
 
-def _parser(shown: str) -> Callable[[bytes], object]:
-    """How a file of this name is read.
+def _parser(name: str) -> Callable[[bytes], object]:
+    """The function that reads a weights file of this name.
 
     Raises:
         ModelError: the name ends in neither .pth, .pt nor .safetensors.
     """
-    match PurePosixPath(urlsplit(shown).path).suffix.lower():
+    match PurePosixPath(urlsplit(name).path).suffix.lower():
         case ".safetensors":
             return safetensors.torch.load
         case ".pth" | ".pt":
             return _unpickle
         case _:
-            raise ModelError(f"{shown} is not a weights file: its name must end in .pth, .pt or .safetensors")
+            raise ModelError(f"{name} is not a weights file: its name must end in .pth, .pt or .safetensors")
 
 
 def _unpickle(data: bytes) -> object:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
-def _state_in(found: object, shown: str) -> State:
-    """The tensors by name in what a file held: all of it, or its "state_dict" or "model" part."""
-    if isinstance(found, Mapping):
-        for part in (found, found.get("state_dict"), found.get("model")):
+def _state_in(content: object, name: str) -> State:
+    """The tensors by name in a file's content: all of it, or its "state_dict" or "model" part."""
+    if isinstance(content, Mapping):
+        for part in (content, content.get("state_dict"), content.get("model")):
             if isinstance(part, Mapping) and part and all(isinstance(x, Tensor) for x in part.values()):
                 return dict(part)
     raise ModelError(
-        f"the weights file {shown} does not hold tensors by name; save it with "
+        f"the weights file {name} does not hold tensors by name; save it with "
         "torch.save(model.state_dict(), FILE)"
     )
 
 
 def _differences(own: State, given: State) -> str:
-    """What keeps a file's tensors from fitting a module, the first of each kind by name."""
+    """The differences between a module's tensors and a file's, with the first names of each kind."""
     shapes = [
         f"{name} is {tuple(given[name].shape)}, the model's {tuple(own[name].shape)}"
         for name in own.keys() & given.keys()

@@ -1,1 +1,1 @@
-"""Results as tables, and tables as Parquet files."""
+"""Turns results into tables, and tables into Parquet files."""

@@ -1,4 +1,4 @@
-"""Tables as Parquet files: the same bytes for the same rows."""
+"""Writes tables as Parquet files: the same bytes for the same rows."""
 
 import functools
 import hashlib
@@ -15,11 +15,14 @@ def write_file(store: Store, stem: str, rows: pa.Table, table: str, *, staged: b
     """Writes rows of a table as one Parquet file.
 
     Args:
-        store: where to.
+        store: the store to write to.
         stem: the key without its ending.
-        rows: under the table's schema.
+        rows: the rows, with the table's schema.
         table: "labels", "boxes" or "errors".
         staged: put the table and the content's hash into the name, so that no staged file replaces another.
+
+    Returns:
+        Its key, number of rows, bytes and sha256.
     """
     data = parquet_bytes(rows, table)
     digest = hashlib.sha256(data).hexdigest()
@@ -29,9 +32,9 @@ def write_file(store: Store, stem: str, rows: pa.Table, table: str, *, staged: b
 
 
 def count_codes(errors: pa.Table) -> dict[str, int]:
-    """Failed images by code."""
-    counted = errors["code"].value_counts().to_pylist()
-    return {entry["values"]: entry["counts"] for entry in sorted(counted, key=lambda e: str(e["values"]))}
+    """The number of failed images by error code, sorted by code."""
+    counts = errors["code"].value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: str(e["values"]))}
 
 
 def parquet_bytes(table: pa.Table, name: str) -> bytes:
@@ -39,11 +42,11 @@ def parquet_bytes(table: pa.Table, name: str) -> bytes:
 
     Args:
         table: the rows.
-        name: "labels", "boxes" or "errors": says which columns hold floats that split well.
+        name: "labels", "boxes" or "errors"; decides which float columns are stored as BYTE_STREAM_SPLIT.
     """
     sink = pa.BufferOutputStream()
     floats = list(FLOAT_COLUMNS[name])
-    # every column by dictionary but the floats, which pyarrow wants named on both sides
+    # Every column but the floats has a dictionary; pyarrow refuses a column that is in both lists
     others = [column for column in _leaves(table.schema) if column not in floats]
     pq.write_table(
         table,

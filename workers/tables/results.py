@@ -1,4 +1,4 @@
-"""From what the models said to Arrow: the results of a unit, and the three tables they become."""
+"""Turns the models' answers into Arrow tables: the results of a unit, and the three tables made of them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from schemas.tables import BOX, BOXES, ERROR, KEYS, results_schema, table_schema
 
 @dataclass(frozen=True, slots=True)
 class ResultColumns:
-    """What the tables say beside the models' answers.
+    """What the tables need in addition to the models' answers.
 
     Attributes:
-        classifier: its categories, score type and fingerprint; None where none runs.
-        detector: its categories and fingerprint; None where none runs.
+        classifier: for its categories, score type and fingerprint; None if none runs.
+        detector: for its categories and fingerprint; None if none runs.
         carried: the manifest's own columns.
     """
 
@@ -33,12 +33,12 @@ class ResultColumns:
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """One image with what the models said of it, its pixels let go.
+    """The models' answers for one image, without its pixels.
 
     Attributes:
         facts: the labels table's columns about the file: width, height, format, ...
-        classification: None where no classifier ran.
-        detections: None where no detector ran.
+        classification: None if no classifier ran.
+        detections: None if no detector ran.
         at: when it was labelled, UTC.
     """
 
@@ -49,7 +49,7 @@ class LabelledImage:
 
 
 def facts_of(image: LoadedImage) -> dict[str, Any]:
-    """The labels table's columns about the file itself."""
+    """The values of the labels table's columns about the file itself, see `schemas.tables.FACTS`."""
     decoded = image.decoded
     return {
         "width": decoded.width,
@@ -71,17 +71,18 @@ def results_table(
     Args:
         unit: its number.
         rows: manifest_index, image_id, uri and the carried columns, as the manifest gives them.
-        outcomes: what became of each row, in the same order.
-        columns: what the tables say beside.
+        outcomes: the result or the error of each row, in the same order.
+        columns: what the tables need in addition.
     """
     schema = results_schema(columns.carried)
     own = pa.schema([field for field in schema if field.name not in rows.column_names])
-    made = [{**_values(outcome, columns), "unit": unit} for outcome in outcomes]
-    table = pa.Table.from_pylist(made, own)
+    values = [{**_values(outcome, columns), "unit": unit} for outcome in outcomes]
+    table = pa.Table.from_pylist(values, own)
     return pa.table([(table if f.name in own.names else rows)[f.name] for f in schema], schema=schema)
 
 
 def _values(outcome: LabelledImage | RowError, columns: ResultColumns) -> dict[str, Any]:
+    """One row's values, all but those of the manifest; columns left out are null."""
     if isinstance(outcome, RowError):
         return {"error": error_values(outcome)}
     values = {**outcome.facts, "processed_at": outcome.at}
@@ -93,7 +94,7 @@ def _values(outcome: LabelledImage | RowError, columns: ResultColumns) -> dict[s
 
 
 def row_error(error: ImageError, at: datetime) -> RowError:
-    """An image's exception as the value behind its errors row."""
+    """An image's exception as the value of its row in the errors table."""
     message = (
         error.message if len(error.message) <= MESSAGE_LIMIT else error.message[: MESSAGE_LIMIT - 1] + "…"
     )
@@ -101,15 +102,17 @@ def row_error(error: ImageError, at: datetime) -> RowError:
 
 
 def error_values(error: RowError) -> dict[str, Any]:
-    """An error under `schemas.tables.ERROR`."""
+    """An error as a value of `schemas.tables.ERROR`."""
     values = {name: getattr(error, name) for name in ("stage", "code", "message", "attempts", "at")}
     return {**values, "retryable": error.code.retryable}
 
 
-def _label_values(found: Classification, model: ResolvedModel) -> dict[str, Any]:
+def _label_values(classification: Classification, model: ResolvedModel) -> dict[str, Any]:
     topk = [
         {"label_id": label_id, "label": model.categories[label_id], "score": score}
-        for label_id, score in zip(found.label_ids.tolist(), found.scores.tolist(), strict=True)
+        for label_id, score in zip(
+            classification.label_ids.tolist(), classification.scores.tolist(), strict=True
+        )
     ]
     return {
         **topk[0],
@@ -119,11 +122,11 @@ def _label_values(found: Classification, model: ResolvedModel) -> dict[str, Any]
     }
 
 
-def _box_values(found: Detections, model: ResolvedModel) -> dict[str, Any]:
+def _box_values(detections: Detections, model: ResolvedModel) -> dict[str, Any]:
     boxes = [
         dict(zip(BOX.names, (class_id, model.categories[class_id], score, *box), strict=True))
         for class_id, score, box in zip(
-            found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+            detections.class_ids.tolist(), detections.scores.tolist(), detections.boxes.tolist(), strict=True
         )
     ]
     counts = Counter(box["class_name"] for box in boxes)
@@ -136,9 +139,9 @@ def _box_values(found: Detections, model: ResolvedModel) -> dict[str, Any]:
 
 
 def split_results(results: pa.Table, carried: pa.Schema) -> dict[str, pa.Table]:
-    """The labels, boxes and errors tables of some results, each sorted by manifest_index.
+    """The labels, boxes and errors tables made of some results, each sorted by manifest_index.
 
-    Every row goes to labels or to errors, and the boxes of a labelled row to boxes.
+    Each row goes either to labels, and its boxes to boxes, or to errors.
     """
     ordered = results.sort_by("manifest_index").combine_chunks()
     failed = pc.is_valid(ordered["error"])
@@ -152,15 +155,16 @@ def split_results(results: pa.Table, carried: pa.Schema) -> dict[str, pa.Table]:
 
 
 def _boxes(labelled: pa.Table) -> pa.Table:
+    """One row for each box of the labelled rows; the boxes of a row keep their order."""
     boxes = labelled["boxes"].combine_chunks()
     counts = pc.fill_null(pc.list_value_length(boxes), 0).to_numpy(zero_copy_only=False)
     parents = labelled.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
     ends = np.cumsum(counts)
     index = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-    same = {name: parents[name] for name in ("width", "height", "detector")}
-    found = {**_keys(parents), "object_index": pa.array(index, pa.int32()), **same}
-    found |= _fields(pc.list_flatten(boxes), BOX)
-    return pa.table({name: found[name] for name in BOXES.names})
+    from_image = {name: parents[name] for name in ("width", "height", "detector")}
+    columns = {**_keys(parents), "object_index": pa.array(index, pa.int32()), **from_image}
+    columns |= _fields(pc.list_flatten(boxes), BOX)
+    return pa.table({name: columns[name] for name in BOXES.names})
 
 
 def _keys(table: pa.Table) -> dict[str, Any]:
@@ -172,7 +176,11 @@ def _fields(structs: Any, kind: pa.StructType) -> dict[str, Any]:
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table under its declared schema; a missing value in a required column is an error, not a null."""
+    """A table with its declared schema.
+
+    Raises:
+        ValueError: a required column has a null.
+    """
     columns = [table[f.name].combine_chunks().cast(f.type) for f in schema]
     for column, field in zip(columns, schema, strict=True):
         if not field.nullable and column.null_count:

@@ -313,7 +313,7 @@ def test_more_pixels_than_allowed_are_refused_with_both_numbers(name: str) -> No
 BOMB_SCRIPT = """
 import resource, sys
 from schemas.exceptions import ImageError
-from workers.decode import decode
+from workers.decode.decode import decode
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 for line in sys.stdin:
     try:

@@ -20,7 +20,7 @@ class WebServer:
 
     url: str
     answers: dict[str, list[int]] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def web() -> Iterator[WebServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            asked = state.asked[path] = state.asked.get(path, 0) + 1
+            count = state.requests[path] = state.requests.get(path, 0) + 1
             statuses = state.answers[path]
-            status = statuses[min(asked, len(statuses)) - 1]
+            status = statuses[min(count, len(statuses)) - 1]
             if status == 0:  # says nothing
                 hold.wait(20)
                 return
@@ -145,14 +145,14 @@ def test_an_answer_has_its_code_and_what_may_pass_is_tried_again(
 ) -> None:
     web.answers = {"/a.jpg": [status]}
     error = failure(f"{web.url}/a.jpg?signature=secret", SPEC if status else IMPATIENT)
-    assert (error.code, error.attempts, web.asked["/a.jpg"]) == (code, attempts, attempts)
+    assert (error.code, error.attempts, web.requests["/a.jpg"]) == (code, attempts, attempts)
     assert "secret" not in str(error)
 
 
 def test_a_fault_that_passes_costs_only_a_retry(web: WebServer) -> None:
     web.answers = {"/a.jpg": [503, 500, 200]}
     assert fetch(f"{web.url}/a.jpg", SPEC) == b"image bytes"
-    assert web.asked == {"/a.jpg": 3}
+    assert web.requests == {"/a.jpg": 3}
 
 
 def test_a_server_that_is_not_there_is_a_network_fault() -> None:
@@ -162,7 +162,9 @@ def test_a_server_that_is_not_there_is_a_network_fault() -> None:
 
 def test_a_web_server_that_sends_all_where_a_part_is_asked_for_is_unsupported(web: WebServer) -> None:
     web.answers = {"/a.jpg": [200]}
-    with pytest.raises(ImageError, match=r"a\.jpg \(5 bytes from 2 on\): found 11 bytes; its server") as all_:
+    with pytest.raises(
+        ImageError, match=r"a\.jpg \(5 bytes from 2 on\): found 11 bytes; its server does"
+    ) as all_:
         fetch(f"{web.url}/a.jpg?signature=secret", SPEC, 2, 5)
     assert all_.value.code is ErrorCode.UNSUPPORTED
 

@@ -68,8 +68,8 @@ def test_the_bytes_are_read_wherever_they_are(tmp_path: Path) -> None:
         TarMember(f"{tmp_path}/0.tar", "b.jpg", (1536, 8)),
         ParquetCell(f"{tmp_path}/t.parquet", "image", 1),
     ]
-    found = [read_image(location, SPEC) for location in locations]
-    assert found == [b"a file", b"a member", b"a member", b"a value"]
+    images = [read_image(location, SPEC) for location in locations]
+    assert images == [b"a file", b"a member", b"a member", b"a value"]
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_what_takes_no_network_is_local() -> None:
         TarMember("s3://b/0.tar", "a"),
         ParquetCell("s3://b/t", "c", 0),
     ]
-    assert [is_local(each) for each in (*local, *remote)] == [True] * 4 + [False] * 3
+    assert [is_local(location) for location in (*local, *remote)] == [True] * 4 + [False] * 3

@@ -34,15 +34,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     images = [None if n == 7 else b"" if n == 8 else image(n) for n in range(ROWS)]
     structs = [{"bytes": data, "path": f"{n}.jpg"} for n, data in enumerate(images)]
     structs[7] = None  # type: ignore[call-overload]
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for name, array in (
         ("image", pa.array(structs, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
         ("jpg", pa.array(images, pa.binary())),
         ("a/b c", pa.array(images, pa.large_binary())),
     ):
-        found[name] = folder / f"{len(found)}.parquet"
-        pq.write_table(pa.table({"n": range(ROWS), name: array}), found[name], row_group_size=30)
-    return found
+        paths[name] = folder / f"{len(paths)}.parquet"
+        pq.write_table(pa.table({"n": range(ROWS), name: array}), paths[name], row_group_size=30)
+    return paths
 
 
 @pytest.mark.parametrize("column", ["image", "jpg", "a/b c"])
@@ -142,17 +142,17 @@ def test_a_column_in_a_bucket_is_read_once_in_few_requests(
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "code"),
+    ("status", "s3_code", "code"),
     [(503, "SlowDown", ErrorCode.THROTTLED), (403, "AccessDenied", ErrorCode.DENIED)],
 )
 def test_a_refusal_within_a_file_keeps_its_code_and_passes(
-    s3: S3Server, in_bucket: str, status: int, said: str, code: ErrorCode
+    s3: S3Server, in_bucket: str, status: int, s3_code: str, code: ErrorCode
 ) -> None:
     state: dict[str, Any] = {"refuse": False}
 
     def spoil(exchange: Exchange) -> None:
         if state["refuse"]:
-            exchange.refuse(status, said)
+            exchange.refuse(status, s3_code)
 
     with watched(s3, spoil):
         assert read_value(ParquetCell(in_bucket, "image", 1), SPEC) == image(1)

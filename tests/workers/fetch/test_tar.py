@@ -93,9 +93,9 @@ def test_an_image_that_is_a_link_or_has_holes_is_a_row_that_will_fail(tmp_path: 
         archive.addfile(holes, io.BytesIO(b"x" * 512))
     code = "UNSUPPORTED"
     assert found_in(tar) == [("1", "1.jpg", code), ("2", "2.jpg", code), ("3", "3.jpg", code)]
-    said = [row["why"] for row in rows_of_tar(str(tar), SPEC)]
-    assert "'1.jpg' is a link to 'elsewhere.jpg'" in said[0]
-    assert "'3.jpg' is stored with holes" in said[2]
+    reasons = [row["why"] for row in rows_of_tar(str(tar), SPEC)]
+    assert "'1.jpg' is a link to 'elsewhere.jpg'" in reasons[0]
+    assert "'3.jpg' is stored with holes" in reasons[2]
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -135,11 +135,11 @@ def test_a_shard_cut_anywhere_loses_no_whole_image_and_says_that_it_is_cut(tmp_p
         rows = list(rows_of_tar(str(write(tmp_path / "cut.tar", whole[:cut])), SPEC)) if cut >= 512 else []
         there = [row for row in rows if not row.get("code") and row["start"] + row["size"] <= cut]
         assert there == [row for row in full if row["start"] + row["size"] <= cut], cut
-        said = [row for row in rows if row not in there]
-        assert len(said) <= 1, cut
-        if cut >= 512 and not said:
+        failed = [row for row in rows if row not in there]
+        assert len(failed) <= 1, cut
+        if cut >= 512 and not failed:
             silent.add(cut)
-        assert all(row.get("code") == "TRUNCATED" or row["start"] + row["size"] > cut for row in said), cut
+        assert all(row.get("code") == "TRUNCATED" or row["start"] + row["size"] > cut for row in failed), cut
     end = max(borders)
     assert {cut for cut in silent if cut < end} <= borders
 
@@ -158,10 +158,10 @@ def test_a_shard_without_members_has_no_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
-        (b"", "a.tar is no tar file: empty file"),
-        (b"<html>" + b" " * 600, "a.tar is no tar file: "),
+        (b"", "a.tar is not a tar file: empty file"),
+        (b"<html>" + b" " * 600, "a.tar is not a tar file: "),
         (
             gzip.compress(b"x" * 2000, mtime=0),
             r"a.tar is compressed \(it is gzip data\): an image in it cannot",
@@ -169,8 +169,8 @@ def test_a_shard_without_members_has_no_rows(tmp_path: Path) -> None:
         (lzma.compress(b"x" * 2000), r"a.tar is compressed \(it is xz data\)"),
     ],
 )
-def test_what_is_no_plain_tar_file_is_refused(tmp_path: Path, data: bytes, said: str) -> None:
-    with pytest.raises(ManifestError, match=said):
+def test_what_is_no_plain_tar_file_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
         found_in(write(tmp_path / "a.tar", data))
 
 

@@ -47,10 +47,20 @@ def test_a_complaint_halves_what_is_under_way_and_success_brings_it_back() -> No
     assert limiter.limit == 16
 
 
+def test_a_limit_that_is_halved_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    limiter = AdaptiveLimiter(3)
+    for _ in range(3):
+        limiter._reduced_at = -math.inf
+        limiter.on_throttle()
+        limiter.on_throttle()  # of a read that was under way already
+    text = "the store throttles: reads at once limited from 3 to 1"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", text)]
+
+
 def test_one_read_is_always_allowed() -> None:
     limiter = AdaptiveLimiter(4)
     for _ in range(10):
-        limiter._slowed = -math.inf
+        limiter._reduced_at = -math.inf
         limiter.on_throttle()
     assert limiter.limit == 1
     assert most_at_once(limiter, 5, 4) == 1

@@ -14,7 +14,7 @@ from workers.models.classifier import Classifier
 from workers.models.detector import Detector
 from workers.models.model import ClassifierModel
 from workers.models.registry import load_classifier, load_detector
-from workers.models.runtime import OnnxNetwork, placed
+from workers.models.runtime import OnnxNetwork, prepare_module
 
 FLOAT32 = torch.float32
 
@@ -75,31 +75,34 @@ def test_the_built_in_models_answer_by_onnx_runtime_as_by_torch_and_no_batch_mat
 
 def test_what_runs_the_built_in_models_by_itself_on_a_cpu_is_onnx_runtime() -> None:
     classifier, detector = load_classifier(ClassifierSpec()).model, load_detector(DetectorSpec()).model
-    assert isinstance(placed(classifier, CPU, FLOAT32, "auto"), OnnxNetwork)
-    assert isinstance(placed(detector, CPU, FLOAT32, "auto").get_submodule("network"), OnnxNetwork)
+    assert isinstance(prepare_module(classifier, CPU, FLOAT32, "auto"), OnnxNetwork)
+    assert isinstance(prepare_module(detector, CPU, FLOAT32, "auto").get_submodule("network"), OnnxNetwork)
 
 
 def test_a_model_that_names_no_network_is_run_by_torch() -> None:
     module = nn.Flatten()
-    assert placed(small(module, network=None), CPU, FLOAT32, "auto") is module
+    assert prepare_module(small(module, network=None), CPU, FLOAT32, "auto") is module
     with pytest.raises(ModelError, match=r"compute\.runtime is onnxruntime, .*: it names no part"):
-        placed(small(module, network=None), CPU, FLOAT32, "onnxruntime")
+        prepare_module(small(module, network=None), CPU, FLOAT32, "onnxruntime")
 
 
-def test_a_network_whose_trace_answers_otherwise_is_run_by_torch() -> None:
+def test_a_network_whose_trace_answers_otherwise_is_run_by_torch(caplog: pytest.LogCaptureFixture) -> None:
     model = small(Dark(), transform=halved_brightness)
-    assert placed(model, CPU, FLOAT32, "auto") is model.module
+    assert prepare_module(model, CPU, FLOAT32, "auto") is model.module
+    why = "torch runs the ClassifierModel, not ONNX Runtime: its answers differ from torch's by "
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.records[0].getMessage().startswith(why)
     with pytest.raises(ModelError, match=r"its answers differ from torch's by .*Allowed here: auto, torch"):
-        placed(model, CPU, FLOAT32, "onnxruntime")
+        prepare_module(model, CPU, FLOAT32, "onnxruntime")
 
 
 def test_a_network_whose_inputs_have_no_fixed_shape_is_run_by_torch() -> None:
     model = small(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), transform=lambda x: x.float())
-    assert placed(model, CPU, FLOAT32, "auto") is model.module
+    assert prepare_module(model, CPU, FLOAT32, "auto") is model.module
 
 
 def test_bfloat16_is_computed_by_torch() -> None:
     model = load_classifier(ClassifierSpec()).model
-    assert placed(model, CPU, torch.bfloat16, "auto") is model.module
+    assert prepare_module(model, CPU, torch.bfloat16, "auto") is model.module
     with pytest.raises(ModelError, match="it is for float32 on a CPU, found bfloat16 on cpu"):
-        placed(model, CPU, torch.bfloat16, "onnxruntime")
+        prepare_module(model, CPU, torch.bfloat16, "onnxruntime")

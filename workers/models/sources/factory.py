@@ -1,4 +1,4 @@
-'''Models of one's own: `module:factory` names a function that builds one.
+'''A user's own models: `module:factory` names a function that builds one.
 
 The module must be importable wherever labelling runs (installed, on PYTHONPATH, or in Ray's runtime_env).
 The function takes nothing and returns a `ClassifierModel` or a `DetectorModel`. For example, my_models.py:
@@ -19,8 +19,8 @@ The function takes nothing and returns a `ClassifierModel` or a `DetectorModel`.
         )
 
 and in the job spec `classifier: {model: "my_models:sky"}`. A spec's `weights` are loaded into the module, its
-`categories` take the place of the model's. The run's fingerprint holds the sha256 of the module's source
-file: a change there is another model.
+`categories` replace the model's. The run's fingerprint contains the sha256 of the module's source file: if it
+changes, it is another model.
 '''
 
 import dataclasses
@@ -34,21 +34,21 @@ from typing import TypeVar
 from schemas.exceptions import ModelError
 from schemas.spec import ModelSpec
 from workers.models.model import Built, ClassifierModel, DetectorModel
-from workers.models.settings import given_categories, renamed
+from workers.models.settings import given_categories, replace_categories
 from workers.models.weights import load_state, read_weights
 
 ModelT = TypeVar("ModelT", ClassifierModel, DetectorModel)
 
 
 def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
-    """What a user's factory builds, with the spec's weights and categories.
+    """Builds a model with a user's factory, and applies the spec's weights and categories.
 
     Raises:
-        ModelError: the factory cannot be imported or fails, or gives something other than a `kind`.
+        ModelError: the factory cannot be imported or fails, or does not return a `kind`.
     """
     module_name, _, function_name = spec.model.partition(":")
-    module = _imported(module_name, spec.model)
-    model = _made(module, function_name, spec.model)
+    module = _import(module_name, spec.model)
+    model = _call(module, function_name, spec.model)
     if not isinstance(model, kind):
         raise ModelError(f"{spec.model} returned a {type(model).__name__}; expected a {kind.__name__}")
     weights, digest = f"built by {spec.model}", None
@@ -60,14 +60,14 @@ def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
         raise ModelError(
             f"sha256: {spec.model} brings its own weights; give `weights: FILE` to have one checked"
         )
-    categories = renamed(tuple(model.categories), given_categories(spec), spec.model)
+    categories = replace_categories(tuple(model.categories), given_categories(spec), spec.model)
     model.module.eval()
     return Built(
         dataclasses.replace(model, categories=categories), "factory", weights, digest, _fingerprint(module)
     )
 
 
-def _imported(name: str, model: str) -> ModuleType:
+def _import(name: str, model: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # importing runs the user's code
@@ -77,7 +77,7 @@ def _imported(name: str, model: str) -> ModuleType:
         ) from error
 
 
-def _made(module: ModuleType, function_name: str, model: str) -> object:
+def _call(module: ModuleType, function_name: str, model: str) -> object:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ModelError(f"{model}: {module.__name__} has no function {function_name!r}")

@@ -1,4 +1,4 @@
-"""The built-in detector: NanoDet-g, COCO-80, 416 px, with weights that are shipped with raylabel.
+"""The built-in detector: NanoDet-g, COCO-80, 416 px, with weights shipped with raylabel.
 
 Upstream: RangiLyu/nanodet, `config/legacy_v0.x_configs/nanodet-g.yml` (Apache-2.0).
 """
@@ -33,7 +33,7 @@ QUALITY = "published: AP 0.229 on COCO val2017; measured: AP 0.325 on 64 images 
 
 @dataclass(frozen=True)
 class Fit:
-    """uint8 RGB (3, H, W) to normalised float BGR, fitted into (3, 416, 416); zeros on the right and below.
+    """Turns uint8 RGB (3, H, W) into normalised float BGR, fitted into (3, 416, 416); zeros right and below.
 
     Resized as uint8, bilinear and antialiased: a tenth of the time of the float resize, and within 1 of 255
     of Pillow.
@@ -45,14 +45,14 @@ class Fit:
     std_bgr: tuple[float, float, float] = (57.375, 57.12, 58.395)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The input for one image."""
+        """The network's input for one image."""
         height, width = image.shape[-2:]
         scale = self.scale(width, height)
         fitted = [max(1, round(height * scale)), max(1, round(width * scale))]
         bgr = resize(image, fitted, InterpolationMode(self.interpolation), antialias=True).flip(0)
         mean, std = (bgr.new_tensor(x, dtype=torch.float32) for x in (self.mean_bgr, self.std_bgr))
         padded: Tensor = bgr.new_zeros((3, self.size, self.size), dtype=torch.float32)
-        # in place: what is made anew on the way costs as much as the resize
+        # in place: new tensors for the intermediate results would cost as much as the resize
         padded[:, : fitted[0], : fitted[1]].copy_(bgr).sub_(mean[:, None, None]).div_(std[:, None, None])
         return padded
 
@@ -69,7 +69,7 @@ class NanoDet(nn.Module):
     `detections_per_img` are torchvision's names.
 
     Args:
-        classes: how many classes it tells apart.
+        classes: number of classes.
     """
 
     def __init__(self, classes: int = 80) -> None:
@@ -85,25 +85,28 @@ class NanoDet(nn.Module):
         """The objects of each image.
 
         Raises:
-            FloatingPointError: the network answered with NaN or infinity.
+            FloatingPointError: the network returned NaN or infinity.
         """
         levels = self.network(torch.stack([self.fit(image) for image in images]))
         require_finite(levels)
         answers = torch.cat([level.float().flatten(2) for level in levels], dim=2)
         cells = torch.cat([_cells(level, stride) for level, stride in zip(levels, STRIDES, strict=True)])
-        return [self._objects(each.T, cells, image) for each, image in zip(answers, images, strict=True)]
+        return [self._objects(answer.T, cells, image) for answer, image in zip(answers, images, strict=True)]
 
     def _objects(self, answers: Tensor, cells: Tensor, image: Tensor) -> dict[str, Tensor]:
-        """What scores enough in one image and is not covered by a better box of its class.
+        """The objects in one image that score enough and that no better box of their class overlaps.
 
         Args:
             answers: (cells, classes + 4 * BINS), of all strides.
             cells: (cells, 3), see `_cells`.
-            image: (3, height, width); its size is asked only.
+            image: (3, height, width); only its size is used.
         """
         scores = answers[:, : self.classes].sigmoid()
-        some, labels = torch.where(scores > self.score_thresh)
-        scores, boxes = scores[some, labels], _boxes(answers[some, self.classes :], cells[some])
+        candidates, labels = torch.where(scores > self.score_thresh)
+        scores, boxes = (
+            scores[candidates, labels],
+            _boxes(answers[candidates, self.classes :], cells[candidates]),
+        )
         height, width = image.shape[-2:]
         boxes = clip_boxes_to_image(boxes / self.fit.scale(width, height), (height, width))
         keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
@@ -113,11 +116,11 @@ class NanoDet(nn.Module):
 class Network(nn.Module):
     """NanoDet-g's network: CSP backbone, PAN neck, one head per stride; BatchNorm is folded.
 
-    Takes a batch (n, 3, h, w) and returns the heads' raw answers, (n, channels, h / stride, w / stride) for
+    Takes a batch (n, 3, h, w) and returns the heads' raw outputs, (n, channels, h / stride, w / stride) for
     each of the `STRIDES`.
 
     Args:
-        channels: of each answer: one a class, then BINS for each side of a box.
+        channels: of each output: one for each class, then BINS for each side of a box.
     """
 
     def __init__(self, channels: int) -> None:
@@ -132,7 +135,7 @@ class Network(nn.Module):
         )
 
     def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """The raw answers, finest stride first."""
+        """The raw outputs, finest stride first."""
         x = max_pool2d(self.stem(batch), 3, stride=2, padding=1)
         features = []
         for stage in self.stages:
@@ -147,7 +150,7 @@ class Network(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Start conv (with the stage's stride), units, end conv; gives [end, start], twice the channels."""
+    """Start conv (with the stage's stride), units, end conv; returns [end, start], twice the channels."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, units: int) -> None:
         super().__init__()
@@ -162,7 +165,7 @@ class _Stage(nn.Module):
 
 
 class _Unit(nn.Sequential):
-    """Two convs of half the channels each; gives [second, first]."""
+    """Two convs with half the channels each; returns [second, first]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(_conv(channels, channels // 2), _conv(channels // 2, channels // 2))
@@ -187,12 +190,12 @@ def _cells(level: Tensor, stride: int) -> Tensor:
     y, x = torch.meshgrid(
         torch.arange(rows, device=level.device), torch.arange(columns, device=level.device), indexing="ij"
     )
-    x, y = ((each.flatten() + 0.5) * stride for each in (x, y))
+    x, y = ((axis.flatten() + 0.5) * stride for axis in (x, y))
     return torch.stack([x, y, torch.full_like(x, stride)], dim=1)
 
 
 def _boxes(bins: Tensor, cells: Tensor) -> Tensor:
-    """Boxes (n, 4) in input pixels from the bins (n, 4 * BINS) of their sides' distances, and their cells."""
+    """Boxes (n, 4) in input pixels, from their cells and the bins (n, 4 * BINS) of their sides' distances."""
     distances = bins.reshape(-1, 4, BINS).softmax(2) @ torch.arange(BINS, device=bins.device).float()
     centre, stride = cells[:, :2], cells[:, 2:]
     left_top, right_bottom = (distances * stride).chunk(2, dim=1)
@@ -206,7 +209,7 @@ def coco_names() -> tuple[str, ...]:
 
 
 def describe() -> ModelInfo:
-    """The model as it is shipped."""
+    """The model with its default weights, for `raylabel models`."""
     return ModelInfo(
         name=NAME,
         task="detector",

@@ -1,4 +1,4 @@
-"""timm's classifiers, by name, with timm's own weights or a file of one's own."""
+"""timm's classifiers, by name, with timm's own weights or a user's file."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
 from schemas.spec import ClassifierSpec
 from workers.models.model import Built, ClassifierModel, versions
-from workers.models.settings import given_categories, renamed
+from workers.models.settings import given_categories, replace_categories
 from workers.models.weights import load_state, read_weights
 
 PREFIX = "timm/"
@@ -24,7 +24,7 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> ModelInfo:
-    """A model with its default weights, from what timm says of them; nothing is built."""
+    """A model with its default weights, from timm's metadata; nothing is built."""
     config = timm.get_pretrained_cfg(name.removeprefix(PREFIX), allow_unregistered=True)
     return ModelInfo(
         name=name,
@@ -38,10 +38,11 @@ def describe(name: str) -> ModelInfo:
 
 
 def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
-    """A classifier of timm, `timm/NAME` or `timm/NAME.TAG`, with the transform of its evaluation.
+    """A classifier of timm, `timm/NAME` or `timm/NAME.TAG`, with its evaluation transform.
 
     Raises:
-        ModelError: the weights cannot be had or do not fit, or a sha256 is asked for where timm fetches them.
+        ModelError: the weights cannot be read or do not fit, or a sha256 is given for weights that timm
+            downloads.
     """
     given = given_categories(spec)
     if spec.weights is None:
@@ -59,7 +60,7 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
         module=module.eval(),
         transform=PilTransform(create_transform(**config, is_training=False)),
         network="",
-        categories=renamed(own, given, name),
+        categories=replace_categories(own, given, name),
         input_size="x".join(str(side) for side in config["input_size"][1:]),
         transform_on_device=False,
         licence=info.licence if digest is None else "of the weights file: not known",
@@ -70,14 +71,14 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
 
 @dataclass(frozen=True)
 class PilTransform:
-    """A transform that wants a PIL image, for uint8 RGB (3, H, W) on the CPU."""
+    """Applies a transform that takes a PIL image to uint8 RGB (3, H, W) on the CPU."""
 
     transform: Any
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The input for one image."""
-        found: Tensor = self.transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
-        return found
+        """The model's input for one image."""
+        transformed: Tensor = self.transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
+        return transformed
 
 
 def _pretrained(name: str, spec: ClassifierSpec) -> Any:
@@ -95,7 +96,7 @@ def _pretrained(name: str, spec: ClassifierSpec) -> Any:
 
 
 def _categories(module: Any) -> tuple[str, ...]:
-    """ImageNet's names where the model knows ImageNet's classes, else class_0, class_1, ..."""
+    """ImageNet's names if the model has ImageNet's classes, else class_0, class_1, ..."""
     subset = infer_imagenet_subset(module)
     if subset is not None:
         info = ImageNetInfo(subset)

@@ -1,4 +1,4 @@
-"""torchvision's classification and detection models, with official weights or a file of one's own."""
+"""torchvision's classification and detection models, with official weights or a user's file."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
 from schemas.spec import ClassifierSpec, DetectorSpec, ModelSpec
 from workers.models.model import Built, ClassifierModel, DetectorModel, Task, require_finite, versions
-from workers.models.settings import given_categories, renamed
+from workers.models.settings import given_categories, replace_categories
 from workers.models.weights import State, WeightsFile, load_state, read_weights
 
 BACKGROUND = "__background__"
@@ -27,7 +27,7 @@ _INPUT_SIZES = {
     "ssdlite320_mobilenet_v3_large": "320x320",
 }
 _WITHOUT_BACKGROUND = ("retinanet", "fcos")
-"""Families that score each class by itself (sigmoid) and so have no background class."""
+"""Families that score each class separately (sigmoid) and so have no background class."""
 
 _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},  # else it warns that the default will change
@@ -42,13 +42,13 @@ def classifier_names() -> list[str]:
 
 
 def detector_names() -> list[str]:
-    """Every detection model of the installed torchvision; mask and keypoint R-CNN give their boxes."""
+    """Every detection model of the installed torchvision; mask and keypoint R-CNN return boxes only."""
     names: list[str] = models.list_models(module=models.detection)
     return names
 
 
 def describe(name: str, task: Task) -> ModelInfo:
-    """A model with its official weights, from what torchvision says of them; nothing is built."""
+    """A model with its official weights, from torchvision's metadata; nothing is built."""
     official = models.get_model_weights(name).DEFAULT
     return ModelInfo(
         name=name,
@@ -64,12 +64,12 @@ def describe(name: str, task: Task) -> ModelInfo:
 def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
     """A classification model of torchvision.
 
-    Official weights bring their own transforms and class names. A file of one's own brings the transforms of
-    the model's DEFAULT weights, and as many classes as the spec has `categories`; a file that is one of the
-    official ones (by the hash in its name) is treated as such.
+    Official weights have their own transforms and class names. A user's file gets the transforms of the
+    model's DEFAULT weights, and as many classes as the spec has `categories`; a file with the hash of
+    official weights is treated as these.
 
     Raises:
-        ModelError: the weights cannot be had or do not fit.
+        ModelError: the weights cannot be read or do not fit.
     """
     parts = _parts(name, spec, given_categories(spec))
     model = ClassifierModel(
@@ -86,14 +86,14 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
 
 
 def build_detector(name: str, spec: DetectorSpec) -> Built[DetectorModel]:
-    """A detection model of torchvision. It resizes by itself, so its boxes are in pixels of the image.
+    """A detection model of torchvision. The module resizes, so its boxes are in pixels of the image.
 
-    Class ids are the model's own. One's own `categories` are the classes without background: where the family
-    has a background class (R-CNN, SSD) `__background__` is put before them as class 0, and the model has one
-    output more; RetinaNet and FCOS have none, and take the names as they are.
+    Class ids are the model's own. A user's `categories` are without background: if the family has a
+    background class (R-CNN, SSD), `__background__` is added as class 0, and the model has one output more;
+    RetinaNet and FCOS have none and use the names unchanged.
 
     Raises:
-        ModelError: the weights cannot be had or do not fit.
+        ModelError: the weights cannot be read or do not fit.
     """
     parts = _parts(name, spec, _with_background(name, given_categories(spec)))
     _drop_masks_and_keypoints(parts.module)
@@ -115,13 +115,13 @@ def build_detector(name: str, spec: DetectorSpec) -> Built[DetectorModel]:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A module with its weights in it, and what belongs to them.
+    """A module with its weights loaded, and what belongs to the weights.
 
     Attributes:
         module: the network in eval mode.
         preset: the official weights whose transforms are used.
         official: whether `preset` are also the weights that were loaded.
-        file: the weights file that was loaded.
+        file: the loaded weights file.
         categories: class names.
     """
 
@@ -146,17 +146,17 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Preset:
-    """torchvision's transforms, given planes: where a pixel's channels lie together they take longer."""
+    """torchvision's transforms on a contiguous (planar) image: they are slower on a channels-last one."""
 
     transforms: Any
 
     def __call__(self, image: Tensor) -> Tensor:
-        found: Tensor = self.transforms(image.contiguous())
-        return found
+        transformed: Tensor = self.transforms(image.contiguous())
+        return transformed
 
 
 def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
-    """The module that a spec asks for, with its weights in it."""
+    """Builds the module of a spec and loads its weights."""
     known = models.get_model_weights(name)
     preset = _named(name, known, spec.weights)
     if preset is not None:
@@ -175,12 +175,12 @@ def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
 
 
 def _official(name: str, preset: WeightsEnum, file: WeightsFile, given: tuple[str, ...] | None) -> _Parts:
-    """The model as torchvision builds it for official weights.
+    """Builds a model with torchvision's builder for official weights.
 
-    Its builder does more than load them (batch-norm eps, DenseNet's old key names, Inception's inputs), so it
-    is given the tensors where it would download them.
+    The builder does more than load them (batch-norm eps, DenseNet's old key names, Inception's inputs), so it
+    runs, but gets the tensors that were read here in place of a download.
     """
-    categories = renamed(tuple(preset.meta["categories"]), given, name)
+    categories = replace_categories(tuple(preset.meta["categories"]), given, name)
     with _in_place_of_download(preset, file.state):
         module = models.get_model(name, weights=preset, progress=False)
     return _Parts(module.eval(), preset, True, file, categories)
@@ -188,6 +188,7 @@ def _official(name: str, preset: WeightsEnum, file: WeightsFile, given: tuple[st
 
 @contextmanager
 def _in_place_of_download(preset: WeightsEnum, state: State) -> Iterator[None]:
+    """Makes official weights return these tensors, for the length of a block."""
     preset.get_state_dict = lambda **_: state
     try:
         yield
@@ -196,10 +197,10 @@ def _in_place_of_download(preset: WeightsEnum, state: State) -> Iterator[None]:
 
 
 def _named(name: str, known: type[WeightsEnum], weights: str | None) -> WeightsEnum | None:
-    """The official weights that a spec names, `DEFAULT` where it names none; None where it gives a file.
+    """The official weights that a spec names, `DEFAULT` if it names none; None if it names a file.
 
     Raises:
-        ModelError: it is neither a name that torchvision knows nor a file's.
+        ModelError: it is neither the name of official weights nor a file name.
     """
     member = (weights or "DEFAULT").removeprefix(f"{known.__name__}.")
     if member in known.__members__:
@@ -213,10 +214,10 @@ def _named(name: str, known: type[WeightsEnum], weights: str | None) -> WeightsE
 
 
 def _downloaded(name: str, preset: WeightsEnum) -> Path:
-    """The official weights' file in torch's cache, fetched first where it is not there.
+    """The file of official weights in torch's cache; downloaded if it is missing.
 
     Raises:
-        ModelError: it cannot be fetched.
+        ModelError: it cannot be downloaded.
     """
     path: Path = Path(torch.hub.get_dir()) / "checkpoints" / preset.url.rpartition("/")[2]
     if not path.exists():
@@ -238,8 +239,8 @@ def _is_official(file: WeightsFile, preset: WeightsEnum) -> bool:
 
 def _hash_in(url: str) -> str | None:
     """The first digits of the sha256 that torchvision puts into its file names: resnet50-0676ba61.pth."""
-    found = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
-    return found[1] if found else None
+    match = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
+    return match[1] if match else None
 
 
 def _with_background(name: str, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -249,7 +250,7 @@ def _with_background(name: str, given: tuple[str, ...] | None) -> tuple[str, ...
 
 
 def _drop_masks_and_keypoints(module: Any) -> None:
-    """Leaves an R-CNN its boxes only: the rest would be computed and thrown away."""
+    """Removes the mask and keypoint heads of an R-CNN, whose results would be discarded."""
     for part in ("mask", "keypoint"):
         if hasattr(module, "roi_heads") and getattr(module.roi_heads, f"{part}_roi_pool", None) is not None:
             setattr(module.roi_heads, f"{part}_roi_pool", None)
@@ -266,7 +267,7 @@ def _refuse_non_finite(module: Any) -> None:
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
-    """All tensors in a head's answer, which is a tensor, or lists, tuples or dictionaries of them."""
+    """All tensors in a head's output: a tensor, or nested lists, tuples or dictionaries of tensors."""
     if isinstance(output, Tensor):
         yield output
     else:
@@ -287,8 +288,8 @@ def _licence(preset: WeightsEnum) -> str:
 
 def _quality(preset: WeightsEnum) -> str:
     """The published metrics: "published: acc@1 80.858, acc@5 95.434 on ImageNet-1K"."""
-    found = (
+    metrics = (
         ", ".join(f"{metric} {value}" for metric, value in values.items()) + f" on {data}"
         for data, values in preset.meta["_metrics"].items()
     )
-    return "published: " + "; ".join(found)
+    return "published: " + "; ".join(metrics)
