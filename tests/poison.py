@@ -95,10 +95,10 @@ def killed_by(poison: str, job: LabelSettings) -> LabelFunction:
         rows = request.rows
         if deadly.intersection(rows):
             os.abort()
-        found = job.manifest.read(rows).table
+        manifest_rows = job.manifest.read(rows).table
         error = RowError(Stage.DECODE, ErrorCode.TRUNCATED, "", 1, datetime(2026, 1, 1, tzinfo=UTC))
         columns = ResultColumns(None, None, pa.schema([]))
-        table = results_table(request.unit, found, [error] * len(rows), columns)
+        table = results_table(request.unit, manifest_rows, [error] * len(rows), columns)
         labelled = table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))
         return labelled, Usage(fetched_bytes=len(rows))
 

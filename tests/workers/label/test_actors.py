@@ -47,15 +47,15 @@ def test_a_bundle_says_what_was_spent_on_it(
     began = time.perf_counter()
     label = LabelActor(settings, run, 7)
     bundles = [pa.table({"units": [[0, 2]]}), pa.table({"units": [[1]]})]
-    usage = [Usage.model_validate_json(row) for b in bundles for row in label(b)["usage"].to_pylist()]
+    usages = [Usage.model_validate_json(row) for b in bundles for row in label(b)["usage"].to_pylist()]
     seconds = time.perf_counter() - began
     grey, blue = ((tmp_path / f"{name}.png").stat().st_size for name in ("grey", "blue"))
-    assert [each.fetched_bytes for each in usage] == [11 * grey + blue, 0, 8 * grey]
-    assert usage[1] == NO_USAGE
-    for each in (usage[0], usage[2]):
-        assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, COMMIT}
-        assert each.busy_s == pytest.approx(each.stage_s[Stage.DECODE] + each.stage_s[Stage.CLASSIFY])
-    assert sum(each.busy_s + each.idle_s for each in usage) <= seconds
+    assert [usage.fetched_bytes for usage in usages] == [11 * grey + blue, 0, 8 * grey]
+    assert usages[1] == NO_USAGE
+    for usage in (usages[0], usages[2]):
+        assert usage.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, COMMIT}
+        assert usage.busy_s == pytest.approx(usage.stage_s[Stage.DECODE] + usage.stage_s[Stage.CLASSIFY])
+    assert sum(usage.busy_s + usage.idle_s for usage in usages) <= seconds
 
 
 def test_results_that_cannot_be_written_are_an_error_and_a_log_line(

@@ -57,10 +57,10 @@ def test_images_that_were_decoded_elsewhere_get_the_same_results_and_what_was_sp
     files = [tmp_path / name for name in UNIT if name != "missing.png"]
     assert Usage.model_validate_json(usage).fetched_bytes == sum(file.stat().st_size for file in files)
     with closing(LabelUnits(settings)) as label:
-        found = label(0, decoded=pa.Table.from_struct_array(decoded.values))
+        results = label(0, decoded=pa.Table.from_struct_array(decoded.values))
         expected = label(0)
-    assert without_times(found) == without_times(expected)
-    assert [row["label"] for row in without_times(found)] == [
+    assert without_times(results) == without_times(expected)
+    assert [row["label"] for row in without_times(results)] == [
         *("other", None, None, "other"),
         *(None, "blue", "other", "blue"),
     ]
@@ -89,9 +89,9 @@ def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input
     images = [image for image in images_of(decoded) if isinstance(image, SharedImage)]
     assert [type(image.image) for image in images] == kinds
     label = Labeller(settings)
-    found, usage = label(UnitRequest(0, range(4), decoded=decoded), ignore_stage)
+    results, usage = label(UnitRequest(0, range(4), decoded=decoded), ignore_stage)
     expected, _ = label(UnitRequest(0, range(4)), ignore_stage)
-    assert without_times(found) == without_times(expected)
+    assert without_times(results) == without_times(expected)
     assert (usage.fetched_bytes, "decode" in usage.stage_s) == (0, False)
 
 

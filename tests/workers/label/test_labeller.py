@@ -75,14 +75,14 @@ def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> 
 def test_what_was_spent_is_said_with_the_results(settings: LabelSettings, photos: Path) -> None:
     sizes = [path.stat().st_size for path in sorted(photos.glob("*.[pj]*g"))]
     labeller = Labeller(settings)
-    usage = [
+    usages = [
         labeller(request, ignore_stage)[1]
         for request in (UnitRequest(0, [0, 1, 2]), UnitRequest(1, [3, 4, 5]))
     ]
-    assert [each.fetched_bytes for each in usage] == [sum(sizes[:3]), sum(sizes[3:6])]
-    for each in usage:
-        assert each.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}
-        assert all(seconds > 0 for seconds in each.stage_s.values())
+    assert [usage.fetched_bytes for usage in usages] == [sum(sizes[:3]), sum(sizes[3:6])]
+    for usage in usages:
+        assert usage.stage_s.keys() == {Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}
+        assert all(seconds > 0 for seconds in usage.stage_s.values())
 
 
 def test_other_models_than_the_drivers_are_refused(settings: LabelSettings) -> None:

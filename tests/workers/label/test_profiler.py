@@ -44,27 +44,27 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
     )
 
 
-def probed(asked: LabelSettings, locations: Sequence[Location]) -> tuple[Probed, list[Stage]]:
-    answer, stages = build_profiler(asked), list[Stage]()
+def probed(job: LabelSettings, locations: Sequence[Location]) -> tuple[Probed, list[Stage]]:
+    answer, stages = build_profiler(job), list[Stage]()
     assert answer(list(locations), stages.append) is None
-    found = answer(None, stages.append)
-    assert found
-    return found, stages
+    profile = answer(None, stages.append)
+    assert profile
+    return profile, stages
 
 
 def test_images_are_timed_step_by_step_after_a_chunk_to_warm_up(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "no.jpg").write_bytes(b"this is no image")
     files = [tmp_path / "no.jpg", *sorted(photos.glob("*.[pj]*g")), tmp_path / "gone.jpg"]
-    found, stages = probed(settings(ClassifierSpec(), DetectorSpec()), [NO_URI, *map(str, files)])
+    profile, stages = probed(settings(ClassifierSpec(), DetectorSpec()), [NO_URI, *map(str, files)])
     assert stages == 3 * ["decode", "classify", "detect"]  # chunks of eight and two, the first one twice
-    assert found.images == 10
-    assert found.failed == {"NOT_AN_IMAGE": 1, "NOT_FOUND": 2}  # each once
-    assert found.example == "list: NOT_FOUND: the manifest's row has no URI"
-    assert found.file_bytes == sum(file.stat().st_size for file in files if file.exists())
-    assert list(found.models) == ["classifier", "detector"]
-    parts = (found.decode_cpu_s, *found.models.values())
-    assert all(seconds > 0 for seconds in (*parts, found.fetch_s, found.fetch_cpu_s))
-    assert sum(parts) <= found.work_cpu_s
+    assert profile.images == 10
+    assert profile.failed == {"NOT_AN_IMAGE": 1, "NOT_FOUND": 2}  # each once
+    assert profile.example == "list: NOT_FOUND: the manifest's row has no URI"
+    assert profile.file_bytes == sum(file.stat().st_size for file in files if file.exists())
+    assert list(profile.models) == ["classifier", "detector"]
+    parts = (profile.decode_cpu_s, *profile.models.values())
+    assert all(seconds > 0 for seconds in (*parts, profile.fetch_s, profile.fetch_cpu_s))
+    assert sum(parts) <= profile.work_cpu_s
 
 
 def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
@@ -76,13 +76,13 @@ def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
             return 200
 
         server.answer = slow
-        found, _ = probed(
+        profile, _ = probed(
             settings(None, DetectorSpec()), [server.url(f"{n}/{names[n % 3]}") for n in range(8)]
         )
         assert sum(server.requests.values()) == 8
-    assert found.failed == {}
-    assert found.fetch_s >= 0.05
-    assert list(found.models) == ["detector"]
+    assert profile.failed == {}
+    assert profile.fetch_s >= 0.05
+    assert list(profile.models) == ["detector"]
 
 
 def test_what_the_rate_makes_an_image_wait_is_no_part_of_reading_it(
@@ -97,6 +97,6 @@ def test_what_the_rate_makes_an_image_wait_is_no_part_of_reading_it(
 def test_images_that_a_model_fails_on_count_as_failed(tmp_path: Path) -> None:
     paint(tmp_path)
     locations = [f"{tmp_path}/{name}.png" for name in ("blue", "green", "grey", "yellow", "blue")]
-    found, _ = probed(settings(ClassifierSpec(model="tests.poison:poisoned"), None), locations)
-    assert found.failed == {"MODEL_ERROR": 1, "NON_FINITE": 1}
-    assert "I do not like green" in found.example
+    profile, _ = probed(settings(ClassifierSpec(model="tests.poison:poisoned"), None), locations)
+    assert profile.failed == {"MODEL_ERROR": 1, "NON_FINITE": 1}
+    assert "I do not like green" in profile.example

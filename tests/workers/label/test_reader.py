@@ -26,7 +26,7 @@ def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
         *reversed(names),
     ]
     read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), device, threads=2, decode_ahead=2)
-    found = [
+    outcomes = [
         hashlib.sha256(Path(location).read_bytes()).digest()
         if isinstance(image, LoadedImage) and isinstance(location, str)
         else (image.stage, image.code)
@@ -40,7 +40,7 @@ def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
         (Stage.DECODE, ErrorCode.TRUNCATED),
     ]
     assert len(names) == 7
-    assert found == [*digests, *failed, *reversed(digests)]
+    assert outcomes == [*digests, *failed, *reversed(digests)]
 
 
 def test_a_loaded_image_says_what_its_file_was(photos: Path) -> None:
@@ -72,5 +72,7 @@ def test_what_was_read_ahead_in_vain_changes_nothing(photos: Path) -> None:
     names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
     read = ImageReader(FetchSpec(concurrency=2), DecodeSpec(), "cuda", threads=2, decode_ahead=2)
     list(read(names[:2], prefetch=names[5:]))
-    found = [image.sha256 for image in read(names[2:5], prefetch=names) if isinstance(image, LoadedImage)]
-    assert found == [hashlib.sha256(Path(name).read_bytes()).digest() for name in names[2:5]]
+    digests_read = [
+        image.sha256 for image in read(names[2:5], prefetch=names) if isinstance(image, LoadedImage)
+    ]
+    assert digests_read == [hashlib.sha256(Path(name).read_bytes()).digest() for name in names[2:5]]

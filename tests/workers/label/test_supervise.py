@@ -41,7 +41,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
     """A job over some images, in units of eight and batches of two."""
     rows = [{"uri": f"{folder}/{name}"} for name in names]
     classifier = ClassifierSpec(model="tests.poison:poisoned")
-    found = LabelSettings(
+    job = LabelSettings(
         manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
         work=Pass(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
         classifier=classifier,
@@ -57,7 +57,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
         memory_share=1,
         fork_server=shared_fork_server().address,
     )
-    return dataclasses.replace(found, **changes)
+    return dataclasses.replace(job, **changes)
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def units(folder: Path, request: pytest.FixtureRequest) -> Iterator[LabelUnits]:
 
 def outcomes(results: pa.Table) -> list[str]:
     """The label of each row, or its stage and code."""
-    found = zip(results["label"].to_pylist(), results["error"].to_pylist(), strict=True)
-    return [label or f"{error['stage']} {error['code']}" for label, error in found]
+    pairs = zip(results["label"].to_pylist(), results["error"].to_pylist(), strict=True)
+    return [label or f"{error['stage']} {error['code']}" for label, error in pairs]
 
 
 @pytest.mark.parametrize("units", [["grey.png"] * 9 + ["blue.png"]], indirect=True)
