@@ -40,7 +40,7 @@ class PredictionAccuracy:
         return abs(self.seconds - self.actual_seconds) / self.actual_seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict for a program."""
+        """The accuracy for a program."""
         return {
             "images_per_s": round(self.images_per_s, 2),
             "seconds": round(self.seconds, 1),

@@ -65,7 +65,7 @@ def test_a_job_stopped_by_ctrl_c_sigterm_or_a_deadline_goes_on_where_it_was(
 
     assert {path: path.read_bytes() for path in kept} == kept
     entries = [json.loads(path.read_text()) for path in commits(output)]
-    assert {entry["epoch"] for entry in entries} == {1, 2, 3}
+    assert {entry["attempt"] for entry in entries} == {1, 2, 3}
     done = [unit for entry in entries for start, stop in entry["units"] for unit in range(start, stop)]
     assert len(done) == len(set(done)), "a committed unit was done again"
     assert not list(output.glob("labels/*"))

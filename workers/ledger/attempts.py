@@ -129,7 +129,7 @@ class Heartbeat:
 
     @contextmanager
     def running(self) -> Iterator["Heartbeat"]:
-        """Beats for the length of a block; the last heartbeat says how the block ended."""
+        """Sends heartbeats for the length of a block; the last heartbeat says how the block ended."""
         self._beat("running")
         thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
         thread.start()
@@ -156,7 +156,7 @@ class Heartbeat:
     def assert_newest(self) -> None:
         """Stops an attempt that another one has superseded.
 
-        The last beat tells; where that is too long ago, as this process slept, the run is read again.
+        The last heartbeat tells; where that is too long ago, as this process slept, the run is read again.
 
         Raises:
             OutputConflictError: naming the other.

@@ -18,7 +18,7 @@ from workers.tables.results import split_results
 def commit_results(run: RunDirectory, attempt: int, results: pa.Table) -> list[Commit]:
     """Stages results and commits them, one part for each shard that they touch.
 
-    The staged files are put first, under names made of the epoch, the units and the content; the commit
+    The staged files are put first, under names made of the attempt, the units and the content; the commit
     entry is put last and conditionally. Done twice, it adds nothing.
 
     Args:

@@ -175,7 +175,7 @@ def test_a_killed_attempt_has_died_and_one_that_is_stopped_short_is_silent(
     ) in status.facts()
 
 
-EPOCH = Attempt(number=1, started_at=NOW, host="there", pid=7, process_started=0)
+FIRST = Attempt(number=1, started_at=NOW, host="there", pid=7, process_started=0)
 
 
 def heartbeat(seconds: float, state: Any = "running", done: int | None = None) -> HeartbeatRecord:
@@ -201,14 +201,14 @@ def test_the_state_is_told_from_the_last_sign_of_life(
     heartbeat: HeartbeatRecord | None, retry: int, gone: bool, after: float, state: str
 ) -> None:
     now = NOW + timedelta(seconds=after)
-    assert state_of(EPOCH, heartbeat, retry=retry, gone=gone, now=now) == state
+    assert state_of(FIRST, heartbeat, retry=retry, gone=gone, now=now) == state
 
 
 def test_the_speed_is_told_only_where_the_files_tell_it() -> None:
-    second = EPOCH.model_copy(update={"number": 2})
-    assert speed(EPOCH, None, heartbeat(10, done=50)) == 5
-    assert speed(EPOCH, None, heartbeat(10)) is None
-    assert speed(EPOCH, None, heartbeat(10, done=0)) is None
+    second = FIRST.model_copy(update={"number": 2})
+    assert speed(FIRST, None, heartbeat(10, done=50)) == 5
+    assert speed(FIRST, None, heartbeat(10)) is None
+    assert speed(FIRST, None, heartbeat(10, done=0)) is None
     assert speed(second, heartbeat(-5, "stopped", 30), heartbeat(10, done=50)) == 2
     assert (
         speed(second, heartbeat(-5, "complete", 30), heartbeat(10, done=50)) == 5

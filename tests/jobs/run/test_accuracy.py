@@ -21,7 +21,7 @@ from workers.storage.store import Store
 
 CLUSTER = Cluster(nodes=1, cpus=2)
 MACHINES = [{"CPU": 2.0, "memory": 1e9}, {"CPU": 0.0}]
-VERDICT = PredictionAccuracy(37.1, 27.0, CLUSTER, 36.2, 26.0, {(2, 0): 1})
+ACCURACY = PredictionAccuracy(37.1, 27.0, CLUSTER, 36.2, 26.0, {(2, 0): 1})
 
 
 def job(output: Path, **spec: object) -> ResolvedJob:
@@ -77,26 +77,26 @@ def test_an_attempt_that_labelled_nothing_says_nothing(tmp_path: Path) -> None:
     assert accuracy_of(job(tmp_path), meter(0), 20.0, MACHINES) is None
 
 
-def test_where_nothing_was_predicted_there_is_no_verdict(tmp_path: Path) -> None:
+def test_where_nothing_was_predicted_there_is_no_accuracy(tmp_path: Path) -> None:
     assert accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES) is None
     Store(str(tmp_path)).write(PREDICTION, b"{}")  # by another version
     assert accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES) is None
 
 
-def test_a_verdict_is_said_in_a_line() -> None:
-    assert str(VERDICT) == ("37.1 images/s and 27 s by `raylabel plan`; it took 26 s (36.2 images/s): 4% off")
-    assert VERDICT.to_dict() == {
+def test_accuracy_is_one_line() -> None:
+    assert str(ACCURACY) == ("37.1 images/s and 27 s by `raylabel plan`; it took 26 s (36.2 images/s): 4% off")
+    assert ACCURACY.to_dict() == {
         "images_per_s": 37.1,
         "seconds": 27.0,
         "cluster": {"nodes": 1, "cpus": 2, "gpus": 0, "network_gbps": None, "price": None},
         "actual_images_per_s": 36.2,
         "relative_error": 0.0385,
     }
-    assert "it took 26 s: 4% off" in str(replace(VERDICT, actual_images_per_s=None))
+    assert "it took 26 s: 4% off" in str(replace(ACCURACY, actual_images_per_s=None))
 
 
 def test_a_prediction_for_another_cluster_is_said_to_be_one() -> None:
-    elsewhere = replace(VERDICT, actual_nodes={(8, 0): 1, (32, 1): 2})
+    elsewhere = replace(ACCURACY, actual_nodes={(8, 0): 1, (32, 1): 2})
     assert elsewhere.relative_error is None
     assert elsewhere.to_dict()["relative_error"] is None
     assert str(elsewhere) == (
