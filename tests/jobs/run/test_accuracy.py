@@ -84,7 +84,9 @@ def test_where_nothing_was_predicted_there_is_no_accuracy(tmp_path: Path) -> Non
 
 
 def test_accuracy_is_one_line() -> None:
-    assert str(ACCURACY) == ("37.1 images/s and 27 s by `raylabel plan`; it took 26 s (36.2 images/s): 4% off")
+    assert str(ACCURACY) == (
+        "37.1 images/s and 27 s by `raylabel plan`; it took 26 s (36.2 images/s): 4% off"
+    )
     assert ACCURACY.to_dict() == {
         "images_per_s": 37.1,
         "seconds": 27.0,
