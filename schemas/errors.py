@@ -1,11 +1,11 @@
-"""The stages an image passes, and the stable codes it can fail with."""
+"""The stages that an image passes through, and the stable codes that it can fail with."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 MESSAGE_LIMIT = 500
-"""Characters kept of a message in the errors table."""
+"""Longest message in the errors table, in characters."""
 
 
 class Stage(StrEnum):
@@ -42,7 +42,7 @@ class ErrorCode(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """Whether trying the same image again, with nothing changed, can succeed."""
+        """Whether a retry of the same image can succeed without any change."""
         return self in _RETRYABLE
 
 
@@ -61,13 +61,13 @@ _RETRYABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """Why one manifest row failed: the value behind a row of the errors table.
+    """Why one manifest row failed: the value of a row of the errors table.
 
     Attributes:
         stage: where it failed.
         code: why, as a stable code.
-        message: what happened, for a person; bounded, without credentials.
-        attempts: how often the failing step was tried.
+        message: what happened; at most `MESSAGE_LIMIT` characters, without credentials.
+        attempts: how often the step that failed was tried.
         at: when it failed, in UTC.
     """
 

@@ -8,18 +8,18 @@
     ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
     ├── ReconcileError           the tables do not add up to the manifest, or are not as the ledger says
-    ├── ClusterError             a cluster that jobs are submitted to is not reached, or refuses what is asked
+    ├── ClusterError             a cluster cannot be reached, or refuses a request
     ├── ImageError               one image failed: becomes a row of the errors table, never ends a job
-    └── ProcessDiedError         the process that labels died: its images are tried again, never ends a job
+    └── ProcessDiedError         a labelling process crashed: its images are retried, never ends a job
 
-All of them survive pickling, because they cross Ray.
+All of them can be pickled, because they pass through Ray.
 """
 
 from schemas.errors import ErrorCode, Stage
 
 
 class RaylabelError(Exception):
-    """Base of all. The message says what was found, where, what is allowed and what to do."""
+    """Base class. The message says what was found, where, what is allowed and what to do."""
 
 
 class SpecError(RaylabelError):
@@ -31,7 +31,7 @@ class ManifestError(RaylabelError):
 
 
 class ModelError(RaylabelError):
-    """A model cannot be built (unknown name, other weights than named) or fails on every image."""
+    """A model cannot be built (unknown name, wrong weights) or fails on every image."""
 
 
 class StorageError(RaylabelError):
@@ -39,7 +39,7 @@ class StorageError(RaylabelError):
 
 
 class OutputConflictError(RaylabelError):
-    """The output already holds a run that would give other rows than this one."""
+    """The output already holds a run whose rows would differ from this one's."""
 
 
 class FailureBudgetError(RaylabelError):
@@ -47,11 +47,11 @@ class FailureBudgetError(RaylabelError):
 
 
 class ReconcileError(RaylabelError):
-    """The tables, the ledger and the manifest do not add up; no run is marked complete on it."""
+    """The tables, the ledger and the manifest do not add up, so the run is not marked complete."""
 
 
 class ClusterError(RaylabelError):
-    """A cluster that jobs are submitted to is not reached, lets nobody in, or refuses what is asked of it."""
+    """A cluster that jobs are submitted to cannot be reached, denies access, or refuses a request."""
 
 
 class ImageError(RaylabelError):
@@ -76,10 +76,10 @@ class ImageError(RaylabelError):
 
 
 class ProcessDiedError(RaylabelError):
-    """The process that labels died, or was ended for its memory, before it answered.
+    """A labelling process crashed, or was killed for its memory, before it answered.
 
     Args:
-        stage: the last that it started.
+        stage: the last stage that it began.
         code: WORKER_CRASHED or OUT_OF_MEMORY.
         message: what ended it.
     """

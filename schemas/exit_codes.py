@@ -1,4 +1,4 @@
-"""What a script can tell an outcome by."""
+"""Exit codes of the command line, by exception."""
 
 from schemas.exceptions import (
     ClusterError,
@@ -27,11 +27,10 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
     ProcessDiedError: 1,
     RaylabelError: 1,
 }
-"""What a script can tell an outcome by; 0 is done, 1 anything unforeseen."""
+"""Exit codes by exception; 0 is success, 1 an unexpected error."""
 
 NOT_COMPLETE = 10
-"""Exit code of `reconcile` where all that there is of a run is proven, but the run is not complete."""
-
+"""Exit code of `reconcile` for a run whose files are undamaged, but that is not complete."""
 
 CTRL_C, TERMINATED, DEADLINE = 130, 143, 9
-"""Exit codes: the first two as shells have them."""
+"""Exit codes of runs that were stopped: by SIGINT and SIGTERM as in shells, and by `--stop-after`."""

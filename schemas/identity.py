@@ -4,7 +4,7 @@ from typing import Any
 
 
 def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a job spec that decide its rows, beside its manifest's files and its models."""
+    """The settings of a job spec that decide its rows, apart from the manifest's files and the models."""
     columns = ("uri_column", "image_column", "image_id_column", "base")
     manifest = {key: spec["manifest"].get(key) for key in columns}
     return {

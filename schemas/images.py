@@ -1,4 +1,4 @@
-"""The values that images become on their way through a worker."""
+"""The values for an image in a worker: loaded, decoded, classified, detected."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ class DecodedImage:
 
     Attributes:
         pixels: uint8, shape (height, width, 3), RGB, upright (EXIF orientation applied), C-contiguous.
-        format: what the bytes are, as Pillow names it: "JPEG", "PNG", "WEBP", ...
-        exif_orientation: the EXIF orientation that was applied, 1 to 8; 1 where the file has none.
-        source_mode: the file's own colour mode, as Pillow names it: "RGB", "L", "CMYK", "I;16", ...
+        format: format of the file, with Pillow's name: "JPEG", "PNG", "WEBP", ...
+        exif_orientation: the EXIF orientation that was applied, 1 to 8; 1 if the file has none.
+        source_mode: the file's own colour mode, with Pillow's name: "RGB", "L", "CMYK", "I;16", ...
         frame_count: frames in the file; only the first is decoded.
     """
 
@@ -37,7 +37,7 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What is in one image, overall: the best classes, best first.
+    """The classes of one image, best first.
 
     Attributes:
         label_ids: int32, shape (k,), indices into the classifier's categories.
@@ -66,11 +66,11 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """A decoded image and what its file was.
+    """A decoded image, with the size and hash of its file.
 
     Attributes:
-        decoded: the pixels, and what the decoder saw.
-        byte_size: of the file.
+        decoded: the decoded image.
+        byte_size: bytes of the file.
         sha256: of the file's bytes; 32 bytes.
     """
 

@@ -1,4 +1,4 @@
-"""Where the image of a manifest row is: decided when the row is read, and taken by all that read images."""
+"""The location of a manifest row's image: set when the row is read, used by all that read images."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from schemas.errors import ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A file in a tar file that is not compressed: a range of it.
+    """A member of an uncompressed tar file: a range of its bytes.
 
     Attributes:
         tar: the path or URL of the tar file, credentials included.
-        name: of the member, as the tar has it.
-        span: its first byte in the tar file and how many it has; None: to be looked up by its name.
+        name: the member's path in the tar file.
+        span: its first byte in the tar file and its size in bytes; None: not known, it is looked up by name.
     """
 
     tar: str
@@ -24,12 +24,12 @@ class TarMember:
 
 @dataclass(frozen=True, slots=True)
 class ParquetCell:
-    """A value of a Parquet file's column.
+    """A value in a column of a Parquet file.
 
     Attributes:
         file: the path or URL of the Parquet file, credentials included.
-        column: of binary values, or of structs with a binary field `bytes`.
-        row: its position in the file, from 0.
+        column: name of the column; it has binary values, or structs with a binary field `bytes`.
+        row: the value's row in the file, from 0.
     """
 
     file: str
@@ -39,11 +39,11 @@ class ParquetCell:
 
 @dataclass(frozen=True, slots=True)
 class MissingImage:
-    """A row that has no image that could be read.
+    """A row without an image that could be read.
 
     Attributes:
-        code: of the errors row that it becomes.
-        why: for a person.
+        code: code of its row in the errors table.
+        why: message of that row.
     """
 
     code: ErrorCode
@@ -51,21 +51,21 @@ class MissingImage:
 
 
 Location = str | TarMember | ParquetCell | MissingImage
-"""Of one image. Text is the absolute path or the URL of a whole file, credentials included."""
+"""The location of one image. A string is the absolute path or URL of a whole file, credentials included."""
 
 NO_URI = MissingImage(ErrorCode.NOT_FOUND, "the manifest's row has no URI")
 
 MEMBERS = pa.schema(
     [
-        pa.field("image_id", pa.string()),  # the key of the sample
-        pa.field("name", pa.string()),  # of the member; of a sample without an image its key
-        pa.field("start", pa.int64()),  # of its bytes in the tar file; null where there is no image
+        pa.field("image_id", pa.string()),  # key of the sample
+        pa.field("name", pa.string()),  # of the member; the key for a sample without an image
+        pa.field("start", pa.int64()),  # first byte in the tar file; null without an image
         pa.field("size", pa.int64()),
-        pa.field("code", pa.string()),  # of a MissingImage; null where there is an image
+        pa.field("code", pa.string()),  # of a MissingImage; null if there is an image
         pa.field("why", pa.string()),
     ]
 )
-"""What a tar file's headers are made into: one row a manifest row."""
+"""Schema of the members of a tar file, from its headers: one row for each manifest row."""
 
 IMAGE_ENDINGS = frozenset(
     f".{ending}"
@@ -74,4 +74,4 @@ IMAGE_ENDINGS = frozenset(
         *("avif", "jp2", "ppm", "pgm", "pbm"),
     )
 )
-"""What is taken for an image in a folder or a tar file. A manifest may name anything."""
+"""Endings of the names that count as images in a folder or tar file. A manifest may name any file."""

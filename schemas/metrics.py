@@ -1,6 +1,6 @@
-"""The metrics that a run exports to Prometheus: their names, units and meanings, in one place.
+"""The metrics that a run exports to Prometheus: names, units and meanings.
 
-Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` at the end of what only grows.
+Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` at the end of counters.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from schemas.errors import Stage
 
 PREFIX = "ray_"
-"""What Ray puts before the name of every metric."""
+"""What Ray puts in front of the name of each metric."""
 
 COMMIT = "commit"
-"""The stage in which results are written and made to count."""
+"""The stage in which results are written and committed."""
 
 STAGES = (Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT, COMMIT)
-"""Those whose seconds are counted, in the order in which an image passes them."""
+"""The stages whose seconds are counted, in the order in which an image passes them."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Metric:
 
     Attributes:
         name: as Prometheus sees it.
-        kind: a counter only grows, until its node ends; a gauge has the value of now.
-        unit: of its value.
-        labels: what tells its series from one another.
-        help: what is counted, in a sentence.
+        kind: a counter only grows, until its node ends; a gauge has the current value.
+        unit: unit of its value.
+        labels: names of the labels that distinguish its series.
+        help: what it measures, in a sentence.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Metric:
 
     @property
     def own_name(self) -> str:
-        """The name that Ray is given."""
+        """The name without Ray's prefix, as it is registered with Ray."""
         return self.name.removeprefix(PREFIX)
 
 
@@ -95,10 +95,10 @@ METRICS = (IMAGES, FAILURES, FETCHED, STAGE_SECONDS, ACCELERATOR_SECONDS, PENDIN
 
 
 class Usage(BaseModel):
-    """What some work took, as the processes that did it measured.
+    """The time and bytes that some work took, measured by the processes that did it.
 
     Attributes:
-        fetched_bytes: of the files that were read.
+        fetched_bytes: bytes of the files that were read.
         stage_s: seconds by stage, one of `STAGES`.
         busy_s: seconds in which the accelerator computed.
         idle_s: seconds in which it did not.
@@ -112,7 +112,7 @@ class Usage(BaseModel):
     idle_s: float = 0.0
 
     def __add__(self, other: "Usage") -> "Usage":
-        """What both took."""
+        """The sum of both."""
         return Usage(
             fetched_bytes=self.fetched_bytes + other.fetched_bytes,
             stage_s={

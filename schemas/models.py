@@ -1,4 +1,4 @@
-"""What a run says of the models it used."""
+"""Descriptions of models: in the list of models, and in run.json."""
 
 import hashlib
 from typing import Literal
@@ -7,15 +7,15 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ModelInfo(BaseModel):
-    """One model that can be named in a job spec, as `raylabel models` lists it.
+    """A model that a job spec can name, as `raylabel models` lists it.
 
     Attributes:
-        name: what a spec's `model` key takes.
-        task: which of the two questions it answers.
-        source: where the code comes from: "built in", "torchvision", "timm" or "factory".
-        input_size: what its preprocessing makes of an image, for a person: "224x224", "short side 800".
-        categories: how many classes it knows.
-        licence: of the weights, or "see the source" where it is not stated.
+        name: value for a spec's `model` key.
+        task: "classifier" or "detector".
+        source: origin of the code: "built in", "torchvision", "timm" or "factory".
+        input_size: size of an image after its preprocessing, as text: "224x224", "short side 800".
+        categories: number of classes.
+        licence: of the weights, or "see the source" if it is not stated.
         quality: measured or published, with the data it was measured on.
     """
 
@@ -31,18 +31,18 @@ class ModelInfo(BaseModel):
 
 
 class ResolvedModel(BaseModel):
-    """Everything that decides what a model answers: run.json keeps it, the tables name its fingerprint.
+    """Everything that decides a model's answers: stored in run.json; tables have its fingerprint.
 
     Attributes:
         info: the model's own description.
         weights: the file or the official name the weights come from.
-        weights_sha256: of the weights file; None where official weights are fetched by the library, which
-            checks them itself.
-        preprocessing: the transforms from uint8 pixels to the model's input, written out.
+        weights_sha256: of the weights file; None if the library downloads official weights, which it checks
+            itself.
+        preprocessing: the transforms from uint8 pixels to the model's input, as text.
         categories: class names; a class id is an index into it.
         settings: top-k, score type, thresholds, NMS: every setting of the spec that changes rows.
         code: what built the model: the library and its version, or the factory module's sha256; then what
-            computes it: torch's version, and onnxruntime's where that may compute its network.
+            computes it: torch's version, and onnxruntime's if that may compute its network.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""Sets of whole numbers as half-open ranges: how the ledger writes down units and rows."""
+"""Sets of integers as half-open ranges: how the ledger stores units and rows."""
 
 from collections.abc import Iterable
 
@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ranges = list[tuple[int, int]]
-"""Half-open [start, stop) ranges, ascending, apart from each other."""
+"""Half-open ranges [start, stop), ascending; no two of them touch."""
 
 
 def to_ranges(numbers: Iterable[int] | NDArray[np.int64]) -> Ranges:
-    """The ranges that hold exactly some numbers, given in any order and any often."""
-    found = np.unique(np.fromiter(numbers, np.int64))
-    gaps = np.flatnonzero(np.diff(found) > 1) + 1
-    runs = np.split(found, gaps) if len(found) else []
+    """The ranges of exactly these numbers, which may be in any order and repeated."""
+    distinct = np.unique(np.fromiter(numbers, np.int64))
+    gaps = np.flatnonzero(np.diff(distinct) > 1) + 1
+    runs = np.split(distinct, gaps) if len(distinct) else []
     return [(int(run[0]), int(run[-1]) + 1) for run in runs]
 
 

@@ -1,4 +1,4 @@
-"""The job spec: what a user asks for, frozen and checked when it is built."""
+"""The job spec: a user's settings for a job, frozen, and checked when built."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -21,34 +21,34 @@ AUTO_BATCH = {"cpu": 1, "cuda": 64}
 """Images in a batch; more gain nothing on a CPU: docs/decisions/0008-onnx-runtime-on-cpus.md."""
 
 AUTO_READS = {"cpu": 16, "cuda": 256, "decoder": 64}
-"""A core takes 30 images a second with models and decodes 700; a GPU may take 2,500, each of them on its way
-for 40 ms."""
+"""Concurrent reads of an actor by device. A core labels 30 images a second and decodes 700; a GPU may label
+2,500, each of which takes 40 ms to arrive."""
 
 
 MAX_THROTTLE_TIMEOUT_S = 600
-"""An actor that hears nothing of an image for longer would be taken for one that hangs."""
+"""Longest `throttle_timeout_s`; a process without any result for longer would count as hung."""
 
 
 _SHA256, _ENDPOINT, _VARIABLE = r"^[0-9a-f]{64}$", r"^https?://[^/@?#]+/?$", r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 class _Section(BaseModel):
-    """A part of the spec: no unknown keys, no silent conversions, no changes afterwards."""
+    """A section of the spec: no unknown keys, no conversions of types, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ManifestSpec(_Section):
-    """Which images: files that list them or hold them, or a folder or glob of the images themselves.
+    """The images: files that list or contain them, or a folder or glob of image files.
 
     Attributes:
         uri: one file, folder or glob, or a list of them; a path or any fsspec URL.
-        format: "auto" goes by the file names; "images" lists the images below a folder or glob.
+        format: "auto" decides by the file names; "images" lists the images below a folder or glob.
         uri_column: the column that holds each image's path or URL.
         image_column: the column of a Parquet file that holds the images themselves; "auto": the only one that
-            can, where there is no `uri_column`.
-        image_id_column: the column that holds an id of the user's own; None: "image_id" where there is one.
-        base: the folder that relative image paths are meant from; None: the folder of the manifest file.
+            can, if there is no `uri_column`.
+        image_id_column: the column that holds the user's own ids; None: "image_id" if there is one.
+        base: the folder that relative image paths start from; None: the folder of the manifest file.
     """
 
     uri: str | list[str] = Field(min_length=1)
@@ -60,20 +60,20 @@ class ManifestSpec(_Section):
 
     @property
     def uris(self) -> list[str]:
-        """What was named, always as a list."""
+        """`uri` as a list."""
         return [self.uri] if isinstance(self.uri, str) else self.uri
 
 
 class ModelSpec(_Section):
-    """What the two kinds of model share.
+    """The settings that both kinds of model have.
 
     Attributes:
         model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", or "module:factory".
         weights: a .pth or .safetensors file (path or URL), or a torchvision weights name such as
             "IMAGENET1K_V2"; None: the model's official weights.
-        sha256: what the weights file must hash to; checked before it is loaded.
-        categories: the class names in the model's own order, or a text file with one a line; None: the
-            model's own.
+        sha256: hash that the weights file must have; checked before it is loaded.
+        categories: the class names in the model's own order, or a text file with one on each line; None:
+            the model's own.
     """
 
     model: str = Field(min_length=1)
@@ -86,8 +86,8 @@ class ClassifierSpec(ModelSpec):
     """The model that says what an image shows, overall.
 
     Attributes:
-        top_k: how many classes to keep per image, the best included.
-        score_type: how logits become scores; None: as the model was trained.
+        top_k: number of classes to keep for an image, best first.
+        score_type: how logits become scores; None: according to the model's training.
     """
 
     model: str = Field("efficientnet_lite0", min_length=1)
@@ -99,13 +99,13 @@ Score = Annotated[float, Field(ge=0, le=1)]
 
 
 class DetectorSpec(ModelSpec):
-    """The model that says which objects are in an image, how many and where.
+    """The model that says which objects are in an image, and where.
 
     Attributes:
-        score_threshold: boxes must score above it, 0 to 1.
-        class_thresholds: the same for single classes, by class name.
+        score_threshold: score that a box must exceed, 0 to 1.
+        class_thresholds: the same for individual classes, by name.
         nms_iou: boxes of one class that overlap more than this are one object, 0 to 1; None: the model's own.
-        max_boxes: most boxes kept in an image, best first; None: the model's own.
+        max_boxes: the most boxes kept in an image, best first; None: the model's own.
     """
 
     model: str = Field("nanodet_g", min_length=1)
@@ -116,7 +116,7 @@ class DetectorSpec(ModelSpec):
 
     @property
     def lowest_threshold(self) -> float:
-        """The least score any class may have: what a model may drop by itself."""
+        """The lowest threshold of any class; a model may drop boxes below it by itself."""
         return min(self.score_threshold, *self.class_thresholds.values(), 1.0)
 
 
@@ -124,13 +124,13 @@ class FetchSpec(_Section):
     """How image files are read.
 
     Attributes:
-        concurrency: reads under way at once in each actor; "auto": 256 beside a GPU, 16 on a CPU, 64 in an
-            actor that only decodes.
-        attempts: tries at one image before it is a failed row.
-        timeout_s: seconds one try may take.
-        throttle_timeout_s: seconds for which an image is retried, however often, while the store asks to slow
-            down; meanwhile each actor reads fewer at once.
-        rate: reads that the whole job begins in a second, at most; None: no limit.
+        concurrency: concurrent reads of each actor; "auto": 256 with a GPU, 16 on a CPU, 64 in an actor that
+            only decodes.
+        attempts: attempts at one image before it is a failed row.
+        timeout_s: seconds that one attempt may take.
+        throttle_timeout_s: seconds for which an image is retried, however often, while the store throttles;
+            meanwhile each actor reads fewer at once.
+        rate: the most reads that the whole job starts in a second; None: no limit.
         max_bytes: a larger file is a failed row (TOO_LARGE).
     """
 
@@ -142,11 +142,11 @@ class FetchSpec(_Section):
     max_bytes: int = Field(256 * 2**20, ge=1)
 
     def reads(self, device: str) -> int:
-        """Reads under way at once in an actor whose models run on "cpu" or "cuda", or in a "decoder"."""
+        """Concurrent reads of an actor whose models run on "cpu" or "cuda", or of a "decoder"."""
         return AUTO_READS[device] if self.concurrency == "auto" else self.concurrency
 
     def share_of(self, actors: int) -> "FetchSpec":
-        """What each of so many actors goes by, which share the rate evenly."""
+        """The settings for each of several actors, which share the rate evenly."""
         return self.model_copy(update={"rate": self.rate and self.rate / actors})
 
 
@@ -155,18 +155,18 @@ class DecodeSpec(_Section):
 
     Attributes:
         max_pixels: an image of more pixels (width times height) is a failed row (TOO_LARGE), refused before
-            memory is taken for it.
+            memory is allocated for it.
     """
 
     max_pixels: int = Field(120_000_000, ge=1)
 
 
 class ActorRange(_Section):
-    """Copies of the models that come and go with the cluster's nodes.
+    """A number of actors that changes with the cluster's nodes.
 
     Attributes:
-        min: how many there must be; a job waits for room for them.
-        max: how many there may be.
+        min: the fewest actors; a job waits until the cluster has room for them.
+        max: the most actors.
     """
 
     min: int = Field(ge=1)
@@ -174,30 +174,29 @@ class ActorRange(_Section):
 
     @field_validator("max")
     @classmethod
-    def _is_a_range(cls, most: int, info: ValidationInfo) -> int:
-        if most < info.data.get("min", 1):
-            raise ValueError(f"compute.actors: found min {info.data['min']} above max {most}")
-        return most
+    def _is_a_range(cls, maximum: int, info: ValidationInfo) -> int:
+        if maximum < info.data.get("min", 1):
+            raise ValueError(f"compute.actors: found min {info.data['min']} above max {maximum}")
+        return maximum
 
 
 class ComputeSpec(_Section):
     """Where and how the models run.
 
     Attributes:
-        device: "auto" takes the GPU where there is one.
-        actors: copies of the models; "auto": as many as there is room for when the job begins, one a GPU or
-            one a CPU core; a range: as many of them as there is room for at any time.
-        cpus: CPUs that each actor has on its node; "auto": its share of a node of the cluster as it is when
-            the job begins.
-        resources: custom resources of Ray's that each actor takes of its node, such as
-            "accelerator_type:L4": 0.001; it comes to none that lacks them.
+        device: "auto" is the GPU if there is one.
+        actors: actors with a copy of the models each; "auto": as many as fit when the job begins, one for
+            each GPU or CPU core; a range: as many of them as fit at any time.
+        cpus: CPUs of each actor on its node; "auto": its share of a node when the job begins.
+        resources: Ray's custom resources that each actor takes from its node, such as
+            "accelerator_type:L4": 0.001; no actor is placed on a node without them.
         decoders: actors of one CPU each, on any node, that fetch and decode for the actors with the models;
-            "auto": as many as there are CPUs to spare when the job begins; 0: images are decoded where they
-            are labelled.
-        batch_size: images a model is given at once; "auto": 64 on a GPU, 1 on a CPU.
+            "auto": as many as there are spare CPUs when the job begins; 0: images are decoded where they are
+            labelled.
+        batch_size: images in one pass of a model; "auto": 64 on a GPU, 1 on a CPU.
         precision: "auto" is bfloat16 (or float16) autocast on a GPU and float32 on a CPU.
-        runtime: what computes the networks; "auto" is torch on a GPU, and on a CPU ONNX Runtime for models
-            that are known to run in it, unless the manifest is short.
+        runtime: computes the networks; "auto" is torch on a GPU; on a CPU, ONNX Runtime for models that are
+            known to run in it, unless the manifest is short.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -217,29 +216,29 @@ class ComputeSpec(_Section):
         return resources
 
     def images_at_once(self, device: str) -> int:
-        """Images that a model is given at once on a device, "cpu" or "cuda"."""
+        """The batch size on a device, "cpu" or "cuda"."""
         return AUTO_BATCH[device] if self.batch_size == "auto" else self.batch_size
 
 
-_SECRETIVE = ("key", "secret", "token", "password", "sas", "credential", "connection_string")
+_SECRET_WORDS = ("key", "secret", "token", "password", "sas", "credential", "connection_string")
 
 
 class StorageOptions(_Section):
-    """How the files below a URL are reached. What is left out is found as AWS's own tools find it.
+    """Access to the files below a URL. What is left out is found as AWS's own tools find it.
 
-    Nothing in it is secret: it says where each machine of the cluster has its credentials.
+    It contains no secrets: it says where each machine of the cluster has its credentials.
 
     Attributes:
-        endpoint: of a server that speaks S3, such as "http://minio:9000"; None: AWS_ENDPOINT_URL, the
+        endpoint: URL of a server with the S3 API, such as "http://minio:9000"; None: AWS_ENDPOINT_URL, the
             profile's, or Amazon's.
-        region: None: AWS_REGION, the profile's, or the bucket's own.
-        profile: of ~/.aws/config and ~/.aws/credentials.
-        credentials_env_prefix: prefix of the variables that hold the credentials: "PHOTOS" reads
+        region: AWS region; None: AWS_REGION, the profile's, or the bucket's own.
+        profile: profile in ~/.aws/config and ~/.aws/credentials.
+        credentials_env_prefix: prefix of the environment variables that hold the credentials: "PHOTOS" reads
             PHOTOS_ACCESS_KEY_ID, PHOTOS_SECRET_ACCESS_KEY and, for temporary ones, PHOTOS_SESSION_TOKEN.
         anonymous: read a public bucket without credentials.
-        requester_pays: say that whoever reads pays.
-        options: further arguments of the fsspec file system (gcsfs, adlfs, ...); a value "env:NAME" is what
-            the variable NAME holds.
+        requester_pays: accept that the reader pays.
+        options: further arguments of the fsspec file system (gcsfs, adlfs, ...); a value "env:NAME" is the
+            value of the environment variable NAME.
     """
 
     endpoint: str | None = Field(None, pattern=_ENDPOINT)
@@ -251,11 +250,11 @@ class StorageOptions(_Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _has_one_way_in(self) -> Self:
-        found = [name for name in ("profile", "credentials_env_prefix", "anonymous") if getattr(self, name)]
-        if len(found) > 1:
+    def _has_one_source_of_credentials(self) -> Self:
+        given = [name for name in ("profile", "credentials_env_prefix", "anonymous") if getattr(self, name)]
+        if len(given) > 1:
             raise ValueError(
-                f"found {' and '.join(found)}; allowed: one of profile, credentials_env_prefix, anonymous"
+                f"found {' and '.join(given)}; allowed: one of profile, credentials_env_prefix, anonymous"
             )
         return self
 
@@ -263,7 +262,7 @@ class StorageOptions(_Section):
     @classmethod
     def _holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():
-            secret = any(word in name.lower() for word in _SECRETIVE) and isinstance(value, str)
+            secret = any(word in name.lower() for word in _SECRET_WORDS) and isinstance(value, str)
             if secret and value != "anon" and not value.startswith("env:"):
                 raise ValueError(f"options.{name}: a job spec holds no secrets; allowed: env:VARIABLE")
         return options
@@ -273,49 +272,49 @@ class StorageOptions(_Section):
 
 
 StorageMap = dict[str, StorageOptions]
-"""Settings by the beginnings of URLs; of several that fit, the longest counts."""
+"""Options by the beginnings of URLs; if several fit, the longest counts."""
 
 
 class UnitsSpec(_Section):
-    """How the manifest is cut; fixed when a run begins.
+    """How the manifest is divided; fixed when a run begins.
 
     Attributes:
-        rows: images in a unit, the piece of work that is committed as a whole; "auto": 128, fewer where the
-            manifest is short, up to 512 where it is long.
-        shard_rows: about how many images the rows of one published file are.
+        rows: images in a unit, the piece of work that is committed as a whole; "auto": 128, fewer if the
+            manifest is short, up to 512 if it is long.
+        shard_rows: images in one published file, approximately.
     """
 
     rows: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
     shard_rows: int = Field(100_000, ge=1)
 
 
-_ANY_S3 = ("s3", "s3a")
-_OF_S3 = ("endpoint", "region", "profile", "credentials_env_prefix", "requester_pays")
+_S3_SCHEMES = ("s3", "s3a")
+_S3_OPTIONS = ("endpoint", "region", "profile", "credentials_env_prefix", "requester_pays")
 
 
-def _assert_urls(places: StorageMap) -> StorageMap:
-    """Refuses a key of `storage` that begins no URL, and S3's settings for another store."""
-    for url, place in places.items():
+def _assert_urls(storage: StorageMap) -> StorageMap:
+    """Refuses a key of `storage` that is not the beginning of a URL, and S3's options for another store."""
+    for url, options in storage.items():
         scheme, separator, _ = url.partition("://")
         if not separator or not scheme or "@" in url or "?" in url:
             raise ValueError(
                 f"storage: found {url!r}; allowed: the beginning of URLs, such as s3://, s3://bucket or "
                 "s3://bucket/folder, without user, password and query"
             )
-        wrong = [name for name in _OF_S3 if getattr(place, name)] if scheme not in _ANY_S3 else []
+        wrong = [name for name in _S3_OPTIONS if getattr(options, name)] if scheme not in _S3_SCHEMES else []
         if wrong:
             raise ValueError(f"storage.{url}: {', '.join(wrong)} are for s3://; allowed: anonymous, options")
-    return places
+    return storage
 
 
 SHORT_FORMS = {"manifest": "uri", "classifier": "model", "detector": "model"}
-"""The key that a section's single value stands for: `detector: nanodet_g`."""
+"""The key that a section's short form stands for: `detector: nanodet_g` sets `detector.model`."""
 
 
-def _opened(section: str) -> BeforeValidator:
-    """Opens the short form of a section."""
+def _expand(section: str) -> BeforeValidator:
+    """Expands the short form of a section."""
     return BeforeValidator(
-        lambda found: {SHORT_FORMS[section]: found} if isinstance(found, str | list) else found
+        lambda value: {SHORT_FORMS[section]: value} if isinstance(value, str | list) else value
     )
 
 
@@ -330,16 +329,16 @@ class JobSpec(_Section):
         fetch: how image files are read.
         decode: how files become pixels.
         compute: where and how the models run.
-        units: how the manifest is cut.
-        storage: how the files below a URL are reached, by URL: "s3://" is for all of S3, "s3://photos" for a
-            bucket, "s3://photos/new" for what is below it; the longest that fits counts.
+        units: how the manifest is divided.
+        storage: access to the files below a URL, by URL: "s3://" is for all of S3, "s3://photos" for a
+            bucket, "s3://photos/new" for a folder; the longest that fits counts.
         max_failed: the failure budget: a count of images, or a fraction below 1 of them; None: no limit.
     """
 
-    manifest: Annotated[ManifestSpec, _opened("manifest")]
+    manifest: Annotated[ManifestSpec, _expand("manifest")]
     output: str = Field(min_length=1)
-    classifier: Annotated[ClassifierSpec | None, _opened("classifier")] = ClassifierSpec()
-    detector: Annotated[DetectorSpec | None, _opened("detector")] = DetectorSpec()
+    classifier: Annotated[ClassifierSpec | None, _expand("classifier")] = ClassifierSpec()
+    detector: Annotated[DetectorSpec | None, _expand("detector")] = DetectorSpec()
     fetch: FetchSpec = FetchSpec()
     decode: DecodeSpec = DecodeSpec()
     compute: ComputeSpec = ComputeSpec()

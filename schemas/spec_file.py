@@ -1,4 +1,4 @@
-"""A job spec from YAML and the command line; errors that name key, value and what is allowed."""
+"""Reads a job spec from YAML and the command line; errors name the key, its value and what is allowed."""
 
 import difflib
 from pathlib import Path
@@ -19,61 +19,61 @@ _PATTERNS = {
     _ENDPOINT: "http://HOST:PORT or https://HOST",
     _VARIABLE: "the beginning of a variable's name: letters, digits, _",
 }
-"""What they allow, in words."""
+"""What the patterns allow, in words."""
 
 
 def read_spec(path: str | None, overrides: dict[str, Any]) -> JobSpec:
-    """The job spec of a YAML file with the command line's overrides laid over it.
+    """Reads the job spec of a YAML file and applies the command line's overrides.
 
     Args:
-        path: the YAML file; None where the overrides say everything.
+        path: the YAML file; None if the overrides have all settings.
         overrides: dotted keys to values, such as {"detector.nms_iou": 0.5}.
 
     Raises:
-        SpecError: naming each key that is wrong, the value found and what is allowed.
+        SpecError: with each key that is wrong, its value and what is allowed.
     """
     return override_spec(_read_yaml(path) if path else {}, overrides, path or "the command line")
 
 
-def override_spec(found: dict[str, Any], overrides: dict[str, Any], where: str) -> JobSpec:
-    """A checked spec from plain values with overrides laid over them; see `read_spec` and `build_spec`."""
-    found = dict(found)
+def override_spec(values: dict[str, Any], overrides: dict[str, Any], source: str) -> JobSpec:
+    """Builds a checked spec from plain values and overrides; see `read_spec` and `build_spec`."""
+    values = dict(values)
     for key, value in overrides.items():
-        _set(found, key.split("."), value)
-    return build_spec(found, where)
+        _set(values, key.split("."), value)
+    return build_spec(values, source)
 
 
-def build_spec(found: dict[str, Any], where: str) -> JobSpec:
-    """A checked spec from plain values; `where` says in errors where they came from.
+def build_spec(values: dict[str, Any], source: str) -> JobSpec:
+    """Builds a checked spec from plain values; `source` names their origin in errors.
 
     Raises:
-        SpecError: naming each key that is wrong, the value found and what is allowed.
+        SpecError: with each key that is wrong, its value and what is allowed.
     """
     try:
-        return JobSpec.model_validate(found)
+        return JobSpec.model_validate(values)
     except ValidationError as error:
-        lines = "\n".join(f"  {line}" for line in _explained(error.errors()))
-        raise SpecError(f"{where} is not a job that can run:\n{lines}") from None
+        lines = "\n".join(f"  {line}" for line in _explain(error.errors()))
+        raise SpecError(f"{source} is not a job that can run:\n{lines}") from None
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"cannot read the job spec {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise SpecError(f"{path} is not YAML: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise SpecError(
-            f"{path} holds {type(found).__name__}, not keys and values; the smallest job spec is\n"
+            f"{path} holds {type(values).__name__}, not keys and values; the smallest job spec is\n"
             "  manifest: photos.parquet\n  output: runs/today"
         )
-    return found
+    return values
 
 
-def _set(found: dict[str, Any], keys: list[str], value: object) -> None:
-    """Lays one value over nested dictionaries; a section in short form is opened first."""
-    section = found
+def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
+    """Sets one value in nested dictionaries; a section in short form is expanded first."""
+    section = values
     for key in keys[:-1]:
         inner = section.get(key)
         if key in SHORT_FORMS and isinstance(inner, str | list):
@@ -82,30 +82,30 @@ def _set(found: dict[str, Any], keys: list[str], value: object) -> None:
     section[keys[-1]] = value
 
 
-def _explained(details: list[ErrorDetails]) -> list[str]:
-    """One line for each fault: its path, the value found, what is allowed."""
-    faults: dict[str, dict[str, None]] = {}
+def _explain(details: list[ErrorDetails]) -> list[str]:
+    """One line for each error: its path, its value, what is allowed."""
+    problems: dict[str, dict[str, None]] = {}
     for detail in details:
         path = [part for part in detail["loc"] if part not in _UNION_BRANCHES]
         where = ".".join(map(str, path))
         match detail["type"]:
             case "missing":
-                fault, allowed = f"{where}: missing, and it has no default", ""
+                problem, allowed = f"{where}: missing, and it has no default", ""
             case "extra_forbidden":
-                fault, allowed = f"{where}: unknown key", _known_keys(path)
+                problem, allowed = f"{where}: unknown key", _known_keys(path)
             case "value_error":
-                fault, allowed = str(detail["ctx"]["error"]), ""
+                problem, allowed = str(detail["ctx"]["error"]), ""
             case "string_pattern_mismatch":
-                fault, allowed = f"{where}: found {detail['input']!r}", _PATTERNS[detail["ctx"]["pattern"]]
+                problem, allowed = f"{where}: found {detail['input']!r}", _PATTERNS[detail["ctx"]["pattern"]]
             case kind:
-                fault = f"{where}: found {detail['input']!r}"
-                said = detail["msg"].removeprefix("Input should be ")
-                allowed = _ALLOWED.get(kind, said).format_map(detail.get("ctx", {}))
-        # a value that may be of several types comes once for each of them
-        faults.setdefault(fault, {})[allowed] = None
+                problem = f"{where}: found {detail['input']!r}"
+                message = detail["msg"].removeprefix("Input should be ")
+                allowed = _ALLOWED.get(kind, message).format_map(detail.get("ctx", {}))
+        # pydantic reports a value of a union once for each of its types
+        problems.setdefault(problem, {})[allowed] = None
     return [
-        f"{fault}{'; allowed: ' if any(allowed) else ''}{' or '.join(allowed)}"
-        for fault, allowed in faults.items()
+        f"{problem}{'; allowed: ' if any(allowed) else ''}{' or '.join(allowed)}"
+        for problem, allowed in problems.items()
     ]
 
 
@@ -118,7 +118,7 @@ _UNION_BRANCHES = {
     "constrained-int",
     "constrained-float",
 } | {f"literal[{','.join(repr(form) for form in forms)}]" for forms in (("auto",), get_args(ManifestFormat))}
-"""What pydantic puts into a path for the alternatives of a union: no keys of the user's."""
+"""What pydantic puts into a path for the alternatives of a union; these are not keys of the spec."""
 
 _ALLOWED = {
     "string_type": "text",
@@ -137,6 +137,7 @@ _ALLOWED = {
 
 
 def _known_keys(path: list[str | int]) -> str:
+    """The keys that are allowed in place of an unknown one, with the one that was probably meant."""
     known = _keys_of(path[:-1])
     close = difflib.get_close_matches(str(path[-1]), known, n=1)
     return ", ".join(known) + (f" (did you mean {close[0]}?)" if close else "")

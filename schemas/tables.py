@@ -7,7 +7,7 @@ Rows are sorted by `manifest_index` (boxes: then by `object_index`).
 import pyarrow as pa
 
 SCHEMA_VERSION = "1.0"
-"""In the metadata of every file; within a major version columns are only ever added."""
+"""Version in the metadata of each file; within a major version columns are only added."""
 
 LABEL = pa.dictionary(pa.int32(), pa.string())
 
@@ -23,10 +23,10 @@ TOPK = pa.list_(
 
 KEYS = (
     pa.field("manifest_index", pa.int64(), nullable=False),  # position in the manifest: a row's identity
-    pa.field("image_id", pa.string()),  # the manifest's own, where it has one
+    pa.field("image_id", pa.string()),  # the manifest's own, if it has one
     pa.field("uri", pa.string(), nullable=False),  # as in the manifest, without credentials and query
 )
-"""The columns that every table starts with."""
+"""The first columns of every table."""
 
 SIZE = (
     pa.field("width", pa.int32(), nullable=False),  # pixels, after orientation
@@ -42,20 +42,20 @@ FACTS = (
     pa.field("source_mode", pa.string(), nullable=False),  # the file's colour mode: RGB, L, CMYK, ...
     pa.field("frame_count", pa.int32(), nullable=False),  # only the first frame is labelled
 )
-"""What the labels table says of the file itself."""
+"""Columns of the labels table about the file itself."""
 
 LABELS = pa.schema(
     [
         *KEYS,
         *FACTS,
-        pa.field("label_id", pa.int32()),  # null where no classifier ran, as the next four
+        pa.field("label_id", pa.int32()),  # null if no classifier ran; so are the next four
         pa.field("label", LABEL),
         pa.field("score", pa.float32()),
         pa.field("score_type", pa.string()),  # softmax or sigmoid
         pa.field("topk", TOPK),
-        pa.field("object_count", pa.int32()),  # null where no detector ran; 0 means it found nothing
+        pa.field("object_count", pa.int32()),  # null if no detector ran; 0: it found nothing
         pa.field("class_counts", pa.map_(pa.string(), pa.int32())),  # class name to number of boxes
-        pa.field("classifier", pa.string()),  # fingerprints that run.json explains
+        pa.field("classifier", pa.string()),  # fingerprints; run.json has the models
         pa.field("detector", pa.string()),
         pa.field("processed_at", pa.timestamp("us", "UTC"), nullable=False),
     ]
@@ -72,7 +72,7 @@ BOXES = pa.schema(
         pa.field("y1", pa.float32(), nullable=False),
         pa.field("x2", pa.float32(), nullable=False),
         pa.field("y2", pa.float32(), nullable=False),
-        *SIZE,  # repeated here so that normalising a box needs no join
+        *SIZE,  # repeated here, so that normalising boxes needs no join
         pa.field("detector", pa.string(), nullable=False),
     ]
 )
@@ -90,24 +90,24 @@ ERRORS = pa.schema(
 )
 
 TABLES = {"labels": LABELS, "boxes": BOXES, "errors": ERRORS}
-"""Every table by the name of its folder in the run directory."""
+"""The tables by the name of their folder in the run directory."""
 
 FLOAT_COLUMNS = {
     "labels": ("score",),
     "boxes": ("score", "x1", "y1", "x2", "y2"),
     "errors": (),
 }
-"""Columns stored as BYTE_STREAM_SPLIT (a million boxes: 31 to 20 bytes a box)."""
+"""Columns stored as BYTE_STREAM_SPLIT (a million boxes: 20 bytes for a box in place of 31)."""
 
 
 WORKING = ("boxes", "error", "unit")
-"""Columns that rows have beside those of the labels table on their way through the workers."""
+"""Columns that rows have in the workers, in addition to those of the labels table."""
 
 
 def carried_names(carried: pa.Schema) -> dict[str, str]:
-    """The manifest's own columns and their names in the labels table.
+    """The names of the manifest's own columns in the labels table, by their names in the manifest.
 
-    A name keeps; one that the tables use themselves gets `manifest_` in front.
+    A name stays the same, unless a table uses it: then `manifest_` is put in front.
     """
     taken = {*LABELS.names, *WORKING}
     names = {name: name for name in carried.names if name not in taken}
@@ -145,11 +145,11 @@ ERROR = pa.struct([f.with_nullable(True) for f in ERRORS if f not in KEYS])
 
 
 def results_schema(carried: pa.Schema) -> pa.Schema:
-    """What leaves the models and reaches the writer: one row a manifest row, pixels no more.
+    """The schema of results, from the models to the writer: one row for each manifest row, without pixels.
 
-    Every column of the labels table, its boxes, its error, and the unit it belongs to. A row has either an
-    error or not; that decides which tables it goes to. Nothing here is a dictionary (blocks would each have
-    their own) and all but the keys may be null (a failed image has no size).
+    It has the columns of the labels table, the boxes, the error, and the row's unit. A row with an error goes
+    to the errors table, any other to labels and boxes. No column has a dictionary (each block would have its
+    own), and all but the keys may be null (a failed image has no size).
     """
     plain = [f.with_type(pa.string()) if f.type == LABEL else f for f in table_schema("labels", carried)]
     return pa.schema(
@@ -164,14 +164,13 @@ def results_schema(carried: pa.Schema) -> pa.Schema:
 
 DECODED = pa.schema(
     [
-        pa.field("data", pa.large_binary()),  # pixels, as `schemas.images.DecodedImage` has them
+        pa.field("data", pa.large_binary()),  # pixels, as in `schemas.images.DecodedImage`
         pa.field("input_shape", pa.list_(pa.int32())),  # or the classifier's input: float32 (3, h, w)
         *(f.with_nullable(True) for f in FACTS),
         pa.field("error", ERROR),
     ]
 )
-"""Images on their way from whoever decoded them to the models: one row for each manifest row of a unit.
+"""Schema of decoded images, from the decoder to the models: one row for each manifest row of a unit.
 
-A row has facts and data, or an error, or nothing: that image is fetched and decoded by whoever
-labels it.
+A row has facts and data, or an error, or neither: the labelling process then fetches and decodes that image.
 """

@@ -138,12 +138,12 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
 
 
 def stored(url: str, **settings: object) -> dict[str, object]:
-    """A job that reaches one place so."""
+    """A job with storage options for one URL."""
     return {"manifest": "a", "output": "b", "storage": {url: settings}}
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("values", "message"),
     [
         ({"manifest": "a"}, "output: missing, and it has no default"),
         ({"output": "b"}, "manifest: missing, and it has no default"),
@@ -187,10 +187,10 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ),
     ],
 )
-def test_impossible_values_are_refused(found: dict[str, object], said: str) -> None:
+def test_impossible_values_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError) as raised:
-        build_spec(found, "a test")
-    assert str(raised.value).splitlines()[1:] == [f"  {said}"]
+        build_spec(values, "a test")
+    assert str(raised.value).splitlines()[1:] == [f"  {message}"]
 
 
 def test_a_range_of_actors_begins_with_the_lower_number() -> None:
@@ -205,11 +205,11 @@ def test_cpus_and_gpus_are_no_custom_resources() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("[1, 2]", "holds list, not keys and values"), ("a: [", "is not YAML"), ("", "holds NoneType")],
 )
-def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(SpecError, match=said):
+def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         read_spec(write(tmp_path, text), {})
 
 
