@@ -2,7 +2,7 @@
 
     RaylabelError
     ├── SpecError                the job spec is wrong; fix it and run again
-    ├── ManifestError            the manifest cannot be read as asked
+    ├── ManifestError            the manifest cannot be read as specified
     ├── ModelError               a model cannot be built (unknown name, wrong weights) or fails on every image
     ├── StorageError             a file or object cannot be listed, read or written
     ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
@@ -27,7 +27,7 @@ class SpecError(RaylabelError):
 
 
 class ManifestError(RaylabelError):
-    """The manifest cannot be read as asked: missing, empty, without its URI column, malformed."""
+    """The manifest cannot be read as specified: missing, empty, without its URI column, malformed."""
 
 
 class ModelError(RaylabelError):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.s3 import S3Server
-from tests.workers.storage.way import OBJECT, Way, way_to
+from tests.workers.storage.proxied import OBJECT, ProxiedBucket, proxied_bucket
 
 
 @pytest.fixture(scope="module")
@@ -18,20 +18,22 @@ def bucket(s3: S3Server) -> str:
 
 
 @pytest.fixture
-def way(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
-    """The way to the bucket, which the usual AWS variables lead to."""
-    with way_to(s3, bucket) as found:
-        for name, value in found.server.environment.items():
+def proxied(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProxiedBucket]:
+    """The bucket behind a proxy, to which the usual AWS variables lead."""
+    with proxied_bucket(s3, bucket) as behind_proxy:
+        for name, value in behind_proxy.server.environment.items():
             monkeypatch.setenv(name, value)
-        yield found
+        yield behind_proxy
 
 
 @pytest.fixture
-def no_configuration(way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Way:
+def no_configuration(
+    proxied: ProxiedBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ProxiedBucket:
     """Nothing that says where S3 is and who may read."""
-    for name in way.server.environment:
+    for name in proxied.server.environment:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    return way
+    return proxied

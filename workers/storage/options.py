@@ -106,9 +106,8 @@ def _disable_gcs_grpc() -> None:
     Without a gRPC server, as with emulators and in networks that allow HTTP only, that takes a minute.
     """
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    logging.getLogger("gcsfs").addHandler(
-        logging.NullHandler()
-    )  # else it prints each error that it also raises
+    # Without a handler, logging would print each error that gcsfs also raises
+    logging.getLogger("gcsfs").addHandler(logging.NullHandler())
 
 
 def s3_options(options: StorageOptions) -> dict[str, Any]:
@@ -134,7 +133,7 @@ def s3_options(options: StorageOptions) -> dict[str, Any]:
 
 
 def s3_config(attempts: int) -> dict[str, Any]:
-    """The configuration of a botocore client, with timeouts and so many attempts at a request."""
+    """The configuration of a botocore client, with timeouts and a number of attempts at a request."""
     return {"signature_version": "s3v4", "retries": {"total_max_attempts": attempts}, **S3_TIMEOUTS}
 
 

@@ -1,4 +1,4 @@
-"""Objects in S3, read and listed by obstore in a seventh of the time of s3fs, which still finds the way.
+"""Objects in S3, read and listed by obstore in a seventh of the time that s3fs takes.
 
 s3fs (botocore) finds endpoint, region and credentials as AWS's own tools do; obstore is given what it found.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CREDENTIALS_LIFETIME = timedelta(minutes=6)
-"""Lifetime of credentials as obstore is told; it requests new ones five minutes before the end."""
+"""Lifetime of credentials that obstore is given; it requests new ones five minutes before the end."""
 
 MAX_WITHOUT_RANGES = 64 * 2**20
 """Size in bytes up to which an object is read whole if the server ignores ranges."""

@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from tests.s3 import S3Server
-from tests.workers.storage.way import IMPATIENT, SPEC, failure
+from tests.workers.storage.proxied import IMPATIENT, SPEC, failure
 from workers.fetch.fetch import fetch
 
 

@@ -12,7 +12,7 @@ from schemas.exceptions import StorageError
 from schemas.spec import StorageOptions
 from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
 from tests.s3_proxy import Hook
-from tests.workers.storage.way import OBJECT, SPEC, Way, failure, of_images, refuse
+from tests.workers.storage.proxied import OBJECT, SPEC, ProxiedBucket, failure, of_images, refuse
 from workers.fetch.fetch import fetch
 from workers.storage.options import configure_storage, filesystem_options, options_for
 from workers.storage.store import Store
@@ -79,27 +79,27 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_images_and_files_are_reached_with_the_credentials_of_their_place(
-    no_configuration: Way, monkeypatch: pytest.MonkeyPatch
+    no_configuration: ProxiedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way = no_configuration
+    proxied = no_configuration
     monkeypatch.setenv("PHOTOS_ACCESS_KEY_ID", READER[0])
     monkeypatch.setenv("PHOTOS_SECRET_ACCESS_KEY", READER[1])
     monkeypatch.setenv("TABLES_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("TABLES_SECRET_ACCESS_KEY", SECRET_KEY)
-    here: dict[str, Any] = {"endpoint": way.server.endpoint, "region": "eu-west-2"}
+    here: dict[str, Any] = {"endpoint": proxied.server.endpoint, "region": "eu-west-2"}
     configure_storage(
         {
             "s3://": StorageOptions(**here, credentials_env_prefix="PHOTOS"),
-            f"s3://{way.bucket}/tables": StorageOptions(**here, credentials_env_prefix="TABLES"),
+            f"s3://{proxied.bucket}/tables": StorageOptions(**here, credentials_env_prefix="TABLES"),
         }
     )
-    assert fetch(f"s3://{way.bucket}/a.jpg", SPEC) == OBJECT
-    Store(f"s3://{way.bucket}/tables").write("x", b"1")
+    assert fetch(f"s3://{proxied.bucket}/a.jpg", SPEC) == OBJECT
+    Store(f"s3://{proxied.bucket}/tables").write("x", b"1")
     with pytest.raises(StorageError, match=r"cannot write .*/other/x: "):
-        Store(f"s3://{way.bucket}/other").write("x", b"1")
+        Store(f"s3://{proxied.bucket}/other").write("x", b"1")
     signed = [
         value.partition("Credential=")[2].split("/")
-        for exchange in way.seen
+        for exchange in proxied.seen
         for name, value in exchange.headers.items()
         if name.lower() == "authorization"
     ]
@@ -109,36 +109,42 @@ def test_images_and_files_are_reached_with_the_credentials_of_their_place(
     }
 
 
-def test_a_profile_and_anybody_are_told_apart_by_place(no_configuration: Way, tmp_path: Path) -> None:
-    way = no_configuration
+def test_a_profile_and_anybody_are_told_apart_by_place(
+    no_configuration: ProxiedBucket, tmp_path: Path
+) -> None:
+    proxied = no_configuration
     (tmp_path / "credentials").write_text(
         f"[reader]\naws_access_key_id = {READER[0]}\naws_secret_access_key = {READER[1]}\n"
     )
-    endpoint = way.server.endpoint
+    endpoint = proxied.server.endpoint
     configure_storage(
         {
-            f"s3://{way.bucket}": StorageOptions(endpoint=endpoint, profile="reader", requester_pays=True),
-            f"s3://{way.bucket}/public": StorageOptions(endpoint=endpoint, anonymous=True),
+            f"s3://{proxied.bucket}": StorageOptions(
+                endpoint=endpoint, profile="reader", requester_pays=True
+            ),
+            f"s3://{proxied.bucket}/public": StorageOptions(endpoint=endpoint, anonymous=True),
         }
     )
-    assert fetch(f"s3://{way.bucket}/a.jpg", SPEC) == OBJECT
-    assert way.gets[-1].headers["x-amz-request-payer"] == "requester"
-    assert failure(f"s3://{way.bucket}/public/a.jpg").code is ErrorCode.DENIED  # this server knows its users
-    assert "authorization" not in way.gets[-1].headers
+    assert fetch(f"s3://{proxied.bucket}/a.jpg", SPEC) == OBJECT
+    assert proxied.gets[-1].headers["x-amz-request-payer"] == "requester"
+    assert (
+        failure(f"s3://{proxied.bucket}/public/a.jpg").code is ErrorCode.DENIED
+    )  # this server knows its users
+    assert "authorization" not in proxied.gets[-1].headers
 
 
 def test_a_store_renews_credentials_that_expired_and_leaves_a_line_in_the_log(
-    way: Way, caplog: pytest.LogCaptureFixture
+    proxied: ProxiedBucket, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="workers.storage")
-    configure_storage({"s3://": StorageOptions(endpoint=way.server.endpoint)})
+    configure_storage({"s3://": StorageOptions(endpoint=proxied.server.endpoint)})
     refusals: list[Hook] = []
-    way.spoil = of_images(lambda exchange: refusals.pop()(exchange) if refusals else None)
-    store = Store(f"s3://{way.bucket}")
+    proxied.spoil = of_images(lambda exchange: refusals.pop()(exchange) if refusals else None)
+    store = Store(f"s3://{proxied.bucket}")
     assert store.read("a.jpg") == OBJECT
     refusals.append(partial(refuse, 400, "ExpiredToken"))
     assert store.read("a.jpg") == OBJECT
-    renewed = f"renewed the credentials for {way.server.endpoint} (ExpiredToken)"
+    renewed = f"renewed the credentials for {proxied.server.endpoint} (ExpiredToken)"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("INFO", renewed)]
     assert SECRET_KEY not in caplog.text
 

@@ -9,7 +9,7 @@ from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from tests.s3_proxy import Exchange, proxying
 from tests.stores import AzureServer, GoogleServer, Server, new_bucket, reaching
-from tests.workers.storage.way import OBJECT, SPEC, failure
+from tests.workers.storage.proxied import OBJECT, SPEC, failure
 from workers.fetch.fetch import fetch
 from workers.storage.store import Store
 
@@ -66,7 +66,7 @@ def test_whoever_has_another_key_is_denied(azure: AzureServer) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_whoever_google_refuses_is_denied(google: GoogleServer, status: int) -> None:
     url = new_bucket(google)
-    with proxying(google, after=lambda exchange: exchange.refuse(status, "No")) as way, reaching(way):
+    with proxying(google, after=lambda exchange: exchange.refuse(status, "No")) as proxied, reaching(proxied):
         error = failure(f"{url}/a.jpg")
     assert (error.code, error.attempts) == (ErrorCode.DENIED, 1)
 
@@ -81,6 +81,6 @@ def test_a_connection_that_is_cut_costs_only_a_retry(google: GoogleServer) -> No
             dropped.append(exchange.path)
             exchange.drop()
 
-    with proxying(google, after=drop_once) as way, reaching(way):
+    with proxying(google, after=drop_once) as proxied, reaching(proxied):
         assert fetch(f"{url}/a.jpg", SPEC) == OBJECT
     assert len(dropped) == 1

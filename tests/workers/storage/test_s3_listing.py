@@ -8,7 +8,7 @@ import pytest
 
 from tests.s3 import S3Server
 from tests.s3_proxy import Exchange
-from tests.workers.storage.way import Way, refuse
+from tests.workers.storage.proxied import ProxiedBucket, refuse
 from workers.storage import s3_listing
 from workers.storage.s3_listing import AHEAD, AT_ONCE, Key, ahead, keys_below, keys_in
 
@@ -54,15 +54,15 @@ def test_every_key_is_found_once_as_it_is(
 
 
 def test_a_small_folder_takes_one_request_and_a_large_one_is_listed_by_obstore(
-    s3: S3Server, way: Way, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, proxied: ProxiedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s3.files().pipe({f"{way.bucket}/plain/{number}.jpg": b"x" for number in range(3)})
-    assert len(list(keys_below(way.server.files(), way.bucket, "plain/"))) == 3
-    assert len(way.gets) == 1
+    s3.files().pipe({f"{proxied.bucket}/plain/{number}.jpg": b"x" for number in range(3)})
+    assert len(list(keys_below(proxied.server.files(), proxied.bucket, "plain/"))) == 3
+    assert len(proxied.gets) == 1
     monkeypatch.setattr(s3_listing, "PAGE", 2)
-    assert len(list(keys_below(way.server.files(), way.bucket, "plain/"))) == 3
+    assert len(list(keys_below(proxied.server.files(), proxied.bucket, "plain/"))) == 3
     agents = [
-        {name.lower(): value for name, value in get.headers.items()}["user-agent"] for get in way.gets[1:]
+        {name.lower(): value for name, value in get.headers.items()}["user-agent"] for get in proxied.gets[1:]
     ]
     assert ["object_store" in agent or "obstore" in agent for agent in agents] == [False, True]
 
@@ -113,21 +113,21 @@ def test_only_the_keys_in_a_folder_are_found_where_those_below_are_not_wanted(
     assert [key.key for key in keys_in(s3.files(), full, "p/a")] == ["p/a.jpg"]
 
 
-def test_keys_with_empty_parts_are_found(s3: S3Server, way: Way) -> None:
-    s3.files().pipe({f"{way.bucket}/{key}": b"x" for key in ("q/a.jpg", "q/b/c.jpg")})
+def test_keys_with_empty_parts_are_found(s3: S3Server, proxied: ProxiedBucket) -> None:
+    s3.files().pipe({f"{proxied.bucket}/{key}": b"x" for key in ("q/a.jpg", "q/b/c.jpg")})
 
     def doubled(exchange: Exchange) -> None:
         if exchange.answer:  # SeaweedFS keeps no such key
             exchange.answer.body = exchange.answer.body.replace(b"q/b/c.jpg", b"q/b//c.jpg")
             exchange.answer.length = len(exchange.answer.body)
 
-    way.spoil = doubled
-    found = [key.key for key in keys_below(way.server.files(), way.bucket, "q/")]
+    proxied.spoil = doubled
+    found = [key.key for key in keys_below(proxied.server.files(), proxied.bucket, "q/")]
     assert found == ["q/a.jpg", "q/b//c.jpg"]
 
 
-def test_keys_that_begin_with_a_slash_are_found(s3: S3Server, way: Way) -> None:
-    s3.files().pipe_file(f"{way.bucket}/a.jpg", b"x")
+def test_keys_that_begin_with_a_slash_are_found(s3: S3Server, proxied: ProxiedBucket) -> None:
+    s3.files().pipe_file(f"{proxied.bucket}/a.jpg", b"x")
 
     def slashed(exchange: Exchange) -> None:
         if exchange.answer and "list-type" in exchange.query:  # SeaweedFS takes the slash off
@@ -138,31 +138,31 @@ def test_keys_that_begin_with_a_slash_are_found(s3: S3Server, way: Way) -> None:
             exchange.answer.body = b"<ListBucketResult>%s</ListBucketResult>" % there
             exchange.answer.length = len(exchange.answer.body)
 
-    way.spoil = slashed
-    assert list(keys_below(way.server.files(), way.bucket, "")) == [Key("/a.jpg", 1, '"e"')]
+    proxied.spoil = slashed
+    assert list(keys_below(proxied.server.files(), proxied.bucket, "")) == [Key("/a.jpg", 1, '"e"')]
 
 
 def test_a_page_that_does_not_come_is_asked_for_again(
-    s3: S3Server, way: Way, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, proxied: ProxiedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_listing, "PAGE", 2)
     names = [f"pages/{number}.jpg" for number in range(7)]
-    s3.files().pipe({f"{way.bucket}/{name}": b"x" for name in names})
+    s3.files().pipe({f"{proxied.bucket}/{name}": b"x" for name in names})
     refused = []
 
     def twice(exchange: Exchange) -> None:
-        if "list-type" in exchange.query and len(way.gets) in (2, 4):
+        if "list-type" in exchange.query and len(proxied.gets) in (2, 4):
             refused.append(exchange)
             refuse(503, "SlowDown", exchange)
 
-    way.spoil = twice
-    assert [key.key for key in keys_below(way.server.files(), way.bucket, "pages/")] == names
+    proxied.spoil = twice
+    assert [key.key for key in keys_below(proxied.server.files(), proxied.bucket, "pages/")] == names
     assert len(refused) == 2
 
 
-def test_what_is_wrong_with_a_bucket_is_said_as_s3fs_has_it(s3: S3Server, way: Way) -> None:
+def test_what_is_wrong_with_a_bucket_is_said_as_s3fs_has_it(s3: S3Server, proxied: ProxiedBucket) -> None:
     with pytest.raises(FileNotFoundError):
         list(keys_below(s3.files(), "there-is-no-such-bucket", "p/"))
-    way.spoil = lambda exchange: refuse(403, "AccessDenied", exchange)
+    proxied.spoil = lambda exchange: refuse(403, "AccessDenied", exchange)
     with pytest.raises(PermissionError, match=r"No\."):
-        list(keys_below(way.server.files(), way.bucket, "p/"))
+        list(keys_below(proxied.server.files(), proxied.bucket, "p/"))

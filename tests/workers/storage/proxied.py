@@ -1,4 +1,4 @@
-"""The way to an S3 server, on which answers can be spoilt, and what fetching came to."""
+"""A bucket behind a proxy that can spoil responses, and the errors of fetching from it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +20,8 @@ OBJECT = b"0123456789" * 50
 
 
 @dataclass
-class Way:
-    """The way to the S3 server, on which answers can be spoilt, and what went along it."""
+class ProxiedBucket:
+    """A bucket behind a proxy that can spoil responses and records all exchanges."""
 
     server: S3Server
     bucket: str
@@ -38,9 +38,9 @@ class Way:
 
 
 @contextmanager
-def way_to(server: S3Server, bucket: str) -> Iterator[Way]:
-    """The way to a bucket, for the length of a block, in which nothing of other buckets is remembered."""
-    state = Way(server, bucket)
+def proxied_bucket(server: S3Server, bucket: str) -> Iterator[ProxiedBucket]:
+    """Puts a bucket behind a proxy, for the length of a block, without clients opened before it."""
+    state = ProxiedBucket(server, bucket)
 
     def after(exchange: Exchange) -> None:
         state.seen.append(exchange)
