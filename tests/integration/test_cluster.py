@@ -41,7 +41,7 @@ def test_a_job_joins_the_cluster_at_an_address_and_leaves_it_running(
 @pytest.mark.parametrize(
     ("there", "advice"),
     [
-        ("2.9.3", "This raylabel is for Ray"),
+        ("2.9.3", "This raylabel needs Ray"),
         ("2.60.99", "Run raylabel with Ray 2.60.99 and Python"),
     ],
 )
@@ -53,7 +53,7 @@ def test_a_cluster_with_another_ray_is_refused_with_both_versions(
         done = raylabel(*job, "--address", cluster.address)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"the Ray cluster at {cluster.address} has Ray {there} and Python" in done.stderr
-    assert f"here are Ray {ray.__version__} and Python {platform.python_version()}" in done.stderr
+    assert f"this machine has Ray {ray.__version__} and Python {platform.python_version()}" in done.stderr
     assert advice in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
