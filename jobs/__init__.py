@@ -1,4 +1,4 @@
-"""What decides: the command line, the pipeline, planning, the ledger. Runs in the driver."""
+"""What decides, talks to Ray, or talks to a person: the command line, the pipeline, planning, reports."""
 
 import logging
 

@@ -5,10 +5,10 @@
     ├── ManifestError            the manifest cannot be read as specified
     ├── ModelError               a model cannot be built (unknown name, wrong weights) or fails on every image
     ├── StorageError             a file or object cannot be listed, read or written
-    ├── OutputConflictError      the output holds a run of another manifest, model, threshold or code
+    ├── OutputConflictError      the output holds another run, or an attempt at it is running
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
     ├── ReconcileError           the tables do not add up to the manifest, or are not as the ledger says
-    ├── ClusterError             a cluster cannot be reached, or refuses a request
+    ├── ClusterError             a cluster's dashboard cannot be reached, or refuses a request
     ├── ImageError               one image failed: becomes a row of the errors table, never ends a job
     └── ProcessDiedError         a labelling process crashed: its images are retried, never ends a job
 
@@ -35,11 +35,14 @@ class ModelError(RaylabelError):
 
 
 class StorageError(RaylabelError):
-    """A file or an object outside the manifest cannot be listed, read or written."""
+    """A file or an object cannot be listed, read or written; of an image's own file see `ImageError`."""
 
 
 class OutputConflictError(RaylabelError):
-    """The output already holds a run whose rows would differ from this one's."""
+    """The output holds a run whose rows would differ, or foreign files, or an attempt that is running.
+
+    Also a run that is not complete, where a complete one is needed.
+    """
 
 
 class FailureBudgetError(RaylabelError):
@@ -55,7 +58,7 @@ class ClusterError(RaylabelError):
 
 
 class ImageError(RaylabelError):
-    """One image failed. Stages raise it; the row loop turns it into a row of the errors table.
+    """One image failed. Stages raise it; the labeller turns it into a row of the errors table.
 
     Args:
         stage: where it failed.

@@ -315,9 +315,14 @@ def shard_number(name: str) -> int | None:
     return int(number) if number.isdecimal() and shard_name(int(number)) == name else None
 
 
+def pass_name(retry: int) -> str:
+    """A pass's name in folders."""
+    return f"{retry:03d}"
+
+
 def shard_folder(kind: str, retry: int, shard: int) -> str:
     """The folder of one shard's parts or commits in one pass."""
-    return f"{kind}/{retry:03d}/{shard_name(shard)}"
+    return f"{kind}/{pass_name(retry)}/{shard_name(shard)}"
 
 
 def part_name(attempt: int, units: Ranges) -> str:

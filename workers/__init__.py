@@ -1,4 +1,4 @@
-"""What runs next to the data: storage, fetch, decode, models, table writing. Never imports ray."""
+"""What works without Ray, next to the data: storage, manifests, images, models, tables, the ledger."""
 
 import logging
 

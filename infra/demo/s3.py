@@ -41,7 +41,7 @@ def job_of(endpoint: str) -> dict[str, Any]:
 
 
 def environment_of(server: S3Server) -> dict[str, str]:
-    """The variables that `credentials: DEMO` names, beside all others that there are."""
+    """The variables that `credentials_env_prefix: DEMO` names, beside all others that there are."""
     return {**os.environ, "DEMO_ACCESS_KEY_ID": server.key, "DEMO_SECRET_ACCESS_KEY": server.secret}
 
 

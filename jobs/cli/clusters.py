@@ -20,6 +20,7 @@ from jobs.cli.options import (
     Submission,
     job_path,
     overrides_of,
+    seconds_of,
     settings_of,
 )
 from schemas.exceptions import SpecError
@@ -106,8 +107,6 @@ def _assert_one(options: dict[str, object]) -> None:
 
 def _arguments(restart: bool, stop_after: str | None, as_json: bool) -> list[str]:
     """Options of `submit` that are passed to the command on the cluster."""
-    from jobs.cli.options import seconds_of
-
     if stop_after:
         seconds_of(stop_after)
     arguments = {"--restart": restart, f"--stop-after={stop_after}": stop_after, "--json": as_json}

@@ -26,6 +26,7 @@ from jobs.cli.options import (
     output_of,
     overrides_of,
     print_error,
+    seconds_of,
     settings_of,
 )
 
@@ -138,7 +139,6 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Predict a job's duration, bottleneck and cost from a sample of its images."""
-    from jobs.cli.options import seconds_of
     from schemas.spec_file import read_spec
 
     spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
@@ -177,7 +177,6 @@ def _exit_on_stop() -> Iterator[None]:
 
 def _options(address: str | None, stop_after: str | None, as_json: bool, verbose: bool) -> "RunOptions":
     """How `run` and `retry` are run, from their common options."""
-    from jobs.cli.options import seconds_of
     from jobs.run.command import RunOptions
 
     return RunOptions(address, seconds_of(stop_after) if stop_after else None, as_json, verbose)

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from schemas.errors import ErrorCode
 from schemas.ledger import Attempt, HeartbeatRecord, Retry, Shard
-from workers.ledger.attempts import HEARTBEAT_TIMEOUT_S, is_gone, last_attempt
+from workers.ledger.attempts import is_gone
 from workers.ledger.directory import RunDirectory
+from workers.ledger.heartbeat import HEARTBEAT_TIMEOUT_S
 from workers.ledger.runs import find_run
 from workers.ledger.state import PassState, read_success
 from workers.storage.uris import clean_uri
@@ -198,7 +199,7 @@ def find_status(output: str) -> Status:
         StorageError: there is no run, or a file cannot be read.
     """
     run = find_run(output)
-    attempt = last_attempt(run)
+    attempt = run.last(Attempt)
     heartbeat = run.get(HeartbeatRecord, attempt.number) if attempt else None
     tables, now = read_success(run.store), datetime.now(UTC)
     if tables is None:

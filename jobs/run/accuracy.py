@@ -80,16 +80,14 @@ def accuracy_of(
         kept = SavedPrediction.model_validate_json(Store(job.spec.output).read(PREDICTION))
     except (FileNotFoundError, ValueError, StorageError):  # a run is not worth less for it
         return None
-    if kept.job != job.digest() or not meter.labelled:
+    if kept.job != job.digest() or not meter.done:
         return None
     prediction = kept.prediction
-    whole = meter.labelled == prediction.rows
+    whole = meter.done == prediction.rows
     nodes = Counter((int(m["CPU"]), int(m.get("GPU", 0))) for m in machines if m.get("CPU", 0) >= 1)
     return PredictionAccuracy(
         images_per_s=prediction.images_per_s,
-        seconds=prediction.seconds
-        if whole
-        else prediction.startup_s + meter.labelled / prediction.images_per_s,
+        seconds=prediction.seconds if whole else prediction.startup_s + meter.done / prediction.images_per_s,
         cluster=prediction.cluster,
         actual_images_per_s=meter.images_per_s,
         actual_seconds=seconds,

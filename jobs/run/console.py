@@ -48,12 +48,12 @@ class Meter:
     """Measures progress. Speed counts from this attempt's first commit: until then actors start.
 
     Attributes:
-        labelled: rows that this attempt brought into a final state so far.
+        done: rows that this attempt brought into a final state so far.
         images_per_s: as of the last measurement.
     """
 
     def __init__(self) -> None:
-        self.labelled = 0
+        self.done = 0
         self.images_per_s: float | None = None
         self._before: int | None = None
         self._first: tuple[float, int] | None = None
@@ -69,7 +69,7 @@ class Meter:
             seconds_left = (state.rows - state.done) / rate if rate else None
         elif state.done > self._before:
             self._first = now, state.done
-        self.labelled, self.images_per_s = state.done - self._before, rate
+        self.done, self.images_per_s = state.done - self._before, rate
         return ProgressEvent(state.rows, state.done, state.failed.total(), rate, seconds_left)
 
 

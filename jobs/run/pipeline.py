@@ -26,8 +26,9 @@ from schemas.plan import make_bundles, one_per_bundle
 from workers import logs
 from workers.label.actors import DecodeActor, LabelActor
 from workers.label.settings import LabelSettings
-from workers.ledger.attempts import Heartbeat, start_attempt
+from workers.ledger.attempts import start_attempt
 from workers.ledger.directory import RunDirectory
+from workers.ledger.heartbeat import Heartbeat
 from workers.ledger.runs import begin_run, remove_previous_runs, replace_run
 from workers.ledger.state import PassState, finish_run
 from workers.manifest.manifest import Manifest
@@ -141,8 +142,8 @@ def committed(
     )
     size = max(ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR * pool.most)
     with cluster.own_exceptions():
-        for start in range(0, len(bundles), size):
-            for row in commits_of(running, pool, decoders, bundles[start : start + size]).iter_rows():
+        for first in range(0, len(bundles), size):
+            for row in commits_of(running, pool, decoders, bundles[first : first + size]).iter_rows():
                 yield Commit.model_validate_json(row["commit"]), Usage.model_validate_json(row["usage"])
 
 

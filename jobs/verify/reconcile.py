@@ -15,7 +15,7 @@ from rich.console import Console
 from jobs.verify.checks import Issue
 from jobs.verify.shards import MAX_RETRIES, RunSnapshot, check_shard, table_key
 from schemas.exceptions import ReconcileError
-from schemas.ledger import SUCCESS, Commit, Publication, Shard, shard_number
+from schemas.ledger import SUCCESS, Commit, Publication, Shard, pass_name, shard_number
 from schemas.tables import TABLES
 from workers.ledger.state import count_rows
 from workers.storage.uris import clean_uri
@@ -190,7 +190,7 @@ def _started_shards(whole: RunSnapshot) -> tuple[list[int], list[Issue]]:
             issues.append(Issue(whole.full_key(key), "a record of no shard of this run", "none"))
         else:
             started.add(shard)
-    number = f"{run.retry:03d}"
+    number = pass_name(run.retry)
     pinned = (_number(key, 2, ".json") for key in run.list(Publication, number))
     committed = (_number(key, 2, "") for key in run.list(Commit, number))
     started.update(shard for shard in (*pinned, *committed) if shard is not None and shard <= last)

@@ -63,7 +63,7 @@ def test_a_model_that_fails_on_every_image_stops_the_job_and_is_blamed(tmp_path:
         run_here(**job(tmp_path, ["yellow", "green"] * 50))
     said = str(stopped.value)
     assert "stopped: the models failed on each of the 32 images that they were given (" in said
-    assert "so they are at fault, not the images. One of the failures: " in said
+    assert "so the cause is the models, not the images. One of the failures: " in said
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 

@@ -96,7 +96,7 @@ def test_a_retry_of_a_run_that_is_not_complete_is_refused(job: dict[str, Any], t
     output = tmp_path / "out"
     run_here(**job, output=str(output))
     (output / "_SUCCESS").unlink()
-    with pytest.raises(OutputConflictError, match="is not complete; run the command that began it again"):
+    with pytest.raises(OutputConflictError, match="is not complete; run the command that started it"):
         begin_retry(str(output), ["TIMEOUT"])
     with pytest.raises(SpecError, match="--code: found SLOW; allowed: NOT_FOUND, DENIED"):
         codes_of(["SLOW"])
@@ -121,9 +121,7 @@ def test_another_manifest_model_threshold_or_code_is_refused_or_begins_anew_with
         "manifest[0].size",
         "manifest[0].version",
     ]
-    assert (
-        lines[-1] == "Choose another output, or begin this one anew with --restart, which deletes its tables"
-    )
+    assert lines[-1] == "Choose another output, or start over with --restart, which deletes its tables"
     assert len(tables(output)["labels"]) == 21
 
     assert run_here(**changed, restart=True) == {"labels": 7, "boxes": 0, "errors": 0}

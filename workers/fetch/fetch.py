@@ -20,7 +20,7 @@ from workers.storage.uris import clean_uri
 
 FIRST_WAIT_S = 0.2
 MAX_WAIT_S = 10.0
-"""Seconds that a first retry waits at most, doubled with each further one up to the second number."""
+"""A retry waits up to the first number of seconds, doubled with each attempt, and never over the second."""
 
 _CODES_BY_HTTP_STATUS = {
     401: ErrorCode.DENIED,

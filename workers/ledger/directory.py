@@ -53,9 +53,8 @@ class RunDirectory:
 
     def newest(self) -> "RunDirectory":
         """The same run in its newest pass."""
-        keys = self.list(Retry)
-        retries = list(self.read(Retry, keys[-1:]))
-        return replace(self, current=self._pass_of(retries[0])) if retries else self
+        retry = self.last(Retry)
+        return replace(self, current=self._pass_of(retry)) if retry else self
 
     def passes(self) -> dict[int, Pass]:
         """Every pass that was started, by number."""
@@ -71,6 +70,10 @@ class RunDirectory:
             return kind.model_validate_json(self.ledger.read(kind.key_of(*place)))
         except FileNotFoundError:
             return None
+
+    def last(self, kind: type[Kind]) -> Kind | None:
+        """The record of a kind with the highest key; None where there is none."""
+        return next(self.read(kind, self.list(kind)[-1:]), None)
 
     def list(self, kind: type[LedgerRecord], *folder: str) -> list[str]:
         """The keys of the records of a kind, ascending; of those below a folder of theirs."""

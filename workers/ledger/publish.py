@@ -7,7 +7,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.exceptions import OutputConflictError, ReconcileError
-from schemas.ledger import COMMITS, PARTS, ChosenCommit, Commit, Publication, Shard, shard_folder, shard_name
+from schemas.ledger import (
+    COMMITS,
+    PARTS,
+    ChosenCommit,
+    Commit,
+    Publication,
+    Shard,
+    pass_name,
+    shard_folder,
+    shard_name,
+)
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES, table_schema
 from workers.ledger.directory import RunDirectory
@@ -129,7 +139,7 @@ def _pinned(run: RunDirectory, shard: int) -> Publication:
     """
     if pinned := run.get(Publication, run.retry, shard):
         return pinned
-    commits = run.read(Commit, run.list(Commit, f"{run.retry:03d}", shard_name(shard)))
+    commits = run.read(Commit, run.list(Commit, pass_name(run.retry), shard_name(shard)))
     chosen = choose_commits(run, shard, commits)
     if run.create(chosen):
         return chosen

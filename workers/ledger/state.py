@@ -18,6 +18,7 @@ from schemas.ledger import (
     TEMPORARY,
     Commit,
     Shard,
+    pass_name,
     shard_number,
 )
 from schemas.ranges import from_ranges
@@ -60,7 +61,7 @@ class PassState:
         for shard in run.read(Shard):
             if shard.retry == run.retry:
                 state._add_shard(shard)
-        keys = run.list(Commit, f"{run.retry:03d}")
+        keys = run.list(Commit, pass_name(run.retry))
         commits = run.read(Commit, (key for key in keys if state._is_open(key)))
         for _, of_shard in groupby(commits, key=lambda commit: commit.shard):
             # the largest first: where merging was cut short, entries are there next to the one made of them
@@ -176,4 +177,4 @@ def _clear_work(run: RunDirectory) -> None:
     run.store.clear(MANIFEST)
     for kind in (COMMITS, PUBLICATIONS, PARTS):
         for retry in range(run.retry + 1):
-            run.ledger.clear(f"{kind}/{retry:03d}")
+            run.ledger.clear(f"{kind}/{pass_name(retry)}")

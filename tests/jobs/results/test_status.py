@@ -20,9 +20,10 @@ from schemas.plan import Pass, Plan
 from schemas.ranges import to_ranges
 from tests.workers.ledger.test_attempts import driver
 from tests.workers.tables.made_results import record, results_of, run_directory
-from workers.ledger.attempts import Heartbeat, start_attempt
+from workers.ledger.attempts import start_attempt
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
+from workers.ledger.heartbeat import Heartbeat
 from workers.ledger.publish import publish_shard
 from workers.ledger.runs import begin_run
 from workers.ledger.state import PassState, finish_run

@@ -33,7 +33,7 @@ from schemas.ledger import Commit
 from schemas.metrics import NO_USAGE, Usage
 from schemas.spec_file import build_spec
 from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, results_of, rows_of
-from workers.ledger import attempts, state
+from workers.ledger import attempts, heartbeat, state
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
@@ -81,7 +81,7 @@ class Doing:
     trace: Path
     death: Death | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    heartbeat_s: float = attempts.HEARTBEAT_S
+    heartbeat_s: float = heartbeat.HEARTBEAT_S
 
     def job(self) -> ResolvedJob:
         """The job with made models, which nothing here loads."""
@@ -197,7 +197,7 @@ def engine(trace: "Tracer", heartbeat_s: float) -> None:
         (cluster, "map_tasks", map_tasks),
         (state, "MERGE_AT", MERGE_AT),
         (attempts, "HEARTBEAT_TIMEOUT_S", HEARTBEAT_TIMEOUT_S),
-        (attempts, "HEARTBEAT_S", heartbeat_s),
+        (heartbeat, "HEARTBEAT_S", heartbeat_s),
     ]
     for module, name, value in exchanged:
         setattr(module, name, value)

@@ -32,7 +32,7 @@ def job(output: Path, **spec: object) -> ResolvedJob:
 
 def meter(labelled: int) -> Meter:
     found = Meter()
-    found.labelled, found.images_per_s = labelled, 8.0
+    found.done, found.images_per_s = labelled, 8.0
     return found
 
 
@@ -110,8 +110,8 @@ def test_a_prediction_for_another_cluster_is_said_to_be_one() -> None:
 def test_a_reporter_keeps_what_its_attempt_labelled() -> None:
     reporter = Reporter(Console(quiet=True))
     reporter.on_progress(state(0, 1), NO_USAGE)
-    assert (reporter.meter.labelled, reporter.meter.images_per_s) == (0, None)
+    assert (reporter.meter.done, reporter.meter.images_per_s) == (0, None)
     reporter.on_progress(state(0, 1, 2), NO_USAGE)
     reporter.on_progress(state(*range(10)), NO_USAGE)
-    assert reporter.meter.labelled == 80
+    assert reporter.meter.done == 80
     assert reporter.meter.images_per_s

@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 
 from schemas.exceptions import OutputConflictError
-from schemas.ledger import HeartbeatRecord
+from schemas.ledger import Attempt, HeartbeatRecord
 from schemas.metrics import NO_USAGE
 from tests.workers.tables.made_results import record
-from workers.ledger import attempts
-from workers.ledger.attempts import Heartbeat, last_attempt, start_attempt
+from workers.ledger import attempts, heartbeat
+from workers.ledger.attempts import start_attempt
 from workers.ledger.directory import RunDirectory
+from workers.ledger.heartbeat import Heartbeat
 from workers.ledger.runs import begin_run, replace_run
 from workers.ledger.state import PassState
 from workers.storage.store import Store
 
 DRIVER = """
 import sys, time
-from workers.ledger.attempts import Heartbeat, start_attempt
+from workers.ledger.attempts import start_attempt
+from workers.ledger.heartbeat import Heartbeat
 from workers.ledger.runs import find_run
 run = find_run(sys.argv[1])
 with Heartbeat(run, start_attempt(run, print)).running() as heartbeat:
@@ -66,8 +68,8 @@ def test_attempts_that_ended_are_succeeded_at_once(run: RunDirectory) -> None:
         assert attempt.number == number
         with Heartbeat(run, attempt).running():
             pass
-    heartbeat = last_heartbeat(run, attempt.number)
-    assert (heartbeat.state, heartbeat.reason) == ("complete", None)
+    latest = last_heartbeat(run, attempt.number)
+    assert (latest.state, latest.reason) == ("complete", None)
 
 
 def test_how_an_attempt_ended_is_said(run: RunDirectory) -> None:
@@ -79,8 +81,8 @@ def test_how_an_attempt_ended_is_said(run: RunDirectory) -> None:
         watched.on_progress(state, NO_USAGE)
         with pytest.raises(type(error)), watched.running():
             raise error
-        heartbeat = last_heartbeat(run, attempt.number)
-        assert (heartbeat.state, heartbeat.done, heartbeat.failed) == (ended, 7, {"TIMEOUT": 2})
+        latest = last_heartbeat(run, attempt.number)
+        assert (latest.state, latest.done, latest.failed) == (ended, 7, {"TIMEOUT": 2})
 
 
 def test_an_attempt_whose_process_was_killed_is_succeeded_at_once(store: Store, run: RunDirectory) -> None:
@@ -120,11 +122,11 @@ def test_a_silent_attempt_is_succeeded_and_stops_when_it_wakes(
     finally:
         process.kill()
         process.wait()
-    newest = last_attempt(run)
+    newest = run.last(Attempt)
     assert newest
-    heartbeat = last_heartbeat(run, 1)
+    latest = last_heartbeat(run, 1)
     assert newest.number == 2
-    assert heartbeat.state == "failed"
+    assert latest.state == "failed"
 
 
 def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
@@ -134,7 +136,7 @@ def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
     sleeper = Heartbeat(run, first)
     run.create(first.model_copy(update={"number": 2}))
     sleeper.assert_newest()
-    monkeypatch.setattr(attempts, "HEARTBEAT_S", -1)  # every beat is overdue
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", -1)  # every beat is overdue
     with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
         sleeper.assert_newest()
 
@@ -166,6 +168,6 @@ def test_of_attempts_at_the_same_moment_one_goes_on(store: Store, run: RunDirect
     complaints = [process.communicate()[1] for process in processes]
     assert len(running) == 1
     assert sum(f"(process {running[0].pid} on" in complaint for complaint in complaints) == 2
-    newest = last_attempt(run)
+    newest = run.last(Attempt)
     assert newest
     assert newest.number == 1
