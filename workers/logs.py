@@ -44,18 +44,19 @@ class _StderrHandler(logging.Handler):
             self.handleError(record)
 
 
-def configure(run: str | None = None) -> None:
-    """Shows lines of level INFO and above from now on; a further call replaces the run.
+def configure(run: str | None = None, level: int = logging.INFO) -> None:
+    """Shows lines of some level and above from now on; a further call replaces the run and the level.
 
     Args:
         run: the id of the run that lines are about; None where there is none yet.
+        level: of `logging`.
     """
     reset()
     handler = _StderrHandler(run)
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
 
 
 def reset() -> None:

@@ -144,7 +144,9 @@ class Bar(Reporter):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         description = TextColumn("{task.description}")
-        self._bar = Progress(SpinnerColumn(), BarColumn(bar_width=30), description, console=console)
+        # stderr stays as it is: log lines go to raylabel-driver.log, not above the bar
+        columns = (SpinnerColumn(), BarColumn(bar_width=30), description)
+        self._bar = Progress(*columns, console=console, redirect_stderr=False)
         self._task = self._bar.add_task("starting: actors load the models", total=None)
 
     def __enter__(self) -> "Bar":

@@ -158,7 +158,7 @@ def commits_of(
         # one call at a time: what it gives is in memory that the next one writes to
         stage = in_actors(decoders, bundles, calls=1)
         units = units.map_batches(DecodeActor, fn_constructor_args=[decoding], **stage)
-    labelling = [settings, running.run, running.attempt.number]
+    labelling = [settings, running.run.for_workers(), running.attempt.number]
     stage = in_actors(pool, bundles, calls=2)
     return units.map_batches(LabelActor, fn_constructor_args=labelling, **stage)
 

@@ -19,7 +19,7 @@ class Publisher:
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        self._run = run
+        self._run = run.for_workers()
         self._started: dict[int, Any] = {}
 
     def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face

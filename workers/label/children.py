@@ -3,6 +3,7 @@
 The only place in `workers` that imports torch late: parents import this module, children call it.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -60,9 +61,10 @@ def build_labeller(settings: LabelSettings) -> LabelFunction:
 
 
 def build_profiler(settings: LabelSettings) -> Callable[[ProbeRequest, StageCallback], Probed | None]:
-    """Builds a `workers.label.profiler.Profiler`. It logs nothing: its stderr is the user's terminal."""
+    """Builds a `workers.label.profiler.Profiler`. It logs only warnings: its stderr is the terminal."""
     from workers.label.profiler import Profiler
 
+    logs.configure(level=logging.WARNING)
     configure_storage(settings.storage)
     profiler = Profiler(settings)
 

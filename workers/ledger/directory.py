@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -56,6 +56,11 @@ class RunDirectory:
         retry = self.last(Retry)
         return replace(self, current=self._pass_of(retry)) if retry else self
 
+    def for_workers(self) -> "RunDirectory":
+        """The same run without what only the driver needs of run.json, which may be large."""
+        unneeded: dict[str, Any] = {"spec": {}, "manifest": [], "classifier": None, "detector": None}
+        return replace(self, record=self.record.model_copy(update=unneeded))
+
     def passes(self) -> dict[int, Pass]:
         """Every pass that was started, by number."""
         first = Pass(self.record.plan)
@@ -66,14 +71,18 @@ class RunDirectory:
 
     def get(self, kind: type[Kind], *place: int) -> Kind | None:
         """The record of a kind at a place, such as `get(Shard, 3)`; None where there is none."""
+        return self._read_one(kind, kind.key_of(*place))
+
+    def _read_one(self, kind: type[Kind], key: str) -> Kind | None:
         try:
-            return kind.model_validate_json(self.ledger.read(kind.key_of(*place)))
+            return kind.model_validate_json(self.ledger.read(key))
         except FileNotFoundError:
             return None
 
     def last(self, kind: type[Kind]) -> Kind | None:
         """The record of a kind with the highest key; None where there is none."""
-        return next(self.read(kind, self.list(kind)[-1:]), None)
+        keys = self.list(kind)
+        return self._read_one(kind, keys[-1]) if keys else None
 
     def list(self, kind: type[LedgerRecord], *folder: str) -> list[str]:
         """The keys of the records of a kind, ascending; of those below a folder of theirs."""

@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def test_a_state_is_said_in_one_line() -> None:
     assert str(ProgressEvent(5000, 1500, 2, 12.34, 3_661.2)) == (
         "1,500 of 5,000 images, 2 failed, 12.3 images/s, 1:01:01 left"
     )
+
+
+def test_the_bar_leaves_stderr_to_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    screen = io.StringIO()
+    with Bar(Console(file=screen, force_terminal=True, width=100)):
+        print("a log line", file=sys.stderr)
+    assert capfd.readouterr().err == "a log line\n"
+    assert "a log line" not in screen.getvalue()
 
 
 def test_the_bar_shows_the_whole_job_on_a_terminal() -> None:

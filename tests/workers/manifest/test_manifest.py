@@ -91,3 +91,13 @@ def test_credentials_are_kept_for_reading_and_cut_from_what_is_stored(tmp_path: 
     )
     found = manifest.read(range(1))
     assert (found.table["uri"].to_pylist(), found.locations) == (["https://host/a.jpg"], [signed])
+
+
+def test_a_path_that_is_no_text_is_not_taken_for_an_id(tmp_path: Path) -> None:
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.binary())])
+    table = pa.table({"key": ["a"], "image": pa.array([{"bytes": b"1", "path": b"p"}], image)})
+    pq.write_table(table, tmp_path / "m.parquet")
+    file = ManifestFile(str(tmp_path / "m.parquet"), (1,), ("key", "image", "image.path"), "/")
+    for id_column, expected in (("key", ["a"]), (None, [None])):
+        rows = Manifest([file], "uri", id_column, pa.schema([]), "image").read([0])
+        assert rows.table["image_id"].to_pylist() == expected

@@ -61,8 +61,11 @@ class Parquet(Format):
 
 
 def _path_ids(rows: FileRows, image_column: str) -> pa.Array | None:
-    """The paths in an image struct; None where the images are no structs, or have none."""
+    """The paths in an image struct; None where the images are no structs, or have none that are text."""
     if rows.table is None or not rows.has(image_column):
+        return None
+    path = rows.table[image_column].type.field("path").type
+    if not (pa.types.is_string(path) or pa.types.is_large_string(path)):
         return None
     paths = [value and value["path"] for value in rows.table[image_column].to_pylist()]
     return pa.array([path and clean_uri(path) for path in paths], pa.string())
