@@ -124,13 +124,13 @@ class ResolvedJob:
         return public
 
     def label_settings(
-        self, manifest: Manifest, work: Pass, rows: int, actors: int, resources: ActorResources
+        self, manifest: Manifest, current: Pass, rows: int, actors: int, resources: ActorResources
     ) -> LabelSettings:
         """The part of the job that each labelling process gets.
 
         Args:
             manifest: where it reads the rows of a unit; without files where it is given images.
-            work: which rows of a unit are to be done.
+            current: which rows of a unit are to be done.
             rows: of the whole manifest.
             actors: that fetch at most, and share `fetch.rate`.
             resources: of one actor with models.
@@ -138,7 +138,7 @@ class ResolvedJob:
         spec, models = self.spec, (self.classifier, self.detector)
         return LabelSettings(
             manifest=manifest,
-            work=work,
+            current=current,
             classifier=spec.classifier,
             detector=spec.detector,
             fingerprints=tuple(model.fingerprint for model in models if model),

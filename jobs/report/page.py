@@ -2,7 +2,7 @@
 
 from html import escape
 
-from jobs.results.summary import OBJECT_BINS, LabelledImage, Summary, scored, short_uris, summarize
+from jobs.results.summary import OBJECT_BINS, ImageSummary, Summary, scored, short_uris, summarize
 from workers.storage.store import Store
 
 REPORT = "report.html"
@@ -163,7 +163,7 @@ def _errors(summary: Summary) -> str:
     return _table(("stage", "code", "images", "for example"), rows)
 
 
-def _images(images: tuple[LabelledImage, ...]) -> str:
+def _images(images: tuple[ImageSummary, ...]) -> str:
     rows = []
     for image, name in zip(images, short_uris((image.uri for image in images), 40), strict=True):
         label, *others = [scored(*found) for found in image.topk] or [""]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from jobs.results.summary import LabelledImage, as_path, read_images, scan, scored
+from jobs.results.summary import ImageSummary, as_path, read_images, scan, scored
 from schemas.spec import DecodeSpec
 from workers.decode.decode import decode
 
@@ -155,7 +155,7 @@ def class_colour(class_id: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _pixels(data: bytes, image: LabelledImage, max_pixels: int) -> NDArray[np.uint8]:
+def _pixels(data: bytes, image: ImageSummary, max_pixels: int) -> NDArray[np.uint8]:
     if hashlib.sha256(data).digest() != image.sha256:
         raise ValueError("the file has changed since it was labelled")
     return decode(data, max_pixels=max_pixels).pixels
@@ -169,8 +169,8 @@ def _boxes(output: str) -> Iterator[tuple[int, list[Box]]]:
 
 
 def _with_boxes(
-    images: Iterable[LabelledImage], boxes: Iterator[tuple[int, list[Box]]]
-) -> Iterator[tuple[LabelledImage, list[Box]]]:
+    images: Iterable[ImageSummary], boxes: Iterator[tuple[int, list[Box]]]
+) -> Iterator[tuple[ImageSummary, list[Box]]]:
     """Joins images with their boxes: two streams in manifest order."""
     index, group = -1, list[Box]()
     for image in images:

@@ -35,7 +35,7 @@ _IMAGE_COLUMNS = [
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
+class ImageSummary:
     """One row of the labels table, with the columns that are shown.
 
     Attributes:
@@ -110,7 +110,7 @@ class Summary:
     labelled: int
     failed: int
     objects: int | None
-    images: tuple[LabelledImage, ...]
+    images: tuple[ImageSummary, ...]
     labels: tuple[LabelCount, ...]
     distinct_labels: int
     classes: tuple[ClassCount, ...]
@@ -145,7 +145,7 @@ def _fragment(url: str) -> ds.ParquetFileFragment:
     return ds.ParquetFileFormat().make_fragment(RangeFile(url, FetchSpec()))
 
 
-def read_images(output: str, limit: int | None = None) -> Iterator[LabelledImage]:
+def read_images(output: str, limit: int | None = None) -> Iterator[ImageSummary]:
     """Yields the first labelled images of a run in manifest order; reads lazily."""
     batches = scan(output, "labels", _IMAGE_COLUMNS, batch_rows=min(limit or 1024, 1024))
     return islice((_image(row) for batch in batches for row in batch.to_pylist()), limit)
@@ -241,14 +241,14 @@ def _bins(counts: Counter[int], bins: int) -> tuple[int, ...]:
     return tuple(counts[i] for i in range(bins)) if counts else ()
 
 
-def _image(row: dict[str, Any]) -> LabelledImage:
+def _image(row: dict[str, Any]) -> ImageSummary:
     topk = tuple((entry["label"], entry["score"]) for entry in row["topk"] or ())
     if not topk and row["label"] is not None:
         topk = ((row["label"], row["score"]),)
     objects = None
     if row["object_count"] is not None:
         objects = tuple(_most_frequent(Counter(dict(row["class_counts"] or ()))))
-    return LabelledImage(
+    return ImageSummary(
         **{name: row[name] for name in ("manifest_index", "uri", "width", "height", "sha256")},
         topk=topk,
         objects=objects,

@@ -8,7 +8,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from jobs.results.summary import LabelledImage, Summary, one_line, scored, short_uris, shorten
+from jobs.results.summary import ImageSummary, Summary, one_line, scored, short_uris, shorten
 
 _GAP = 3
 """Cells between two columns of a table."""
@@ -83,7 +83,7 @@ def _image_table(summary: Summary, width: int) -> Table:
     return table
 
 
-def _findings(image: LabelledImage, width: int) -> Text:
+def _findings(image: ImageSummary, width: int) -> Text:
     """The label with its runners-up on one line, the objects on the next."""
     lines = []
     if image.topk:

@@ -16,7 +16,7 @@ from schemas.spec import FetchSpec
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage import s3
 from workers.storage.filesystem import file_system
-from workers.storage.uris import clean_uri
+from workers.storage.uris import clean_uri, is_local
 
 FIRST_WAIT_S = 0.2
 MAX_WAIT_S = 10.0
@@ -118,9 +118,7 @@ def _wrong_part(name: str, read: int, size: int, attempt: int) -> ImageError:
 
 def _read(location: str, spec: FetchSpec, start: int, size: int) -> bytes:
     """Reads at most `size` bytes, in one request, within the timeout."""
-    if (
-        "://" not in location
-    ):  # fsspec would take as long to parse the path as the disk takes to read the file
+    if is_local(location):  # fsspec would take as long to parse the path as the disk to read the file
         return _read_file(location, start, size)
     try:
         if bucket_and_key := s3.bucket_and_key(location):

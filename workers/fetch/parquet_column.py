@@ -16,7 +16,7 @@ from schemas.locations import ParquetCell
 from schemas.spec import FetchSpec
 from workers.fetch.fetch import code_of, wrong_size
 from workers.fetch.ranges import RangeFile
-from workers.storage.uris import clean_uri
+from workers.storage.uris import clean_uri, is_local
 
 BATCH_ROWS = 16
 """Values decoded from a row group at once; they are in memory with those that wait for the decoder."""
@@ -117,7 +117,7 @@ class ColumnReader:
 
 
 def _open(file: str, spec: FetchSpec) -> Any:
-    return RangeFile(file, spec) if "://" in file else pa.OSFile(file)
+    return pa.OSFile(file) if is_local(file) else RangeFile(file, spec)
 
 
 def _one_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ class LabelSettings:
 
     Attributes:
         manifest: where the rows of a unit are read from.
-        work: the rows of each unit to do.
+        current: the pass, which says the rows of each unit to do.
         classifier: None where none runs.
         detector: None where none runs.
         fingerprints: of the models, as the driver resolved them.
@@ -70,7 +70,7 @@ class LabelSettings:
     """
 
     manifest: Manifest
-    work: Pass
+    current: Pass
     classifier: ClassifierSpec | None
     detector: DetectorSpec | None
     fingerprints: tuple[str, ...]

@@ -167,7 +167,7 @@ class LabelUnits(SupervisedUnits):
             ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
                 on every image.
         """
-        rows_of = self._settings.work.rows_of_unit
+        rows_of = self._settings.current.rows_of_unit
         prefetch_rows: Sequence[int] = () if prefetch is None else rows_of(prefetch)
         shared = None if decoded is None else self._to_shared(decoded)
         return self._run(UnitRequest(unit, rows_of(unit), prefetch_rows, shared))
@@ -205,7 +205,7 @@ class DecodeUnits(SupervisedUnits):
         Raises:
             ModelError: the process dies on every image.
         """
-        return self._run(UnitRequest(unit, self._settings.work.rows_of_unit(unit)))
+        return self._run(UnitRequest(unit, self._settings.current.rows_of_unit(unit)))
 
     def _ask(self, request: UnitRequest) -> pa.Table:
         shared = super()._ask(request)
@@ -214,7 +214,7 @@ class DecodeUnits(SupervisedUnits):
         except OSError as error:
             message = f"it ended before its answer was read: {error}"
             raise ProcessDiedError(Stage.DECODE, ErrorCode.WORKER_CRASHED, message) from None
-        if len(request.rows) == len(self._settings.work.rows_of_unit(request.unit)):
+        if len(request.rows) == len(self._settings.current.rows_of_unit(request.unit)):
             return decoded
         # A part of a unit is copied: the child's answer for the next part overwrites the same memory, and the
         # parts are only joined when all are done.

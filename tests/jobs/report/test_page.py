@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from jobs.report.page import render_html, write_report
-from jobs.results.summary import ClassCount, ErrorCount, LabelCount, LabelledImage, Summary, summarize
+from jobs.results.summary import ClassCount, ErrorCount, ImageSummary, LabelCount, Summary, summarize
 
 VOID = {"meta"}
 EMPTY = Summary("runs/none", 0, 0, None, (), (), 0, (), 0, (), (), ())
@@ -12,7 +12,7 @@ FULL = Summary(
     labelled=12_345,
     failed=3,
     objects=20_000,
-    images=(LabelledImage(7, "a.jpg", 640, 480, bytes(32), (("cat", 0.75), ("fox", 0.125)), (("dog", 2),)),),
+    images=(ImageSummary(7, "a.jpg", 640, 480, bytes(32), (("cat", 0.75), ("fox", 0.125)), (("dog", 2),)),),
     labels=(LabelCount("cat", 200), LabelCount("fox", 50)),
     distinct_labels=2,
     classes=(ClassCount("dog", 1_500, 4_000),),
@@ -102,7 +102,7 @@ def test_everything_is_escaped() -> None:
         labelled=1,
         failed=1,
         objects=1,
-        images=(LabelledImage(0, evil, 1, 1, bytes(32), ((evil, 1.0), (evil, 0.0)), ((evil, 1),)),),
+        images=(ImageSummary(0, evil, 1, 1, bytes(32), ((evil, 1.0), (evil, 0.0)), ((evil, 1),)),),
         labels=(LabelCount(evil, 1),),
         distinct_labels=1,
         classes=(ClassCount(evil, 1, 1),),

@@ -13,8 +13,8 @@ from jobs.results.summary import (
     MAX_LABELS,
     ClassCount,
     ErrorCount,
+    ImageSummary,
     LabelCount,
-    LabelledImage,
     Summary,
     read_images,
     short_uris,
@@ -115,7 +115,7 @@ def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
         failed=3,
         objects=15,
         images=(
-            LabelledImage(
+            ImageSummary(
                 0,
                 "a.jpg",
                 640,
@@ -124,7 +124,7 @@ def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
                 topk=(("dog", 0.5), ("wolf", 0.25)),
                 objects=(("person", 2), ("dog", 1)),
             ),
-            LabelledImage(1, "b.jpg", 640, 480, bytes(32), topk=(("cat", 0.75),), objects=(("person", 12),)),
+            ImageSummary(1, "b.jpg", 640, 480, bytes(32), topk=(("cat", 0.75),), objects=(("person", 12),)),
         ),
         labels=(LabelCount("cat", 2), LabelCount("dog", 1)),
         distinct_labels=2,

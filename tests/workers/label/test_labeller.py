@@ -27,7 +27,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
         manifest=Manifest(
             write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
         ),
-        work=Pass(Plan(rows=7, unit_rows=3, shard_units=10)),
+        current=Pass(Plan(rows=7, unit_rows=3, shard_units=10)),
         classifier=classifier,
         detector=detector,
         fingerprints=(

@@ -28,7 +28,7 @@ def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -
     )
     return LabelSettings(
         manifest=Manifest([], "uri", None, pa.schema([])),
-        work=NO_ROWS,
+        current=NO_ROWS,
         classifier=classifier,
         detector=detector,
         fingerprints=tuple(model.fingerprint for model in loaded if model),

@@ -43,7 +43,7 @@ def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings
     classifier = ClassifierSpec(model="tests.poison:poisoned")
     job = LabelSettings(
         manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
-        work=Pass(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
+        current=Pass(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
         classifier=classifier,
         detector=None,
         fingerprints=(load_classifier(classifier).resolved.fingerprint,),
