@@ -198,7 +198,7 @@ def find_status(output: str) -> Status:
     Raises:
         StorageError: there is no run, or a file cannot be read.
     """
-    run = find_run(output)
+    run = find_run(output).newest()
     attempt = run.last(Attempt)
     heartbeat = run.get(HeartbeatRecord, attempt.number) if attempt else None
     tables, now = read_success(run.store), datetime.now(UTC)

@@ -56,7 +56,7 @@ def begin_retry(output: str, codes: list[str]) -> int:
     Raises:
         OutputConflictError: the run is not complete.
     """
-    run = find_run(output)
+    run = find_run(output).newest()
     if read_success(run.store) is None:
         if not run.retry:
             raise OutputConflictError(

@@ -54,14 +54,14 @@ def read_run(store: Store) -> RunRecord | None:
 
 
 def find_run(output: str) -> RunDirectory:
-    """The run of a directory that must hold one, in its newest pass.
+    """The run of a directory that must hold one, in its first pass; see `RunDirectory.newest`.
 
     Raises:
         StorageError: it holds none.
     """
     store = Store(output)
     if record := read_run(store):
-        return RunDirectory.first(store, record).newest()
+        return RunDirectory.first(store, record)
     raise StorageError(f"found no run at {clean_uri(output)}; `raylabel run` makes one")
 
 
