@@ -127,11 +127,13 @@ class Manifest:
     def _arranged(self, rows: FileRows) -> Rows:
         """Some rows of a file under the names and types that the job works with."""
         fmt = FORMATS[rows.file.format]
-        ids, uris, locations = fmt.images(rows, self.uri_column, self.image_column)
+        uris, locations = fmt.images(rows, self.uri_column, self.image_column)
         carried = rows
         if fmt.has_own_columns:  # one may have the name of a column of the manifest, and is another thing
             carried = FileRows(rows.file, rows.positions, None)
-        elif ids is None or self.image_id_column:  # the user's own id goes before what the format has
+        # the user's own id goes before what the format has
+        ids = None if carried is rows and self.image_id_column else fmt.ids(rows, self.image_column)
+        if ids is None:
             ids = rows.column(self.image_id_column, pa.string())
         names = carried_names(self.carried)
         arrays = {"image_id": ids, "uri": pa.array(uris, pa.string())}

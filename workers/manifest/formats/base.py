@@ -17,9 +17,8 @@ from workers.storage.uris import clean_uri
 Row = Mapping[str, Any]
 """One row of a manifest, by column name."""
 
-FoundImages = tuple[pa.Array | None, list[str], Sequence[Location]]
-"""Of some rows: the ids that the format has for them (None: none), their URIs without credentials and query,
-and their locations."""
+FoundImages = tuple[list[str], Sequence[Location]]
+"""Of some rows: the URIs of their images, without credentials and query, and their locations."""
 
 
 class Format(ABC):
@@ -85,7 +84,11 @@ class Format(ABC):
         """Returns where the images of some rows are, from the columns of `image_columns`."""
         uris = rows.column(uri_column, pa.string()).to_pylist()
         locations = [locate(uri, rows.file.origin) if uri else NO_URI for uri in uris]
-        return None, [clean_uri(uri or "") for uri in uris], locations
+        return [clean_uri(uri or "") for uri in uris], locations
+
+    def ids(self, rows: FileRows, image_column: str | None) -> pa.Array | None:
+        """Returns the ids that the format itself has for some rows, string; None: none."""
+        return None
 
 
 class RowFormat(Format):

@@ -53,19 +53,18 @@ class Parquet(Format):
         return [uri_column if image_column is None else f"{image_column}.path"]
 
     def images(self, rows: FileRows, uri_column: str, image_column: str | None) -> FoundImages:
-        """What the rows name, or their own cells; the ids of cells are the paths next to the images."""
+        """What the rows name, or their own cells."""
         if image_column is None:
             return super().images(rows, uri_column, image_column)
         cells = [ParquetCell(rows.file.uri, image_column, row) for row in rows.positions]
-        return _path_ids(rows, image_column), [uri_of(cell) for cell in cells], cells
+        return [uri_of(cell) for cell in cells], cells
 
-
-def _path_ids(rows: FileRows, image_column: str) -> pa.Array | None:
-    """The paths in an image struct; None where the images are no structs, or have none that are text."""
-    if rows.table is None or not rows.has(image_column):
-        return None
-    path = rows.table[image_column].type.field("path").type
-    if not (pa.types.is_string(path) or pa.types.is_large_string(path)):
-        return None
-    paths = [value and value["path"] for value in rows.table[image_column].to_pylist()]
-    return pa.array([path and clean_uri(path) for path in paths], pa.string())
+    def ids(self, rows: FileRows, image_column: str | None) -> pa.Array | None:
+        """The paths in an image struct; None where the images are no structs, or have none that are text."""
+        if image_column is None or rows.table is None or not rows.has(image_column):
+            return None
+        path = rows.table[image_column].type.field("path").type
+        if not (pa.types.is_string(path) or pa.types.is_large_string(path)):
+            return None
+        paths = [value and value["path"] for value in rows.table[image_column].to_pylist()]
+        return pa.array([path and clean_uri(path) for path in paths], pa.string())

@@ -54,7 +54,7 @@ class Tar(RowFormat):
         return list(MEMBERS.names)
 
     def images(self, rows: FileRows, uri_column: str, image_column: str | None) -> FoundImages:
-        """Its members by their samples' keys; a row without a name is of the tar file itself."""
+        """Its members; a row without a name is of the tar file itself."""
         tar = rows.file.origin
         names, starts, sizes, codes, reasons = (
             rows.column(name, MEMBERS.field(name).type).to_pylist()
@@ -66,7 +66,11 @@ class Tar(RowFormat):
             member = TarMember(tar, name or "", (start or 0, size or 0))
             uris.append(uri_of(member) if name else clean_uri(tar))
             locations.append(MissingImage(ErrorCode(code), why) if code else member)
-        return rows.column("image_id", pa.string()), uris, locations
+        return uris, locations
+
+    def ids(self, rows: FileRows, image_column: str | None) -> pa.Array | None:
+        """The keys of the samples."""
+        return rows.column("image_id", pa.string())
 
 
 def rows_of_tar(tar: str, spec: FetchSpec) -> Iterator[Row]:
