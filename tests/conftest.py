@@ -39,6 +39,17 @@ NO_RAY = (
 )
 """What the ids of those tests in `tests/integration` begin with that start no Ray."""
 
+SHARE_A_RAY = (
+    "test_inputs.py",
+    "test_jobs.py",
+    "test_long_jobs.py",
+    "test_poison.py",
+    "test_reference.py",
+    "test_retry.py",
+    "test_stores.py",
+)
+"""The files whose jobs run on the one Ray of their process, the fixture `ray_here`."""
+
 
 def starts_ray(nodeid: str) -> bool:
     """Whether a test needs a Ray, by its id, which is all that tests are dealt by."""
@@ -46,16 +57,19 @@ def starts_ray(nodeid: str) -> bool:
     return bool(test) and not folder and not test.startswith(NO_RAY)
 
 
-class OneAtATime(LoadScopeScheduling):
-    """Of several processes one runs all whole jobs: Rays that start at once take each other's ports."""
+class ByWhatTheyShare(LoadScopeScheduling):
+    """One process runs all jobs that share a Ray; a file of jobs that have their own stays together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "whole jobs" if starts_ray(nodeid) else nodeid
+        if not starts_ray(nodeid):
+            return nodeid
+        file = nodeid.partition("::")[0]
+        return "a shared Ray" if file.endswith(SHARE_A_RAY) else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
-    """How tests are dealt to the processes of `pytest -n 2`."""
-    return OneAtATime(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWhatTheyShare:
+    """How tests are dealt to the processes of `pytest -n 3`."""
+    return ByWhatTheyShare(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -148,9 +149,19 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path, seconds
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
+    """Ports that nothing listens on, all different.
+
+    Chosen by chance between those of Ray's workers and those that the kernel deals out: nobody else gets one
+    before it is used.
+    """
+    ports: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < count:
+            port, taken = (
+                random.SystemRandom().randrange(20_000, 32_000),
+                stack.enter_context(socket.socket()),
+            )
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports

@@ -1,14 +1,16 @@
 """The Ray cluster a job runs on: joined by its address, or else started on this machine and ended."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ray
 from ray.data import DataContext
@@ -27,6 +29,9 @@ the image that hangs a process takes up to fourteen times `workers.process.child
 
 REACHABLE_TIMEOUT_S = 10
 """Seconds to wait for a connection to the cluster's address."""
+
+START_WAIT_S = 120
+"""Seconds to wait at most while others start a Ray on this machine; one that hangs must not stop all."""
 
 TASK_RETRIES = 3
 """Times that one of raylabel's own tasks is tried again after its process died."""
@@ -62,13 +67,14 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
     with _redirect_stderr(verbose) as redirect_to:
         try:
             _assert_reachable(address)
-            ray.init(
-                address=address,
-                job_config=ray.job_config.JobConfig(**OWN_PATH),
-                log_to_driver=verbose,
-                logging_level=logging.INFO if verbose else logging.WARNING,
-                **options,
-            )
+            with one_start_at_a_time() if address == "local" else contextlib.nullcontext():
+                ray.init(
+                    address=address,
+                    job_config=ray.job_config.JobConfig(**OWN_PATH),
+                    log_to_driver=verbose,
+                    logging_level=logging.INFO if verbose else logging.WARNING,
+                    **options,
+                )
         except Exception as error:  # Ray raises many kinds, a plain Exception among them
             raise RaylabelError(_join_error(address, str(error))) from error
         folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
@@ -80,6 +86,30 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
         finally:
             ray.shutdown()
             logs.reset()  # stderr is the terminal again
+
+
+@contextlib.contextmanager
+def one_start_at_a_time() -> Iterator[None]:
+    """Waits while another process of this machine starts a Ray with the same installation, within bounds.
+
+    A start that takes more than 30 s fails (Ray 2.60); of five at once on two busy cores all five did.
+    """
+    end = time.monotonic() + START_WAIT_S
+    with Path(ray.__file__).open("rb") as file:
+        while not _locked(file) and time.monotonic() < end:
+            time.sleep(0.1)
+        yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Whether a file is now this process's, or is on a file system that knows no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _join_error(address: str, reason: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from jobs.cluster.connect import one_start_at_a_time
 from tests.s3 import free_ports
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -71,13 +72,16 @@ class Nodes:
         self._started += 1
         command = [RAY, "start", "--block", "--node-ip-address=127.0.0.1", *arguments]
         command += [f"--temp-dir={self._folder}", "--object-store-memory=150000000"]
-        with Path(self._folder, f"node-{self._started}.log").open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
-        end = time.monotonic() + 120
-        while "Ray runtime started" not in (said := Path(log.name).read_text()):
-            assert process.poll() is None, said
-            assert time.monotonic() < end, said
-            time.sleep(0.2)
+        with one_start_at_a_time():
+            with Path(self._folder, f"node-{self._started}.log").open("w") as log:
+                process = subprocess.Popen(
+                    command, stdout=log, stderr=subprocess.STDOUT, env=self._environment
+                )
+            end = time.monotonic() + 120
+            while "Ray runtime started" not in (said := Path(log.name).read_text()):
+                assert process.poll() is None, said
+                assert time.monotonic() < end, said
+                time.sleep(0.2)
         return process
 
 

@@ -2,8 +2,9 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.integration.jobs_here import events, raylabel, rows, run_here, tables
+from tests.integration.jobs_here import events, raylabel, tables
 from tests.s3 import ACCESS_KEY, READER, SECRET_KEY, S3Server
+from tests.workers.models import golden
 from workers.models.sources.nanodet import WEIGHTS
 
 NAMES = ("a b+c.jpg", "100%.jpg", "ü/日本.jpg", "x%2Fy.jpg")
@@ -66,34 +68,53 @@ def job(s3: S3Server, bucket: str, folder: Path, **changes: object) -> str:
     return str(path)
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_photos_are_read_and_tables_written_each_with_their_own_credentials(
-    s3: S3Server, bucket: str, photos: Path, tmp_path: Path
-) -> None:
-    path = job(s3, bucket, tmp_path)
-    done = raylabel("run", path, **PEOPLE)
-    assert (done.returncode, done.stderr) == (0, "")
-    status = raylabel("status", path, "--json", **PEOPLE)
-    assert events(status)[0]["state"] == "complete"
-    proven = raylabel("reconcile", path, **PEOPLE)
-    assert (proven.returncode, proven.stderr) == (0, "")
-    drawn = raylabel("show", path, "--draw", str(tmp_path / "pictures"), **PEOPLE)
-    assert (drawn.returncode, drawn.stderr) == (0, "")
-    assert f"{len(NAMES)} pictures drawn" in drawn.stdout
+class Ran(NamedTuple):
+    """A run over the bucket's photos, by their keys and by signed URLs of which one leads to nothing."""
 
-    s3.files().get(f"{bucket}/tables/run", str(tmp_path / "run"), recursive=True)
-    found = tables(tmp_path / "run")
-    assert found["labels"]["uri"].to_pylist() == [f"s3://{bucket}/photos/{key}" for key in NAMES]
-    assert found["labels"]["n"].to_pylist() == [0, 1, 2, 3]
-    here = tmp_path / "here"
-    here.mkdir()
-    for n, photo in enumerate(sorted(photos.glob("*.[pj]*g"))[: len(NAMES)]):
-        shutil.copy(photo, here / f"{n}.jpg")
-    run_here(manifest=str(here), output=str(tmp_path / "local"))
-    expected = tables(tmp_path / "local")
-    for name in ("labels", "boxes"):
-        but = ("uri", "n", "detector")  # other places, and weights that were named
-        assert rows(found[name], *but) == rows(expected[name], *but)
+    job: str
+    said: CompletedProcess[str]
+    folder: Path
+    secrets: set[str]
+
+
+@pytest.fixture(scope="module")
+def ran(s3: S3Server, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """That run, by command, and a copy of what it left in the bucket."""
+    folder, files = tmp_path_factory.mktemp("ran"), s3.files()
+    signed = [files.sign(f"{bucket}/photos/{key}", expiration=600) for key in (*NAMES, "gone.jpg")]
+    with files.open(f"{bucket}/manifests/signed.parquet", "wb") as file:
+        pq.write_table(pa.table({"uri": signed, "n": range(len(signed))}), file)
+    manifest = files.sign(f"{bucket}/manifests/signed.parquet", expiration=600)
+    path = job(s3, bucket, folder, manifest=[f"s3://{bucket}/manifests/all.parquet", manifest])
+    with pytest.MonkeyPatch.context() as patch:
+        for name in s3.environment:
+            patch.delenv(name)
+        said = raylabel("run", path, "--json", **PEOPLE)
+    assert said.returncode == 0, said.stderr
+    files.get(f"{bucket}/tables/run", str(folder / "run"), recursive=True)
+    signatures = {url.rpartition("Signature=")[2].partition("&")[0] for url in (*signed, manifest)}
+    return Ran(path, said, folder / "run", {READER[1], SECRET_KEY, *signatures})
+
+
+def test_photos_are_read_and_tables_written_each_with_their_own_credentials(
+    s3: S3Server, bucket: str, ran: Ran, photos: Path, tmp_path: Path
+) -> None:
+    status = raylabel("status", ran.job, "--json", **PEOPLE)
+    assert events(status)[0]["state"] == "complete"
+    proven = raylabel("reconcile", ran.job, **PEOPLE)
+    assert (proven.returncode, proven.stderr) == (0, "")
+    drawn = raylabel("show", ran.job, "--draw", str(tmp_path / "pictures"), **PEOPLE)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert f"{len(NAMES)} pictures drawn" in drawn.stdout  # a table's URL is not signed
+
+    labels = tables(ran.folder)["labels"]
+    assert labels["uri"].to_pylist() == [
+        *(f"s3://{bucket}/photos/{key}" for key in NAMES),
+        *(f"{s3.endpoint}/{bucket}/photos/{quote(key)}" for key in NAMES),
+    ]
+    assert labels["n"].to_pylist() == [0, 1, 2, 3] * 2
+    originals = [photo.name for photo in sorted(photos.glob("*.[pj]*g"))[: len(NAMES)]]
+    golden.assert_recorded(tables(ran.folder), originals * 2)
 
 
 def test_check_tries_one_read_and_one_write(s3: S3Server, bucket: str, tmp_path: Path) -> None:
@@ -139,34 +160,21 @@ def test_whoever_may_not_read_the_photos_is_refused_at_the_start(
 
 
 def test_no_secret_is_in_anything_that_a_run_says_or_leaves_behind(
-    s3: S3Server, bucket: str, tmp_path: Path
+    s3: S3Server, bucket: str, ran: Ran
 ) -> None:
-    files = s3.files()
-    signed = [files.sign(f"{bucket}/photos/{key}", expiration=600) for key in (*NAMES, "gone.jpg")]
-    files.pipe_file(f"{bucket}/manifests/signed.csv", "\n".join(["uri", *signed]).encode())
-    manifest = files.sign(f"{bucket}/manifests/signed.csv", expiration=600)
-    signature = manifest.rpartition("Signature=")[2].partition("&")[0]
-    secrets = {READER[1], SECRET_KEY, signature, *(url.rpartition("Signature=")[2] for url in signed)}
-    path = job(s3, bucket, tmp_path, manifest=manifest, output=f"s3://{bucket}/tables/signed")
-    done = raylabel("run", path, "--json", **PEOPLE)
-    assert done.returncode == 0, done.stderr
-    started, complete = (e for e in events(done) if e["event"] in ("started", "complete"))
-    assert (complete["labels"], complete["errors"]) == (len(NAMES), 1)
-
-    files.get(f"{bucket}/tables/signed", str(tmp_path / "run"), recursive=True)
-    found = tables(tmp_path / "run")
+    started, complete = (e for e in events(ran.said) if e["event"] in ("started", "complete"))
+    assert (complete["labels"], complete["errors"]) == (2 * len(NAMES), 1)
+    found = tables(ran.folder)
     assert found["errors"]["uri"].to_pylist() == [f"{s3.endpoint}/{bucket}/photos/gone.jpg"]
-    assert [uri.rpartition("/photos/")[2] for uri in found["labels"]["uri"].to_pylist()] == [
-        quote(key) for key in NAMES
-    ]
-    left = [*(tmp_path / "run").rglob("*"), *Path(started["ray_logs"]).parent.rglob("*")]
+
+    left = [*ran.folder.rglob("*"), *Path(started["ray_logs"]).parent.rglob("*")]
     told = {str(file): file.read_bytes() for file in left if file.is_file()}
-    run = json.loads((tmp_path / "run" / "run.json").read_text())["id"]
+    run = json.loads((ran.folder / "run.json").read_text())["id"]
     logs = {Path(name).name: data for name, data in told.items() if f"[run {run}".encode() in data}
     assert "raylabel-driver.log" in logs
     assert any(re.fullmatch(r"worker-.*\.err", name) for name in logs)  # an actor's and its child's
-    told |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
+    told |= {"stdout": ran.said.stdout.encode(), "stderr": ran.said.stderr.encode()}
     for table in found.values():  # what is compressed in the files
         told[f"table {len(told)}"] = str(table.to_pylist()).encode()
-    holding = [name for name, data in told.items() if any(secret.encode() in data for secret in secrets)]
+    holding = [name for name, data in told.items() if any(secret.encode() in data for secret in ran.secrets)]
     assert holding == []

@@ -20,7 +20,7 @@ from jobs.cluster.jobs_api import STOP_WAIT_S
 from jobs.cluster.submit import SubmitOptions, pack
 from schemas.spec_file import build_spec
 from tests.image_server import ImageServer, serving
-from tests.integration.jobs_here import raylabel, rows, run_here, tables
+from tests.integration.jobs_here import raylabel, rows, tables
 from tests.integration.killing import PATIENCE_S, Attempt, commits
 from tests.integration.nodes import Nodes, running_nodes
 from tests.s3 import DIRECTLY, S3Server, free_ports
@@ -117,8 +117,7 @@ def found(output: Path) -> dict[str, list[dict[str, object]]]:
     return {name: rows(table) for name, table in tables(output).items()}
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_a_submitted_job_gives_the_tables_of_a_local_run(
+def test_a_submitted_job_gives_the_tables_of_one_that_is_run_from_here(
     cluster: Nodes, photos: Path, tmp_path: Path
 ) -> None:
     job = ["--manifest", str(photos), "--output", str(tmp_path / "out"), "--wait", "--json"]
@@ -134,7 +133,8 @@ def test_a_submitted_job_gives_the_tables_of_a_local_run(
     assert (told[-1]["state"], told[-1]["exit_code"]) == ("SUCCEEDED", 0)
     assert f"these are local paths: manifest.uri {photos}, output {tmp_path}/out" in done.stderr
 
-    run_here(manifest=str(photos), output=str(tmp_path / "here"))
+    here = ["--manifest", str(photos), "--output", str(tmp_path / "here"), "--address", cluster.address]
+    assert raylabel("run", *here).returncode == 0
     assert found(tmp_path / "out") == found(tmp_path / "here")
 
     status = raylabel("status", told[0]["submission"], *at(cluster))

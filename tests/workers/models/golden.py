@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pytest
+
 from schemas.images import Classification, Detections
 from schemas.spec import ClassifierSpec, DetectorSpec
 from tests.workers.models.pictures import CPU, photos
@@ -46,6 +49,26 @@ def detect(batch_size: int) -> dict[str, Any]:
         for name, x in zip(names, results, strict=True)
         if isinstance(x, Detections)
     }
+
+
+def assert_recorded(tables: dict[str, pa.Table], photos: list[str]) -> None:
+    """Asserts that the tables of a run hold what is recorded of demo photos, whatever their URIs are.
+
+    Args:
+        tables: the labels and the boxes.
+        photos: the name of each labelled row's photo.
+    """
+    labels, boxes = tables["labels"].to_pylist(), tables["boxes"].to_pylist()
+    best, objects = expected("classifier"), expected("detector")
+    for row, name in zip(labels, photos, strict=True):
+        assert [top["label_id"] for top in row["topk"]] == best[name]["label_ids"]
+        assert [top["score"] for top in row["topk"]] == pytest.approx(best[name]["scores"], abs=1e-4)
+        own = [box for box in boxes if box["manifest_index"] == row["manifest_index"]]
+        assert [box["class_id"] for box in own] == objects[name]["class_ids"]
+        assert [box["score"] for box in own] == pytest.approx(objects[name]["scores"], abs=1e-4)
+        assert row["object_count"] == len(own)
+        for box, corners in zip(own, objects[name]["boxes"], strict=True):
+            assert [box[side] for side in ("x1", "y1", "x2", "y2")] == pytest.approx(corners, abs=0.05)
 
 
 def main() -> None:
