@@ -51,7 +51,7 @@ test-fast: env
 	@$(BIN)/python -m pytest -n 2 -m 'not slow and not ray and not server'
 
 test-slow: env $(AZURITE)/.installed
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -n 2 -m slow
 
 # Peers ask for other versions of what raylabel uses: they get an environment of their own on top of it.
 $(BENCH)/.installed: $(STAMP)
