@@ -78,7 +78,12 @@ def test_a_job_stopped_by_ctrl_c_sigterm_or_a_deadline_goes_on_where_it_was(
 def test_of_two_attempts_at_once_one_goes_on_and_the_other_says_why_it_stopped(
     job: list[str], tmp_path: Path
 ) -> None:
-    job += ["--output", str(tmp_path / "out")]
+    job += [
+        "--output",
+        str(tmp_path / "out"),
+        "--set",
+        "fetch.rate=4",
+    ]  # still at work when the other's Ray runs
     with Attempt(*job) as one, Attempt(*job) as two:
         ended = {attempt.process.pid: attempt.end() for attempt in (one, two)}
     (winner,) = (pid for pid, (code, _, _) in ended.items() if code == 0)
