@@ -447,7 +447,8 @@ BEGINNING = ["add _work/N/attempts/N.json", "add _work/N/heartbeats/N.json"]
 FINISHING = ["add _SUCCESS", "delete _work/N/publications/N"]
 RUN = ["add _work/manifest/N.json", "add run.json", *BEGINNING, *COMMITTING, *PUBLISHING, *FINISHING]
 RETRY = ["add _work/N/retries/N.json", "delete _SUCCESS", *BEGINNING, *COMMITTING, *PUBLISHING, *FINISHING]
-CLEARING = ["delete labels/shard-N.parquet", "delete _work/N/heartbeats"]
+CLEARING = ["delete labels/shard-N.parquet", "delete _work/N/attempts"]
+"""A multi-object delete is known by its first key."""
 RESTART = ["delete _SUCCESS", "add run.json", *BEGINNING, *CLEARING, *COMMITTING, *PUBLISHING, *FINISHING]
 
 
