@@ -44,7 +44,8 @@ class SourceFile(_Record):
     Attributes:
         uri: where it is, without credentials.
         size: its bytes; of a listing: how many images.
-        version: its ETag, or when it was last changed; of a listing: the sha256 over all names and versions.
+        version: its ETag; on a local disk the sha256 of its contents, or of parts of a large Parquet or tar
+            file; else when it was last changed; of a listing: the sha256 over names, sizes and versions.
     """
 
     uri: str

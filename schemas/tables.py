@@ -107,16 +107,23 @@ WORKING = ("boxes", "error", "unit")
 def carried_names(carried: pa.Schema) -> dict[str, str]:
     """The names of the manifest's own columns in the labels table, by their names in the manifest.
 
-    A name stays the same, unless a table uses it: then `manifest_` is put in front.
+    A name stays the same, unless a table uses it, or an earlier column does, in whatever case: then
+    `manifest_` is put in front. Spark, Hive and DuckDB take names that differ only in their case for the
+    same.
     """
-    taken = {*LABELS.names, *WORKING}
-    names = {name: name for name in carried.names if name not in taken}
+    taken = {name.casefold() for name in (*LABELS.names, *WORKING)}
+    names: dict[str, str] = {}
     for name in carried.names:
-        if name in taken:
+        if name.casefold() not in taken:
+            names[name] = name
+            taken.add(name.casefold())
+    for name in carried.names:
+        if name not in names:
             free = f"manifest_{name}"
-            while free in taken or free in names.values():
+            while free.casefold() in taken:
                 free = f"manifest_{free}"
             names[name] = free
+            taken.add(free.casefold())
     return {name: names[name] for name in carried.names}
 
 

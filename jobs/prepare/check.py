@@ -12,6 +12,7 @@ from schemas.spec import JobSpec
 from workers.fetch.locate import describe, read_image
 from workers.ledger.state import read_success
 from workers.manifest.formats import FORMATS
+from workers.manifest.open import assert_common_columns
 from workers.storage.store import Store
 
 UNREACHABLE = (
@@ -33,6 +34,7 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
     job = resolve(spec)
     for source in job.sources:
         FORMATS[source.format].check(spec.manifest, source)
+    assert_common_columns(spec.manifest, job.sources)
     store = Store(spec.output)
     job.assert_same_run(store)
     store.try_to_write()

@@ -102,6 +102,8 @@ class ResolvedJob:
         if len(self.sources) > 5:
             manifest += f" and {len(self.sources) - 5} more files"
         facts = [("manifest", manifest)]
+        if passed_over := [str(source.passed_over) for source in self.sources if source.passed_over]:
+            facts.append(("passed over", "; ".join(passed_over)))
         facts.append(("output", clean_uri(spec.output)))
         if self.classifier and spec.classifier:
             facts.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
@@ -210,6 +212,8 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
 
 def _describe(source: Source) -> str:
     unit = "images" if source.format == "images" else "bytes"
+    if source.metadata:
+        unit += f" with metadata of {len(source.metadata.sources)} files"
     return f"{source.file.uri} ({source.format}, {source.file.size:,} {unit})".replace("(images, ", "(")
 
 

@@ -1,5 +1,6 @@
 """The run directory: which run it holds, and whether that is the one that is asked for."""
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from workers.ledger.attempts import assert_not_running
 from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
+
+_FILE = re.compile(r"manifest\[(\d+)\]\.(uri|size|version)")
 
 MAX_DIFFERENCES = 20
 """Lines of difference shown where a run is refused."""
@@ -85,9 +88,8 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
     Raises:
         OutputConflictError: naming every value that differs.
     """
-    lines = sorted(
-        f"  {key}: {_short(old)} there, {_short(new)} now" for key, old, new in _differences(there, here)
-    )
+    differences = (f"  {_in_words(*difference, there)}" for difference in _differences(there, here))
+    lines = sorted(dict.fromkeys(differences))
     if lines:
         more = [f"  and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
         raise OutputConflictError(
@@ -155,6 +157,18 @@ def _differences(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, A
             yield from _differences(*pair, f"{path}[{number}]")
     elif there != here:
         yield path, there, here
+
+
+def _in_words(key: str, old: Any, new: Any, there: dict[str, Any]) -> str:
+    """A difference for a person: what it is, and what can be done, where that is not another output."""
+    if key == "code":
+        return "code: another version of raylabel began it (see `raylabel` in run.json); that one resumes it"
+    if match := _FILE.fullmatch(key):
+        uri = there["manifest"][int(match[1])]["uri"]
+        if match[2] == "uri":
+            return f"{key}: {_short(old)} there, {_short(new)} now (a copy counts only in its old place)"
+        return f"manifest: what is in {uri} has changed since the run began; put it back to resume"
+    return f"{key}: {_short(old)} there, {_short(new)} now"
 
 
 def _short(value: Any) -> str:

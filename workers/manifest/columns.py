@@ -1,14 +1,48 @@
 """The columns of a manifest: which one has the images or names them, and which go into the labels table."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from schemas.exceptions import ManifestError
 from schemas.spec import ManifestSpec
+from workers.manifest.types import (
+    exact_id_types,
+    exact_types,
+    has_text,
+    is_lossless,
+    is_text,
+    plain_type,
+)
 
-NamedSchema = tuple[str, pa.Schema]
-"""The URI of a source, without credentials, and its columns."""
+MAX_KINDS = 4
+"""Types of a column that a message tells."""
+
+SCANS_AT_ONCE = 8
+"""Files whose values are looked at at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceColumns:
+    """The columns of a source.
+
+    Attributes:
+        uri: of the source, without credentials.
+        schema: its columns, those of its files.
+        reason_not_exact: for a column and a type, why the type does not hold every value of the column; None
+            where it does. It reads the column.
+    """
+
+    uri: str
+    schema: pa.Schema
+    reason_not_exact: Callable[[str, pa.DataType], str | None]
+
+    def kind(self, name: str) -> pa.DataType | None:
+        """The type of a column; None where there is no such column."""
+        return self.schema.field(name).type if name in self.schema.names else None
 
 
 def strings(names: Iterable[str]) -> pa.Schema:
@@ -50,13 +84,13 @@ def image_column(spec: ManifestSpec, uri: str, columns: pa.Schema) -> str | None
     )
 
 
-def common_image_column(spec: ManifestSpec, schemas: list[NamedSchema]) -> str | None:
+def common_image_column(spec: ManifestSpec, sources: list[SourceColumns]) -> str | None:
     """Returns the image column that all sources of a manifest have; None where all name their images.
 
     Raises:
         ManifestError: a source has neither, or they differ.
     """
-    columns = {image_column(spec, uri, schema): uri for uri, schema in schemas if len(schema)}
+    columns = {image_column(spec, s.uri, s.schema): s.uri for s in sources if len(s.schema)}
     if len(columns) > 1:
         differing = (
             f"{f'images in column {name!r}' if name else 'names of images'} in {uri}"
@@ -68,50 +102,114 @@ def common_image_column(spec: ManifestSpec, schemas: list[NamedSchema]) -> str |
     return next(iter(columns), None)
 
 
-def merged_columns(schemas: list[NamedSchema], images: str | None) -> pa.Schema:
-    """Returns the columns of all sources of a manifest, nullable, without those that hold images.
+def plain_columns(sources: list[SourceColumns], images: str | None) -> list[str]:
+    """Returns the names of the columns of all sources of a manifest, without those that hold images.
 
     Args:
-        schemas: of the sources.
+        sources: all of them.
         images: the column with the images; None where a column names them.
-
-    Raises:
-        ManifestError: two sources have one column with types that do not fit together.
     """
+    fields = [field for source in sources for field in source.schema]
     # a labels table full of pictures helps nobody: with the image column go all others like it
-    without = {f.name for _, schema in schemas for f in schema if images and has_bytes(f.type)} | {images}
-    plain = [_plain(schema, without) for _, schema in schemas]
-    try:
-        return pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise ManifestError(f"the manifest's files do not fit together: {error}") from None
+    without = {field.name for field in fields if images and has_bytes(field.type)} | {images}
+    return list(dict.fromkeys(field.name for field in fields if field.name not in without))
 
 
-def id_column(spec: ManifestSpec, columns: pa.Schema) -> str | None:
+def id_column(spec: ManifestSpec, names: list[str]) -> str | None:
     """Returns the column with the user's own id of an image; None where there is none.
 
     Raises:
         ManifestError: the spec names a column that the manifest does not have.
     """
-    name = spec.image_id_column or ("image_id" if "image_id" in columns.names else None)
-    if name and name not in columns.names:
-        raise ManifestError(
-            f"manifest.image_id_column is {name!r}; the manifest has: {', '.join(columns.names) or 'none'}"
-        )
+    name = spec.image_id_column or ("image_id" if "image_id" in names else None)
+    if name and name not in names:
+        raise ManifestError(f"manifest.image_id_column is {name!r}; the manifest has: {_names(names)}")
     return name
 
 
-def assert_text(uri_column: str, columns: pa.Schema) -> None:
+def carried_type(name: str, sources: list[SourceColumns]) -> pa.DataType:
+    """Returns the type that a column is carried as: one that holds every value of every source exactly.
+
+    Raises:
+        ManifestError: there is none. It names the column and two sources.
+    """
+    kinds = _kinds(name, sources)
+    return _first_exact(name, sources, exact_types(list(kinds)), kinds)
+
+
+def id_type(name: str, sources: list[SourceColumns]) -> pa.DataType:
+    """Returns the type of which the ids of every source are, before they become text.
+
+    Raises:
+        ManifestError: there is none, or its values have no text.
+    """
+    kinds = _kinds(name, sources)
+    for kind, uri in kinds.items():
+        if not has_text(plain_type(kind)):
+            raise ManifestError(
+                f"column {name!r} of {uri} is {kind}, which has no text to be an image's id. Write it as "
+                "text, or name another column with manifest.image_id_column"
+            )
+    return _first_exact(name, sources, exact_id_types(list(kinds)), kinds)
+
+
+def assert_text(name: str, sources: list[SourceColumns]) -> None:
     """Refuses a column of URIs that is not text.
 
     Raises:
-        ManifestError: with its type.
+        ManifestError: with its type, and the source that has it.
     """
-    if uri_column not in columns.names:
-        return
-    kind = columns.field(uri_column).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ManifestError(f"column {uri_column!r} of the manifest is {kind}, allowed: string")
+    kinds = _kinds(name, sources)
+    has_some = any(not pt.is_null(kind) for kind in kinds)
+    for kind, uri in kinds.items():
+        if not is_text(kind) or (pt.is_null(kind) and not has_some):
+            raise ManifestError(f"column {name!r} of {uri} is {kind}; allowed: string")
+
+
+def _kinds(name: str, sources: list[SourceColumns]) -> dict[pa.DataType, str]:
+    """The types of a column, with the first source that has each."""
+    kinds: dict[pa.DataType, str] = {}
+    for source in sources:
+        if (kind := source.kind(name)) is not None:
+            kinds.setdefault(kind, source.uri)
+    return kinds
+
+
+def _first_exact(
+    name: str, sources: list[SourceColumns], choices: list[pa.DataType], kinds: dict[pa.DataType, str]
+) -> pa.DataType:
+    reasons = []
+    for choice in choices:
+        reason = _reason_not_exact(name, sources, choice)
+        if reason is None:
+            return choice
+        reasons.append(f"; as {choice}: {reason}")
+    there = ", ".join(f"{kind} in {uri}" for kind, uri in list(kinds.items())[:MAX_KINDS])
+    raise ManifestError(
+        f"column {name!r} of the manifest is {there}, and no type holds every value exactly"
+        f"{''.join(reasons)}. Write it with one type, leave it out, or label the files apart"
+    )
+
+
+def _reason_not_exact(name: str, sources: list[SourceColumns], kind: pa.DataType) -> str | None:
+    """Why a type does not hold every value of a column; sources are read where their type does not say."""
+    unsure = [source for source in sources if not _is_sure(source.kind(name), kind)]
+    with ThreadPoolExecutor(SCANS_AT_ONCE) as pool:
+        for source, reason in zip(
+            unsure, pool.map(lambda source: source.reason_not_exact(name, kind), unsure), strict=True
+        ):
+            if reason:
+                pool.shutdown(cancel_futures=True)
+                return f"{source.uri}: {reason}"
+    return None
+
+
+def _is_sure(kind: pa.DataType | None, into: pa.DataType) -> bool:
+    return kind is None or is_lossless(kind, into)
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def column_names(schema: pa.Schema) -> tuple[str, ...]:
@@ -134,10 +232,3 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _plain(schema: pa.Schema, without: set[str | None]) -> pa.Schema:
-    """The same columns, nullable, dictionaries as their values: files of one manifest may differ in these."""
-    fields = [f for f in schema if f.name not in without]
-    kinds = [f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in fields]
-    return pa.schema([pa.field(f.name, kind) for f, kind in zip(fields, kinds, strict=True)])

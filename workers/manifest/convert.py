@@ -75,8 +75,8 @@ def to_parquet(source: Source, into: str) -> list[ManifestFile]:
     """
     fmt = FORMATS[source.format]
     assert isinstance(fmt, RowFormat)
-    files = write_parquet(fmt.rows(source), into, fmt.origin(source), fmt.schema)
-    return [replace(file, format=source.format) for file in files]
+    files = write_parquet(fmt.rows(source), into, fmt.origin(source), fmt.schema_of(source))
+    return [replace(file, format=source.format, partitions=source.partitions) for file in files]
 
 
 def write_parquet(
@@ -126,6 +126,13 @@ def _read_record(record: bytes, source: Source) -> list[ManifestFile] | None:
         return None
     origin = FORMATS[source.format].origin(source)
     return [
-        ManifestFile(f["uri"], tuple(f["row_groups"]), tuple(f["columns"]), origin, source.format)
-        for f in kept["files"]
+        ManifestFile(
+            uri=file["uri"],
+            row_groups=tuple(file["row_groups"]),
+            columns=tuple(file["columns"]),
+            origin=origin,
+            format=source.format,
+            partitions=source.partitions,
+        )
+        for file in kept["files"]
     ]

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from schemas.spec import ManifestFormat
+from workers.manifest.types import as_type
+
+Partitions = tuple[tuple[str, str | None], ...]
+"""Columns with one value for all rows of a file, which the folders it lies in say: `kind=a/` (Hive's way)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,7 @@ class ManifestFile:
         origin: what its images are found from: the folder that relative paths are resolved against, or the
             tar file that they are members of. It may hold credentials.
         format: of its source. It decides how a row says where its image is.
+        partitions: further columns, of its source.
     """
 
     uri: str
@@ -25,6 +30,7 @@ class ManifestFile:
     columns: tuple[str, ...]
     origin: str
     format: ManifestFormat = "parquet"
+    partitions: Partitions = ()
 
     @property
     def rows(self) -> int:
@@ -51,7 +57,10 @@ class FileRows:
         return self.table is not None and name in self.table.column_names
 
     def column(self, name: str | None, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-        """Returns a column, cast to a type."""
-        if self.table is None or not self.has(name):
+        """Returns a column as a type that holds all of its values; nulls where there is no such column."""
+        if self.table is not None and self.has(name):
+            return as_type(self.table[name], kind)
+        value = dict(self.file.partitions).get(name or "")
+        if value is None:
             return pa.nulls(len(self.positions), kind)
-        return self.table[name].cast(kind)
+        return pa.array([value] * len(self.positions), kind)

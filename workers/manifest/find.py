@@ -1,16 +1,28 @@
 """The sources of a manifest: files and folders, found by their names and told apart by them."""
 
+import contextlib
+import hashlib
 import itertools
-from collections.abc import Iterator
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from fsspec.implementations.local import LocalFileSystem
 
 from schemas.exceptions import ManifestError, RaylabelError, StorageError
 from schemas.ledger import SourceFile
 from schemas.spec import ManifestFormat, ManifestSpec
+from workers.manifest.contents import digest_of
+from workers.manifest.files import Partitions
 from workers.manifest.formats import FORMATS, format_of, manifest_suffixes
-from workers.manifest.listing import ListedFile, Order, list_files, listing_of
+from workers.manifest.listing import ListedFile, Order, list_files, listing_of, root_of
+from workers.manifest.metadata import FILE_NAME, METADATA_NAMES, ImageMetadata
+from workers.manifest.passed_over import PassedOver
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
+from workers.manifest.table_formats import assert_no_table_format
 from workers.storage.filesystem import file_system, full_url
 from workers.storage.uris import clean_uri, parent_url
 
@@ -37,55 +49,156 @@ def find_sources(spec: ManifestSpec) -> list[Source]:
     return sources
 
 
+class _Found(NamedTuple):
+    file: ListedFile
+    format: ManifestFormat
+    uri: str
+
+
 def _find(uri: str, spec: ManifestSpec) -> list[Source]:
     fs, path = file_system(uri)
-    files, order = list_files(fs, path)
-    sources: list[Source] = []
-    refusals: list[str] = []
+    passed = PassedOver()
+    files, order = list_files(fs, path, passed)
+    found: list[_Found] = []
     for file in files:
         name = _format(file, spec)
         if name is None:
-            continue
-        if FORMATS[name].is_listed:
-            return [_listed(uri, name, itertools.chain([file], files), order, spec)]
-        source = _source(fs, file, uri, name, spec)
-        if refusal := FORMATS[name].refusal(source.uri):
-            refusals.append(refusal)
+            passed.add_file(file.name)
+        elif FORMATS[name].is_listed:
+            all_files = itertools.chain((earlier.file for earlier in found), [file], files)
+            return [_listed(fs, uri, _OfFormat(all_files, name, spec, passed), order)]
         else:
-            sources.append(source)
-    sources.sort(key=lambda source: order(source.uri))
-    data = [source for source in sources if _is_data_set(source)]
+            found.append(_Found(file, name, full_url(fs, file.name, uri)))
+    chosen = _chosen(found, passed)
+    if not chosen:
+        raise ManifestError(_nothing_found(uri, passed))
+    assert_no_table_format(fs, path, [each.file.name for each in chosen if each.format == "parquet"])
+    root = root_of(fs, path)
+    chosen.sort(key=lambda each: order(each.uri))
+    first, *others = [_source(fs, each, root, spec) for each in chosen]
+    return [replace(first, passed_over=passed), *others]
+
+
+def _chosen(found: list[_Found], passed: PassedOver) -> list[_Found]:
+    """The sources among manifest files of all formats: where there is a data set, nothing else.
+
+    Raises:
+        ManifestError: one that would be lost cannot be read.
+    """
+    refusals = {each.uri: why for each in found if (why := FORMATS[each.format].refusal(each.uri))}
+    sources = [each for each in found if each.uri not in refusals]
+    data = [each for each in sources if _is_data_set(each)]
     # alone or in a data set its images would be lost; among other manifest files it may be anything
     if refusals and (data or not sources):
-        raise ManifestError(min(refusals))
-    if not sources:
-        raise ManifestError(
-            f"found no manifest at {clean_uri(uri)}. A manifest is a file ending in "
-            f"{', '.join(manifest_suffixes())} (or any other, with manifest.format set), a folder or glob of "
-            "them, or a folder or glob of images"
-        )
-    return data or sources
+        raise ManifestError(min(refusals.values()))
+    chosen = data or sources
+    kept = {each.uri for each in chosen}
+    for each in found:
+        if each.uri not in kept:
+            passed.add_file(each.file.name)
+    return chosen
+
+
+def _nothing_found(uri: str, passed: PassedOver) -> str:
+    there = f" (there are: {passed})" if passed else ""
+    return (
+        f"found no manifest at {clean_uri(uri)}{there}. A manifest is a file ending in "
+        f"{', '.join(manifest_suffixes())} (or any other, with manifest.format set), a folder or glob of "
+        "them, or a folder or glob of images"
+    )
 
 
 def _format(file: ListedFile, spec: ManifestSpec) -> ManifestFormat | None:
     return format_of(file.name) if spec.format == "auto" else spec.format
 
 
-def _source(fs: Any, file: ListedFile, found_by: str, name: ManifestFormat, spec: ManifestSpec) -> Source:
-    uri = full_url(fs, file.name, found_by)
-    record = SourceFile(uri=clean_uri(uri), size=file.size or 0, version=file.version)
-    return Source(record, uri, name, spec.base or parent_url(uri))
+def _source(fs: Any, found: _Found, root: str, spec: ManifestSpec) -> Source:
+    file, name, uri = found
+    version = file.version
+    if isinstance(fs, LocalFileSystem):
+        version = digest_of(file.name, sampled=FORMATS[name].is_sampled)
+    return Source(
+        file=SourceFile(uri=clean_uri(uri), size=file.size or 0, version=version),
+        uri=uri,
+        format=name,
+        base=spec.base or parent_url(uri),
+        partitions=partitions_of(file.name, root),
+    )
 
 
-def _listed(
-    uri: str, name: ManifestFormat, files: Iterator[ListedFile], order: Order, spec: ManifestSpec
-) -> Source:
-    """A folder or glob as one source: those of its files that have the format."""
-    listing = listing_of((file for file in files if _format(file, spec) == name), order)
-    record = SourceFile(uri=clean_uri(uri), size=listing.count, version=listing.digest)
-    return Source(record, uri, name, "", listing)
+@dataclass
+class _OfFormat:
+    """Those of some files that have a format; counts the others, and keeps metadata of images.
+
+    Attributes:
+        metadata: the metadata files that were passed by.
+    """
+
+    files: Iterable[ListedFile]
+    format: ManifestFormat
+    spec: ManifestSpec
+    passed: PassedOver
+    metadata: list[ListedFile] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[ListedFile]:
+        for file in self.files:
+            if _format(file, self.spec) == self.format:
+                yield file
+            elif file.name.rpartition("/")[2] in METADATA_NAMES:
+                self.metadata.append(file)
+            else:
+                self.passed.add_file(file.name)
 
 
-def _is_data_set(source: Source) -> bool:
-    fmt = FORMATS[source.format]
-    return fmt.is_data_set and suffix_of(source.uri) in fmt.suffixes
+def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
+    """A folder or glob as one source, the images in it, with the metadata beside them."""
+    listing = listing_of(files, order)
+    metadata = _metadata(fs, uri, files)
+    version = listing.digest
+    if metadata:
+        records = [source.file.model_dump() for _, source in metadata.sources]
+        version = hashlib.sha256(json.dumps([version, records]).encode()).hexdigest()
+    record = SourceFile(uri=clean_uri(uri), size=listing.count, version=version)
+    return Source(record, uri, files.format, "", listing, metadata=metadata, passed_over=files.passed)
+
+
+def _metadata(fs: Any, uri: str, files: _OfFormat) -> ImageMetadata | None:
+    """The metadata files that name images; others are passed over."""
+    sources = []
+    for file in files.metadata:
+        name = format_of(file.name)
+        assert name
+        source = _source(fs, _Found(file, name, full_url(fs, file.name, uri)), "", files.spec)
+        if _names_files(source):
+            sources.append((file.name, source))
+        else:
+            files.passed.add_file(file.name)
+    return ImageMetadata(sources) if sources else None
+
+
+def _names_files(source: Source) -> bool:
+    with contextlib.suppress(ManifestError):
+        return FILE_NAME in FORMATS[source.format].columns(source).names
+    return False
+
+
+def _is_data_set(found: _Found) -> bool:
+    fmt = FORMATS[found.format]
+    return fmt.is_data_set and suffix_of(found.uri) in fmt.suffixes
+
+
+def partitions_of(name: str, root: str) -> Partitions:
+    """Returns what the folders of a file say of its rows, as Hive writes them: `year=2024/kind=a%2Fb/`.
+
+    Args:
+        name: the path of the file.
+        root: the folder that was named: those above it say nothing.
+    """
+    folders = name.removeprefix(root).split("/")[:-1]
+    pairs = (folder.partition("=") for folder in folders)
+    values = {unquote(key): _value(value) for key, equals, value in pairs if key and equals}
+    return tuple(values.items())
+
+
+def _value(text: str) -> str | None:
+    return None if text == "__HIVE_DEFAULT_PARTITION__" else unquote(text)

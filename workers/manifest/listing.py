@@ -9,18 +9,23 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from glob import has_magic
+from glob import escape, has_magic
 from itertools import chain
+from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from schemas.exceptions import ManifestError
 from workers.batched import chunks
+from workers.manifest.passed_over import HIDDEN, NOWHERE, SPECIAL, PassedOver
 from workers.storage.s3_listing import Key, keys_below, keys_in
 
 RUN_FILES = 100_000
 """Files that are sorted in memory; more are merged from a disk."""
+
+_MAGIC = re.compile(r"[*?[]")
 
 Order = Callable[[str], str]
 """What names are sorted by."""
@@ -32,7 +37,7 @@ class ListedFile(NamedTuple):
     Attributes:
         name: its path there.
         size: its bytes; None where its file system does not say.
-        version: its ETag, or the time it was last changed; "" where neither is known.
+        version: its ETag, or the time it was last changed; "" on a local disk, and where neither is known.
     """
 
     name: str
@@ -107,18 +112,43 @@ def listing_of(files: Iterable[ListedFile], order: Order) -> Listing:
     return merged
 
 
-def list_files(fs: Any, path: str) -> tuple[Iterator[ListedFile], Order]:
+def list_files(fs: Any, path: str, passed: PassedOver | None = None) -> tuple[Iterator[ListedFile], Order]:
     """Returns the files that a path, a folder or a glob names, as they come, and the order to sort them in.
 
     That is `by_folder` for a folder and `by_path` for a glob. Names that begin with "." or "_" are passed
-    over in folders, but not by a glob.
+    over in folders, but not by a glob. Only regular files are listed, also through links.
+
+    Args:
+        fs: the file system.
+        path: on it.
+        passed: counts what is passed over.
 
     Raises:
+        ManifestError: the path is neither a folder nor a regular file.
         Exception: while they are iterated, as each store has its own.
     """
-    if has_magic(path) and not fs.exists(path):
-        return _glob(fs, path), by_path
-    return _folder_or_file(fs, path), by_folder
+    passed = PassedOver() if passed is None else passed
+    if is_glob(fs, path):
+        return _glob(fs, _with_fixed_folders(fs, path)), by_path
+    return _folder_or_file(fs, path, passed), by_folder
+
+
+def is_glob(fs: Any, path: str) -> bool:
+    """Whether a path is a pattern, and not the name of something that is there."""
+    return bool(has_magic(path)) and not fs.exists(path)
+
+
+def root_of(fs: Any, path: str) -> str:
+    """The folder below which `list_files` looks: the path, or what a glob's fixed beginning leads to."""
+    if not is_glob(fs, path):
+        return path
+    fixed: list[str] = []
+    for name in _with_fixed_folders(fs, path).split("/")[:-1]:
+        plain = re.sub(r"\[([*?[])\]", r"\1", name)
+        if has_magic(name) and escape(plain) != name:
+            break
+        fixed.append(plain)
+    return "/".join(fixed)
 
 
 def by_path(name: str) -> str:
@@ -131,36 +161,93 @@ def by_folder(name: str) -> str:
     return name.replace("/", "\0")  # below every character of a name, where "-" and "." are below "/"
 
 
-def _folder_or_file(fs: Any, path: str) -> Iterator[ListedFile]:
+def _with_fixed_folders(fs: Any, pattern: str) -> str:
+    """A pattern in which folders that are there are named as they are: a "[2024] photos" is no range."""
+    *folders, last = pattern.split("/")
+    for number, name in enumerate(folders):
+        if has_magic(name):
+            if not fs.exists("/".join([*folders[:number], name])):
+                break
+            folders[number] = escape(name)
+    return "/".join([*folders, last])
+
+
+def _folder_or_file(fs: Any, path: str, passed: PassedOver) -> Iterator[ListedFile]:
+    if isinstance(fs, LocalFileSystem):
+        yield from _local(path, passed)
+        return
     if _is_s3(fs):
-        is_folder = yield from _objects(fs, path)
+        is_folder = yield from _objects(fs, path, passed)
     elif is_folder := fs.isdir(path):
-        yield from _below(fs, path)
+        yield from _below(fs, path, passed)
     if not is_folder and fs.exists(path):
         yield _listed(fs.info(path))
 
 
-def _below(fs: Any, path: str) -> Iterator[ListedFile]:
+def _local(path: str, passed: PassedOver) -> Iterator[ListedFile]:
+    """A local file, or those below a local folder."""
+    if os.path.isdir(path):
+        yield from _files_of(path, passed, deep=True, hidden=False)
+    elif os.path.isfile(path):
+        yield _local_file(path, os.stat(path))
+    elif os.path.lexists(path):
+        kind = "a link that leads nowhere" if os.path.islink(path) else "a pipe, socket or device"
+        raise ManifestError(f"{path!r} is {kind}; allowed: a regular file or a folder")
+
+
+def _below(fs: Any, path: str, passed: PassedOver) -> Iterator[ListedFile]:
     """The files below a folder, one folder after another."""
-    for entry in _ls(fs, path):
+    for entry in fs.ls(path, detail=True):
         name = entry["name"].rstrip("/")
-        if name.rpartition("/")[2].startswith((".", "_")) or name == path:
+        if name == path:
             continue
-        if entry["type"] == "directory":
-            yield from _below(fs, name)
+        if name.rpartition("/")[2].startswith((".", "_")):
+            passed.add(HIDDEN)
+        elif entry["type"] == "directory":
+            yield from _below(fs, name, passed)
         else:
             yield _listed(entry)
 
 
-def _ls(fs: Any, path: str) -> Iterator[dict[str, Any]]:
-    """The entries of a folder; a local one is iterated, as fsspec would hold all of it in memory."""
-    if not isinstance(fs, LocalFileSystem):
-        yield from fs.ls(path, detail=True)
-        return
-    with os.scandir(path) as entries:
+def _files_of(
+    folder: str, passed: PassedOver, *, deep: bool, hidden: bool, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[ListedFile]:
+    """The regular files in a local folder, links to such included, as they come from the disk.
+
+    Args:
+        folder: its path.
+        passed: counts the others.
+        deep: whether those in folders below are files of it too.
+        hidden: whether names that begin with "." or "_" are listed.
+        above: the folders that led here, by device and inode: a link to one of them would never end.
+    """
+    with os.scandir(folder) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                yield fs.info(entry)
+            try:
+                stat = entry.stat()
+            except OSError:  # also of a link that leads to itself
+                if entry.is_symlink():  # otherwise it was deleted meanwhile
+                    passed.add(NOWHERE)
+                continue
+            is_folder = S_ISDIR(stat.st_mode)
+            if not hidden and entry.name.startswith((".", "_")):
+                passed.add(HIDDEN)
+            elif is_folder and not deep:
+                continue
+            elif is_folder and (stat.st_dev, stat.st_ino) in above:
+                passed.add(NOWHERE)
+            elif is_folder:
+                inner = (*above, (stat.st_dev, stat.st_ino))
+                yield from _files_of(entry.path, passed, deep=deep, hidden=hidden, above=inner)
+            elif S_ISREG(stat.st_mode):
+                yield _local_file(entry.path, stat)
+            else:
+                passed.add(SPECIAL)
+
+
+def _local_file(path: str, stat: os.stat_result) -> ListedFile:
+    """A local file; its version is left out, as the time of its change says nothing of what is in it."""
+    return ListedFile(path, stat.st_size, "")
 
 
 def _listed(entry: dict[str, Any]) -> ListedFile:
@@ -174,7 +261,7 @@ def _version(entry: dict[str, Any]) -> str:
     return ""
 
 
-def _objects(fs: Any, path: str) -> Generator[ListedFile, None, bool]:
+def _objects(fs: Any, path: str, passed: PassedOver) -> Generator[ListedFile, None, bool]:
     """Yields the files below a folder in S3; returns whether there is such a folder."""
     bucket, folder = _bucket_and_rest(fs, path)
     prefix = f"{folder}/" if folder else ""
@@ -183,7 +270,9 @@ def _objects(fs: Any, path: str) -> Generator[ListedFile, None, bool]:
     with contextlib.suppress(FileNotFoundError):  # there is no such bucket
         for key in keys_below(fs, bucket, prefix):
             is_folder = True
-            if not (key.key.endswith("/") or is_hidden(f"/{key.key}", len(prefix))):
+            if is_hidden(f"/{key.key}", len(prefix)):
+                passed.add(HIDDEN)
+            elif not key.key.endswith("/"):
                 yield _object(bucket, key)
     return is_folder
 
@@ -203,7 +292,7 @@ def _glob(fs: Any, pattern: str) -> Iterator[ListedFile]:
     fsspec's own glob holds all that it goes through in memory. So where there may be millions of files they
     are iterated here, from the folder that the pattern's fixed beginning leads to, and matched by its name.
     """
-    stem = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    stem = _MAGIC.split(pattern, maxsplit=1)[0]
     if "/" not in stem or not (_is_s3(fs) or isinstance(fs, LocalFileSystem)):
         entries = fs.glob(pattern, detail=True).values()
         yield from (_listed(entry) for entry in entries if entry["type"] == "file")
@@ -215,11 +304,15 @@ def _glob(fs: Any, pattern: str) -> Iterator[ListedFile]:
         files = _beginning(fs, stem, deep=False)
     else:
         entries = fs.glob(folder, detail=True).values()
-        folders = [f"{entry['name']}/" for entry in entries if entry["type"] == "directory"]
+        folders = [f"{entry['name']}/" for entry in entries if _is_folder(fs, entry)]
         files = chain.from_iterable(_beginning(fs, inner, deep=False) for inner in folders)
     matches = re.compile(glob_translate(pattern)).match
     with contextlib.suppress(FileNotFoundError):
         yield from (file for file in files if matches(file.name))
+
+
+def _is_folder(fs: Any, entry: dict[str, Any]) -> bool:
+    return entry["type"] == "directory" or (isinstance(fs, LocalFileSystem) and os.path.isdir(entry["name"]))
 
 
 def _beginning(fs: Any, stem: str, *, deep: bool) -> Iterator[ListedFile]:
@@ -231,19 +324,11 @@ def _beginning(fs: Any, stem: str, *, deep: bool) -> Iterator[ListedFile]:
         deep: whether files in folders below are of interest too.
     """
     if not _is_s3(fs):
-        return _files_of(fs, stem.rpartition("/")[0] or "/", deep=deep)
+        return _files_of(stem.rpartition("/")[0] or "/", PassedOver(), deep=deep, hidden=True)
     bucket, prefix = _bucket_and_rest(fs, stem)
     inner = prefix[: prefix.rfind("/") + 1]
     keys = keys_below(fs, bucket, inner) if deep else keys_in(fs, bucket, prefix)
     return (_object(bucket, key) for key in keys if not key.key.endswith("/"))
-
-
-def _files_of(fs: Any, folder: str, *, deep: bool) -> Iterator[ListedFile]:
-    for entry in _ls(fs, folder):
-        if entry["type"] == "file":
-            yield _listed(entry)
-        elif deep and entry["type"] == "directory":
-            yield from _files_of(fs, entry["name"], deep=True)
 
 
 def _is_s3(fs: Any) -> bool:

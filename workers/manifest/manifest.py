@@ -8,18 +8,13 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from schemas.exceptions import ImageError, ManifestError
 from schemas.locations import Location
-from schemas.spec import FetchSpec
 from schemas.tables import KEYS, carried_names
-from workers.fetch.ranges import open_ahead, open_exactly
 from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.formats import FORMATS
-
-KEPT_ROWS = 65_536
-"""Rows of row groups that stay in memory next to the last one's: files with images have a hundred in each."""
+from workers.manifest.reader import RowReader
+from workers.manifest.types import as_type
 
 
 class Rows(NamedTuple):
@@ -45,6 +40,7 @@ class Manifest:
         image_id_column: the column with an id of the user's own, or None.
         carried: the other columns, with their types; they go into the labels table.
         image_column: the column with the images themselves; None where `uri_column` says where they are.
+        image_id_type: what the ids of all files are, before they become text.
     """
 
     files: list[ManifestFile]
@@ -52,9 +48,8 @@ class Manifest:
     image_id_column: str | None
     carried: pa.Schema
     image_column: str | None = None
-    _kept: dict[tuple[str, int], pa.Table] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    image_id_type: pa.DataType = field(default_factory=pa.string)
+    _reader: RowReader | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def rows(self) -> int:
@@ -67,7 +62,7 @@ class Manifest:
         return [0, *accumulate(file.rows for file in self.files)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}
+        return {**self.__dict__, "_reader": None}
 
     def read(self, rows: Sequence[int]) -> Rows:
         """Returns the rows at some positions, ascending, which should lie near each other.
@@ -95,26 +90,21 @@ class Manifest:
             for group, size in enumerate(file.row_groups):
                 first, last = max(rows.start, start), min(rows.stop, start + size)
                 if first < last:
-                    table = self._row_group(file, group)
-                    part = None if table is None else table.slice(first - start, last - first)
+                    part = self._part(file, group, first - start, last - start)
                     yield FileRows(file, range(first - begin, last - begin), part)
                 start += size
 
-    def _row_group(self, file: ManifestFile, group: int) -> pa.Table | None:
-        """One row group without its images; None where that leaves nothing.
+    def _part(self, file: ManifestFile, group: int, start: int, stop: int) -> pa.Table | None:
+        """Rows of a row group without its images; None where that leaves nothing.
 
-        The last ones used are kept, because units of one actor lie near each other.
+        The file stays open, as units of one actor lie near each other.
         """
-        key = (file.uri, group)
-        if key not in self._kept:
-            wanted = self._wanted(file)
-            if not wanted:
-                return None
-            self._kept[key] = _read_row_group(file.uri, group, wanted, exactly=bool(self.image_column))
-        table = self._kept[key] = self._kept.pop(key)  # last: the first one is dropped first
-        while len(self._kept) > 1 and sum(map(len, self._kept.values())) > KEPT_ROWS:
-            del self._kept[next(iter(self._kept))]
-        return table
+        wanted = self._wanted(file)
+        if not wanted:
+            return None
+        if self._reader is None or self._reader.uri != file.uri:
+            self._reader = RowReader(file.uri, wanted, exactly=bool(self.image_column))
+        return self._reader.read(group, start, stop)
 
     def _wanted(self, file: ManifestFile) -> list[str]:
         """The columns of a file that are read with its rows, those within a struct by their paths."""
@@ -134,7 +124,7 @@ class Manifest:
         # the user's own id goes before what the format has
         ids = None if carried is rows and self.image_id_column else fmt.ids(rows, self.image_column)
         if ids is None:
-            ids = rows.column(self.image_id_column, pa.string())
+            ids = as_type(rows.column(self.image_id_column, self.image_id_type), pa.string())
         names = carried_names(self.carried)
         arrays = {"image_id": ids, "uri": pa.array(uris, pa.string())}
         arrays |= {names[f.name]: carried.column(f.name, f.type) for f in self.carried}
@@ -142,19 +132,3 @@ class Manifest:
 
 
 _NO_ROWS = FileRows(ManifestFile("", (), (), ""), range(0), None)
-
-
-def _read_row_group(uri: str, group: int, columns: list[str], *, exactly: bool) -> pa.Table:
-    """Returns some columns of a row group.
-
-    Args:
-        uri: of the file.
-        group: its number in the file.
-        columns: their names.
-        exactly: whether to skip the bytes between them, which may be images; ranges are merged otherwise.
-    """
-    try:
-        with (open_exactly if exactly else open_ahead)(uri, FetchSpec()) as file:
-            return pq.ParquetFile(file).read_row_group(group, columns=columns)
-    except ImageError as error:
-        raise ManifestError(f"cannot read {error.message}") from None

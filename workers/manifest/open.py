@@ -9,13 +9,17 @@ import pyarrow as pa
 from schemas.exceptions import ManifestError
 from schemas.spec import ManifestSpec
 from workers.manifest.columns import (
+    SourceColumns,
     assert_text,
+    carried_type,
     common_image_column,
     id_column,
-    merged_columns,
+    id_type,
+    plain_columns,
     strings,
 )
 from workers.manifest.convert import convert, is_converted, read_records
+from workers.manifest.exact import assert_whole_microseconds, reason_not_exact
 from workers.manifest.files import ManifestFile
 from workers.manifest.formats import FORMATS
 from workers.manifest.formats.parquet import Parquet
@@ -74,8 +78,9 @@ def _read_footers(sources: list[Source]) -> dict[int, tuple[list[ManifestFile], 
         n: fmt for n, source in enumerate(sources) if isinstance(fmt := FORMATS[source.format], Parquet)
     }
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        footers = pool.map(lambda n: parquet[n].footer(sources[n]), parquet)
-        return {n: ([file], schema) for n, (file, schema) in zip(parquet, footers, strict=True)}
+        footers = list(pool.map(lambda n: parquet[n].footer(sources[n]), parquet))
+        list(pool.map(assert_whole_microseconds, [file.uri for file, _ in footers]))
+    return {n: ([file], schema) for n, (file, schema) in zip(parquet, footers, strict=True)}
 
 
 def _manifest(spec: ManifestSpec, opened: list[tuple[Source, list[ManifestFile], pa.Schema]]) -> Manifest:
@@ -83,16 +88,55 @@ def _manifest(spec: ManifestSpec, opened: list[tuple[Source, list[ManifestFile],
     files = [file for _, some, _ in opened for file in some]
     if not sum(file.rows for file in files):
         raise ManifestError(f"the manifest {', '.join(map(clean_uri, spec.uris))} has no rows")
-    schemas = [
-        (source.file.uri, schema)
-        for source, _, schema in opened
-        if not FORMATS[source.format].has_own_columns
+    return Manifest(files, spec.uri_column, **_common_columns(spec, opened))
+
+
+def assert_common_columns(spec: ManifestSpec, sources: list[Source]) -> None:
+    """Refuses Parquet files that are no manifest together, before any is labelled.
+
+    Others are checked when they have been converted.
+
+    Raises:
+        ManifestError: see `open_manifest`.
+    """
+    if all(isinstance(FORMATS[source.format], Parquet) for source in sources):
+        footers = _read_footers(sources)
+        _common_columns(spec, [(source, *footers[number]) for number, source in enumerate(sources)])
+
+
+def _common_columns(
+    spec: ManifestSpec, opened: list[tuple[Source, list[ManifestFile], pa.Schema]]
+) -> dict[str, Any]:
+    """The columns of a manifest, as arguments of `Manifest`."""
+    own = [_columns(*each) for each in opened if not FORMATS[each[0].format].has_own_columns]
+    others = [
+        _columns(source, files, pa.schema([]))
+        for source, files, _ in opened
+        if FORMATS[source.format].has_own_columns
     ]
-    images = common_image_column(spec, schemas)
-    columns = merged_columns(schemas, images)
-    image_id = id_column(spec, columns)
+    images = common_image_column(spec, own)
+    sources = own + others
+    names = plain_columns(sources, images)
+    image_id = id_column(spec, names)
     if images is None:
-        assert_text(spec.uri_column, columns)
+        assert_text(spec.uri_column, sources)
     used = (image_id, None if images else spec.uri_column)
-    carried = pa.schema([f for f in columns if f.name not in used])
-    return Manifest(files, spec.uri_column, image_id, carried, images)
+    return {
+        "image_column": images,
+        "image_id_column": image_id,
+        "image_id_type": id_type(image_id, sources) if image_id else pa.string(),
+        "carried": pa.schema([(name, carried_type(name, sources)) for name in names if name not in used]),
+    }
+
+
+def _columns(source: Source, files: list[ManifestFile], schema: pa.Schema) -> SourceColumns:
+    """The columns of a source, those that its folders say among them."""
+    further = [name for name, _ in source.partitions if name not in schema.names]
+    fields = [*schema, *(pa.field(name, pa.string()) for name in further)]
+    return SourceColumns(
+        source.file.uri,
+        pa.schema(fields),
+        lambda name, kind: next(
+            (why for file in files if (why := reason_not_exact(file.uri, name, kind))), None
+        ),
+    )

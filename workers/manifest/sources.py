@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 
 from schemas.ledger import SourceFile
 from schemas.spec import ManifestFormat
+from workers.manifest.files import Partitions
 from workers.manifest.listing import Listing
+from workers.manifest.metadata import ImageMetadata
+from workers.manifest.passed_over import PassedOver
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,9 @@ class Source:
         format: its format, by its name or as the spec sets it.
         base: the folder that relative image paths in it are resolved against.
         listing: the images of a listed folder, on this process's disk; None for a file.
+        partitions: columns that the folders which it was found in say.
+        metadata: what files beside the images of a listed folder say of them.
+        passed_over: what else is in the folder or glob that it is the first source of.
     """
 
     file: SourceFile
@@ -24,3 +30,6 @@ class Source:
     format: ManifestFormat
     base: str
     listing: Listing | None = field(default=None, compare=False)
+    partitions: Partitions = ()
+    metadata: ImageMetadata | None = field(default=None, compare=False)
+    passed_over: PassedOver | None = field(default=None, compare=False)

@@ -235,7 +235,7 @@ def test_a_manifest_that_cannot_be_read_as_asked_is_refused(
 
 def test_a_uri_column_that_is_not_text_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": [1, 2]}), tmp_path / "m.parquet")
-    with pytest.raises(ManifestError, match="column 'uri' of the manifest is int64, allowed: string"):
+    with pytest.raises(ManifestError, match=r"column 'uri' of .*m\.parquet is int64; allowed: string"):
         opened(ManifestSpec(uri=str(tmp_path / "m.parquet")), tmp_path / "out")
 
 
@@ -363,12 +363,12 @@ def test_rows_of_a_file_with_images_are_read_without_them(
 ) -> None:
     read: list[list[str]] = []
 
-    def spied(self: Any, group: int, columns: list[str]) -> Any:
+    def spied(self: Any, size: int, columns: list[str], **options: Any) -> Any:
         read.append(columns)
-        return whole(self, group, columns=columns)
+        return whole(self, size, columns=columns, **options)
 
-    whole = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spied)
+    whole = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spied)
     write_hf(tmp_path / "a.parquet", [b"a", b"b"])
     rows(ManifestSpec(uri=f"{tmp_path}/a.parquet"), tmp_path / "out")
     assert read == [["label", "image.path"]]

@@ -29,6 +29,7 @@ class Format(ABC):
         refused: more endings of names, of files of this format that cannot be read; see `refusal`.
         is_listed: whether a folder with one such file is listed as a whole, its files being the images.
         is_data_set: whether other files in a folder with such files only describe these, and are passed over.
+        is_sampled: whether a local file of it is known by parts of it, being too large to be read twice.
         has_own_columns: whether its rows have columns of ours, of which none goes into the labels table.
     """
 
@@ -36,6 +37,7 @@ class Format(ABC):
     refused: ClassVar[tuple[str, ...]] = ()
     is_listed: ClassVar[bool] = False
     is_data_set: ClassVar[bool] = False
+    is_sampled: ClassVar[bool] = False
     has_own_columns: ClassVar[bool] = False
 
     @abstractmethod
@@ -108,9 +110,13 @@ class RowFormat(Format):
             ManifestError: it is not what its format says.
         """
 
+    def schema_of(self, source: Source) -> pa.Schema | None:
+        """The schema of the Parquet files that a source is converted to; None: see `schema`."""
+        return self.schema
+
     def columns(self, source: Source) -> pa.Schema:
         """The columns of its schema, or of its first row."""
-        return self.schema or strings(next(self.rows(source), {}))
+        return self.schema_of(source) or strings(next(self.rows(source), {}))
 
     def first_location(self, spec: ManifestSpec, source: Source) -> Location | None:
         """What its first row names."""

@@ -1,7 +1,10 @@
 """Parquet manifests: read as they are, whether they name their images or hold them."""
 
+import json
+from collections import Counter
+from collections.abc import Iterator
+
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from schemas.exceptions import ManifestError
 from schemas.locations import Location, ParquetCell
@@ -9,9 +12,10 @@ from schemas.spec import ManifestSpec
 from workers.fetch.locate import locate, uri_of
 from workers.manifest.columns import column_names, image_column
 from workers.manifest.files import FileRows, ManifestFile
-from workers.manifest.formats.base import Format, FoundImages
+from workers.manifest.formats.base import Format, FoundImages, Row
+from workers.manifest.reader import BATCH_ROWS, open_parquet, reading
 from workers.manifest.sources import Source
-from workers.storage.filesystem import open_file
+from workers.manifest.types import as_type, is_text
 from workers.storage.uris import clean_uri
 
 
@@ -19,6 +23,7 @@ class Parquet(Format):
     """Rows with a URI, or with the image itself as a binary value or a struct of `bytes` and `path`."""
 
     suffixes = (".parquet", ".pq")
+    is_sampled = True
 
     def footer(self, source: Source) -> tuple[ManifestFile, pa.Schema]:
         """Returns a source as a file of the manifest, and its columns with their types, from its footer.
@@ -26,14 +31,14 @@ class Parquet(Format):
         Raises:
             ManifestError: it cannot be read, or is no Parquet file.
         """
-        try:
-            with open_file(source.uri) as file:
-                footer = pq.ParquetFile(file)
-                schema, meta = footer.schema_arrow, footer.metadata
-                groups = tuple(meta.row_group(n).num_rows for n in range(meta.num_row_groups))
-        except (OSError, pa.ArrowException) as error:
-            raise ManifestError(f"cannot read {clean_uri(source.uri)} as Parquet: {error}") from None
-        return ManifestFile(source.uri, groups, column_names(schema), self.origin(source)), schema
+        with reading(source.uri):
+            footer = open_parquet(source.uri)
+            schema, meta = footer.schema_arrow, footer.metadata
+        groups = tuple(meta.row_group(n).num_rows for n in range(meta.num_row_groups))
+        _assert_distinct(source.file.uri, schema.names)
+        columns = column_names(schema)
+        file = ManifestFile(source.uri, groups, columns, self.origin(source), partitions=source.partitions)
+        return file, schema
 
     def columns(self, source: Source) -> pa.Schema:
         """The columns of its footer."""
@@ -43,9 +48,10 @@ class Parquet(Format):
         """Its first cell, or what its first row names."""
         if column := image_column(spec, source.file.uri, self.columns(source)):
             return ParquetCell(source.uri, column, 0)
-        with open_file(source.uri) as file:
-            batches = pq.ParquetFile(file).iter_batches(1, columns=[spec.uri_column])
-            uri = next((batch[0][0].as_py() for batch in batches if len(batch)), None)
+        with reading(source.uri):
+            batches = open_parquet(source.uri).iter_batches(1, columns=[spec.uri_column])
+            uris = (as_type(batch.column(0), pa.string())[0].as_py() for batch in batches if len(batch))
+            uri = next(uris, None)
         return locate(uri, source.base) if uri else None
 
     def image_columns(self, uri_column: str, image_column: str | None) -> list[str]:
@@ -64,7 +70,33 @@ class Parquet(Format):
         if image_column is None or rows.table is None or not rows.has(image_column):
             return None
         path = rows.table[image_column].type.field("path").type
-        if not (pa.types.is_string(path) or pa.types.is_large_string(path)):
+        if not is_text(path):
             return None
         paths = [value and value["path"] for value in rows.table[image_column].to_pylist()]
         return pa.array([path and clean_uri(path) for path in paths], pa.string())
+
+
+def rows_of_parquet(uri: str) -> Iterator[Row]:
+    """Yields the rows of a Parquet file; what is not text is its JSON text.
+
+    Raises:
+        ManifestError: it cannot be read, or is no Parquet file.
+    """
+    with reading(uri):
+        for batch in open_parquet(uri).iter_batches(BATCH_ROWS, use_threads=False):
+            for row in batch.to_pylist():
+                yield {
+                    key: value if isinstance(value, str | None) else json.dumps(value, default=str)
+                    for key, value in row.items()
+                }
+
+
+def _assert_distinct(uri: str, names: list[str]) -> None:
+    """Refuses a file that has two columns of one name.
+
+    Raises:
+        ManifestError: with the name.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ManifestError(f"{uri} has several columns named {twice[0]!r}. Rename them or leave some out")

@@ -24,6 +24,7 @@ class Tar(RowFormat):
     suffixes = (".tar",)
     refused = (*(f".tar{suffix}" for suffix in COMPRESSIONS), ".tgz", ".tbz2", ".txz", ".tzst")
     is_data_set = True  # img2dataset writes statistics next to each, and a table without the images
+    is_sampled = True
     has_own_columns = True
     schema = MEMBERS
 

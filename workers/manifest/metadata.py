@@ -1,0 +1,84 @@
+"""Metadata files beside images, as Hugging Face's ImageFolder has them: rows by the image's name."""
+
+import json
+import posixpath
+import sqlite3
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from workers.batched import chunks
+
+if TYPE_CHECKING:
+    from workers.manifest.sources import Source
+
+FILE_NAME = "file_name"
+"""The column with the image's name, relative to the folder of the metadata file."""
+
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+
+CHUNK_ROWS = 10_000
+
+
+class ImageMetadata:
+    """The rows of metadata files, on this process's disk. Of several for one image the nearest file's counts.
+
+    Args:
+        sources: the files, each with its path on their file system.
+    """
+
+    def __init__(self, sources: list[tuple[str, "Source"]]) -> None:
+        self.sources = sorted(sources, key=lambda each: (each[0].count("/"), each[0]))
+        self._file = sqlite3.connect("", check_same_thread=False)  # a temporary file, which goes with it
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    @cached_property
+    def _database(self) -> sqlite3.Connection:
+        database = self._file
+        database.execute("CREATE TABLE rows (name TEXT PRIMARY KEY, row TEXT) WITHOUT ROWID")
+        for path, source in self.sources:
+            for chunk in chunks(_rows(path, source), CHUNK_ROWS):
+                database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", chunk)
+        return database
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The columns of all files, as they are carried.
+
+        Raises:
+            ManifestError: a file is not what its name says.
+        """
+        query = "SELECT DISTINCT key FROM rows, json_each(rows.row) ORDER BY 1"
+        return [name for (name,) in self._database.execute(query)]
+
+    def row(self, path: str) -> Mapping[str, str | None]:
+        """What is said of the image at a path on the file system; nothing where no file names it."""
+        stored = self._database.execute("SELECT row FROM rows WHERE name = ?", (_key(path),)).fetchone()
+        row: dict[str, str | None] = json.loads(stored[0]) if stored else {}
+        return row
+
+
+def _rows(path: str, source: "Source") -> Iterator[tuple[str, str]]:
+    """The name of each image, as a path, and what is said of it, as JSON."""
+    folder = posixpath.dirname(path)
+    for row in _values(source):
+        values = dict(row)
+        if name := values.pop(FILE_NAME, None):
+            carried = {("manifest_uri" if key == "uri" else key): value for key, value in values.items()}
+            yield _key(f"{folder}/{name}"), json.dumps(carried)
+
+
+def _values(source: "Source") -> Iterator[Mapping[str, Any]]:
+    from workers.manifest.formats import FORMATS
+    from workers.manifest.formats.base import RowFormat
+    from workers.manifest.formats.parquet import rows_of_parquet
+
+    fmt = FORMATS[source.format]
+    yield from fmt.rows(source) if isinstance(fmt, RowFormat) else rows_of_parquet(source.uri)
+
+
+def _key(path: str) -> str:
+    """A path in the one way it is written here, without the lone surrogates that sqlite refuses."""
+    return posixpath.normpath(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
