@@ -191,7 +191,7 @@ def _local(path: str, passed: PassedOver) -> Iterator[ListedFile]:
     elif os.path.isfile(path):
         yield _local_file(path, os.stat(path))
     elif os.path.lexists(path):
-        kind = "a link that leads nowhere" if os.path.islink(path) else "a pipe, socket or device"
+        kind = "a pipe, socket or device" if os.path.exists(path) else "a link that leads nowhere"
         raise ManifestError(f"{path!r} is {kind}; allowed: a regular file or a folder")
 
 
@@ -221,6 +221,8 @@ def _files_of(
         hidden: whether names that begin with "." or "_" are listed.
         above: the folders that led here, by device and inode: a link to one of them would never end.
     """
+    own = os.stat(folder)
+    above = (*above, (own.st_dev, own.st_ino))
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
@@ -237,8 +239,7 @@ def _files_of(
             elif is_folder and (stat.st_dev, stat.st_ino) in above:
                 passed.add(NOWHERE)
             elif is_folder:
-                inner = (*above, (stat.st_dev, stat.st_ino))
-                yield from _files_of(entry.path, passed, deep=deep, hidden=hidden, above=inner)
+                yield from _files_of(entry.path, passed, deep=deep, hidden=hidden, above=above)
             elif S_ISREG(stat.st_mode):
                 yield _local_file(entry.path, stat)
             else:

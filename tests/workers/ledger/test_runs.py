@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from schemas.exceptions import OutputConflictError, StorageError
+from schemas.ledger import SourceFile
 from tests.s3 import S3Server
 from tests.workers.tables.made_results import CARRIED, DETECTOR, PLAN, record, results_of
 from workers.ledger.commit import commit_results
@@ -45,6 +46,22 @@ def test_a_run_of_other_rows_is_refused_with_every_difference(store: Store) -> N
         "  detector.settings.score_threshold: 0.4 there, 0.5 now",
         f"  detector.weights_sha256: nothing there, {'0' * 57}... now",
         "Choose another output, or start over with --restart, which deletes its tables",
+    ]
+
+
+def test_what_changed_of_manifest_or_code_is_told_in_words(store: Store) -> None:
+    files = [SourceFile(uri=uri, size=1, version="1") for uri in ("/a.csv", "/b.csv")]
+    begin_run(store, record(manifest=files))
+    now = [
+        files[0].model_copy(update={"size": 2, "version": "2"}),
+        files[1].model_copy(update={"uri": "/c.csv"}),
+    ]
+    with pytest.raises(OutputConflictError) as raised:
+        begin_run(store, record(manifest=now, code="other"))
+    assert str(raised.value).splitlines()[1:-1] == [
+        "  code: another version of raylabel began it (see `raylabel` in run.json); that one resumes it",
+        "  manifest: what is in /a.csv has changed since the run began; put it back to resume",
+        "  manifest[1].uri: /b.csv there, /c.csv now (a copy counts only in its old place)",
     ]
 
 

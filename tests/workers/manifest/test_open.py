@@ -2,10 +2,13 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +23,7 @@ from workers.manifest.convert import convert
 from workers.manifest.find import find_sources
 from workers.manifest.formats import FORMATS
 from workers.manifest.manifest import Manifest
-from workers.manifest.open import open_manifest
+from workers.manifest.open import assert_common_columns, open_manifest
 from workers.manifest.sources import Source
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
@@ -196,6 +199,168 @@ def test_types_of_several_parquet_files_are_brought_together(tmp_path: Path) -> 
     manifest = opened(ManifestSpec(uri=f"{tmp_path}/*.parquet"), tmp_path / "out")
     assert manifest.carried == pa.schema([("n", pa.float64()), ("c", pa.string())])
     assert [(r["n"], r["c"]) for r in manifest.read(range(2)).table.to_pylist()] == [(1.0, None), (2.5, "x")]
+
+
+def write_files(folder: Path, name: str, columns: list[pa.Array]) -> str:
+    """A manifest of one Parquet file for each column of that name; returns its glob."""
+    for number, values in enumerate(columns):
+        uris = [f"{number}-{n}.jpg" for n in range(len(values))]
+        pq.write_table(pa.table({"uri": uris, name: values}), folder / f"{number}.parquet")
+    return f"{folder}/*.parquet"
+
+
+IDS = pa.array([2**53 + 1, 7])
+GAPS = pa.array([1.0, None])
+"""Integers as pandas writes them where one is missing."""
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "values"),
+    [
+        ([IDS, GAPS], pa.int64(), [2**53 + 1, 7, 1, None]),
+        ([pa.array([1]), pa.array([1.5])], pa.float64(), [1.0, 1.5]),
+        ([pa.array(["a"], pa.string_view()), pa.array(["b"])], pa.string(), ["a", "b"]),
+        (
+            [pa.array([datetime(9999, 12, 31)], pa.timestamp("us")), pa.array([1000], pa.timestamp("ns"))],
+            pa.timestamp("us"),
+            [datetime(9999, 12, 31), datetime(1970, 1, 1, 0, 0, 0, 1)],
+        ),
+        (
+            [pa.array([datetime(9999, 12, 31)], pa.timestamp("us")), pa.array([1], pa.timestamp("ns"))],
+            pa.string(),
+            ["9999-12-31 00:00:00", "1970-01-01 00:00:00.000000001"],
+        ),
+        ([pa.array([1.5], pa.float16())], pa.float32(), [1.5]),
+        ([pa.array([10**9], pa.time64("ns"))], pa.string(), ["00:00:01"]),
+        ([pa.nulls(1), pa.array([True])], pa.bool_(), [None, True]),
+        (
+            [pa.array([{"a": 1}]), pa.array([{"b": ["x"], "a": 2}])],
+            pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]),
+            [{"a": 1, "b": None}, {"a": 2, "b": ["x"]}],
+        ),
+        ([pa.array([{"id": 2**53 + 1}]), pa.array([{"id": 2.0}])], None, [{"id": 2**53 + 1}, {"id": 2}]),
+    ],
+)
+def test_files_that_differ_are_carried_as_a_type_that_holds_every_value(
+    tmp_path: Path, columns: list[pa.Array], kind: pa.DataType | None, values: list[Any]
+) -> None:
+    manifest = opened(ManifestSpec(uri=write_files(tmp_path, "x", columns)), tmp_path / "out")
+    assert kind is None or manifest.carried == pa.schema([("x", kind)])
+    assert manifest.read(range(len(values))).table["x"].to_pylist() == values
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            [pa.array([1]), pa.array(["1"])],
+            r"is int64 in .*0\.parquet, string in .*1\.parquet, and no type holds",
+        ),
+        (
+            [IDS, pa.array([1.5])],
+            r"; as int64: .*1\.parquet: Float value 1\.5",
+        ),
+        (
+            [pa.array([1], pa.timestamp("us")), pa.array([1], pa.timestamp("us", "UTC"))],
+            "no type holds every",
+        ),
+        (
+            [pa.array([{"a": 1}]), pa.array([{"a": "x"}])],
+            "no type holds every value exactly. Write it with one type",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "image_id"])
+def test_files_without_a_common_type_are_refused_before_anything_starts(
+    tmp_path: Path, columns: list[pa.Array], said: str, name: str
+) -> None:
+    spec = ManifestSpec(uri=write_files(tmp_path, name, columns))
+    if name == "image_id" and pa.types.is_struct(columns[0].type):
+        said = "column 'image_id' of .*0.parquet is struct<a: int64>, which has no text to be an image's id"
+    with pytest.raises(ManifestError, match=said):
+        opened(spec, tmp_path / "out")
+    with pytest.raises(ManifestError, match=said):
+        assert_common_columns(spec, find_sources(spec))
+
+
+@pytest.mark.parametrize(
+    ("columns", "ids"),
+    [
+        (
+            [pa.array([123456789012, None]), pa.array([123456789012.0])],
+            ["123456789012", None, "123456789012"],
+        ),
+        ([pa.array([2**64 - 1], pa.uint64())], [str(2**64 - 1)]),
+        ([pa.array([0.5, 2.0])], ["0.5", "2"]),
+        ([pa.array([UUID(int=5).bytes], pa.uuid())], ["00000000-0000-0000-0000-000000000005"]),
+        ([pa.array(["a"]).dictionary_encode(), pa.array(["b"], pa.large_string())], ["a", "b"]),
+        ([pa.array([True, False])], ["true", "false"]),
+        ([pa.array([Decimal("1.50")])], ["1.50"]),
+        (
+            [pa.array([datetime(2026, 1, 1)], pa.timestamp("ns")), pa.array([0], pa.timestamp("s"))],
+            ["2026-01-01 00:00:00", "1970-01-01 00:00:00"],
+        ),
+    ],
+)
+def test_an_id_of_any_type_is_the_same_text_in_every_file(
+    tmp_path: Path, columns: list[pa.Array], ids: list[str | None]
+) -> None:
+    manifest = opened(ManifestSpec(uri=write_files(tmp_path, "image_id", columns)), tmp_path / "out")
+    table = manifest.read(range(manifest.rows)).table
+    assert table["image_id"].to_pylist() == ids
+    assert table.schema.field("image_id").type == pa.string()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pa.array([b"x" * 16], pa.binary(16)), pa.array([{"$oid": "x"}]), pa.array([["x"]]), pa.array([b"x"])],
+)
+def test_ids_that_have_no_text_are_refused_with_what_to_do(tmp_path: Path, values: pa.Array) -> None:
+    spec = ManifestSpec(uri=write_files(tmp_path, "image_id", [values]))
+    with pytest.raises(
+        ManifestError, match=r"'image_id' of .*0\.parquet is .* name another column with manifest"
+    ):
+        opened(spec, tmp_path / "out")
+    other = ManifestSpec(uri=f"{tmp_path}/*.parquet", image_id_column="uri")
+    assert opened(other, tmp_path / "out").carried.names == ["image_id"]
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_int96_times_of_any_year_are_read_exactly_or_refused(tmp_path: Path, within: bool) -> None:
+    far = [datetime(2300, 1, 1), datetime(1, 1, 1), None]
+    for name, values in (
+        ("far", pa.array(far, pa.timestamp("us"))),
+        ("fine", pa.array([1], pa.timestamp("ns"))),
+    ):
+        column = pa.StructArray.from_arrays([values], names=["at"]) if within else values
+        table = pa.table({"uri": ["a.jpg"] * len(values), "x": column})
+        pq.write_table(table, tmp_path / f"{name}.parquet", use_deprecated_int96_timestamps=True)
+    manifest = opened(ManifestSpec(uri=f"{tmp_path}/far.parquet"), tmp_path / "out")
+    found = manifest.read(range(3)).table["x"].to_pylist()
+    assert found == ([{"at": value} for value in far] if within else far)
+    with pytest.raises(
+        ManifestError, match=r"column 'x' of .*fine\.parquet has INT96 times with nanoseconds"
+    ):
+        opened(ManifestSpec(uri=f"{tmp_path}/*.parquet"), tmp_path / "out")
+
+
+def test_uris_may_be_any_kind_of_text(tmp_path: Path) -> None:
+    kinds = (pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.large_string()), pa.null())
+    for number, kind in enumerate(kinds):
+        values = pa.nulls(1) if kind == pa.null() else pa.array(["a.jpg"], pa.string()).cast(kind)
+        pq.write_table(pa.table({"uri": values}), tmp_path / f"{number}.parquet")
+    assert [row["uri"] for row in rows(ManifestSpec(uri=str(tmp_path)), tmp_path / "out")] == [
+        "a.jpg"
+    ] * 3 + [""]
+    with pytest.raises(ManifestError, match=r"column 'uri' of .*3\.parquet is null; allowed: string"):
+        opened(ManifestSpec(uri=f"{tmp_path}/3.parquet"), tmp_path / "out")
+
+
+def test_a_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["uri", "a", "a"])
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=r"m\.parquet has several columns named 'a'"):
+        opened(ManifestSpec(uri=f"{tmp_path}/m.parquet"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
