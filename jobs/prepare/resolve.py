@@ -14,7 +14,7 @@ import schemas
 import workers
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.identity import settings_of_rows
-from schemas.ledger import RunRecord
+from schemas.ledger import RunRecord, SourceFile
 from schemas.models import ResolvedModel
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec
@@ -62,18 +62,25 @@ class ResolvedJob:
         sources: files of its manifest.
         classifier: as built; None where the job has none.
         detector: as built; None where the job has none.
+        began_with: of a retry: the manifest's files as they were when the run began, where they have changed.
     """
 
     spec: JobSpec
     sources: list[Source]
     classifier: ResolvedModel | None
     detector: ResolvedModel | None
+    began_with: list[SourceFile] | None = None
+
+    @property
+    def files(self) -> list[SourceFile]:
+        """What its manifest is known by."""
+        return self.began_with or [source.file for source in self.sources]
 
     def identity(self) -> dict[str, Any]:
         """The `RunRecord.identity` of a run of this job, without opening the manifest."""
         return {
             **settings_of_rows(self.public_spec()),
-            "manifest": [source.file.model_dump() for source in self.sources],
+            "manifest": [file.model_dump() for file in self.files],
             "classifier": self.classifier and self.classifier.model_dump(mode="json"),
             "detector": self.detector and self.detector.model_dump(mode="json"),
             "code": code_digest(),
@@ -162,7 +169,7 @@ class ResolvedJob:
             raylabel=version("raylabel"),
             created_at=datetime.now(UTC),
             spec=self.public_spec(),
-            manifest=[source.file for source in self.sources],
+            manifest=self.files,
             manifest_columns={f.name: str(f.type) for f in manifest.carried},
             plan=Plan.of(manifest.rows, self.spec.units),
             classifier=self.classifier,
@@ -213,7 +220,7 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
 def _describe(source: Source) -> str:
     unit = "images" if source.format == "images" else "bytes"
     if source.metadata:
-        unit += f" with metadata of {len(source.metadata.sources)} files"
+        unit += f" with metadata of {len(source.metadata.files)} files"
     return f"{source.file.uri} ({source.format}, {source.file.size:,} {unit})".replace("(images, ", "(")
 
 

@@ -10,7 +10,7 @@ from jobs.report.page import write_report
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
-from jobs.run.retry import begin_retry, retried_spec
+from jobs.run.retry import as_it_began, begin_retry, retried_spec
 from jobs.run.stop import Stopped, stoppable
 from schemas.spec import JobSpec
 from workers.ledger.state import read_success
@@ -71,7 +71,7 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
         Stopped: it was asked to stop.
     """
     console = RunConsole(options.as_json)
-    job = resolve(retried_spec(output, settings))
+    job = as_it_began(resolve(retried_spec(output, settings)), output)
     job.assert_same_run(Store(output))
     rows = begin_retry(output, codes)
     if not rows:

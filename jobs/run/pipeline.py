@@ -20,6 +20,7 @@ from jobs.run.console import Reporter
 from jobs.run.metrics import Exporter
 from jobs.run.observers import Observers
 from jobs.run.publisher import Publisher
+from jobs.run.retry import retried_manifest
 from schemas.ledger import Attempt, Commit
 from schemas.metrics import Usage
 from schemas.plan import make_bundles, one_per_bundle
@@ -122,7 +123,10 @@ def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Run
     attempt = start_attempt(run, reporter.message)
     _log.info("%s starts", attempt)
     # the pass is looked for last: until the number is taken another attempt may start the next one
-    return RunningAttempt(job, manifest, run.newest(), attempt)
+    run = run.newest()
+    if job.began_with is not None:
+        manifest = retried_manifest(run, manifest)
+    return RunningAttempt(job, manifest, run, attempt)
 
 
 def committed(

@@ -1,19 +1,26 @@
 """`raylabel retry`: the failed rows of a complete run once more."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from jobs.prepare.resolve import ResolvedJob
 from jobs.results.summary import scan
 from schemas.errors import ErrorCode
 from schemas.exceptions import OutputConflictError, SpecError
-from schemas.ledger import SUCCESS, Retry
+from schemas.ledger import MANIFEST, SUCCESS, Retry
 from schemas.ranges import to_ranges
 from schemas.spec import JobSpec
 from schemas.spec_file import override_spec
+from schemas.tables import KEYS
+from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
+from workers.manifest.held import held_manifest, is_enough
+from workers.manifest.manifest import Manifest
 from workers.storage.uris import clean_uri
 
 
@@ -77,3 +84,55 @@ def failed_rows(output: str, codes: list[str]) -> NDArray[np.int64]:
         for batch in scan(output, "errors", ["manifest_index", "code"])
     ]
     return np.concatenate([np.empty(0, np.int64), *(column.to_numpy() for column in rows)])
+
+
+def as_it_began(job: ResolvedJob, output: str) -> ResolvedJob:
+    """A job whose manifest may have changed since its run began: what is retried is what the run holds."""
+    began_with = find_run(output).record.manifest
+    return job if began_with == job.files else replace(job, began_with=began_with)
+
+
+def retried_manifest(run: RunDirectory, manifest: Manifest) -> Manifest:
+    """The rows to retry where the manifest has changed: those that the run holds, or the same ones in it.
+
+    Args:
+        run: in the pass that retries them.
+        manifest: as it is now.
+
+    Raises:
+        OutputConflictError: the run does not hold all of a row, and the manifest's is another one.
+    """
+    failed = _failed_keys(run)
+    if not run.record.manifest_columns and all(map(is_enough, failed["uri"].to_pylist())):
+        return held_manifest(failed, f"{run.store.url}/{MANIFEST}/retry-{run.retry:06d}")
+    columns = {field.name: str(field.type) for field in manifest.carried}
+    same = columns == run.record.manifest_columns and manifest.rows >= run.plan.rows
+    if not same or not all(_is_same(manifest, failed, rows) for rows in _by_unit(run, failed)):
+        raise OutputConflictError(
+            f"the manifest of {clean_uri(run.store.url)} has changed since the run began, and rows "
+            "that failed are no longer where they were, or have other columns. Put it back to retry them, or "
+            "label it into another output"
+        )
+    return manifest
+
+
+def _failed_keys(run: RunDirectory) -> pa.Table:
+    """The keys of the rows to retry that are still failed, ascending."""
+    names = [field.name for field in KEYS]
+    batches = [
+        batch.filter(np.isin(batch["manifest_index"].to_numpy(), run.current.rows))
+        for batch in scan(run.store.url, "errors", names)
+    ]
+    return pa.Table.from_batches(batches, pa.schema(KEYS))
+
+
+def _by_unit(run: RunDirectory, failed: pa.Table) -> list[NDArray[np.int64]]:
+    """The positions in a table of failed rows, those of each unit together."""
+    units = failed["manifest_index"].to_numpy() // run.plan.unit_rows
+    return np.split(np.arange(len(units)), np.flatnonzero(np.diff(units)) + 1) if len(units) else []
+
+
+def _is_same(manifest: Manifest, failed: pa.Table, positions: NDArray[np.int64]) -> bool:
+    there = failed.take(positions)
+    here = manifest.read(there["manifest_index"].to_pylist()).table
+    return bool(here.select(there.column_names).to_pylist() == there.to_pylist())

@@ -118,8 +118,7 @@ def test_another_manifest_model_threshold_or_code_is_refused_or_begins_anew_with
     assert [line.split(":")[0].strip() for line in lines[1:-1]] == [
         "classifier.settings.top_k",
         "code",
-        "manifest[0].size",
-        "manifest[0].version",
+        "manifest",
     ]
     assert lines[-1] == "Choose another output, or start over with --restart, which deletes its tables"
     assert len(tables(output)["labels"]) == 21

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -17,8 +18,10 @@ from schemas.spec import ManifestFormat, ManifestSpec
 from workers.manifest.contents import digest_of
 from workers.manifest.files import Partitions
 from workers.manifest.formats import FORMATS, format_of, manifest_suffixes
+from workers.manifest.formats.base import Row, RowFormat
+from workers.manifest.formats.parquet import rows_of_parquet
 from workers.manifest.listing import ListedFile, Order, list_files, listing_of, root_of
-from workers.manifest.metadata import FILE_NAME, METADATA_NAMES, ImageMetadata
+from workers.manifest.metadata import FILE_NAME, METADATA_NAMES, ImageMetadata, MetadataFile
 from workers.manifest.passed_over import PassedOver
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
@@ -156,7 +159,7 @@ def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
     metadata = _metadata(fs, uri, files)
     version = listing.digest
     if metadata:
-        records = [source.file.model_dump() for _, source in metadata.sources]
+        records = [each.file.model_dump() for each in metadata.files]
         version = hashlib.sha256(json.dumps([version, records]).encode()).hexdigest()
     record = SourceFile(uri=clean_uri(uri), size=listing.count, version=version)
     return Source(record, uri, files.format, "", listing, metadata=metadata, passed_over=files.passed)
@@ -164,16 +167,21 @@ def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
 
 def _metadata(fs: Any, uri: str, files: _OfFormat) -> ImageMetadata | None:
     """The metadata files that name images; others are passed over."""
-    sources = []
+    metadata = []
     for file in files.metadata:
         name = format_of(file.name)
         assert name
         source = _source(fs, _Found(file, name, full_url(fs, file.name, uri)), "", files.spec)
         if _names_files(source):
-            sources.append((file.name, source))
+            metadata.append(MetadataFile(file.name, source.file, partial(_rows, source)))
         else:
             files.passed.add_file(file.name)
-    return ImageMetadata(sources) if sources else None
+    return ImageMetadata(metadata) if metadata else None
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    fmt = FORMATS[source.format]
+    return fmt.rows(source) if isinstance(fmt, RowFormat) else rows_of_parquet(source.uri)
 
 
 def _names_files(source: Source) -> bool:

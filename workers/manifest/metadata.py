@@ -3,14 +3,12 @@
 import json
 import posixpath
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+from schemas.ledger import SourceFile
 from workers.batched import chunks
-
-if TYPE_CHECKING:
-    from workers.manifest.sources import Source
 
 FILE_NAME = "file_name"
 """The column with the image's name, relative to the folder of the metadata file."""
@@ -20,15 +18,29 @@ METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 CHUNK_ROWS = 10_000
 
 
+class MetadataFile(NamedTuple):
+    """A metadata file.
+
+    Attributes:
+        path: on its file system, as the images beside it have theirs.
+        file: its URI and version.
+        rows: reads its rows; raises a ManifestError where it is not what its name says.
+    """
+
+    path: str
+    file: SourceFile
+    rows: Callable[[], Iterator[Mapping[str, Any]]]
+
+
 class ImageMetadata:
     """The rows of metadata files, on this process's disk. Of several for one image the nearest file's counts.
 
-    Args:
-        sources: the files, each with its path on their file system.
+    Attributes:
+        files: all of them, the outer before the inner ones.
     """
 
-    def __init__(self, sources: list[tuple[str, "Source"]]) -> None:
-        self.sources = sorted(sources, key=lambda each: (each[0].count("/"), each[0]))
+    def __init__(self, files: list[MetadataFile]) -> None:
+        self.files = sorted(files, key=lambda file: (file.path.count("/"), file.path))
         self._file = sqlite3.connect("", check_same_thread=False)  # a temporary file, which goes with it
 
     def __del__(self) -> None:
@@ -38,8 +50,8 @@ class ImageMetadata:
     def _database(self) -> sqlite3.Connection:
         database = self._file
         database.execute("CREATE TABLE rows (name TEXT PRIMARY KEY, row TEXT) WITHOUT ROWID")
-        for path, source in self.sources:
-            for chunk in chunks(_rows(path, source), CHUNK_ROWS):
+        for file in self.files:
+            for chunk in chunks(_rows(file), CHUNK_ROWS):
                 database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", chunk)
         return database
 
@@ -60,23 +72,14 @@ class ImageMetadata:
         return row
 
 
-def _rows(path: str, source: "Source") -> Iterator[tuple[str, str]]:
+def _rows(file: MetadataFile) -> Iterator[tuple[str, str]]:
     """The name of each image, as a path, and what is said of it, as JSON."""
-    folder = posixpath.dirname(path)
-    for row in _values(source):
+    folder = posixpath.dirname(file.path)
+    for row in file.rows():
         values = dict(row)
         if name := values.pop(FILE_NAME, None):
             carried = {("manifest_uri" if key == "uri" else key): value for key, value in values.items()}
             yield _key(f"{folder}/{name}"), json.dumps(carried)
-
-
-def _values(source: "Source") -> Iterator[Mapping[str, Any]]:
-    from workers.manifest.formats import FORMATS
-    from workers.manifest.formats.base import RowFormat
-    from workers.manifest.formats.parquet import rows_of_parquet
-
-    fmt = FORMATS[source.format]
-    yield from fmt.rows(source) if isinstance(fmt, RowFormat) else rows_of_parquet(source.uri)
 
 
 def _key(path: str) -> str:
