@@ -222,7 +222,7 @@ def _is_decimal_within(kind: pa.DataType, into: pa.DataType) -> bool:
     if not pt.is_decimal(into):
         return False
     whole, scale = _digits(kind)
-    return scale <= into.scale and whole <= into.precision - into.scale
+    return bool(scale <= into.scale and whole <= into.precision - into.scale)
 
 
 def _digits(kind: pa.DataType) -> tuple[int, int]:
