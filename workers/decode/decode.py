@@ -15,15 +15,17 @@ from PIL import (
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
-    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
 
-from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
+from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
-from workers.decode.jpeg import has_every_scan, lacks_scan_data
+from workers.decode import gif, jpeg, jpeg2000, png, pnm, tiff
+from workers.decode.errors import decode_error, ends_early
+from workers.decode.orientation import orientation_of, upright
+from workers.decode.picture import MAX_FRAMES, Limits, Picture
 from workers.decode.sniff import describe, image_format
 
 # The only plugins of Pillow that ever read a file. Others are not safe for untrusted bytes: EPS starts
@@ -36,16 +38,34 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
     "PNG": PngImagePlugin.PngImageFile,
-    "PPM": PpmImagePlugin.PpmImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
+
+_BYTES_A_PIXEL = {
+    "AVIF": 24,
+    "BMP": 14,
+    "GIF": 12,
+    "JPEG": 10,
+    "JPEG2000": 17,
+    "PNG": 22,
+    "PPM": 5,
+    "TIFF": 20,
+    "WEBP": 30,
+}
+"""What decoding takes at its peak, measured with pictures of 9 megapixels: docs/notes/decoders.md."""
+
+MEGABYTE = 2**20
 
 
 class _Source(io.BytesIO):
     """A file in memory that records whether a codec read past its end."""
 
     ran_dry = False
+
+    def give(self, file: bytes) -> None:
+        """Replaces the file."""
+        self.__init__(file)  # type: ignore[misc]
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
@@ -55,7 +75,7 @@ class _Source(io.BytesIO):
         return data
 
 
-def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
+def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> DecodedImage:
     """Decodes the first picture of an image file to upright 8-bit RGB.
 
     The format is sniffed from the bytes: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000 and PBM/PGM/PPM
@@ -63,19 +83,23 @@ def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
     and every JPEG that is not plain grey or three-channel colour, goes through Pillow. An MPO (a phone's JPEG
     with previews, gain maps or a second eye behind it) is a JPEG of one frame.
 
+    Only what the first picture needs is read of JPEG, PNG and TIFF. Damage elsewhere, in metadata or in a
+    later frame or page, costs nothing, and their size hardly any time.
+
     Other modes become 8-bit RGB like this:
-        grey, 1-bit, palette: the same colours in RGB.
+        grey, 1-bit, palette: the same colours in RGB; where a TIFF says that zero is white, so it is.
         16-bit grey: round(v * 255 / 65535), never clipped. 12-bit grey TIFF: round(v * 255 / 4095).
         16-bit colour: the high byte, which is how Pillow reads it.
         alpha, and a transparent palette entry or colour: composited on white, round(c*a/255 + 255 - a).
         CMYK, YCCK, YCbCr: Pillow's own conversion, without ICC profiles.
-        32-bit integers and floats: UNSUPPORTED, as nothing in the file says which value is white.
+        32-bit and signed integers, floats: UNSUPPORTED, as nothing in the file says which value is white.
 
     Thread-safe: it sets no global state of Pillow, and does not depend on it.
 
     Args:
         data: the whole file.
         max_pixels: width times height may not exceed this. Checked before memory for pixels is allocated.
+        memory: bytes that decoding may take, as far as that is known before; None: any number.
 
     Returns:
         The picture: pixels uint8 (height, width, 3), RGB, upright, C-contiguous, writable.
@@ -83,67 +107,108 @@ def decode(data: bytes, *, max_pixels: int) -> DecodedImage:
     Raises:
         ImageError: stage DECODE. EMPTY: no bytes. NOT_AN_IMAGE: another kind of file. TOO_LARGE: over
             max_pixels. TRUNCATED: the bytes end before the picture does. UNSUPPORTED: a format, a variant or
-            damage that cannot be decoded here. OUT_OF_MEMORY.
+            damage that cannot be decoded here, a preview of a raw photo, or a file of so many parts that it
+            would take long. OUT_OF_MEMORY: there is none left, or it would take more than `memory`.
     """
     if not data:
-        raise _error(ErrorCode.EMPTY, "The file has no bytes.")
+        raise decode_error(ErrorCode.EMPTY, "The file has no bytes.")
     name = _decodable(data)
-    source = _Source(data)
+    source, limits = _Source(data), Limits(max_pixels, memory)
     try:
-        return _decode_jpeg(data, source, max_pixels) if name == "JPEG" else _decode(name, source, max_pixels)
+        match name:
+            case "JPEG":
+                return _decode_jpeg(data, source, limits)
+            case "PPM":
+                return _decode_pnm(data, limits)
+        return _decode(name, data, source, limits)
     except ImageError:
         raise
     except MemoryError as error:
-        raise _error(ErrorCode.OUT_OF_MEMORY, f"No memory to decode this {name} file.") from error
+        raise decode_error(ErrorCode.OUT_OF_MEMORY, f"No memory to decode this {name} file.") from error
     except Image.DecompressionBombError as error:
-        raise _error(ErrorCode.TOO_LARGE, f"{name}: {error}") from error
+        raise decode_error(ErrorCode.TOO_LARGE, f"{name}: {error}") from error
     except Exception as error:  # a codec may raise anything for bad bytes
         if source.ran_dry or _ends_early(name, data) or _reports_early_end(error):
-            raise _error(ErrorCode.TRUNCATED, f"The {name} file ends early: {error}") from error
+            raise ends_early(name, str(error)) from error
         message = f"This {name} file cannot be decoded: {type(error).__name__}: {error}"
-        raise _error(ErrorCode.UNSUPPORTED, message) from error
+        raise decode_error(ErrorCode.UNSUPPORTED, message) from error
 
 
 def _decodable(data: bytes) -> str:
-    """The image format of the bytes, a key of `_PLUGINS`; raises ImageError for anything else."""
+    """The image format of the bytes, a key of `_BYTES_A_PIXEL`; raises ImageError for anything else."""
     name = image_format(data)
-    if name in _PLUGINS:
+    if name in _BYTES_A_PIXEL:
         return name
     if name:
-        raise _error(ErrorCode.UNSUPPORTED, f"{name} images are not decoded; found {data[:16]!r}.")
+        raise decode_error(ErrorCode.UNSUPPORTED, f"{name} images are not decoded; found {data[:16]!r}.")
     message = f"Not an image: looks like {describe(data)}, begins {data[:32]!r}."
-    raise _error(ErrorCode.NOT_AN_IMAGE, message)
+    raise decode_error(ErrorCode.NOT_AN_IMAGE, message)
 
 
-def _decode(name: str, source: _Source, max_pixels: int) -> DecodedImage:
-    """Decodes any format but JPEG with Pillow."""
+def _decode(name: str, data: bytes, source: _Source, limits: Limits) -> DecodedImage:
+    """Decodes any other format with Pillow.
+
+    Args:
+        name: of the format.
+        data: the whole file.
+        source: the file, for Pillow.
+        limits: of the picture.
+    """
+    picture = _first_picture(name, data)
+    if picture:
+        source.give(picture.file)
+        source.ran_dry = picture.is_cut
     if name == "WEBP":  # libwebp allocates the canvas when it opens a file
-        _check_size(_webp_size(source.getvalue()), max_pixels)
+        _check_size(name, _webp_size(data), limits)
     image: Any = _PLUGINS[name](source)  # plugins add attributes that ImageFile's type does not have
-    _check_size(image.size, max_pixels)
-    mode, frames = image.mode, getattr(image, "n_frames", 1)
-    if name == "TIFF":  # Pillow rotates a TIFF as it loads it, and then drops the orientation
-        orientation = _orientation(image)
-        pixels = _to_rgb(image)
-    else:
-        pixels = _to_rgb(image)
-        orientation = _orientation(image)  # a PNG may have it after the pixels
-        pixels = _upright(pixels, orientation)
-    return DecodedImage(np.ascontiguousarray(pixels), name, orientation, mode, frames)
+    _check_size(name, image.size, limits)
+    if name == "JPEG2000":
+        jpeg2000.assert_few_blocks(data)
+    mode = image.mode
+    pixels = _to_rgb(image)
+    if picture is None:
+        metadata = (_bytes(image.info.get(key)) for key in ("exif", "xmp"))
+        picture = Picture(data, orientation_of(*metadata), min(getattr(image, "n_frames", 1), MAX_FRAMES))
+    return DecodedImage(upright(pixels, picture.orientation), name, picture.orientation, mode, picture.frames)
 
 
-def _decode_jpeg(data: bytes, source: _Source, max_pixels: int) -> DecodedImage:
+def _first_picture(name: str, data: bytes) -> Picture | None:
+    """The first picture of a file of a format that is read here; None where Pillow reads all of it."""
+    match name:
+        case "PNG":
+            return png.first_picture(data)
+        case "TIFF":
+            return tiff.first_picture(data)
+        case "GIF":
+            return Picture(data, 1, gif.count_frames(data))
+    return None
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _decode_pnm(data: bytes, limits: Limits) -> DecodedImage:
+    header = pnm.read_header(data)
+    _check_size("PPM", (header.width, header.height), limits)
+    return DecodedImage(pnm.decode_pixels(data, header), "PPM", 1, header.mode, 1)
+
+
+def _decode_jpeg(data: bytes, source: _Source, limits: Limits) -> DecodedImage:
     """Decodes a JPEG with libjpeg-turbo where that equals Pillow, otherwise with Pillow.
 
     A cut JPEG must fail, but libjpeg fills in what is missing and only warns. Three checks find cuts: missing
     scans before decoding, the text of the first warning, and, behind any other warning, missing scan data.
     """
+    header = jpeg.read_header(data)
+    file = header.whole(data)
+    source.give(file)
     image = JpegImagePlugin.JpegImageFile(source)
     width, height = image.size
-    _check_size(image.size, max_pixels)
-    if not has_every_scan(data, image):
-        raise _error(ErrorCode.TRUNCATED, "The JPEG file ends early: it lacks scans.")
-    mode, orientation = image.mode, _orientation(image)
+    _check_size("JPEG", image.size, limits)
+    if not jpeg.has_every_scan(data, image):
+        raise ends_early("JPEG", "it lacks scans")
+    mode, orientation = image.mode, orientation_of(header.exif, header.xmp)
     # The buffer has the size of the checked header: if libjpeg-turbo reads another size, it raises
     pixels = np.empty((height, width, 3), np.uint8)
     try:
@@ -151,54 +216,42 @@ def _decode_jpeg(data: bytes, source: _Source, max_pixels: int) -> DecodedImage:
         exact = mode in {"L", "RGB"} and decoded.shape == pixels.shape
     except ValueError as error:  # the text of libjpeg's first warning
         if _reports_early_end(error):
-            raise _error(ErrorCode.TRUNCATED, f"The JPEG file ends early: {error}") from error
+            raise ends_early("JPEG", str(error)) from error
         exact = False
-        if lacks_scan_data(data, image):
-            raise _error(ErrorCode.TRUNCATED, f"The JPEG file ends early, after: {error}") from error
+        if not header.arithmetic and jpeg.lacks_scan_data(file, image):
+            raise ends_early("JPEG", f"after: {error}") from error
     if not exact:
         pixels = _to_rgb(image)
-    return DecodedImage(_upright(pixels, orientation), "JPEG", orientation, mode, 1)
+    return DecodedImage(upright(pixels, orientation), "JPEG", orientation, mode, 1)
 
 
 def _to_rgb(image: Any) -> NDArray[np.uint8]:
     """Loads a Pillow image as uint8 (height, width, 3), by the rules in `decode`."""
     image.load()
-    # Mode I is 32 bits wide, but Pillow also uses it for 16-bit PGM and, in some versions, for 16-bit PNG.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
-        twelve_bit = image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE) == (12,)
-        white = 4095 if twelve_bit else 65535
-        values = np.asarray(image).astype(np.uint32)
-        grey = ((values * 255 + white // 2) // white).astype(np.uint8)
-        grey[values == image.info.get("transparency", -1)] = 255
-        return np.repeat(grey[:, :, None], 3, axis=2)
+    # Mode I is 32 bits wide, but some versions of Pillow use it for 16-bit PNG
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return _deep_grey(image)
     if image.mode in {"I", "F"}:
-        kind = "32-bit integers" if image.mode == "I" else "floats"
-        raise _error(ErrorCode.UNSUPPORTED, f"{image.format} pixels are {kind} of unknown range.")
+        kind = "signed or 32-bit integers" if image.mode == "I" else "floats"
+        message = f"{image.format} pixels are {kind} of unknown range."
+        raise decode_error(ErrorCode.UNSUPPORTED, message)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.new("RGB", rgba.size, "white")
         image.paste(rgba, mask=rgba)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _orientation(image: Any) -> int:
-    """The EXIF orientation, as `PIL.ImageOps.exif_transpose` reads it; 1 if it is absent or invalid."""
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF does not damage the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Applies an EXIF orientation, so that the pixels are upright; C-contiguous."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in {3, 4, 7, 8}:
-        pixels = pixels[::-1]
-    if orientation in {2, 3, 6, 7}:
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+def _deep_grey(image: Any) -> NDArray[np.uint8]:
+    """Scales a grey Pillow image of 16 bits, 12 of which a TIFF may use, to uint8 (height, width, 3)."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    white = 4095 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 65535
+    values = np.asarray(image).astype(np.uint32)
+    grey = ((values * 255 + white // 2) // white).astype(np.uint8)
+    if tags and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0:
+        grey = 255 - grey  # Pillow inverts 8 bits and fewer by itself
+    grey[values == image.info.get("transparency", -1)] = 255
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -229,14 +282,16 @@ def _ends_early(name: str, data: bytes) -> bool:
     return end > len(data)
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def _check_size(name: str, size: tuple[int, int], limits: Limits) -> None:
     width, height = size
-    if width * height > max_pixels:
+    pixels = width * height
+    if pixels > limits.pixels:
+        message = f"{width} x {height} = {pixels:,} pixels, over the limit of {limits.pixels:,} (max_pixels)."
+        raise decode_error(ErrorCode.TOO_LARGE, message)
+    takes = pixels * _BYTES_A_PIXEL[name]
+    if limits.memory is not None and takes > limits.memory:
         message = (
-            f"{width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,} (max_pixels)."
+            f"To decode this {name} file of {width} x {height} pixels takes about {takes // MEGABYTE:,} MB, "
+            f"this process's share is {limits.memory // MEGABYTE:,} MB. Use fewer actors or more memory."
         )
-        raise _error(ErrorCode.TOO_LARGE, message)
-
-
-def _error(code: ErrorCode, message: str) -> ImageError:
-    return ImageError(Stage.DECODE, code, message[:MESSAGE_LIMIT])
+        raise decode_error(ErrorCode.OUT_OF_MEMORY, message)

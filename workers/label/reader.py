@@ -11,9 +11,10 @@ from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.images import LoadedImage
 from schemas.locations import Location, ParquetCell
-from schemas.spec import DecodeSpec, FetchSpec
+from schemas.spec import FetchSpec
 from workers.batched import chunks
 from workers.decode.decode import decode
+from workers.decode.picture import Limits
 from workers.fetch.locate import is_local, read_image
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.usage import UsageMeter
@@ -46,7 +47,7 @@ class ImageReader:
 
     Args:
         fetch: how files are read.
-        decode: the limit of pixels.
+        limits: of each image.
         device: of the models, "cpu" or "cuda".
         threads: that decode, with a GPU.
         decode_ahead: images that these threads decode before they are taken.
@@ -58,11 +59,16 @@ class ImageReader:
     limiter: type[AdaptiveLimiter] = AdaptiveLimiter
 
     def __init__(
-        self, fetch: FetchSpec, decode: DecodeSpec, device: str, threads: int, decode_ahead: int
+        self,
+        fetch: FetchSpec,
+        limits: Limits,
+        device: str,
+        threads: int,
+        decode_ahead: int,
     ) -> None:
         self.usage = UsageMeter()
         self._fetch = fetch
-        self._decode = decode
+        self._limits = limits
         self._concurrency = fetch.reads(device)
         self._limiter = self.limiter(self._concurrency, fetch.rate)
         self._decode_ahead = decode_ahead
@@ -137,7 +143,7 @@ class ImageReader:
             return file
         try:
             with self.usage.timing(Stage.DECODE):
-                decoded = decode(file, max_pixels=self._decode.max_pixels)
+                decoded = decode(file, max_pixels=self._limits.pixels, memory=self._limits.memory)
                 return LoadedImage(decoded, len(file), hashlib.sha256(file).digest())
         except ImageError as error:
             return error

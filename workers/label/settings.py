@@ -10,8 +10,10 @@ from schemas.exceptions import ModelError
 from schemas.metrics import Usage
 from schemas.plan import Pass
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Runtime, StorageMap
+from workers.decode.picture import Limits
 from workers.label.transfer import SharedImages
 from workers.manifest.manifest import Manifest
+from workers.process.memory import memory
 from workers.process.serve import StageCallback
 
 MIN_CHUNK = 8
@@ -96,9 +98,11 @@ class LabelSettings:
         return max(MIN_CHUNK, self.batch_size)
 
     @property
-    def reading(self) -> tuple[FetchSpec, DecodeSpec, str, int, int]:
-        """The arguments of a `workers.label.reader.ImageReader`."""
-        return self.fetch, self.decode, self.device, self.threads, self.chunk_size
+    def reading(self) -> tuple[FetchSpec, Limits, str, int, int]:
+        """The arguments of a `workers.label.reader.ImageReader` on this machine."""
+        decoders = self.threads if self.device == "cuda" else 1
+        share = int(self.memory_share * memory().limit / decoders)
+        return self.fetch, Limits(self.decode.max_pixels, share), self.device, self.threads, self.chunk_size
 
     def describe(self) -> str:
         """The models and what runs them, for a log line."""

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from tests.workers.decode.checks import MAX_PIXELS, fails, same
 from tests.workers.image_files import (
     SHARED,
     by_pillow,
@@ -30,7 +31,6 @@ from tests.workers.image_files import (
 )
 from workers.decode.decode import decode
 
-MAX_PIXELS = 50_000_000
 PHOTOS = sorted(path for folder in ("eval", "photos") for path in (SHARED / folder).rglob("*.jp*g"))
 
 FILES = {
@@ -68,23 +68,6 @@ JPEG_OPTIONS = [
     {"restart_marker_blocks": 3},
     {"keep_rgb": True},
 ]
-
-
-def fails(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        decode(data, max_pixels=max_pixels)
-    assert (caught.value.stage, caught.value.attempts) == (Stage.DECODE, 1)
-    assert len(caught.value.message) <= 500
-    return caught.value
-
-
-def same(got: DecodedImage, want: DecodedImage) -> None:
-    assert (got.format, got.exif_orientation) == (want.format, want.exif_orientation)
-    assert (got.source_mode, got.frame_count) == (want.source_mode, want.frame_count)
-    assert got.pixels.dtype == np.uint8
-    assert got.pixels.flags.c_contiguous
-    assert got.pixels.flags.writeable  # torch.from_numpy warns of anything else
-    np.testing.assert_array_equal(got.pixels, want.pixels, strict=True)
 
 
 def greys(data: bytes) -> list[int]:
@@ -225,7 +208,7 @@ def test_16_bit_colour_keeps_its_high_byte() -> None:
 def test_pixels_of_unknown_range_are_unsupported(mode: str, dtype: type) -> None:
     data = encode(Image.fromarray(np.ones((4, 4), dtype)), "TIFF")
     assert decode(encode(picture(), "TIFF"), max_pixels=MAX_PIXELS).source_mode == "RGB"
-    kind = {"I": "32-bit integers", "F": "floats"}[mode]
+    kind = {"I": "signed or 32-bit integers", "F": "floats"}[mode]
     error = fails(data)
     assert (error.code, error.message) == (ErrorCode.UNSUPPORTED, f"TIFF pixels are {kind} of unknown range.")
 
@@ -348,13 +331,6 @@ def _own_address_space() -> int:
     return pages * resource.getpagesize()
 
 
-@pytest.mark.parametrize(("kind", "head"), [(b"zTXt", b"k\0\0"), (b"iCCP", b"k\0\0")])
-def test_a_bomb_in_png_metadata_is_an_image_error(kind: bytes, head: bytes) -> None:
-    bomb = png_chunk(kind, head + zlib.compress(bytes(1 << 26), 9))
-    data = png(zlib.compress(b"\0\0"), 1, 1, bits=8, colour=0, chunks=bomb)
-    assert fails(data).code == ErrorCode.UNSUPPORTED
-
-
 def test_a_picture_above_pillows_own_limit_decodes_without_a_warning() -> None:
     got = decode(png_bomb(9_600, 9_600), max_pixels=100_000_000)  # Pillow warns above 89 megapixels
     assert (got.width, got.height, got.source_mode, int(got.pixels.max())) == (9_600, 9_600, "1", 0)
@@ -374,46 +350,14 @@ def test_no_bytes_are_empty() -> None:
     assert str(fails(b"")) == "decode: EMPTY: The file has no bytes."
 
 
-@pytest.mark.parametrize(
-    ("data", "looks"),
-    [
-        (b"\n <!DOCTYPE html><html>404</html>", "HTML"),
-        (b"<HTML>", "HTML"),
-        (b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>', "XML"),
-        (b'{"error": 1}', "JSON"),
-        (b"Not found.\n", "text"),
-        (b"BMW is a word that begins like a bitmap", "text"),
-        (b"%PDF-1.7\n\xff", "PDF"),
-        (b"PK\3\4" + bytes(40), "a ZIP archive"),
-        (b"\x1f\x8b\x08" + bytes(40), "gzip data"),
-        (b"\0\0\0\x20ftypisom" + bytes(40), "a video"),
-        (bytes(range(1, 200)), "no known format"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_anything_else_is_not_an_image_and_the_message_says_what_it_is(data: bytes, looks: str) -> None:
-    error = fails(data)
-    want = f"Not an image: looks like {looks}, begins {data[:32]!r}."
-    assert (error.code, error.message) == (ErrorCode.NOT_AN_IMAGE, want)
-
-
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
-        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
-        (b"8BPS\0\1" + bytes(40), "PSD"),
-        (encode(picture(32, 32), "ICO"), "ICO"),
-        (encode(picture(), "EPS"), "EPS"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
-        (b"<?xml version='1.0'?>\n<svg/>", "SVG"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_an_image_format_that_is_not_decoded_is_unsupported_by_name(data: bytes, name: str) -> None:
-    error = fails(data)
-    want = f"{name} images are not decoded; found {data[:16]!r}."
-    assert (error.code, error.message) == (ErrorCode.UNSUPPORTED, want)
+def test_more_memory_than_a_process_may_take_is_refused_before_it_is_taken() -> None:
+    error = fails(FILES["WEBP"], memory=150_000)
+    assert (error.code, error.code.retryable) == (ErrorCode.OUT_OF_MEMORY, True)
+    assert error.message == (
+        "To decode this WEBP file of 83 x 61 pixels takes about 0 MB, this process's share is 0 MB. "
+        "Use fewer actors or more memory."
+    )
+    assert decode(FILES["WEBP"], max_pixels=MAX_PIXELS, memory=200_000).width == 83
 
 
 def test_threads_decode_alike_and_leave_pillow_as_it_was() -> None:

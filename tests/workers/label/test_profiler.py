@@ -12,6 +12,7 @@ from schemas.prediction import Probed
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from tests.image_server import serving
 from tests.poison import paint
+from workers.decode.picture import Limits
 from workers.label.children import build_profiler
 from workers.label.profiler import SteppingReader
 from workers.label.settings import LabelSettings
@@ -88,7 +89,7 @@ def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
 def test_what_the_rate_makes_an_image_wait_is_no_part_of_reading_it(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = SteppingReader(FetchSpec(concurrency=1, rate=0.001), DecodeSpec(), "cpu", 1, 1)
+    reader = SteppingReader(FetchSpec(concurrency=1, rate=0.001), Limits(10**8), "cpu", 1, 1)
     monkeypatch.setattr("time.sleep", lambda _: None)  # so a read seems to end before it began
     took = [seconds for _, seconds in reader.fetched([str(photos / "china.jpg")] * 3)]
     assert [round(seconds, -2) for seconds in took] == [0, -1000, -2000]

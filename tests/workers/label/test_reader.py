@@ -8,7 +8,8 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import LoadedImage
 from schemas.locations import NO_URI
-from schemas.spec import DecodeSpec, FetchSpec
+from schemas.spec import FetchSpec
+from workers.decode.picture import Limits
 from workers.label.reader import ImageReader
 
 
@@ -25,7 +26,7 @@ def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
         str(tmp_path / "half.jpg"),
         *reversed(names),
     ]
-    read = ImageReader(FetchSpec(concurrency=3), DecodeSpec(), device, threads=2, decode_ahead=2)
+    read = ImageReader(FetchSpec(concurrency=3), Limits(10**8), device, threads=2, decode_ahead=2)
     outcomes = [
         hashlib.sha256(Path(location).read_bytes()).digest()
         if isinstance(image, LoadedImage) and isinstance(location, str)
@@ -45,7 +46,7 @@ def test_images_come_in_order_each_as_pixels_or_as_its_own_failure(
 
 def test_a_loaded_image_says_what_its_file_was(photos: Path) -> None:
     data = (photos / "rocket.jpg").read_bytes()
-    read = ImageReader(FetchSpec(), DecodeSpec(), "cpu", threads=1, decode_ahead=1)
+    read = ImageReader(FetchSpec(), Limits(10**8), "cpu", threads=1, decode_ahead=1)
     (image,) = read([str(photos / "rocket.jpg")])
     assert isinstance(image, LoadedImage)
     assert (image.byte_size, image.sha256) == (len(data), hashlib.sha256(data).digest())
@@ -57,7 +58,7 @@ def test_what_is_asked_for_next_is_read_meanwhile(photos: Path, tmp_path: Path) 
     data = (photos / "rocket.jpg").read_bytes()
     first.write_bytes(data)
     second.write_bytes(data)
-    read = ImageReader(FetchSpec(), DecodeSpec(), "cpu", threads=1, decode_ahead=1)
+    read = ImageReader(FetchSpec(), Limits(10**8), "cpu", threads=1, decode_ahead=1)
     list(read([str(first)], prefetch=[str(second)]))
     for fetching in read._prefetched.values():
         fetching.result()
@@ -70,7 +71,7 @@ def test_what_is_asked_for_next_is_read_meanwhile(photos: Path, tmp_path: Path) 
 
 def test_what_was_read_ahead_in_vain_changes_nothing(photos: Path) -> None:
     names = [str(path) for path in sorted(photos.glob("*.[pj]*g"))]
-    read = ImageReader(FetchSpec(concurrency=2), DecodeSpec(), "cuda", threads=2, decode_ahead=2)
+    read = ImageReader(FetchSpec(concurrency=2), Limits(10**8), "cuda", threads=2, decode_ahead=2)
     list(read(names[:2], prefetch=names[5:]))
     digests_read = [
         image.sha256 for image in read(names[2:5], prefetch=names) if isinstance(image, LoadedImage)

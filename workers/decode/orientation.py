@@ -1,0 +1,120 @@
+"""Reads which way up a picture is, from EXIF or XMP, and turns it."""
+
+import re
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ORIENTATION = 0x0112
+"""The tag of EXIF and TIFF (Exif 2.32, 4.6.4)."""
+
+MAX_ENTRIES = 65_535
+"""Of a directory that are looked at."""
+
+_INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
+"""Types of a tag's value, as `struct` names them; one of another type is passed over."""
+
+_EXIF_NAME = re.compile(rb"(Exif\0\0){1,2}")
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
+
+class Layout(NamedTuple):
+    """How a TIFF or EXIF block writes its numbers.
+
+    Attributes:
+        order: "<" or ">", as `struct` names it.
+        count: format of the number of a directory's entries.
+        offset: format of an offset.
+        entry: format of an entry: tag, type, count, value.
+    """
+
+    order: str
+    count: str
+    offset: str
+    entry: str
+
+    def read(self, kind: str, data: bytes, position: int) -> tuple[int, ...]:
+        """Numbers at a position; raises struct.error where the data end before them."""
+        if position > len(data):
+            raise struct.error(f"position {position} of {len(data)}")
+        return struct.unpack_from(self.order + kind, data, position)
+
+
+def layout_of(data: bytes) -> Layout | None:
+    """The layout by the first four bytes of a TIFF; None if they are none."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None or len(data) < 4:
+        return None
+    match struct.unpack_from(order + "H", data, 2)[0]:
+        case 42:
+            return Layout(order, "H", "I", "HHI4s")
+        case 43:
+            return Layout(order, "Q", "Q", "HHQ8s")
+    return None
+
+
+def first_directory(data: bytes, layout: Layout) -> int:
+    """The position of the first directory; raises struct.error where the header is cut."""
+    return layout.read(layout.offset, data, 4 if layout.offset == "I" else 8)[0]
+
+
+def orientation_of(exif: bytes, xmp: bytes) -> int:
+    """The orientation that metadata tell, 1 to 8; 1 if they tell none, or are damaged.
+
+    As `PIL.ImageOps.exif_transpose` reads it: XMP counts only where EXIF has no such tag.
+
+    Args:
+        exif: a TIFF, perhaps with "Exif" and two zero bytes before it; may be empty.
+        xmp: an XMP packet; may be empty.
+    """
+    try:
+        value = _exif_value(_EXIF_NAME.sub(b"", exif[:12], count=1) + exif[12:])
+    except struct.error:
+        value = None
+    if value is None and (match := _XMP_ORIENTATION.search(xmp)):
+        value = int(match[1])
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def _exif_value(tiff: bytes) -> int | None:
+    """The value of the first directory's orientation; 0 if it is no integer, None if there is none."""
+    layout = layout_of(tiff)
+    if layout is None:
+        return None
+    start = first_directory(tiff, layout)
+    (count,) = layout.read(layout.count, tiff, start)
+    size = struct.calcsize(layout.order + layout.entry)
+    first = start + struct.calcsize(layout.order + layout.count)
+    entries = min(count, MAX_ENTRIES)
+    for position in range(first, min(first + entries * size, len(tiff) - size + 1), size):
+        if layout.read("H", tiff, position)[0] == ORIENTATION:
+            return _integer(tiff, layout, position)
+    return None
+
+
+def _integer(tiff: bytes, layout: Layout, position: int) -> int:
+    """The first value of an entry; 0 if it is no integer or lies elsewhere."""
+    _, kind, count, inline = layout.read(layout.entry, tiff, position)
+    number = _INTEGERS.get(kind)
+    size = struct.calcsize(f"={number}") if number else 0
+    if not number or not 1 <= count <= len(inline) // size:
+        return 0
+    return layout.read(number, inline, 0)[0]
+
+
+def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Applies an EXIF orientation, so that the pixels are upright; C-contiguous.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+        orientation: 1 to 8.
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,29 @@
+"""What a picture may take, and the first picture of a file without all that could spoil it or cost time."""
+
+from typing import NamedTuple
+
+MAX_FRAMES = 65_536
+"""Frames or pages that are counted; a file with more says this many."""
+
+
+class Limits(NamedTuple):
+    """What a picture may take: pixels, and bytes of memory while it is decoded (None: any number)."""
+
+    pixels: int
+    memory: int | None = None
+
+
+class Picture(NamedTuple):
+    """The first picture of a file.
+
+    Attributes:
+        file: a file of the same format without other pictures and without metadata.
+        orientation: EXIF orientation, 1 to 8; not in `file` any more.
+        frames: pictures in the original file, at most `MAX_FRAMES`.
+        is_cut: whether the bytes end within the picture's data, which may be whole all the same.
+    """
+
+    file: bytes
+    orientation: int
+    frames: int
+    is_cut: bool = False
