@@ -79,19 +79,21 @@ class ImageError(RaylabelError):
 
 
 class ProcessDiedError(RaylabelError):
-    """A labelling process crashed, or was killed for its memory, before it answered.
+    """A labelling process crashed, or was killed for its memory or its time, before it answered.
 
     Args:
         stage: the last stage that it began.
-        code: WORKER_CRASHED or OUT_OF_MEMORY.
+        code: WORKER_CRASHED, OUT_OF_MEMORY or TIMEOUT.
         message: what ended it.
+        row: the manifest row of the image that is the cause, where that is known.
     """
 
-    def __init__(self, stage: Stage, code: ErrorCode, message: str) -> None:
-        super().__init__(stage, code, message)
+    def __init__(self, stage: Stage, code: ErrorCode, message: str, row: int | None = None) -> None:
+        super().__init__(stage, code, message, row)
         self.stage = stage
         self.code = code
         self.message = message
+        self.row = row
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.code}: {self.message}"

@@ -9,7 +9,7 @@ def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
     manifest = {key: spec["manifest"].get(key) for key in columns}
     return {
         **{f"manifest.{key}": value for key, value in manifest.items()},
-        "decode": spec["decode"],
+        "decode.max_pixels": spec["decode"]["max_pixels"],
         "fetch.max_bytes": spec["fetch"]["max_bytes"],
         "compute.precision": spec["compute"]["precision"],
         "compute.runtime": spec["compute"].get("runtime"),

@@ -156,9 +156,12 @@ class DecodeSpec(_Section):
     Attributes:
         max_pixels: an image of more pixels (width times height) is a failed row (TOO_LARGE), refused before
             memory is allocated for it.
+        timeout_s: seconds of processor time that decoding one image may take; one that takes longer is a
+            failed row (TIMEOUT).
     """
 
     max_pixels: int = Field(120_000_000, ge=1)
+    timeout_s: float = Field(60, gt=0)
 
 
 class ActorRange(_Section):
@@ -195,6 +198,8 @@ class ComputeSpec(_Section):
             labelled.
         batch_size: images in one pass of a model; "auto": 64 on a GPU, 1 on a CPU.
         precision: "auto" is bfloat16 (or float16) autocast on a GPU and float32 on a CPU.
+        timeout_s: seconds of processor time that a model may take for one image, in the thread that runs it;
+            one that takes longer is a failed row (TIMEOUT).
         runtime: computes the networks; "auto" is torch on a GPU; on a CPU, ONNX Runtime for models that are
             known to run in it, unless the manifest is short.
     """
@@ -207,6 +212,7 @@ class ComputeSpec(_Section):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
     precision: Precision = "auto"
     runtime: Runtime = "auto"
+    timeout_s: float = Field(120, gt=0)
 
     @field_validator("resources")
     @classmethod

@@ -20,12 +20,12 @@ from workers.tables.results import ResultColumns, results_table
 if TYPE_CHECKING:
     from workers.models.model import ClassifierModel
 
-CRASH_MARK = b"\xff\xfe\x00\x07CRASH"
-"""A comment that a JPEG may have."""
+CRASH_MARK, ENDLESS_MARK = b"\xff\xfe\x00\x07CRASH", b"\xff\xfe\x00\x09ENDLESS"
+"""Comments that a JPEG may have."""
 
 
 def break_decoder() -> None:
-    """From now on JPEGs with the mark make this process crash."""
+    """From now on JPEGs with a mark make this process crash, or compute for ever."""
     import simplejpeg
 
     decode = simplejpeg.decode_jpeg
@@ -33,6 +33,8 @@ def break_decoder() -> None:
     def decode_jpeg(data: bytes, *arguments: object, **options: object) -> object:
         if CRASH_MARK in data:
             os.abort()
+        while ENDLESS_MARK in data:
+            pass
         return decode(data, *arguments, **options)
 
     simplejpeg.decode_jpeg = decode_jpeg
@@ -41,8 +43,8 @@ def break_decoder() -> None:
 def poisoned() -> "ClassifierModel":
     """A classifier that says whether an image is blue, and that some colours are bad for.
 
-    It reads address 0 at a red image, takes 4 GB at a white one, raises at a green one and says NaN of a
-    yellow one. Whoever builds it has a broken decoder besides.
+    It reads address 0 at a red image, takes 4 GB at a white one, raises at a green one, says NaN of a yellow
+    one and computes for ever at a black one. Whoever builds it has a broken decoder besides.
     """
     import torch
 
@@ -53,6 +55,8 @@ def poisoned() -> "ClassifierModel":
     class Poisoned(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             red, green, blue = (images.mean(dim=(2, 3)) > 0.9).unbind(1)
+            while (images.mean(dim=(1, 2, 3)) < 0.1).any():
+                pass
             if (red & ~green).any():
                 ctypes.string_at(0)
             if (red & green & blue).any():
@@ -72,6 +76,7 @@ def poisoned() -> "ClassifierModel":
 
 
 COLOURS = {
+    "black": (0, 0, 0),
     "blue": (0, 0, 255),
     "grey": (99, 99, 99),
     "red": (255, 0, 0),

@@ -23,10 +23,6 @@ from schemas.spec import ComputeSpec, StorageMap
 from workers import logs
 from workers.storage.options import configure_storage, configured_storage
 
-NO_PROGRESS_TIMEOUT_S = 4 * 3600
-"""Seconds without a finished bundle of units. A large detector on a CPU may take an hour for one, and to find
-the image that hangs a process takes up to fourteen times `workers.process.child.HANG_TIMEOUT_S`."""
-
 REACHABLE_TIMEOUT_S = 10
 """Seconds to wait for a connection to the cluster's address."""
 
@@ -172,11 +168,15 @@ def _configure(context: DataContext) -> None:
     """Sets what held under kills and retries; docs/notes/ray.md has the measurements."""
     context.target_max_block_size = None  # one task, one block: a retried task mixes several up
     context.max_errored_blocks = 0  # an errored block would be rows lost
-    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
     context.execution_options.preserve_order = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True  # Ray Data's wrapping loses the cause
+
+
+def end_without_progress(seconds: float) -> None:
+    """From now on ends what Ray Data computes when so many seconds pass without a finished bundle."""
+    DataContext.get_current().execution_no_progress_timeout_s = seconds
 
 
 def nodes() -> list[dict[str, float]]:

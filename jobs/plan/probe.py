@@ -137,7 +137,11 @@ def _profiles(
     with ExitStack() as stack:
         children = []
         for _ in range(processes):
-            children.append(Child(settings.fork_server, build_profiler, settings, settings.memory_share))
+            children.append(
+                Child(
+                    settings.fork_server, build_profiler, settings, settings.memory_share, settings.timeouts
+                )
+            )
             stack.callback(children[-1].end)
         threads = stack.enter_context(ThreadPoolExecutor(processes))
         try:

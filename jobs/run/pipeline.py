@@ -27,6 +27,7 @@ from schemas.plan import make_bundles, one_per_bundle
 from workers import logs
 from workers.label.actors import DecodeActor, LabelActor
 from workers.label.settings import LabelSettings
+from workers.label.supervise import longest_s
 from workers.ledger.attempts import start_attempt
 from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import Heartbeat
@@ -156,6 +157,9 @@ def commits_of(
 ) -> ray.data.Dataset:
     """What labels and commits some bundles of units when it is iterated over; see `LabelActor`."""
     settings = settings_of(running, pool, decoders)
+    bundle_units = max(bundles.value_lengths().to_pylist())
+    bundle_s = longest_s(bundle_units * running.run.plan.unit_rows, settings.timeouts)
+    cluster.end_without_progress(bundle_s)
     units = ray.data.from_arrow(pa.table({"units": bundles})).repartition(target_num_rows_per_block=1)
     if decoders:
         decoding = decoding_settings(settings, decoders)

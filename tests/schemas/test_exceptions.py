@@ -18,7 +18,7 @@ CLASSES = [
 def test_every_exception_survives_the_way_through_ray(kind: type[RaylabelError]) -> None:
     coded: dict[type[RaylabelError], RaylabelError] = {
         ImageError: ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4),
-        ProcessDiedError: ProcessDiedError(Stage.DETECT, ErrorCode.WORKER_CRASHED, "signal SIGSEGV"),
+        ProcessDiedError: ProcessDiedError(Stage.DETECT, ErrorCode.TIMEOUT, "60 s", row=7),
     }
     error = coded.get(kind) or kind("what, why")
     back = pickle.loads(pickle.dumps(error))

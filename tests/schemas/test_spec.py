@@ -63,7 +63,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "rate": None,
             "max_bytes": 268_435_456,
         },
-        "decode": {"max_pixels": 120_000_000},
+        "decode": {"max_pixels": 120_000_000, "timeout_s": 60},
         "compute": {
             "device": "auto",
             "actors": "auto",
@@ -73,6 +73,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "batch_size": "auto",
             "precision": "auto",
             "runtime": "auto",
+            "timeout_s": 120,
         },
         "units": {"rows": "auto", "shard_rows": 100_000},
         "storage": {},

@@ -76,9 +76,16 @@ class Decoder:
         """
         on_stage(Stage.DECODE)
         locations = self._manifest.read(request.rows).locations
+        wanted = [
+            (row, location)
+            for row, location in zip(request.rows, locations, strict=True)
+            if row not in request.failed
+        ]
+        read = self._read([location for _, location in wanted], (), [row for row, _ in wanted])
         rows: list[dict[str, Any]] = []
         end = 0
-        for image in self._read(locations):
+        for row in request.rows:
+            image = request.failed[row] if row in request.failed else next(read)
             data, facts = self._data_and_facts(image)
             if end + data.nbytes > MAX_BYTES:  # the labeller decodes this image and all behind it
                 break

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 
 import pyarrow as pa
 import torch
@@ -23,6 +24,7 @@ from workers.models.detector import Detector
 from workers.models.predictor import ModelInput, Predictor, ResultT
 from workers.models.registry import load_classifier, load_detector
 from workers.process.serve import StageCallback
+from workers.process.steps import step
 from workers.tables.results import LabelledImage, ResultColumns, facts_of, results_table, row_error
 
 InputImage = LoadedImage | SharedImage
@@ -77,7 +79,7 @@ class Labeller:
         images = self._images(rows, request)
         outcomes = [
             outcome
-            for chunk in chunks(images, self._settings.chunk_size)
+            for chunk in chunks(zip(request.rows, images, strict=True), self._settings.chunk_size)
             for outcome in self._outcomes(chunk, on_stage)
         ]
         results = results_table(request.unit, rows.table, outcomes, self._columns)
@@ -85,25 +87,27 @@ class Labeller:
 
     def _images(self, rows: Rows, request: UnitRequest) -> Iterator[InputImage | ImageError]:
         """The images of some rows in order: the shared ones, and the others fetched and decoded here."""
-        if request.decoded is None:
-            prefetch = self._settings.manifest.read(request.prefetch)
-            return self._read(rows.locations, prefetch.locations)
-        shared = list(images_of(request.decoded))
-        pairs = zip(rows.locations, shared, strict=True)
-        others = self._read([location for location, image in pairs if image is None])
-        return (next(others) if image is None else image for image in shared)
+        shared = images_of(request.decoded) if request.decoded else repeat(None)
+        known = [request.failed.get(row, image) for row, image in zip(request.rows, shared, strict=False)]
+        others = [n for n, image in enumerate(known) if image is None]
+        read = self._read(
+            [rows.locations[n] for n in others],
+            self._settings.manifest.read(request.prefetch).locations,
+            [request.rows[n] for n in others],
+        )
+        return (next(read) if image is None else image for image in known)
 
     def _outcomes(
-        self, chunk: list[InputImage | ImageError], on_stage: StageCallback
+        self, chunk: list[tuple[int, InputImage | ImageError]], on_stage: StageCallback
     ) -> Iterator[LabelledImage | RowError]:
-        """The result of each image of a chunk: the labels of every model, or the first error."""
-        inputs = [_input_of(image) for image in chunk if not isinstance(image, ImageError)]
+        """The result of each row and image of a chunk: the labels of every model, or the first error."""
+        inputs = {row: _input_of(image) for row, image in chunk if not isinstance(image, ImageError)}
         classifications = _predict(self._classifier, inputs, on_stage, self._read.usage)
         detections = _predict(self._detector, inputs, on_stage, self._read.usage)
         predictions = zip(classifications, detections, strict=True)
         on_stage(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
-        for image in chunk:
+        for _, image in chunk:
             if isinstance(image, ImageError):
                 yield row_error(image, now)
                 continue
@@ -124,13 +128,14 @@ def _input_of(image: InputImage) -> DecodedImage | ModelInput:
 
 def _predict(
     model: Predictor[ResultT] | None,
-    images: list[DecodedImage | ModelInput],
+    images: dict[int, DecodedImage | ModelInput],
     on_stage: StageCallback,
     usage: UsageMeter,
 ) -> Sequence[ResultT | ImageError | None]:
-    """The predictions of a model for some images; None for each where there is no model."""
+    """The predictions of a model for images by row; None for each where there is no model."""
     if model is None:
         return [None] * len(images)
     on_stage(model.stage)
+    rows = list(images)
     with usage.timing(model.stage):
-        return model(images)
+        return model(list(images.values()), lambda batch: step(model.stage, [rows[n] for n in batch]))

@@ -4,7 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, repeat, starmap
 from typing import TypeVar
 
 from schemas.errors import Stage
@@ -18,6 +18,7 @@ from workers.decode.picture import Limits
 from workers.fetch.locate import is_local, read_image
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.usage import UsageMeter
+from workers.process.steps import UNKNOWN, step
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class ImageReader:
         self._prefetched: dict[ReadGroup, PendingRead] = {}
 
     def __call__(
-        self, locations: Sequence[Location], prefetch: Sequence[Location] = ()
+        self, locations: Sequence[Location], prefetch: Sequence[Location] = (), rows: Sequence[int] = ()
     ) -> Iterator[LoadedImage | ImageError]:
         """The images of some locations, in their order.
 
@@ -86,12 +87,13 @@ class ImageReader:
             locations: of the images.
             prefetch: those of the next call, probably: read as soon as a read of each of `locations` has
                 started.
+            rows: the manifest row of each location, where they are known.
         """
-        files = self._fetched(locations, prefetch)
+        files = zip(self._fetched(locations, prefetch), rows or repeat(UNKNOWN), strict=False)
         if self._decoders is None:
-            yield from map(self._load, files)
+            yield from starmap(self._load, files)
         else:
-            loading = (self._decoders.submit(self._load, file) for file in files)
+            loading = (self._decoders.submit(self._load, *file) for file in files)
             for future in _with_lookahead(loading, self._decode_ahead):
                 yield future.result()
 
@@ -138,11 +140,11 @@ class ImageReader:
         self.usage.fetched(len(data))
         return data
 
-    def _load(self, file: File) -> LoadedImage | ImageError:
+    def _load(self, file: File, row: int = UNKNOWN) -> LoadedImage | ImageError:
         if isinstance(file, ImageError):
             return file
         try:
-            with self.usage.timing(Stage.DECODE):
+            with self.usage.timing(Stage.DECODE), step(Stage.DECODE, [row]):
                 decoded = decode(file, max_pixels=self._limits.pixels, memory=self._limits.memory)
                 return LoadedImage(decoded, len(file), hashlib.sha256(file).digest())
         except ImageError as error:

@@ -1,12 +1,13 @@
 """The settings and requests of labelling actors and their children, as plain values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from schemas.exceptions import ModelError
+from schemas.errors import Stage
+from schemas.exceptions import ImageError, ModelError
 from schemas.metrics import Usage
 from schemas.plan import Pass
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Runtime, StorageMap
@@ -24,6 +25,9 @@ MIN_ROWS_TO_EXPORT = 64
 a few images do not save."""
 
 
+NONE_FAILED: Mapping[int, ImageError] = {}
+
+
 class UnitRequest(NamedTuple):
     """The rows of a unit that a child decodes or labels.
 
@@ -32,17 +36,23 @@ class UnitRequest(NamedTuple):
         rows: its manifest rows to do, ascending.
         prefetch: manifest rows that will probably be requested next.
         decoded: the images of the rows, where another process decoded them.
+        failed: why rows that the child is not to try again have failed.
     """
 
     unit: int
     rows: Sequence[int]
     prefetch: Sequence[int] = ()
     decoded: SharedImages | None = None
+    failed: Mapping[int, ImageError] = NONE_FAILED
 
     def part(self, start: int, stop: int) -> "UnitRequest":
         """The request for some of its rows, by their positions in `rows`; without a prefetch."""
         decoded = self.decoded and self.decoded.part(start, stop)
-        return UnitRequest(self.unit, self.rows[start:stop], (), decoded)
+        return UnitRequest(self.unit, self.rows[start:stop], (), decoded, self.failed)
+
+    def without(self, row: int, error: ImageError) -> "UnitRequest":
+        """The request with one more row that has failed."""
+        return self._replace(failed={**self.failed, row: error})
 
 
 LabelFunction = Callable[[UnitRequest, StageCallback], tuple[pa.Table, Usage]]
@@ -103,6 +113,12 @@ class LabelSettings:
         decoders = self.threads if self.device == "cuda" else 1
         share = int(self.memory_share * memory().limit / decoders)
         return self.fetch, Limits(self.decode.max_pixels, share), self.device, self.threads, self.chunk_size
+
+    @property
+    def timeouts(self) -> dict[Stage, float]:
+        """Processor seconds that one image may take in each stage."""
+        model_s = self.compute.timeout_s
+        return {Stage.DECODE: self.decode.timeout_s, Stage.CLASSIFY: model_s, Stage.DETECT: model_s}
 
     def describe(self) -> str:
         """The models and what runs them, for a log line."""

@@ -5,21 +5,21 @@ The parent's process stays light: images and models are in its child, which may 
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from schemas.errors import ErrorCode, RowError, Stage
-from schemas.exceptions import ModelError, ProcessDiedError
+from schemas.exceptions import ImageError, ModelError, ProcessDiedError
 from schemas.metrics import NO_USAGE, Usage
 from schemas.tables import DECODED
 from workers import logs
 from workers.label.children import build_decoder, build_labeller
 from workers.label.settings import LabelFunction, LabelSettings, UnitRequest
 from workers.label.transfer import SharedImages, from_shared, new_buffer, to_shared
-from workers.process.child import Child
+from workers.process.child import HANG_TIMEOUT_S, Child
 from workers.process.forkserver import LABELLER_MODULE, ForkServer
 from workers.process.shared_buffer import SharedBuffer
 from workers.tables.results import ResultColumns, error_values, results_table
@@ -38,7 +38,7 @@ class SupervisedUnits(ABC):
 
     A unit whose process dies is tried once more in a new one, since anything may kill a process. If that one
     dies too, the unit is bisected until the crashing rows stand alone. Such a row becomes a row of the errors
-    table.
+    table. So does, at once, a row that alone was worked at for longer than its time.
 
     Args:
         settings: the part of the job that is this actor's.
@@ -87,11 +87,15 @@ class SupervisedUnits(ABC):
         process leads to smaller parts, not to a lost row. Only a single row is given another chance.
         """
         count = len(request.rows)
-        for _ in range(MAX_ATTEMPTS if count == 1 else attempts):
+        left = MAX_ATTEMPTS if count == 1 else attempts
+        while left:
             try:
                 results: pa.Table = self._ask(request)
             except ProcessDiedError as death:
-                last = death
+                if death.row is not None:
+                    request = self._given_up(request, death.row, death)
+                    continue
+                left, last = left - 1, death
                 _log.warning("the process died in stage %s (%s): %s", death.stage, death.code, _span(request))
             else:
                 self._succeeded |= results["error"].null_count > 0
@@ -101,6 +105,14 @@ class SupervisedUnits(ABC):
         cut = split_point(count, self._settings.chunk_size)
         _log.warning("bisecting %s at row %d", _span(request), request.rows[cut])
         return self._bisect(request.part(0, cut), 1) + self._bisect(request.part(cut, count), 1)
+
+    def _given_up(self, request: UnitRequest, row: int, death: ProcessDiedError) -> UnitRequest:
+        """The request without a row that took too long."""
+        _log.warning("row %d %s in stage %s: it has failed", row, death.message, death.stage)
+        if death.stage != Stage.DECODE:  # a model that is slow at everything is at fault itself
+            self._blame(row, death)
+        message = f"{death.message}; its process was killed"
+        return request.without(row, ImageError(death.stage, death.code, message))
 
     def _ask(self, request: UnitRequest) -> Any:
         self._child = self._child or self._new_child()
@@ -114,6 +126,14 @@ class SupervisedUnits(ABC):
         return results
 
     def _crash(self, unit: int, row: int, death: ProcessDiedError) -> pa.Table:
+        self._blame(row, death)
+        message = f"the process died on this image alone ({death.message}), {MAX_ATTEMPTS} times"
+        return self._failed(
+            unit, row, RowError(death.stage, death.code, message, MAX_ATTEMPTS, datetime.now(UTC))
+        )
+
+    def _blame(self, row: int, death: ProcessDiedError) -> None:
+        """Counts a row that a process died of; raises ModelError where it was not the row's fault."""
         self._crashed.append(row)
         if not self._succeeded and len(self._crashed) >= MAX_CRASHES_BEFORE_SUCCESS:
             raise ModelError(
@@ -121,10 +141,6 @@ class SupervisedUnits(ABC):
                 f"the last time in stage {death.stage} ({death.message}). The cause is the models, their "
                 "libraries or the machine"
             )
-        message = f"the process died on this image alone ({death.message}), {MAX_ATTEMPTS} times"
-        return self._failed(
-            unit, row, RowError(death.stage, death.code, message, MAX_ATTEMPTS, datetime.now(UTC))
-        )
 
     def _new_child(self) -> Child:
         server = self._own_fork_server
@@ -135,7 +151,9 @@ class SupervisedUnits(ABC):
             return self._child_of(self._own_fork_server.address)
 
     def _child_of(self, fork_server: str) -> Child:
-        return Child(fork_server, self._build, self._settings, self._settings.memory_share)
+        return Child(
+            fork_server, self._build, self._settings, self._settings.memory_share, self._settings.timeouts
+        )
 
 
 class LabelUnits(SupervisedUnits):
@@ -232,6 +250,17 @@ def split_point(count: int, chunk: int) -> int:
     """
     half = count // 2
     return half if count <= chunk else max(half // chunk, 1) * chunk
+
+
+def longest_s(rows: int, timeouts: Mapping[Stage, float]) -> float:
+    """Seconds after which so many rows are done for sure: each takes its time, and one hangs its process.
+
+    Args:
+        rows: that an actor does before it answers.
+        timeouts: see `workers.label.settings.LabelSettings.timeouts`.
+    """
+    deaths = 2 * MAX_ATTEMPTS + rows.bit_length()  # of the whole, of each half that has the row, of the row
+    return rows * sum(timeouts.values()) + deaths * (HANG_TIMEOUT_S + max(timeouts.values()))
 
 
 def _span(request: UnitRequest) -> str:

@@ -1,7 +1,8 @@
 """What classifier and detector have in common: batches, devices, precision, and handling of failures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -35,6 +36,14 @@ class ModelInput:
     tensor: Tensor
     width: int
     height: int
+
+
+BatchWatch = Callable[[Sequence[int]], AbstractContextManager[None]]
+"""Called with the positions of a batch's images; what it returns is entered while they are computed."""
+
+
+def _unwatched(_: Sequence[int]) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class Inputs:
@@ -106,16 +115,23 @@ class Predictor(ABC, Generic[ResultT]):
         self.preprocess = self.inputs(model, device, self.stage)
         self._mixes_shapes = model.mixes_shapes
 
-    def __call__(self, images: Sequence[DecodedImage | ModelInput]) -> list[ResultT | ImageError]:
+    def __call__(
+        self, images: Sequence[DecodedImage | ModelInput], watch: BatchWatch = _unwatched
+    ) -> list[ResultT | ImageError]:
         """One result for each image or input, in order.
 
         Inputs are made batch by batch, so that at most `batch_size` of them are in memory.
+
+        Args:
+            images: decoded images or inputs.
+            watch: called with the positions of each batch; entered while it is computed.
         """
         results: dict[int, ResultT | ImageError] = {}
         shapes = [None if self._mixes_shapes else _shape(image) for image in images]
         for batch in batches(shapes, self.batch_size):
-            inputs = [self._input(images[i]) for i in batch]
-            results.update(zip(batch, self.predict(inputs), strict=True))
+            with watch(batch):
+                inputs = [self._input(images[i]) for i in batch]
+                results.update(zip(batch, self.predict(inputs), strict=True))
         return [results[i] for i in range(len(images))]
 
     def predict(self, inputs: Sequence[ModelInput | ImageError]) -> list[ResultT | ImageError]:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psutil
@@ -19,15 +19,18 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ProcessDiedError
 from workers.process.forkserver import exit_code, spawn
 from workers.process.memory import kernel_kills, memory
+from workers.process.steps import StepWatch
 
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 """Seconds between two checks of the memory of a child that is at work."""
 
+NO_TIMEOUTS: Mapping[Stage, float] = {}
+
 HANG_TIMEOUT_S = 900
 """Seconds without a message after which a child counts as hung: building the models takes less, and so do
-all retries of a chunk of images."""
+all retries of a chunk of images. The longest of a child's timeouts comes on top."""
 
 
 class Child:
@@ -40,13 +43,20 @@ class Child:
         argument: for `build`.
         memory_share: fraction of the machine's memory that the child may use. When the machine is nearly full
             a child that uses more is killed, before Ray or the kernel kills a process of their choice.
+        timeouts: for each stage that has a limit, the processor seconds that one image may take; a child that
+            takes longer is killed.
 
     Raises:
         OSError: no fork server listens at that address.
     """
 
     def __init__(
-        self, fork_server: str, build: Callable[[Any], Callable[..., Any]], argument: Any, memory_share: float
+        self,
+        fork_server: str,
+        build: Callable[[Any], Callable[..., Any]],
+        argument: Any,
+        memory_share: float,
+        timeouts: Mapping[Stage, float] = NO_TIMEOUTS,
     ) -> None:
         self._fork_server = fork_server
         self._memory_limit = memory_share * memory().limit
@@ -54,7 +64,8 @@ class Child:
         self._kernel_kills = kernel_kills()
         self._exited = False
         self._pipe = spawn(fork_server)
-        self._pipe.send((build, argument))
+        self._steps = StepWatch(timeouts)
+        self._pipe.send((build, argument, self._steps.address))
 
     @functools.cached_property
     def pid(self) -> int | None:
@@ -79,6 +90,7 @@ class Child:
                 while not self._pipe.poll(POLL_S):
                     self._assert_memory_share(self.pid)
                     self._assert_responsive(last_message)
+                    self._assert_in_time(self.pid)
                 kind, value = self._pipe.recv()
                 match kind:
                     case "stage":
@@ -102,6 +114,7 @@ class Child:
                 os.kill(pid, signal.SIGKILL)
             exit_code(self._fork_server, pid)
             self._exited = True
+        self._steps.close()
 
     def _assert_memory_share(self, pid: int) -> None:
         try:
@@ -116,8 +129,16 @@ class Child:
             )
 
     def _assert_responsive(self, last_message: float) -> None:
-        if time.monotonic() - last_message > HANG_TIMEOUT_S:
-            raise self._crash(ErrorCode.WORKER_CRASHED, f"hung: no message from it for {HANG_TIMEOUT_S} s")
+        hang_timeout_s = HANG_TIMEOUT_S + self._steps.longest_s
+        if time.monotonic() - last_message > hang_timeout_s:
+            raise self._crash(ErrorCode.WORKER_CRASHED, f"hung: no message from it for {hang_timeout_s:g} s")
+
+    def _assert_in_time(self, pid: int) -> None:
+        late = self._steps.late(pid)
+        if late:
+            self._stage = late.stage
+            message = f"took more than {late.limit_s:g} s of processor time"
+            raise self._crash(ErrorCode.TIMEOUT, message, late.row)
 
     def _exit_error(self) -> ProcessDiedError:
         """The error of a child that exited by itself; its cause is the exit code."""
@@ -134,7 +155,7 @@ class Child:
             return self._crash(ErrorCode.OUT_OF_MEMORY, f"{message}, out of memory")
         return self._crash(ErrorCode.WORKER_CRASHED, message)
 
-    def _crash(self, code: ErrorCode, message: str) -> ProcessDiedError:
+    def _crash(self, code: ErrorCode, message: str, row: int | None = None) -> ProcessDiedError:
         """Logs why the child is lost, and returns the error to raise."""
         _log.warning("child process %s crashed in stage %s: %s: %s", self.pid, self._stage, code, message)
-        return ProcessDiedError(self._stage, code, message)
+        return ProcessDiedError(self._stage, code, message, row)

@@ -8,6 +8,7 @@ from typing import Any
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import RaylabelError
+from workers.process.steps import show_steps
 
 StageCallback = Callable[[Stage], None]
 """Called when a stage begins, so that the parent knows in which stage a child crashed."""
@@ -16,16 +17,18 @@ StageCallback = Callable[[Stage], None]
 def serve(pipe: Connection) -> None:
     """Builds the function, then answers requests until the parent closes the connection.
 
-    Receives `(build, argument)`, then requests. Sends `("stage", stage)` while a request is under way, then
-    its outcome, see `_outcome`. An exception that is not raylabel's ends the process as a crash does, because
-    the process may be unusable after it: a GPU fault, for example, breaks its CUDA context.
+    Receives `(build, argument, address)`, the last of the memory that shows its steps; then requests. Sends
+    `("stage", stage)` while a request is under way, then its outcome, see `_outcome`. An exception that is
+    not raylabel's ends the process as a crash does, because the process may be unusable after it: a GPU
+    fault, for example, breaks its CUDA context.
     """
 
     def on_stage(stage: Stage) -> None:
         pipe.send(("stage", stage))
 
     with contextlib.suppress(EOFError, ConnectionError):
-        build, argument = pipe.recv()
+        build, argument, steps = pipe.recv()
+        show_steps(steps)
         built = kind, function = _outcome(build, argument)  # a failed build is the answer to every request
         while True:
             request = pipe.recv()

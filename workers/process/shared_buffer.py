@@ -42,10 +42,16 @@ class SharedBuffer:
 
     def __init__(self, size: int) -> None:
         # Stays open, so that /proc/PID/fd names it until this process exits; a crash leaves nothing on a disk
-        file = os.memfd_create("raylabel")
+        file = self._file = os.memfd_create("raylabel")
         os.ftruncate(file, size)
         self.address = BufferAddress(f"/proc/{os.getpid()}/fd/{file}", secrets.token_hex(8))
         self.bytes = _mapped(file)
+
+    def close(self) -> None:
+        """From now on no other process can attach it; those that have keep their mapping."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from schemas.images import DecodedImage
 from schemas.metrics import Usage
-from schemas.spec import ClassifierSpec, DetectorSpec
+from schemas.spec import ClassifierSpec, DecodeSpec, DetectorSpec
 from schemas.tables import DECODED
-from tests.poison import CRASH_MARK, broken_decoder, paint
+from tests.poison import CRASH_MARK, ENDLESS_MARK, broken_decoder, paint
 from tests.workers.label.test_labeller import ignore_stage
 from tests.workers.label.test_supervise import settings_of
 from workers.label import decoder
@@ -34,13 +34,15 @@ UNIT = [
 
 @pytest.fixture
 def settings(tmp_path: Path, photos: Path) -> LabelSettings:
-    """Two units: images that are fine, one that is missing, one that is cut, one that kills a decoder."""
+    """Two units: images that are fine, one that is missing, one that is cut, two that stop a decoder."""
     paint(tmp_path)
     photo = (photos / "china.jpg").read_bytes()
     (tmp_path / "photo.jpg").write_bytes(photo)
     (tmp_path / "cut.jpg").write_bytes(photo[:5000])
     (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
-    return settings_of(tmp_path, [*UNIT, "crash.jpg", "blue.png"])
+    (tmp_path / "endless.jpg").write_bytes(photo[:2] + ENDLESS_MARK + photo[2:])
+    names = [*UNIT, "crash.jpg", "blue.png", "endless.jpg"]
+    return settings_of(tmp_path, names, decode=DecodeSpec(timeout_s=0.5))
 
 
 def without_times(results: pa.Table) -> list[dict[str, object]]:
@@ -100,13 +102,14 @@ def test_an_image_that_kills_whoever_decodes_it_is_found_and_the_rest_is_decoded
 ) -> None:
     with closing(DecodeUnits(settings, broken_decoder)) as decode:
         decoded = decode(1)
-    crashed, fine = images_of(to_shared(decoded, SharedBuffer(2**20)))
+    crashed, fine, endless = images_of(to_shared(decoded, SharedBuffer(2**20)))
     assert decoded.schema == DECODED
     assert isinstance(fine, SharedImage)
     assert (str(crashed).split(": ")[:2], crashed.attempts) == (["decode", "WORKER_CRASHED"], MAX_ATTEMPTS)
+    assert str(endless) == "decode: TIMEOUT: took more than 0.5 s of processor time; its process was killed"
     with closing(LabelUnits(settings)) as label:
         results = label(1, decoded=decoded)
-    assert results["label"].to_pylist() == [None, "blue"]
+    assert results["label"].to_pylist() == [None, "blue", None]
     assert "signal SIGABRT" in results["error"].to_pylist()[0]["message"]
 
 

@@ -12,18 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.errors import Stage
 from schemas.exceptions import ModelError
 from schemas.plan import Pass, Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
 from schemas.tables import results_schema
-from tests.poison import CRASH_MARK, killed_by, paint
+from tests.poison import CRASH_MARK, ENDLESS_MARK, killed_by, paint
 from workers import logs
 from workers.label.settings import LabelSettings
-from workers.label.supervise import MAX_ATTEMPTS, LabelUnits, split_point
+from workers.label.supervise import MAX_ATTEMPTS, LabelUnits, longest_s, split_point
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest
 from workers.models.registry import load_classifier
 from workers.process import memory
+from workers.process.child import HANG_TIMEOUT_S
 from workers.process.forkserver import shared_fork_server
 
 
@@ -34,6 +36,7 @@ def folder(tmp_path: Path, photos: Path) -> Path:
     photo = (photos / "china.jpg").read_bytes()
     (tmp_path / "photo.jpg").write_bytes(photo)
     (tmp_path / "crash.jpg").write_bytes(photo[:2] + CRASH_MARK + photo[2:])
+    (tmp_path / "endless.jpg").write_bytes(photo[:2] + ENDLESS_MARK + photo[2:])
     return tmp_path
 
 
@@ -96,6 +99,42 @@ def test_images_that_crash_the_model_or_the_decoder_are_found_and_the_rest_is_la
     assert [(error["retryable"], error["attempts"]) for error in errors] == [(True, MAX_ATTEMPTS)] * 2
 
 
+SOON: dict[str, Any] = {
+    "decode": DecodeSpec(timeout_s=0.5),
+    "compute": ComputeSpec(batch_size=1, timeout_s=0.5),
+}
+
+
+def test_an_image_that_takes_too_long_fails_at_once_and_the_rest_is_labelled(folder: Path) -> None:
+    names = ["endless.jpg", "endless.jpg", "endless.jpg", "blue.png", "photo.jpg", "black.png", "blue.png"]
+    with closing(LabelUnits(settings_of(folder, names, **SOON))) as units:
+        results = units(0)
+    slow = "decode TIMEOUT"
+    assert outcomes(results) == [slow, slow, slow, "blue", "other", "classify TIMEOUT", "blue"]
+    assert results.schema == results_schema(pa.schema([]))
+    errors = [error for error in results["error"].to_pylist() if error]
+    assert [(error["message"], error["retryable"], error["attempts"]) for error in errors] == [
+        ("took more than 0.5 s of processor time; its process was killed", True, 1)
+    ] * 4
+
+
+def test_a_model_that_takes_too_long_for_every_image_is_at_fault(folder: Path) -> None:
+    with (
+        closing(LabelUnits(settings_of(folder, ["black.png"] * 3, **SOON))) as units,
+        pytest.raises(
+            ModelError, match=r"first 3 images.*classify \(took more than 0.5 s of processor time\)"
+        ),
+    ):
+        units(0)
+
+
+def test_a_batch_that_takes_too_long_is_halved_until_the_image_is_found(folder: Path) -> None:
+    names = ["blue.png", "photo.jpg", "black.png", "blue.png"]
+    changes = {**SOON, "compute": ComputeSpec(batch_size=2, timeout_s=0.5)}
+    with closing(LabelUnits(settings_of(folder, names, **changes))) as units:
+        assert outcomes(units(0)) == ["blue", "other", "classify TIMEOUT", "blue"]
+
+
 def test_an_image_that_takes_too_much_memory_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "NEARLY_FULL", 0.0)
     share = 2**30 / memory.memory().limit
@@ -154,6 +193,14 @@ def test_rows_are_halved_at_the_borders_of_chunks(count: int, chunk: int) -> Non
     assert 0 < cut < count
     assert cut % chunk == 0 or count <= chunk
     assert abs(2 * cut - count) <= 2 * chunk
+
+
+def test_the_longest_time_covers_every_image_and_the_search_for_one_that_hangs() -> None:
+    timeouts = {Stage.DECODE: 60.0, Stage.CLASSIFY: 120.0}
+    for rows in (1, 512, 65_536):
+        halvings = rows.bit_length() - 1
+        hangs = (MAX_ATTEMPTS + halvings + MAX_ATTEMPTS) * (HANG_TIMEOUT_S + 120)
+        assert longest_s(rows, timeouts) >= rows * 180 + hangs
 
 
 def test_the_search_for_rows_that_crash_is_logged_with_run_and_unit(

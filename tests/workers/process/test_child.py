@@ -18,6 +18,7 @@ from workers.process import memory
 from workers.process.child import Child
 from workers.process.forkserver import ForkServer, ProcessContext
 from workers.process.serve import StageCallback
+from workers.process.steps import step
 
 SHARE = 300 * 2**20 / memory.memory().limit
 """300 MB; a child that has read its imports has under 150."""
@@ -49,6 +50,10 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
             case "hoard":
                 hoard(value)
                 return None
+            case "compute":
+                compute(value)
+            case "wait":
+                wait_at_a_step()
         return os.getpid()
 
     return do
@@ -58,6 +63,20 @@ def hoard(seconds: object) -> None:
     memory_held = bytearray(os.urandom(1024)) * (400 * 1024)
     time.sleep(float(str(seconds)))
     del memory_held
+
+
+def compute(rows: object) -> None:
+    assert isinstance(rows, list)
+    with step(Stage.DECODE, [1]):
+        pass
+    with step(Stage.DECODE, rows):
+        while True:
+            pass
+
+
+def wait_at_a_step() -> None:
+    with step(Stage.DECODE, [7]):
+        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +106,21 @@ def test_a_process_that_says_nothing_any_more_is_given_up(
         child(("hang", None))
     assert (raised.value.stage, raised.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
     assert raised.value.message == "hung: no message from it for 0.5 s"
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "seconds"), [([7], 7, "0.2"), ([7, 8], None, "0.4"), ([-1], None, "0.2")], ids=str
+)
+def test_a_child_whose_step_takes_too_much_processor_time_is_given_up(
+    fork_server: ForkServer, rows: list[int], row: int | None, seconds: str
+) -> None:
+    child = Child(fork_server.address, serving, None, SHARE, {Stage.DECODE: 0.2})
+    assert child(("wait", None)) == child.pid  # longer than that, but at no cost
+    with pytest.raises(ProcessDiedError) as died:
+        child(("compute", rows))
+    assert (died.value.stage, died.value.code, died.value.row) == (Stage.DECODE, ErrorCode.TIMEOUT, row)
+    assert died.value.message == f"took more than {seconds} s of processor time"
+    child.end()
 
 
 @pytest.mark.parametrize(
