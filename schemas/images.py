@@ -13,9 +13,9 @@ class DecodedImage:
     Attributes:
         pixels: uint8, shape (height, width, 3), RGB, upright (EXIF orientation applied), C-contiguous.
         format: format of the file, with Pillow's name: "JPEG", "PNG", "WEBP", ...
-        exif_orientation: the EXIF orientation that was applied, 1 to 8; 1 if the file has none.
+        exif_orientation: the orientation that was applied, 1 to 8: of EXIF, else of XMP; 1 if there is none.
         source_mode: the file's own colour mode, with Pillow's name: "RGB", "L", "CMYK", "I;16", ...
-        frame_count: frames in the file; only the first is decoded.
+        frame_count: frames in the file, at most 65,536; only the first is decoded.
     """
 
     pixels: NDArray[np.uint8]

@@ -65,7 +65,7 @@ class _Source(io.BytesIO):
 
     def give(self, file: bytes) -> None:
         """Replaces the file."""
-        self.__init__(file)  # type: ignore[misc]
+        super().__init__(file)
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)

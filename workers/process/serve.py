@@ -26,7 +26,7 @@ def serve(pipe: Connection) -> None:
     def on_stage(stage: Stage) -> None:
         pipe.send(("stage", stage))
 
-    with contextlib.suppress(EOFError, ConnectionError):
+    with contextlib.suppress(EOFError, OSError):  # the parent has exited
         build, argument, steps = pipe.recv()
         show_steps(steps)
         built = kind, function = _outcome(build, argument)  # a failed build is the answer to every request
