@@ -2,7 +2,7 @@
 
 import re
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,8 @@ class Layout(NamedTuple):
     offset: str
     entry: str
 
-    def read(self, kind: str, data: bytes, position: int) -> tuple[int, ...]:
-        """Numbers at a position; raises struct.error where the data end before them."""
+    def read(self, kind: str, data: bytes, position: int) -> tuple[Any, ...]:
+        """Values at a position; raises struct.error where the data end before them."""
         if position > len(data):
             raise struct.error(f"position {position} of {len(data)}")
         return struct.unpack_from(self.order + kind, data, position)
@@ -57,7 +57,7 @@ def layout_of(data: bytes) -> Layout | None:
 
 def first_directory(data: bytes, layout: Layout) -> int:
     """The position of the first directory; raises struct.error where the header is cut."""
-    return layout.read(layout.offset, data, 4 if layout.offset == "I" else 8)[0]
+    return int(layout.read(layout.offset, data, 4 if layout.offset == "I" else 8)[0])
 
 
 def orientation_of(exif: bytes, xmp: bytes) -> int:
@@ -101,7 +101,7 @@ def _integer(tiff: bytes, layout: Layout, position: int) -> int:
     size = struct.calcsize(f"={number}") if number else 0
     if not number or not 1 <= count <= len(inline) // size:
         return 0
-    return layout.read(number, inline, 0)[0]
+    return int(layout.read(number, inline, 0)[0])
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Decodes PBM, PGM and PPM (Netpbm) as Pillow does, but not a value at a time."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def _scale(header: PnmHeader) -> NDArray[np.uint8]:
     return ((deep * 255 + 32_767) // 65_535).astype(np.uint8)
 
 
-def _raw(data: bytes, header: PnmHeader) -> NDArray[np.integer]:
+def _raw(data: bytes, header: PnmHeader) -> NDArray[np.integer[Any]]:
     """The values of a raw file; one above the maximum counts as the maximum, as Pillow has it."""
     start = header.end + 1  # one white space character
     if header.kind == 4:
@@ -122,7 +122,7 @@ def _exactly(data: bytes, start: int, size: int) -> memoryview:
     return memoryview(data)[start : start + size]
 
 
-def _plain(data: bytes, header: PnmHeader) -> NDArray[np.integer]:
+def _plain(data: bytes, header: PnmHeader) -> NDArray[np.integer[Any]]:
     """The values of a plain file: decimal numbers, or, of a PBM, digits."""
     text = data[header.end :]
     if (comments := text.count(b"#")) > MAX_COMMENTS:
@@ -130,7 +130,7 @@ def _plain(data: bytes, header: PnmHeader) -> NDArray[np.integer]:
     if comments:
         text = _COMMENT.sub(b"\n", text)
     if header.kind == 1:
-        values: NDArray[np.integer] = np.frombuffer(text.translate(None, _SPACE), np.uint8) - np.uint8(
+        values: NDArray[np.integer[Any]] = np.frombuffer(text.translate(None, _SPACE), np.uint8) - np.uint8(
             ord("0")
         )
     elif text.strip(b"0123456789" + _SPACE):

@@ -216,4 +216,4 @@ def _following(data: bytes, layout: Layout, position: int) -> int | None:
     tags = [layout.read("H", data, first + index * size)[0] for index in range(min(count, 3))]
     if count > MAX_TAGS or WIDTH not in tags:
         return None
-    return layout.read(layout.offset, data, first + count * size)[0]
+    return int(layout.read(layout.offset, data, first + count * size)[0])

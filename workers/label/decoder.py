@@ -85,6 +85,7 @@ class Decoder:
         rows: list[dict[str, Any]] = []
         end = 0
         for row in request.rows:
+            image: LoadedImage | ImageError
             image = request.failed[row] if row in request.failed else next(read)
             data, facts = self._data_and_facts(image)
             if end + data.nbytes > MAX_BYTES:  # the labeller decodes this image and all behind it

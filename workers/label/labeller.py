@@ -87,6 +87,7 @@ class Labeller:
 
     def _images(self, rows: Rows, request: UnitRequest) -> Iterator[InputImage | ImageError]:
         """The images of some rows in order: the shared ones, and the others fetched and decoded here."""
+        shared: Iterator[SharedImage | ImageError | None]
         shared = images_of(request.decoded) if request.decoded else repeat(None)
         known = [request.failed.get(row, image) for row, image in zip(request.rows, shared, strict=False)]
         others = [n for n, image in enumerate(known) if image is None]

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from schemas.errors import ErrorCode
 from tests.workers.decode.checks import decoded, fails, unsupported
 
 
-def pillows(data: bytes) -> np.ndarray:
+def pillows(data: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data)) as image:
         if image.mode != "I":
             return np.array(image.convert("RGB"))
