@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from workers.printable import printable
+
 PACKAGES = ("jobs", "workers")
 """Whose loggers are configured. The root logger belongs to Ray and to the user's models."""
 
@@ -38,7 +40,7 @@ class _StderrHandler(logging.Handler):
         names = [f"run {self._run}"] * (self._run is not None) + [f"unit {unit}"] * (unit is not None)
         record.context = f" [{', '.join(names)}]" if names else ""
         try:
-            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.write(printable(f"{self.format(record)}\n"))
             sys.stderr.flush()
         except Exception:  # a full disk must not end a run
             self.handleError(record)

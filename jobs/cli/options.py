@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from schemas.exceptions import SpecError
+from workers.printable import printable
 
 JobFile = Annotated[Path | None, typer.Argument(help="Job spec file (YAML).", show_default=False)]
 ManifestOption = Annotated[
@@ -143,4 +144,4 @@ def seconds_of(duration: str, option: str = "--stop-after") -> float:
 
 def print_error(message: str) -> None:
     """Prints an error message on stderr."""
-    typer.echo(f"raylabel: {message}", err=True)
+    typer.echo(printable(f"raylabel: {message}"), err=True)

@@ -29,6 +29,7 @@ from schemas.exit_codes import CTRL_C, DEADLINE, TERMINATED
 from schemas.spec import JobSpec, ModelSpec
 from schemas.spec_file import override_spec
 from schemas.submission import new_submission_id
+from workers.printable import printable
 from workers.storage.uris import absolute_uri, clean_uri
 
 JOB_FILE = "job.yaml"
@@ -78,7 +79,7 @@ def submit_job(spec: JobSpec, options: SubmitOptions) -> int:
     client = JobsClient(options.address)
     spec, paths = absolute_paths(spec)
     for note in notes(spec, paths):
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     submission = new_submission_id()
     command = shlex.join(["python", "-m", "jobs.cli", options.command, JOB_FILE, *options.arguments])
     with tempfile.TemporaryDirectory(prefix="raylabel-") as folder:
@@ -90,7 +91,7 @@ def submit_job(spec: JobSpec, options: SubmitOptions) -> int:
         facts = {"submission": submission, "address": client.address, **metadata}
         print(json.dumps({"event": "submitted", **facts}), flush=True)
     else:
-        print(f"submission: {submission}\noutput: {metadata['output']}\nraylabel: {version}")
+        print(printable(f"submission: {submission}\noutput: {metadata['output']}\nraylabel: {version}"))
         print(f"next: {follow_hint(client, submission)}", flush=True)
     return follow(client, submission, as_json=options.as_json) if options.wait else 0
 
@@ -153,7 +154,7 @@ def follow(client: JobsClient, submission: str, *, as_json: bool = False) -> int
     if as_json:
         print(json.dumps({"event": "ended", "state": job.state, "exit_code": job.outcome}), flush=True)
     if job.state != "SUCCEEDED":
-        print(f"raylabel: {end_message(job)}", file=sys.stderr)
+        print(printable(f"raylabel: {end_message(job)}"), file=sys.stderr)
     return job.outcome
 
 

@@ -15,6 +15,7 @@ from jobs.cluster.jobs_api import POLL_S, STOP_WAIT_S, JobsClient, Submission, l
 from jobs.cluster.submit import end_message, follow, follow_hint
 from jobs.results.status import Status, find_status, print_status
 from schemas.exceptions import RaylabelError
+from workers.printable import one_line, printable
 
 
 def show_jobs(address: str | None, *, as_json: bool) -> None:
@@ -36,7 +37,11 @@ def show_jobs(address: str | None, *, as_json: bool) -> None:
         table.add_column(heading, no_wrap=heading in ("submission", "state"), overflow="fold")
     for job, line in jobs:
         table.add_row(
-            job.id, job.state.lower(), format_time(job.ended_at or job.submitted_at), job.output, line
+            job.id,
+            job.state.lower(),
+            format_time(job.ended_at or job.submitted_at),
+            one_line(job.output),
+            one_line(line),
         )
     Console(highlight=False, markup=False).print(table)
 
@@ -81,7 +86,7 @@ def stop_job(submission: str, address: str | None) -> None:
     if job.state == "SUCCEEDED":
         print(f"{submission} succeeded before it could be stopped")
     elif job.is_over:
-        print(end_message(job))
+        print(printable(end_message(job)))
     else:
         print(
             f"{submission} was asked to stop and is still {job.state.lower()}; "

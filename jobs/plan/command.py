@@ -30,6 +30,7 @@ from workers.ledger.state import read_success
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
 from workers.manifest.sources import Source
+from workers.printable import printable
 from workers.storage.store import Store
 
 SAMPLE_TARS = 16
@@ -173,4 +174,4 @@ def _map_here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) ->
 
 def _print(console: Console, facts: Iterable[tuple[str, str]]) -> None:
     for name, fact in facts:
-        console.print(f"{name}: {fact}", markup=False)
+        console.print(printable(f"{name}: {fact}"), markup=False)

@@ -12,7 +12,8 @@ from schemas.spec import JobSpec
 from workers.fetch.locate import describe, read_image
 from workers.ledger.state import read_success
 from workers.manifest.formats import FORMATS
-from workers.manifest.open import assert_common_columns
+from workers.manifest.open import assert_common_columns, no_rows
+from workers.printable import printable
 from workers.storage.store import Store
 
 UNREACHABLE = (
@@ -34,6 +35,8 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
     job = resolve(spec)
     for source in job.sources:
         FORMATS[source.format].check(spec.manifest, source)
+    if not any(FORMATS[source.format].has_rows(source) for source in job.sources):
+        raise no_rows(spec.manifest)
     assert_common_columns(spec.manifest, job.sources)
     store = Store(spec.output)
     job.assert_same_run(store)
@@ -45,7 +48,7 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, fact in facts:
-        console.print(f"{name}: {fact}", markup=False)
+        console.print(printable(f"{name}: {fact}"), markup=False)
     console.print(f"state: {state}", markup=False)
 
 

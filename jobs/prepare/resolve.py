@@ -48,7 +48,11 @@ class ActorResources(Protocol):
 
 
 MAKES_NO_ROWS = frozenset(
-    ("workers/logs.py", *(f"workers/ledger/{name}.py" for name in ("attempts", "heartbeat", "runs", "state")))
+    (
+        "workers/logs.py",
+        "workers/printable.py",
+        *(f"workers/ledger/{name}.py" for name in ("attempts", "heartbeat", "runs", "state")),
+    )
 )
 """Modules of `workers` that no row depends on: a run resumes after they have changed."""
 

@@ -12,6 +12,7 @@ from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from workers.fetch.locate import locate, read_image
 from workers.ledger.runs import find_run
+from workers.printable import printable
 from workers.storage.options import configure_storage
 
 
@@ -36,10 +37,12 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
         fetch = FetchSpec.model_validate(run.spec["fetch"])
         drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases), fetch), limit)
         for note in drawn.skipped:
-            console.print(f"not drawn: {note}", markup=False, soft_wrap=True)
+            console.print(printable(f"not drawn: {note}"), markup=False, soft_wrap=True)
         if drawn.pictures:
             contact_sheet(drawn.pictures, draw / "contact-sheet.jpg")
-        console.print(f"{len(drawn.pictures)} pictures drawn: {draw}", markup=False, soft_wrap=True)
+        console.print(
+            printable(f"{len(drawn.pictures)} pictures drawn: {draw}"), markup=False, soft_wrap=True
+        )
 
 
 def _read(uri: str, bases: list[str], fetch: FetchSpec) -> bytes:

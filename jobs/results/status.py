@@ -16,6 +16,7 @@ from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import HEARTBEAT_TIMEOUT_S
 from workers.ledger.runs import find_run
 from workers.ledger.state import PassState, read_success
+from workers.printable import printable
 from workers.storage.uris import clean_uri
 
 State = Literal["not_started", "running", "unresponsive", "crashed", "stopped", "failed", "complete"]
@@ -187,7 +188,7 @@ def print_status(status: Printable, *, as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, fact in status.facts():
-        console.print(f"{name}: {fact}", markup=False)
+        console.print(printable(f"{name}: {fact}"), markup=False)
 
 
 def find_status(output: str) -> Status:

@@ -15,8 +15,9 @@ from rich.cells import cell_len
 from schemas.spec import FetchSpec
 from schemas.tables import TABLES
 from workers.fetch.ranges import RangeFile
+from workers.printable import one_line
 from workers.storage.store import Store
-from workers.storage.uris import CHAINS, is_local
+from workers.storage.uris import CHAINS, is_local, split_chain
 
 MAX_LABELS = 15
 """Number of the most frequent labels and classes in a summary."""
@@ -281,9 +282,10 @@ def short_uris(uris: Iterable[str], width: int) -> list[str]:
 
 def as_path(uri: str) -> str:
     """A chained URI as one path: `tar://b.jpg::s3://x/a.tar` becomes `s3://x/a.tar/b.jpg`."""
-    inner, chained, outer = uri.rpartition("::")
-    if not chained or not inner.startswith(CHAINS):
+    chain = split_chain(uri)
+    if not chain or not chain[0].startswith(CHAINS):
         return uri
+    inner, outer = chain
     return f"{outer}/{inner.partition('://')[2]}"
 
 
@@ -293,11 +295,6 @@ def _tail(uri: str, folders: int) -> str:
     if kept == uri or not folders:
         return kept
     return f"…/{kept.lstrip('/')}"
-
-
-def one_line(text: str) -> str:
-    """A text with spaces for control characters, which could move a terminal's cursor."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def scored(label: str, score: float) -> str:

@@ -8,7 +8,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from jobs.results.summary import ImageSummary, Summary, one_line, scored, short_uris, shorten
+from jobs.results.summary import ImageSummary, Summary, scored, short_uris, shorten
+from workers.printable import one_line
 
 _GAP = 3
 """Cells between two columns of a table."""

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from schemas.metrics import Usage
 from workers.ledger.state import PassState
+from workers.printable import printable
 
 LINES_S = 15
 """Seconds between two lines of progress in a log."""
@@ -95,7 +96,7 @@ class Reporter:
 
     def message(self, text: str) -> None:
         """Prints a sentence."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text), markup=False)
 
     def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face
         """See `jobs.run.observers.Observer`."""
@@ -178,7 +179,7 @@ class RunConsole:
 
     def message(self, text: str) -> None:
         """Prints a sentence, for a person."""
-        self.terminal.print(text, markup=False)
+        self.terminal.print(printable(text), markup=False)
 
     def event(self, event: str, **facts: object) -> None:
         """Prints an event as a JSON line, for a program."""

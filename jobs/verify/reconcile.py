@@ -18,6 +18,7 @@ from schemas.exceptions import ReconcileError
 from schemas.ledger import SUCCESS, Commit, Publication, Shard, pass_name, shard_number
 from schemas.tables import TABLES
 from workers.ledger.state import count_rows
+from workers.printable import printable
 from workers.storage.uris import clean_uri
 
 CHECKS_AT_ONCE = 4
@@ -126,7 +127,7 @@ def reconcile_run(output: str, *, as_json: bool) -> bool:
     if report.issues:
         raise ReconcileError(str(report))
     if not as_json:
-        Console(highlight=False, soft_wrap=True).print(f"{report}.", markup=False)
+        Console(highlight=False, soft_wrap=True).print(printable(f"{report}."), markup=False)
     return report.complete
 
 

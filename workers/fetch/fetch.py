@@ -1,5 +1,6 @@
 """Reads image files: the bytes at a location, or the reason why there are none."""
 
+import errno
 import itertools
 import math
 import os
@@ -8,15 +9,14 @@ import time
 from pathlib import Path
 
 from fsspec.asyn import AsyncFileSystem, sync
-from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import FetchSpec
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage import s3
-from workers.storage.filesystem import file_system
-from workers.storage.uris import clean_uri, is_local
+from workers.storage.filesystem import file_system, local_path
+from workers.storage.uris import clean_uri, data_of, is_data, is_local, text_of
 
 FIRST_WAIT_S = 0.2
 MAX_WAIT_S = 10.0
@@ -118,14 +118,15 @@ def _wrong_part(name: str, read: int, size: int, attempt: int) -> ImageError:
 
 def _read(location: str, spec: FetchSpec, start: int, size: int) -> bytes:
     """Reads at most `size` bytes, in one request, within the timeout."""
-    if is_local(location):  # fsspec would take as long to parse the path as the disk to read the file
-        return _read_file(location, start, size)
+    if is_data(location):
+        return data_of(location)[start : start + size]
+    # fsspec would take as long to parse the path as the disk to read the file
+    if path := location if is_local(location) else local_path(location):
+        return _read_file(path, start, size)
     try:
         if bucket_and_key := s3.bucket_and_key(location):
             return s3.read(*bucket_and_key, size, spec.timeout_s, start)
         fs, path = file_system(location)
-        if isinstance(fs, LocalFileSystem):
-            return _read_file(path, start, size)
         # With a range s3fs sends one GET; without, a HEAD first
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
             return bytes(
@@ -143,8 +144,17 @@ def _read_file(path: str, start: int, size: int) -> bytes:
 
     `read` allocates all the bytes it is asked for, so it is asked for no more than the file has, and one, in
     case that the file has grown.
+
+    Raises:
+        ValueError: nothing is there, and the path looks like a web address.
     """
-    with Path(path).open("rb") as file:
+    try:
+        opened = Path(path).open("rb")  # noqa: SIM115 - the block below closes it
+    except FileNotFoundError:
+        if path.startswith("//"):
+            raise ValueError("there is no such file, and a web address needs its scheme: https://…") from None
+        raise
+    with opened as file:
         file_size = os.fstat(file.fileno()).st_size  # 0 for what is not a regular file
         if start:
             file.seek(start)
@@ -160,8 +170,8 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one return fo
     match error:
         case s3.ChangedError():
             return ErrorCode.CORRUPT
-        case FileNotFoundError() | NotADirectoryError():
-            return ErrorCode.NOT_FOUND
+        case FileNotFoundError() | NotADirectoryError() | OSError(errno=errno.ENAMETOOLONG | errno.ELOOP):
+            return ErrorCode.NOT_FOUND  # no file can have such a name, or its links lead in a circle
         case PermissionError():
             return ErrorCode.DENIED
         case IsADirectoryError():
@@ -199,4 +209,4 @@ def _http_status(error: BaseException) -> int:
 def _describe(error: BaseException, location: str) -> str:
     """An exception in one line, without the credentials in a location."""
     message = " ".join(f"{type(error).__name__}: {error}".split())
-    return message.replace(location, clean_uri(location))[:MESSAGE_LIMIT]
+    return text_of(message.replace(location, clean_uri(location)))[:MESSAGE_LIMIT]

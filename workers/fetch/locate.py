@@ -18,10 +18,10 @@ from workers.fetch.parquet_column import read_value
 from workers.fetch.tar import find_member
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage import uris
-from workers.storage.uris import clean_uri, resolve_uri
+from workers.storage.uris import clean_uri, resolve_uri, split_chain
 
-_TAR = re.compile(r"tar://(.+)::(.+)", re.DOTALL)
-_PARQUET = re.compile(r"parquet://([^/]+)/(\d+)::(.+)")
+_TAR = re.compile(r"tar://(.+)", re.DOTALL)
+_PARQUET = re.compile(r"parquet://([^/]+)/(\d+)")
 
 
 def locate(uri: str, base: str) -> Location:
@@ -29,11 +29,14 @@ def locate(uri: str, base: str) -> Location:
 
     A member of a compressed tar file stays a URI: fsspec reads it, with all that is before it in the file.
     """
-    if (match := _TAR.fullmatch(uri)) and clean_uri(match[2]).lower().endswith(".tar"):
-        return TarMember(resolve_uri(match[2], base), match[1])
-    if match := _PARQUET.fullmatch(uri):
-        return ParquetCell(resolve_uri(match[3], base), unquote(match[1]), int(match[2]))
-    return resolve_uri(uri, base)
+    if not (chain := split_chain(uri.strip())):
+        return resolve_uri(uri, base)
+    inner, outer = chain
+    if (match := _TAR.fullmatch(inner)) and clean_uri(outer).lower().endswith(".tar"):
+        return TarMember(resolve_uri(outer, base), match[1])
+    if match := _PARQUET.fullmatch(inner):
+        return ParquetCell(resolve_uri(outer, base), unquote(match[1]), int(match[2]))
+    return f"{inner}::{resolve_uri(outer, base)}"
 
 
 def uri_of(location: TarMember | ParquetCell) -> str:

@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from schemas.exceptions import ManifestError
-from workers.manifest.reader import BATCH_ROWS, open_parquet, reading
+from workers.manifest.read_errors import read_errors
+from workers.manifest.reader import BATCH_ROWS, open_parquet
 from workers.manifest.types import as_type
 from workers.storage.uris import clean_uri
 
@@ -43,7 +44,7 @@ def assert_whole_microseconds(uri: str) -> None:
 
 
 def _int96_columns(uri: str) -> list[str]:
-    with reading(uri):
+    with read_errors(uri, " as Parquet"):
         file = open_parquet(uri)
         leaves = [file.schema.column(n) for n in range(len(file.schema.names))]
     paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
@@ -52,7 +53,7 @@ def _int96_columns(uri: str) -> list[str]:
 
 
 def _values(uri: str, column: str, int96_unit: str = "us") -> Iterator[pa.Array]:
-    with reading(uri):
+    with read_errors(uri, " as Parquet"):
         file = open_parquet(uri, int96_unit=int96_unit)
         for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
             yield batch.column(batch.schema.get_field_index(column))

@@ -17,7 +17,7 @@ from schemas.ledger import SourceFile
 from schemas.spec import ManifestFormat, ManifestSpec
 from workers.manifest.contents import digest_of
 from workers.manifest.files import Partitions
-from workers.manifest.formats import FORMATS, format_of, manifest_suffixes
+from workers.manifest.formats import FORMATS, format_of, manifest_suffixes, s3_inventory
 from workers.manifest.formats.base import Row, RowFormat
 from workers.manifest.formats.parquet import rows_of_parquet
 from workers.manifest.listing import ListedFile, Order, list_files, listing_of, root_of
@@ -86,10 +86,11 @@ def _chosen(found: list[_Found], passed: PassedOver) -> list[_Found]:
     """The sources among manifest files of all formats: where there is a data set, nothing else.
 
     Raises:
-        ManifestError: one that would be lost cannot be read.
+        ManifestError: one that would be lost cannot be read, or several list the same objects.
     """
     refusals = {each.uri: why for each in found if (why := FORMATS[each.format].refusal(each.uri))}
     sources = [each for each in found if each.uri not in refusals]
+    s3_inventory.assert_one_each(sorted(each.uri for each in sources))
     data = [each for each in sources if _is_data_set(each)]
     # alone or in a data set its images would be lost; among other manifest files it may be anything
     if refusals and (data or not sources):

@@ -57,6 +57,11 @@ def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_t
     return _manifest(spec, [(source, *opened[number]) for number, source in enumerate(sources)])
 
 
+def no_rows(spec: ManifestSpec) -> ManifestError:
+    """The error of a manifest without rows, such as a CSV file that is only a header."""
+    return ManifestError(f"the manifest {', '.join(map(clean_uri, spec.uris))} has no rows")
+
+
 def _convert_others(
     store: Store, sources: list[Source], done: dict[int, list[ManifestFile]], map_tasks: MapTasks
 ) -> dict[int, list[ManifestFile]]:
@@ -87,7 +92,7 @@ def _manifest(spec: ManifestSpec, opened: list[tuple[Source, list[ManifestFile],
     """One manifest of all sources, whose columns must fit together."""
     files = [file for _, some, _ in opened for file in some]
     if not sum(file.rows for file in files):
-        raise ManifestError(f"the manifest {', '.join(map(clean_uri, spec.uris))} has no rows")
+        raise no_rows(spec)
     return Manifest(files, spec.uri_column, **_common_columns(spec, opened))
 
 

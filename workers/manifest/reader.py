@@ -1,16 +1,15 @@
 """Rows of a Parquet file by position, in the memory of a few batches, whatever its row groups."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.exceptions import ImageError, ManifestError
 from schemas.spec import FetchSpec
 from workers.fetch.ranges import open_ahead, open_exactly
-from workers.storage.uris import clean_uri, is_local
+from workers.manifest.read_errors import read_errors
+from workers.storage.uris import is_local
 
 BATCH_ROWS = 1024
 """Rows that are decoded at once."""
@@ -34,7 +33,7 @@ def open_parquet(uri: str, *, exactly: bool = False, int96_unit: str = "us") -> 
     Raises:
         ManifestError: it cannot be read, or is no Parquet file.
     """
-    with reading(uri):
+    with read_errors(uri, " as Parquet"):
         file: Any = pa.OSFile(uri) if is_local(uri) else _open_remote(uri, exactly=exactly)
         return pq.ParquetFile(
             file, buffer_size=BUFFER, pre_buffer=False, coerce_int96_timestamp_unit=int96_unit
@@ -43,22 +42,6 @@ def open_parquet(uri: str, *, exactly: bool = False, int96_unit: str = "us") -> 
 
 def _open_remote(uri: str, *, exactly: bool) -> Any:
     return (open_exactly if exactly else open_ahead)(uri, FetchSpec())
-
-
-@contextlib.contextmanager
-def reading(uri: str) -> Iterator[None]:
-    """Turns what goes wrong with a Parquet file into an error that names it.
-
-    Raises:
-        ManifestError: the file cannot be read, is damaged, or is no Parquet file.
-    """
-    try:
-        yield
-    except ImageError as error:
-        raise ManifestError(f"cannot read {error.message}") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
-        why = " ".join(str(error).split())
-        raise ManifestError(f"cannot read {clean_uri(uri)} as Parquet: {why}") from None
 
 
 class RowReader:
@@ -103,7 +86,7 @@ class RowReader:
         for kept, first, table in self._kept:
             if kept == group and first <= row < first + len(table):
                 return first, table
-        with reading(self.uri):
+        with read_errors(self.uri, " as Parquet"):
             try:
                 return self._forward(group, row, wanted)
             except Exception:

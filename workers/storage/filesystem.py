@@ -1,9 +1,11 @@
 """The fsspec file system of a URL, with this process's storage options and fresh credentials."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -11,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.exceptions import StorageError
 from workers.storage.options import filesystem_options, install_hint, kind_of
 from workers.storage.s3 import EXPIRED_CODES, s3_code
-from workers.storage.uris import clean_uri
+from workers.storage.uris import clean_uri, lower_scheme, scheme_of, split_chain
 
 _log = logging.getLogger(__name__)
 
@@ -50,30 +52,76 @@ def file_system(url: str) -> tuple[Any, str]:
     Raises:
         StorageError: no installed file system takes the URL.
     """
-    if kind_of(url) == "az" and "@" in url.split("/")[2]:  # adlfs would drop the account from the URL
-        raise StorageError(
-            f"cannot use {clean_uri(url)}: write az://CONTAINER/PATH, with the account's name in the "
-            "variable AZURE_STORAGE_ACCOUNT_NAME or in the job's storage section (options: {account_name: "
-            "NAME})"
-        )
+    url = lower_scheme(url)
+    if reason := _refusal(url):
+        raise StorageError(f"cannot use {clean_uri(url)}: {reason}")
     try:
-        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **filesystem_options(url))
-    except ImportError as error:
+        fs, path = _url_to_fs(local_path(url) or url)
+    except (ImportError, ValueError, TypeError) as error:  # TypeError: it takes options that there are not
         raise StorageError(f"cannot use {clean_uri(url)}: {install_hint(url) or error}") from error
-    except ValueError as error:
-        raise StorageError(f"cannot use {clean_uri(url)}: {error}") from error
+    except OSError as error:
+        if kind_of(url) != "hdfs" or "lib" not in str(error):  # of others the network
+            raise
+        raise StorageError(f"cannot use {clean_uri(url)}: {install_hint(url)}") from error
     return fs, path.rstrip("/") or "/"
 
 
-def open_file(url: str, mode: str = "rb", **options: Any) -> Any:
-    """The file at a path or URL, for a `with` block; takes the options of `fsspec.open` (compression, ...).
+def local_path(url: str) -> str | None:
+    """The path of a `file:` URL, whose percent-encoding is undone (RFC 8089); None of any other URI.
+
+    Where nothing is at that path, it is what was written: many URLs are made without encoding.
+
+    Raises:
+        StorageError: the URL is of another host.
+    """
+    if scheme_of(url) != "file":
+        return None
+    if reason := _refusal(url):
+        raise StorageError(f"cannot use {clean_uri(url)}: {reason}")
+    written = url[len("file:") :]
+    if written.startswith("//"):
+        written = f"/{written[2:].partition('/')[2]}"
+    decoded = os.fsdecode(unquote_to_bytes(os.fsencode(written)))
+    return decoded if os.path.lexists(decoded) or not os.path.lexists(written) else written
+
+
+def _refusal(url: str) -> str | None:
+    """Why no file system can take a URL, by how it is written; None where one may."""
+    scheme, rest = scheme_of(url), url[len(scheme_of(url)) + 1 :]
+    if scheme == "file":
+        host = rest[2:].partition("/")[0] if rest.startswith("//") else ""
+        if host.lower() not in ("", "localhost"):
+            return f"{host!r} stands where a host does; only files of this machine are read. Write file:///…"
+    elif scheme and not rest.startswith("//"):
+        return install_hint(url) if scheme == "dbfs" else f"a slash is missing. Write {scheme}://…"
+    if kind_of(url) == "az" and "@" in url.split("/")[2]:  # adlfs would drop the account from the URL
+        return (
+            "write az://CONTAINER/PATH, with the account's name in the variable AZURE_STORAGE_ACCOUNT_NAME "
+            "or in the job's storage section (options: {account_name: NAME})"
+        )
+    return None
+
+
+def _url_to_fs(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path on it. fsspec takes any "::" for that of a chain."""
+    options, scheme = filesystem_options(url), scheme_of(url)
+    if split_chain(url) or (scheme and "::" not in url):
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+        return fs, str(path)
+    scheme = scheme or "file"
+    kind = fsspec.get_filesystem_class(scheme)
+    arguments = kind._get_kwargs_from_urls(url) | options.get(scheme, {})
+    return kind(use_listings_cache=False, **arguments), str(kind._strip_protocol(url))
+
+
+def open_file(url: str) -> Any:
+    """The bytes at a path or URL, for a `with` block.
 
     Raises:
         StorageError: no installed file system takes the URL.
     """
     fs, path = file_system(url)
-    compression = fsspec.core.get_compression(path, options.pop("compression", None))
-    return fsspec.core.OpenFile(fs, path, mode, compression=compression, **options)
+    return fsspec.core.OpenFile(fs, path)
 
 
 def full_url(fs: Any, path: str, requested: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from schemas.exceptions import StorageError
 from schemas.spec import StorageMap, StorageOptions
+from workers.storage.uris import scheme_of, split_chain
 
 S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 """Seconds to connect, and between two bytes of a response."""
@@ -29,6 +30,15 @@ _KINDS = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 _EXTRAS = {"gs": ("gcsfs", "gcs"), "az": ("adlfs", "azure")}
 """The package that a kind of store needs, and the extra of raylabel that installs it."""
+
+_HINTS = {
+    "dbfs": "it has no host and token of a workspace; on Databricks itself the files are below /dbfs/",
+    "hdfs": "there is no Hadoop client. Install one with libhdfs on every node (JAVA_HOME, HADOOP_HOME, "
+    "CLASSPATH), or write webhdfs://HOST:PORT/PATH, which needs none",
+    "wasb": "no library reads it any more. Write az://CONTAINER/PATH",
+    "wasbs": "no library reads it any more. Write az://CONTAINER/PATH",
+}
+"""What to do about a scheme whose file system cannot be made, by scheme."""
 
 _storage: StorageMap = {}
 
@@ -59,9 +69,9 @@ def filesystem_options(url: str) -> dict[str, Any]:
     Raises:
         StorageError: an environment variable that should hold credentials is not set.
     """
-    inner = url.rpartition("::")[2]
-    scheme, separator, _ = inner.partition("://")
-    if not separator:
+    inner = _store_of(url)
+    scheme = scheme_of(inner)
+    if not scheme:
         return {}
     options, kind = options_for(inner), kind_of(inner)
     if kind == "s3":
@@ -74,16 +84,23 @@ def filesystem_options(url: str) -> dict[str, Any]:
 
 def kind_of(url: str) -> str:
     """The kind of store of a URL: its scheme, but "s3", "gs" or "az" for their alternatives."""
-    scheme = url.partition("://")[0]
+    scheme = scheme_of(url)
     return _KINDS.get(scheme, scheme)
 
 
 def install_hint(url: str) -> str | None:
-    """What to install for a URL whose file system is missing; None if unknown."""
-    if requirement := _EXTRAS.get(kind_of(url.rpartition("::")[2])):
+    """What to install or write for a URL whose file system is missing; None if unknown."""
+    kind = kind_of(_store_of(url))
+    if requirement := _EXTRAS.get(kind):
         package, extra = requirement
         return f"{package} is not installed. Install raylabel[{extra}], on every node of a cluster"
-    return None
+    return _HINTS.get(kind)
+
+
+def _store_of(url: str) -> str:
+    """The URL of the whole file: the last part of a chained URL, which names the store."""
+    chain = split_chain(url)
+    return chain[1] if chain else url
 
 
 def _timeouts(kind: str) -> dict[str, Any]:

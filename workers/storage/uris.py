@@ -1,17 +1,75 @@
-"""Paths and URLs as text: make them absolute, resolve them, remove secrets."""
+"""Paths and URLs as text: tell them apart, make them absolute, resolve them, remove secrets."""
 
+import base64
 import os
-from urllib.parse import urlsplit, urlunsplit
+import re
+from urllib.parse import quote, unquote_to_bytes
 
 CHAINS = ("tar://", "zip://", "parquet://")
 """Schemes of URIs that name a part of a file; the URI of the file follows after "::"."""
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?=:/)")
+"""The scheme of a URL. It has two letters or more: `C:/a.jpg` is a path."""
+
+_CHAIN = re.compile(
+    r"(?:(?:tar|zip|parquet|libarchive|dir|reference)://.*?|simplecache|filecache|blockcache|cached)::",
+    re.DOTALL,
+)
+"""How a URI begins that names a part or a copy of another one. Elsewhere "::" is a part of a name, or of an
+address (`http://[::1]/a.jpg`)."""
+
+_OUTER = re.compile(r"::(?=/|[A-Za-z][A-Za-z0-9+.-]+:/)")
+"""Where in a chain an absolute path or a URL begins."""
+
 _QUERY_SCHEMES = ("http", "https", "ftp")
+
+_LOCAL_SECRETS = re.compile(r"//[^/]*@|//.*\?.*=", re.DOTALL)
+"""How a web address begins that lost its scheme, and has a user or a query."""
+
+_DATA_SHOWN = 32
+"""Characters of the content of a `data:` URI that are shown."""
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+"""What stands in a string of Python's for bytes that are no text, and has no UTF-8."""
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme of a URL, lower case; "" of a path and of a `data:` URI."""
+    match = _SCHEME.match(uri)
+    return match[0].lower() if match else ""
 
 
 def is_local(uri: str) -> bool:
     """Whether a URI is a plain path, which this process opens itself; all others go through fsspec."""
-    return "://" not in uri
+    return not (_SCHEME.match(uri) or _CHAIN.match(uri) or is_data(uri))
+
+
+def is_data(uri: str) -> bool:
+    """Whether a URI is the content itself: `data:image/jpeg;base64,…` (RFC 2397)."""
+    return uri[:5].lower() == "data:" and "," in uri
+
+
+def data_of(uri: str) -> bytes:
+    """The content of a `data:` URI.
+
+    Raises:
+        ValueError: it is not as its encoding says.
+    """
+    header, _, content = uri.partition(",")
+    data = unquote_to_bytes(content)
+    return base64.b64decode(data) if header.lower().endswith(";base64") else data
+
+
+def split_chain(uri: str) -> tuple[str, str] | None:
+    """The part that a chained URI names, and the URI of the whole file; None of a URI that is no chain.
+
+    `tar://b.jpg::s3://x/a.tar` is `tar://b.jpg` of `s3://x/a.tar`.
+    """
+    if not _CHAIN.match(uri):
+        return None
+    absolute = list(_OUTER.finditer(uri))
+    end = absolute[-1].start() if absolute else uri.rindex("::")
+    return uri[:end], uri[end + 2 :]
 
 
 def absolute_uri(uri: str) -> str:
@@ -21,28 +79,81 @@ def absolute_uri(uri: str) -> str:
 
 def parent_url(url: str) -> str:
     """The folder of a file; the query of a web address is dropped."""
-    if url.partition("://")[0].lower() in _QUERY_SCHEMES:
-        url = url.partition("?")[0]
+    if scheme_of(url) in _QUERY_SCHEMES:
+        url = re.split(r"[?#]", url, maxsplit=1)[0]
     return url.rpartition("/")[0]
 
 
 def clean_uri(uri: str) -> str:
-    """A URI without possible secrets: no user and password, no query of a web address."""
-    if is_local(uri):
-        return uri
-    if uri.startswith(CHAINS) and "::" in uri:
-        inner, _, outer = uri.rpartition("::")
-        return f"{inner}::{clean_uri(outer)}"
-    if uri.split("://", 1)[0].lower() in _QUERY_SCHEMES:
-        parts = urlsplit(uri)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    scheme, rest = uri.split("://", 1)
+    """A URI that may be shown: without user and password, without the query of a web address, and text.
+
+    A path with bytes that are no UTF-8 becomes a `file:` URL, where they are percent-encoded. Of a `data:`
+    URI the content is cut.
+    """
+    if chain := split_chain(uri):
+        inner, outer = chain
+        return f"{text_of(inner)}::{clean_uri(outer)}"
+    if is_data(uri):
+        header, _, content = uri.partition(",")
+        return text_of(f"{header},{content[:_DATA_SHOWN]}{'…' * (len(content) > _DATA_SHOWN)}")
+    scheme = scheme_of(uri)
+    if scheme == "file" or (not scheme and not _LOCAL_SECRETS.match(uri)):
+        return text_of(text_uri(uri))
+    start, slashes, rest = _split_authority(uri)
+    if not scheme or scheme in _QUERY_SCHEMES:
+        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return text_of(f"{start}{slashes}{host.rpartition('@')[2]}{slash}{path}")
+
+
+def _split_authority(url: str) -> tuple[str, str, str]:
+    """What is before the slashes of a URL, the slashes, and what follows them: host and path."""
+    start, slash, rest = url.partition("/")
+    path = rest.lstrip("/")
+    return start, slash + "/" * (len(rest) - len(path)), path
+
+
+def text_uri(uri: str) -> str:
+    """A URI that is text: an absolute path with bytes that are no UTF-8 becomes a `file:` URL."""
+    if uri.startswith("/") and _SURROGATES.search(uri):
+        return f"file://{quote(os.fsencode(uri))}"
+    return uri
+
+
+def text_of(text: str) -> str:
+    """A string with U+FFFD for what has no UTF-8."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def lower_scheme(uri: str) -> str:
+    """A URI with its scheme in lower case, as libraries take it: `HTTP://h` is `http://h`."""
+    scheme = scheme_of(uri)
+    return scheme + uri[len(scheme) :]
 
 
 def resolve_uri(uri: str, base: str) -> str:
-    """The absolute URI of an image; a relative path is resolved against `base`."""
-    if "://" in uri or uri.startswith("/"):
+    """The absolute URI of an image, as libraries take it; a relative path is resolved against `base`.
+
+    Args:
+        uri: as a person wrote it, perhaps with spaces around it.
+        base: a path or a URL.
+    """
+    uri = lower_scheme(uri.strip())
+    if uri.startswith("/") or not is_local(uri):
         return uri
-    return f"{base.rstrip('/')}/{uri}"
+    base = base.rstrip("/")
+    if is_local(base) or not {".", ".."} & set(uri.split("/")):
+        return f"{base}/{uri}"
+    return _without_dots(base, uri)
+
+
+def _without_dots(base: str, path: str) -> str:
+    """A path below a URL without "." and "..", which a store would take for names."""
+    start, slashes, rest = _split_authority(base)
+    host, *folders = rest.split("/")
+    for name in path.split("/"):
+        if name == "..":
+            folders = folders[:-1]
+        elif name != ".":
+            folders.append(name)
+    return f"{start}{slashes}{'/'.join([host, *folders])}"

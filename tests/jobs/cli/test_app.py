@@ -35,6 +35,8 @@ def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Pa
             4,
             "it is for float32 on a CPU, found bfloat16",
         ),
+        (["--manifest", "header.csv", "--output", "out"], 3, "header.csv has no rows"),
+        (["--manifest", "hostile.csv", "--output", "out"], 3, r"it has: u\x1b[31mri. Set"),
         (["--output", "nonsense://out"], 5, "Protocol not known: nonsense"),
     ],
 )
@@ -47,13 +49,15 @@ def test_a_job_that_cannot_run_is_refused_before_anything_starts(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "header.csv").write_text("uri,label\n")
+    (tmp_path / "hostile.csv").write_text("u\x1b[31mri\na.jpg\n")
     done = raylabel(
         "check", *(["--manifest", str(photos)] if "--manifest" not in arguments else []), *arguments
     )
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["header.csv", "hostile.csv"]
 
 
 def test_models_lists_the_models_that_a_job_can_use() -> None:

@@ -87,19 +87,65 @@ def test_a_web_address_is_read(web: WebServer) -> None:
     assert fetch(f"{web.url}/a.jpg?signature=secret", SPEC) == b"image bytes"
 
 
+def test_two_colons_in_a_web_address_are_no_chain(web: WebServer) -> None:
+    web.answers = {"/a::b.jpg": [200]}
+    assert fetch(f"{web.url}/a::b.jpg", SPEC) == b"image bytes"
+    assert failure("http://[::1]:1/a.jpg").code is ErrorCode.NETWORK
+    assert failure("http://[no address/a.jpg").code is ErrorCode.UNSUPPORTED
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [
         ("gone.jpg", ErrorCode.NOT_FOUND),
         ("folder", ErrorCode.NOT_AN_IMAGE),
         ("file/below.jpg", ErrorCode.NOT_FOUND),
+        (f"{'x' * 300}.jpg", ErrorCode.NOT_FOUND),
+        ("circle/a.jpg", ErrorCode.NOT_FOUND),
     ],
 )
 def test_a_local_path_without_a_file_is_told_apart(tmp_path: Path, name: str, code: ErrorCode) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
     error = failure(str(tmp_path / name))
     assert (error.code, error.attempts) == (code, 1)
+
+
+def test_a_web_address_without_its_scheme_is_no_file_that_is_not_found(tmp_path: Path) -> None:
+    error = failure("//host/a.jpg")
+    assert (error.code, error.attempts) == (ErrorCode.UNSUPPORTED, 1)
+    assert "a web address needs its scheme: https://" in error.message
+    (tmp_path / "a.jpg").write_bytes(b"bytes")
+    assert fetch(f"/{tmp_path}/a.jpg", SPEC) == b"bytes"
+
+
+def test_the_content_of_a_data_uri_is_read() -> None:
+    assert fetch("data:image/jpeg;base64,Ynl0ZXM=", SPEC) == b"bytes"
+    assert failure("data:image/jpeg;base64,Ynl0Z").code is ErrorCode.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("hdfs://nowhere/a.jpg", "Install one with libhdfs on every node"),
+        ("dbfs:/a.jpg", "the files are below /dbfs/"),
+        ("wasbs://c@a.blob.core.windows.net/x.jpg", "Write az://CONTAINER/PATH"),
+        ("s3:/bucket/a.jpg", "Write s3://"),
+        ("file://host/a.jpg", "Write file:///"),
+    ],
+)
+def test_a_url_that_nothing_reads_is_unsupported_with_what_to_write(uri: str, hint: str) -> None:
+    error = failure(uri)
+    assert (error.code, error.attempts) == (ErrorCode.UNSUPPORTED, 1)
+    assert hint in error.message
+
+
+def test_a_message_is_text_whatever_bytes_a_name_has() -> None:
+    error = failure("/caf\udce9.jpg")
+    assert error.code is ErrorCode.NOT_FOUND
+    assert error.message.startswith("file:///caf%E9.jpg: FileNotFoundError")
+    assert error.message.isprintable()
 
 
 def test_an_empty_file_is_empty_wherever_it_is(tmp_path: Path, s3: Any) -> None:

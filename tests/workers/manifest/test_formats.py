@@ -50,6 +50,7 @@ def test_a_suffix_is_that_of_one_format() -> None:
         ("a.b.ndjson.ZST", "jsonl"),
         ("https://h/a.json?sig=b.csv", "jsonl"),
         ("a.txt.xz", "text"),
+        ("a.TSV.gz", "csv"),
         ("a.tar", "tar"),
         ("a.tar.bz2", "tar"),
         ("a.tgz", "tar"),
@@ -132,6 +133,32 @@ def test_json_lines_keep_strings_and_the_json_of_everything_else(tmp_path: Path)
     ]
 
 
+def test_the_numbers_of_json_stay_as_they_are_written(tmp_path: Path) -> None:
+    numbers = ["1" * 5000, "-0", "1.10", "1E400", "12345678901234567890", "0.1000000000000000055", "NaN"]
+    line = ", ".join(f'"n{n}": {number}' for n, number in enumerate(numbers))
+    uri = write(tmp_path / "m.jsonl", f'{{"uri": "a.jpg", {line}, "all": {{"a": [{", ".join(numbers)}]}}}}')
+    assert rows("jsonl", uri) == [
+        {"uri": "a.jpg"}
+        | {f"n{n}": number for n, number in enumerate(numbers)}
+        | {"all": f'{{"a": [{", ".join(numbers)}]}}'}
+    ]
+
+
+def test_a_half_of_a_character_in_json_becomes_u_fffd(tmp_path: Path) -> None:
+    half, whole = r"\ud83d", r"\ud83d\ude00"
+    uri = write(
+        tmp_path / "m.jsonl", f'{{"uri": "{half}.jpg", "c{half}": ["{half}", "{whole}"], "w": "{whole}"}}'
+    )
+    assert rows("jsonl", uri) == [{"uri": "\ufffd.jpg", "c\ufffd": '["\ufffd", "😀"]', "w": "😀"}]
+
+
+def test_an_array_of_json_is_refused_before_all_of_it_is_read(tmp_path: Path) -> None:
+    uri = write(tmp_path / "m.json", "[" + '{"uri": "a.jpg"},' * 100_000 + "]")
+    with pytest.raises(ManifestError, match=r"must be one whole object .*`jq -c \.\[\]`") as refused:
+        rows("jsonl", uri)
+    assert len(str(refused.value)) < 500
+
+
 def test_a_byte_order_mark_and_compression_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "m.csv.gz"
     path.write_bytes(gzip.compress("\ufeffuri\na.jpg\n".encode()))
@@ -145,6 +172,10 @@ def test_a_byte_order_mark_and_compression_do_not_matter(tmp_path: Path) -> None
         ("csv", "uri,uri\na,b\n", "names a column twice: uri, uri"),
         ("csv", 'uri\n"a.jpg\n', "line 2 is not CSV"),
         ("jsonl", '{"uri": "a"}\n{"uri"', "line 2 is not JSON"),
+        ("jsonl", '{\n"uri": "a"\n}\n', r"line 1 is not JSON: .* Each line must be one whole object"),
+        ("jsonl", f'{{"a": {"[" * 1000}{"]" * 1000}}}\n', "line 1: its values are nested too deeply"),
+        ("jsonl", f'{{"a": {"[" * 10**6}\n', "line 1: its values are nested too deeply"),
+        ("jsonl", "7\n", "line 1: found '7', allowed: an object"),
         ("jsonl", '["a.jpg"]\n', r"line 1: found '\[\"a.jpg\"\]', allowed: an object"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -16,9 +17,10 @@ import pytest
 
 from schemas.exceptions import ManifestError, StorageError
 from schemas.ledger import SourceFile
-from schemas.locations import ParquetCell, TarMember
-from schemas.spec import ManifestSpec, StorageOptions
+from schemas.locations import NO_URI, ParquetCell, TarMember
+from schemas.spec import FetchSpec, ManifestSpec, StorageOptions
 from tests.workers.archives import HF_IMAGE, shard_of, tar_bytes, write_hf
+from workers.fetch.locate import read_image
 from workers.manifest.convert import convert
 from workers.manifest.find import find_sources
 from workers.manifest.formats import FORMATS
@@ -103,6 +105,48 @@ def test_a_folder_with_images_is_listed_whatever_else_is_in_it(photos: Path, tmp
     expected = [f"{folder}/UPPER.PNG", *(f"{folder}/deep/er/{name}" for name in names)]
     assert [row["uri"] for row in found] == expected
     assert [row["location"] for row in found] == expected
+
+
+def test_a_listed_image_is_found_whatever_bytes_its_name_has(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"in \xff")
+    folder.mkdir()
+    names = [b" a .jpg", b"b%20\xe9.jpg", b"c\n.jpg"]
+    for name in names:
+        shutil.copy(photos / "china.jpg", folder / os.fsdecode(name))
+    for uri in (str(folder), f"{folder}/*.jpg"):
+        found = rows(ManifestSpec(uri=uri), tmp_path / str(len(uri)))
+        assert [row["uri"] for row in found] == [
+            f"file://{tmp_path}/in%20%FF/{name}" for name in ("%20a%20.jpg", "b%2520%E9.jpg", "c%0A.jpg")
+        ]
+        for row in found:
+            assert read_image(row["location"], FetchSpec()) == (photos / "china.jpg").read_bytes()
+    (source,) = find_sources(ManifestSpec(uri=str(folder)))
+    assert source.file.uri == f"file://{tmp_path}/in%20%FF"
+
+
+def test_spaces_around_a_listed_name_are_its_own_and_around_a_written_one_are_not(tmp_path: Path) -> None:
+    (tmp_path / " a .jpg ").write_bytes(b"")
+    (tmp_path / "m.csv").write_text("uri\n a .jpg \n   \n")
+    written = rows(ManifestSpec(uri=f"{tmp_path}/m.csv"), tmp_path / "out")
+    assert [row["location"] for row in written] == [f"{tmp_path}/a .jpg", NO_URI]
+    (listed,) = rows(ManifestSpec(uri=f"{tmp_path}/ a*", format="images"), tmp_path / "out")
+    assert listed["location"] == listed["uri"] == f"{tmp_path}/ a .jpg "
+
+
+def test_a_damaged_page_of_a_parquet_file_is_told_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    table = pa.table({"uri": [f"{n}.jpg" for n in range(2000)]})
+    pq.write_table(table, path, row_group_size=1000, compression="gzip", use_dictionary=False)
+    start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start + 100 : start + 200] = bytes(100)
+    path.write_bytes(data)
+    manifest = opened(ManifestSpec(uri=str(path)), tmp_path / "out")
+    assert manifest.read(range(1000)).table.num_rows == 1000
+    with pytest.raises(
+        ManifestError, match=r"^cannot read .*/m\.parquet: it is damaged, or its end is missing"
+    ):
+        manifest.read(range(999, 1001))
 
 
 def test_a_glob_of_images_is_listed(photos: Path, tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ class Format(ABC):
         """
 
     @abstractmethod
+    def has_rows(self, source: Source) -> bool:
+        """Returns whether a source has any row.
+
+        Raises:
+            ManifestError: it is not what its format says.
+        """
+
+    @abstractmethod
     def first_location(self, spec: ManifestSpec, source: Source) -> Location | None:
         """Returns where the first image of a source is; None where it has none.
 
@@ -85,8 +93,12 @@ class Format(ABC):
     def images(self, rows: FileRows, uri_column: str, image_column: str | None) -> FoundImages:
         """Returns where the images of some rows are, from the columns of `image_columns`."""
         uris = rows.column(uri_column, pa.string()).to_pylist()
-        locations = [locate(uri, rows.file.origin) if uri else NO_URI for uri in uris]
+        locations = [self.location(uri, rows.file.origin) for uri in uris]
         return [clean_uri(uri or "") for uri in uris], locations
+
+    def location(self, uri: str | None, origin: str) -> Location:
+        """Returns where the image of a row is that names it, as a person wrote it."""
+        return locate(uri, origin) if uri and not uri.isspace() else NO_URI
 
     def ids(self, rows: FileRows, image_column: str | None) -> pa.Array | None:
         """Returns the ids that the format itself has for some rows, string; None: none."""
@@ -118,7 +130,11 @@ class RowFormat(Format):
         """The columns of its schema, or of its first row."""
         return self.schema_of(source) or strings(next(self.rows(source), {}))
 
+    def has_rows(self, source: Source) -> bool:
+        """Whether there is a first one."""
+        return next(self.rows(source), None) is not None
+
     def first_location(self, spec: ManifestSpec, source: Source) -> Location | None:
         """What its first row names."""
         uri = next(self.rows(source), {}).get(spec.uri_column)
-        return locate(uri, source.base) if uri else None
+        return self.location(uri, source.base) if uri else None

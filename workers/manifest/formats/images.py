@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from schemas.locations import IMAGE_ENDINGS
+from schemas.locations import IMAGE_ENDINGS, NO_URI, Location
 from workers.manifest.columns import strings
 from workers.manifest.formats.base import Row, RowFormat
 from workers.manifest.sources import Source
 from workers.storage.filesystem import file_system, full_url
+from workers.storage.uris import text_uri
 
 
 class Images(RowFormat):
@@ -29,4 +30,8 @@ class Images(RowFormat):
             if start is None:  # the same for all, and slow to find out
                 start = full_url(fs, file.name, source.uri).removesuffix(file.name)
             further = source.metadata.row(file.name) if source.metadata else {}
-            yield {**further, "uri": f"{start}{file.name}"}
+            yield {**further, "uri": text_uri(f"{start}{file.name}")}
+
+    def location(self, uri: str | None, origin: str) -> Location:
+        """The path or URL itself: it is no person's, so spaces around it are its own."""
+        return uri or NO_URI

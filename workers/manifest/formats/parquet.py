@@ -13,7 +13,8 @@ from workers.fetch.locate import locate, uri_of
 from workers.manifest.columns import column_names, image_column
 from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.formats.base import Format, FoundImages, Row
-from workers.manifest.reader import BATCH_ROWS, open_parquet, reading
+from workers.manifest.read_errors import read_errors
+from workers.manifest.reader import BATCH_ROWS, open_parquet
 from workers.manifest.sources import Source
 from workers.manifest.types import as_type, is_text
 from workers.storage.uris import clean_uri
@@ -31,7 +32,7 @@ class Parquet(Format):
         Raises:
             ManifestError: it cannot be read, or is no Parquet file.
         """
-        with reading(source.uri):
+        with read_errors(source.uri, " as Parquet"):
             footer = open_parquet(source.uri)
             schema, meta = footer.schema_arrow, footer.metadata
         groups = tuple(meta.row_group(n).num_rows for n in range(meta.num_row_groups))
@@ -44,11 +45,15 @@ class Parquet(Format):
         """The columns of its footer."""
         return self.footer(source)[1]
 
+    def has_rows(self, source: Source) -> bool:
+        """By its footer."""
+        return self.footer(source)[0].rows > 0
+
     def first_location(self, spec: ManifestSpec, source: Source) -> Location | None:
         """Its first cell, or what its first row names."""
         if column := image_column(spec, source.file.uri, self.columns(source)):
             return ParquetCell(source.uri, column, 0)
-        with reading(source.uri):
+        with read_errors(source.uri, " as Parquet"):
             batches = open_parquet(source.uri).iter_batches(1, columns=[spec.uri_column])
             uris = (as_type(batch.column(0), pa.string())[0].as_py() for batch in batches if len(batch))
             uri = next(uris, None)
@@ -82,7 +87,7 @@ def rows_of_parquet(uri: str) -> Iterator[Row]:
     Raises:
         ManifestError: it cannot be read, or is no Parquet file.
     """
-    with reading(uri):
+    with read_errors(uri, " as Parquet"):
         for batch in open_parquet(uri).iter_batches(BATCH_ROWS, use_threads=False):
             for row in batch.to_pylist():
                 yield {
