@@ -14,7 +14,7 @@ from schemas.identity import settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.ranges import Ranges
-from schemas.spec import StorageMap, StorageOptions
+from schemas.spec import StorageMap, StorageOptions, reached_by
 
 RUN = "run.json"
 SUCCESS = "_SUCCESS"
@@ -87,9 +87,10 @@ class RunRecord(_Record):
 
     @property
     def storage(self) -> StorageMap:
-        """The storage options of the job."""
+        """How the job reaches the files below each URL."""
         options = self.spec.get("storage", {})
-        return {url: StorageOptions.model_validate(values) for url, values in options.items()}
+        storage = {url: StorageOptions.model_validate(values) for url, values in options.items()}
+        return reached_by(storage, self.spec.get("fetch", {}).get("headers", {}))
 
 
 class LedgerRecord(_Record):

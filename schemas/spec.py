@@ -1,5 +1,6 @@
 """The job spec: a user's settings for a job, frozen, and checked when built."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -28,6 +29,49 @@ AUTO_READS = {"cpu": 16, "cuda": 256, "decoder": 64}
 MAX_THROTTLE_TIMEOUT_S = 600
 """Longest `throttle_timeout_s`; a process without any result for longer would count as hung."""
 
+
+HARMLESS_HEADERS = (
+    *("accept", "accept-language", "cache-control", "dnt", "from", "origin", "pragma", "referer"),
+    *("upgrade-insecure-requests", "user-agent"),
+)
+"""Headers of requests whose values are no secrets; also those whose names begin with "sec-"."""
+
+OWN_HEADERS = (
+    *("accept-encoding", "connection", "content-length", "expect", "host", "if-range", "keep-alive"),
+    *("proxy-authorization", "range", "te", "trailer", "transfer-encoding", "upgrade"),
+)
+"""Headers that raylabel sets itself."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FROM_VARIABLE = re.compile(r"(?:[A-Za-z][\w-]* )?env:[A-Za-z_]\w*", re.ASCII)
+
+
+def is_harmless(header: str) -> bool:
+    """Whether the value of a header of requests is no secret, by its name."""
+    return header.lower() in HARMLESS_HEADERS or header.lower().startswith("sec-")
+
+
+def _assert_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Refuses headers that no request can have, and values that may be secrets; shows no such value."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"headers: found the name {name!r}; allowed: letters, digits and -")
+        if name.lower() in OWN_HEADERS:
+            raise ValueError(f"headers.{name}: raylabel sets it itself; allowed: other headers")
+        if not is_harmless(name) and not _FROM_VARIABLE.fullmatch(value):
+            raise ValueError(
+                f"headers.{name}: a job spec holds no secrets; allowed: env:VARIABLE, or a word before it "
+                "as in 'Bearer env:TOKEN', with the variable set on every node"
+            )
+        if not value.isprintable() or not value.isascii():
+            raise ValueError(f"headers.{name}: found {value!r}; allowed: printable ASCII, in one line")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError(f"headers: found one name twice in {', '.join(headers)}; allowed: each once")
+    return headers
+
+
+Headers = Annotated[dict[str, str], AfterValidator(_assert_headers)]
+"""Headers of requests over HTTP. A value "env:NAME", or a word and "env:NAME", is that of a variable."""
 
 _SHA256, _ENDPOINT, _VARIABLE = r"^[0-9a-f]{64}$", r"^https?://[^/@?#]+/?$", r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -132,6 +176,8 @@ class FetchSpec(_Section):
             meanwhile each actor reads fewer at once.
         rate: the most reads that the whole job starts in a second; None: no limit.
         max_bytes: a larger file is a failed row (TOO_LARGE).
+        headers: sent with each HTTP request of the job, for images and all else; a value "env:NAME", or a
+            word and "env:NAME", is that of an environment variable.
     """
 
     concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
@@ -140,6 +186,7 @@ class FetchSpec(_Section):
     throttle_timeout_s: float = Field(300, ge=0, le=MAX_THROTTLE_TIMEOUT_S)
     rate: float | None = Field(None, gt=0)
     max_bytes: int = Field(256 * 2**20, ge=1)
+    headers: Headers = Field(default_factory=dict)
 
     def reads(self, device: str) -> int:
         """Concurrent reads of an actor whose models run on "cpu" or "cuda", or of a "decoder"."""
@@ -226,7 +273,20 @@ class ComputeSpec(_Section):
         return AUTO_BATCH[device] if self.batch_size == "auto" else self.batch_size
 
 
-_SECRET_WORDS = ("key", "secret", "token", "password", "sas", "credential", "connection_string")
+_SECRET_WORDS = (
+    *("key", "secret", "token", "password", "sas", "credential", "connection_string"),
+    *("authorization", "cookie"),
+)
+
+
+def _assert_no_secrets(options: dict[str, Any], path: str) -> None:
+    """Refuses options with a secret in them, also in options of an option; shows no value."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            _assert_no_secrets(value, f"{path}.{name}")
+        secret = any(word in str(name).lower() for word in _SECRET_WORDS) and isinstance(value, str)
+        if secret and value != "anon" and not _FROM_VARIABLE.fullmatch(value):
+            raise ValueError(f"{path}.{name}: a job spec holds no secrets; allowed: env:VARIABLE")
 
 
 class StorageOptions(_Section):
@@ -245,6 +305,7 @@ class StorageOptions(_Section):
         requester_pays: accept that the reader pays.
         options: further arguments of the fsspec file system (gcsfs, adlfs, ...); a value "env:NAME" is the
             value of the environment variable NAME.
+        headers: of requests over HTTP, beside those of `fetch.headers`, which they replace.
     """
 
     endpoint: str | None = Field(None, pattern=_ENDPOINT)
@@ -254,6 +315,7 @@ class StorageOptions(_Section):
     anonymous: bool = False
     requester_pays: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_one_source_of_credentials(self) -> Self:
@@ -267,10 +329,7 @@ class StorageOptions(_Section):
     @field_validator("options")
     @classmethod
     def _holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
-        for name, value in options.items():
-            secret = any(word in name.lower() for word in _SECRET_WORDS) and isinstance(value, str)
-            if secret and value != "anon" and not value.startswith("env:"):
-                raise ValueError(f"options.{name}: a job spec holds no secrets; allowed: env:VARIABLE")
+        _assert_no_secrets(options, "options")
         return options
 
     def __hash__(self) -> int:
@@ -295,6 +354,7 @@ class UnitsSpec(_Section):
 
 
 _S3_SCHEMES = ("s3", "s3a")
+_WEB_SCHEMES = ("http", "https")
 _S3_OPTIONS = ("endpoint", "region", "profile", "credentials_env_prefix", "requester_pays")
 
 
@@ -310,7 +370,25 @@ def _assert_urls(storage: StorageMap) -> StorageMap:
         wrong = [name for name in _S3_OPTIONS if getattr(options, name)] if scheme not in _S3_SCHEMES else []
         if wrong:
             raise ValueError(f"storage.{url}: {', '.join(wrong)} are for s3://; allowed: anonymous, options")
+        if options.headers and scheme not in _WEB_SCHEMES:
+            raise ValueError(f"storage.{url}: found headers; allowed: those of http:// and https://")
     return storage
+
+
+def reached_by(storage: StorageMap, headers: dict[str, str]) -> StorageMap:
+    """How the files below each URL are reached: `storage`, with the headers of every request over HTTP."""
+    if not headers:
+        return storage
+    web = {f"{scheme}://": StorageOptions() for scheme in _WEB_SCHEMES}
+    web |= {url: options for url, options in storage.items() if url.partition("://")[0] in _WEB_SCHEMES}
+    return storage | {url: _with_headers(options, headers) for url, options in web.items()}
+
+
+def _with_headers(options: StorageOptions, headers: dict[str, str]) -> StorageOptions:
+    """Options with more headers; their own replace those of the same name, whatever its case."""
+    own = {name.lower() for name in options.headers}
+    others = {name: value for name, value in headers.items() if name.lower() not in own}
+    return options.model_copy(update={"headers": others | options.headers})
 
 
 SHORT_FORMS = {"manifest": "uri", "classifier": "model", "detector": "model"}
@@ -357,3 +435,8 @@ class JobSpec(_Section):
         if self.classifier is None and self.detector is None:
             raise ValueError("found classifier: null and detector: null; a job needs at least one of them")
         return self
+
+    @property
+    def reached(self) -> StorageMap:
+        """How the files below each URL are reached; see `reached_by`."""
+        return reached_by(self.storage, self.fetch.headers)

@@ -98,7 +98,7 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
             case "string_pattern_mismatch":
                 problem, allowed = f"{where}: found {detail['input']!r}", _PATTERNS[detail["ctx"]["pattern"]]
             case kind:
-                problem = f"{where}: found {detail['input']!r}"
+                problem = f"{where}: found {_shown(path, detail['input'])}"
                 message = detail["msg"].removeprefix("Input should be ")
                 allowed = _ALLOWED.get(kind, message).format_map(detail.get("ctx", {}))
         # pydantic reports a value of a union once for each of its types
@@ -107,6 +107,11 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
         f"{problem}{'; allowed: ' if any(allowed) else ''}{' or '.join(allowed)}"
         for problem, allowed in problems.items()
     ]
+
+
+def _shown(path: list[str | int], value: object) -> str:
+    """A value for a message; not one of headers, which may be a secret."""
+    return f"a value of type {type(value).__name__}" if "headers" in path else repr(value)
 
 
 _UNION_BRANCHES = {

@@ -76,7 +76,7 @@ def output_of(output_or_job: str) -> str:
     from workers.storage.options import configure_storage
 
     spec = read_spec(output_or_job, {})
-    configure_storage(spec.storage)
+    configure_storage(spec.reached)
     return spec.output
 
 

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import grpc
 import ray
+from ray._private import services
+from ray._private.grpc_utils import init_grpc_channel
 from ray.data import DataContext
 from ray.exceptions import RayError
 
@@ -26,8 +29,14 @@ from workers.storage.options import configure_storage, configured_storage
 REACHABLE_TIMEOUT_S = 10
 """Seconds to wait for a connection to the cluster's address."""
 
+ANSWER_TIMEOUT_S = 20
+"""Seconds to wait, once connected, for something there that speaks as Ray does."""
+
 START_WAIT_S = 120
 """Seconds to wait at most while others start a Ray on this machine; one that hangs must not stop all."""
+
+_IS_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+_SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 TASK_RETRIES = 3
 """Times that one of raylabel's own tasks is tried again after its process died."""
@@ -62,7 +71,7 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with _redirect_stderr(verbose) as redirect_to:
         try:
-            _assert_reachable(address)
+            assert_reachable(address)
             with one_start_at_a_time() if address == "local" else contextlib.nullcontext():
                 ray.init(
                     address=address,
@@ -123,18 +132,41 @@ def _join_error(address: str, reason: str) -> str:
             f"has Ray {ray_here} and Python {python_here}, and to join they must be the same. {advice}"
         )
     return (
-        f"cannot join a Ray cluster at {address}: {reason}. Check --address and RAY_ADDRESS, or omit both to "
-        "run on this machine alone"
+        f"cannot join a Ray cluster at {address}: {reason.rstrip('.')}. Check --address and RAY_ADDRESS, or "
+        "omit both to run on this machine alone"
     )
 
 
-def _assert_reachable(address: str) -> None:
-    """Raises OSError at once where nothing listens at an address; Ray itself tries for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection(
-            (host.rpartition("/")[2].strip("[]"), int(port)), REACHABLE_TIMEOUT_S
-        ).close()
+def assert_reachable(address: str) -> None:
+    """Refuses an address where no Ray answers, within half a minute; Ray itself tries for minutes.
+
+    Args:
+        address: as Ray takes it; "auto" is the Ray that runs on this machine.
+
+    Raises:
+        OSError: nothing listens there, or what does is silent.
+    """
+    address = (services.canonicalize_bootstrap_address(address) or "") if address == "auto" else address
+    kind, separator, place = address.rpartition("://")
+    host, colon, port = place.partition("/")[0].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    socket.create_connection((host.strip("[]"), int(port)), REACHABLE_TIMEOUT_S).close()
+    if not separator or kind == "ray":  # what answers at http:// Ray itself says
+        unknown = () if separator else (grpc.StatusCode.UNIMPLEMENTED,)  # a client's server has no such call
+        _assert_answers(f"{host}:{port}", (*_SILENT, *unknown))
+
+
+def _assert_answers(place: str, refusals: tuple[grpc.StatusCode, ...]) -> None:
+    """Asks whether Ray's control service is alive; raises TimeoutError for one of some answers by gRPC."""
+    with init_grpc_channel(place, (("grpc.enable_http_proxy", 0),)) as channel:
+        try:
+            channel.unary_unary(_IS_ALIVE)(b"", timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() in refusals:
+                raise TimeoutError(
+                    f"it accepts connections, but nothing there answers as Ray does in {ANSWER_TIMEOUT_S} s"
+                ) from None
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
-from workers.storage.options import configure_storage
+from workers.storage.options import assert_headers, configure_storage
 from workers.storage.store import Store
 from workers.storage.uris import absolute_uri, clean_uri
 
@@ -156,7 +156,7 @@ class ResolvedJob:
             detector=spec.detector,
             fingerprints=tuple(model.fingerprint for model in models if model),
             fetch=spec.fetch.share_of(actors),
-            storage=spec.storage,
+            storage=spec.reached,
             decode=spec.decode,
             compute=spec.compute,
             device=resources.device,
@@ -202,7 +202,8 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
         ManifestError: the manifest does not exist, or its format is unknown.
         ModelError: from the function: a model cannot be built, or its weights are not the ones named.
     """
-    configure_storage(spec.storage)
+    configure_storage(spec.reached)
+    assert_headers()
     sources = find_sources(spec.manifest)
     builder = Child(shared_fork_server().address, build_model_resolver, spec, memory_share=1)
 

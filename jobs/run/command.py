@@ -51,7 +51,7 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
         Stopped: it was asked to stop.
     """
     console = RunConsole(options.as_json)
-    configure_storage(spec.storage)
+    configure_storage(spec.reached)
     output, store = clean_uri(spec.output), Store(spec.output)
     rows = None if restart else read_success(store)
     with resolving(spec) as resolved:

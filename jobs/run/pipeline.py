@@ -96,7 +96,7 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
     with heartbeat.running(), metrics.exporting():
         remove_previous_runs(run)
         state = PassState.read(run)
-        publisher, limits = Publisher(run), FailureLimits(job.spec.max_failed, run)
+        publisher, limits = Publisher(run), FailureLimits(job.spec.max_failed, run, running.manifest)
         observers = Observers(heartbeat, reporter, metrics, limits, publisher)
         observers.on_progress(state)
         with closing(committed(running, state.pending)) as commits:

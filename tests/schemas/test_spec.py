@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from schemas.exceptions import SpecError
+from schemas.spec import FetchSpec
 from schemas.spec_file import build_spec, read_spec
 
 SMALLEST = """
@@ -62,6 +63,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "throttle_timeout_s": 300,
             "rate": None,
             "max_bytes": 268_435_456,
+            "headers": {},
         },
         "decode": {"max_pixels": 120_000_000, "timeout_s": 60},
         "compute": {
@@ -138,6 +140,10 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
     ]
 
 
+def with_headers(headers: object) -> dict[str, object]:
+    return {"manifest": "a", "output": "b", "fetch": {"headers": headers}}
+
+
 def stored(url: str, **settings: object) -> dict[str, object]:
     """A job with storage options for one URL."""
     return {"manifest": "a", "output": "b", "storage": {url: settings}}
@@ -167,7 +173,7 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         (
             stored("s3://photos", endpoit="http://minio:9000"),
             "storage.s3://photos.endpoit: unknown key; allowed: endpoint, region, profile, "
-            "credentials_env_prefix, anonymous, requester_pays, options (did you mean endpoint?)",
+            "credentials_env_prefix, anonymous, requester_pays, options, headers (did you mean endpoint?)",
         ),
         (
             stored("s3://photos", profile="a", anonymous=True),
@@ -185,6 +191,45 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         (
             stored("az://photos", options={"account_key": "abc"}),
             "options.account_key: a job spec holds no secrets; allowed: env:VARIABLE",
+        ),
+        (
+            stored("https://host", options={"client_kwargs": {"headers": {"Authorization": "hidden"}}}),
+            "options.client_kwargs.headers.Authorization: a job spec holds no secrets; allowed: env:VARIABLE",
+        ),
+        (
+            stored("s3://photos", headers={"Accept": "image/*"}),
+            "storage.s3://photos: found headers; allowed: those of http:// and https://",
+        ),
+        (
+            with_headers({"X-Key": "hidden"}),
+            "headers.X-Key: a job spec holds no secrets; allowed: env:VARIABLE, or a word before it as in "
+            "'Bearer env:TOKEN', with the variable set on every node",
+        ),
+        (
+            with_headers({"Authorization": "Bearer hidden"}),
+            "headers.Authorization: a job spec holds no secrets; allowed: env:VARIABLE, or a word before it "
+            "as in 'Bearer env:TOKEN', with the variable set on every node",
+        ),
+        (
+            with_headers("Cookie: hidden"),
+            "fetch.headers: found a value of type str; allowed: keys and values",
+        ),
+        (with_headers({"X-Key": 123}), "fetch.headers.X-Key: found a value of type int; allowed: text"),
+        (
+            with_headers({"Range": "bytes=0-1"}),
+            "headers.Range: raylabel sets it itself; allowed: other headers",
+        ),
+        (
+            with_headers({"User-Agent": "a\nX-Key: b"}),
+            "headers.User-Agent: found 'a\\nX-Key: b'; allowed: printable ASCII, in one line",
+        ),
+        (
+            with_headers({"a b": "c"}),
+            "headers: found the name 'a b'; allowed: letters, digits and -",
+        ),
+        (
+            with_headers({"Accept": "a", "accept": "b"}),
+            "headers: found one name twice in Accept, accept; allowed: each once",
         ),
     ],
 )
@@ -223,3 +268,18 @@ def test_a_spec_cannot_be_changed() -> None:
     spec = build_spec({"manifest": "a", "output": "b"}, "a test")
     with pytest.raises(ValueError, match="frozen"):
         spec.output = "c"  # type: ignore[misc]
+
+
+def test_headers_are_those_of_all_web_servers_and_a_server_has_its_own() -> None:
+    headers = {"User-Agent": "me", "Authorization": "Bearer env:TOKEN"}
+    storage = {"https://cdn": {"headers": {"authorization": "env:CDN"}}, "s3://b": {"anonymous": True}}
+    spec = build_spec(
+        {"manifest": "a", "output": "b", "fetch": {"headers": headers}, "storage": storage}, "a test"
+    )
+    assert {url: options.headers for url, options in spec.reached.items()} == {
+        "https://cdn": {"User-Agent": "me", "authorization": "env:CDN"},
+        "s3://b": {},
+        "http://": headers,
+        "https://": headers,
+    }
+    assert spec.model_copy(update={"fetch": FetchSpec()}).reached == spec.storage

@@ -1,26 +1,24 @@
 """Reads image files: the bytes at a location, or the reason why there are none."""
 
 import errno
-import itertools
-import math
 import os
-import random
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import FetchSpec
+from workers.fetch.patience import Patience, within
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage import s3
+from workers.storage.answers import NotPartialError, Part, TooManyBytesError
+from workers.storage.encodings import EncodingError
 from workers.storage.filesystem import file_system, local_path
-from workers.storage.uris import clean_uri, data_of, is_data, is_local, text_of
-
-FIRST_WAIT_S = 0.2
-MAX_WAIT_S = 10.0
-"""A retry waits up to the first number of seconds, doubled with each attempt, and never over the second."""
+from workers.storage.uris import clean_uri, data_of, is_data, is_local, is_web, text_of
 
 _CODES_BY_HTTP_STATUS = {
     401: ErrorCode.DENIED,
@@ -41,6 +39,8 @@ _CODES_BY_S3_CODE = {
     "NoSuchKey": ErrorCode.NOT_FOUND,
     "NoSuchBucket": ErrorCode.NOT_FOUND,
 }
+_T = TypeVar("_T")
+
 _NETWORK_LIBRARIES = {
     *("aiohttp", "botocore", "aiobotocore", "requests", "urllib3", "http", "ssl"),
     *("azure", "gcsfs", "google"),
@@ -71,32 +71,52 @@ def fetch(
     name = clean_uri(location) + ("" if size is None else f" ({size:,} bytes from {start:,} on)")
     if size is not None and not 0 < size <= spec.max_bytes:  # no request is needed
         raise wrong_size(name, size, spec, 1)
-    limiter, throttled_since = limiter or AdaptiveLimiter(1), math.inf
-    for attempt in itertools.count(1):
+    part = Part(start, size, spec.max_bytes)
+    data, attempt = persist(name, spec, lambda: _read(location, part, spec.timeout_s), location, limiter)
+    if size is not None and len(data) != size:
+        raise _wrong_part(name, len(data), size, attempt)
+    if not 0 < len(data) <= spec.max_bytes:
+        raise wrong_size(name, len(data), spec, attempt)
+    return data
+
+
+def persist(
+    name: str,
+    spec: FetchSpec,
+    read: Callable[[], _T],
+    location: str,
+    limiter: AdaptiveLimiter | None = None,
+) -> tuple[_T, int]:
+    """The result of reading something, and how many attempts it took: as many as its spec allows.
+
+    Args:
+        name: of what is read, for the message.
+        spec: attempts and timeouts.
+        read: reads once.
+        location: that messages may hold, with its credentials.
+        limiter: shared by all reads of this process; None: no limit.
+
+    Raises:
+        ImageError: stage "fetch", with the code and the number of attempts.
+    """
+    limiter, patience = limiter or AdaptiveLimiter(1), Patience(spec)
+    while True:
         try:
             with limiter.slot():
-                data = _read(location, spec, start, spec.max_bytes + 1 if size is None else size)
+                result = read()
         except Exception as error:
             code = code_of(error)
-            within_timeout = False
             if code is ErrorCode.THROTTLED:
                 limiter.on_throttle()
-                throttled_since = min(throttled_since, time.monotonic())
-                within_timeout = time.monotonic() - throttled_since < spec.throttle_timeout_s
-            if code.retryable and (attempt < spec.attempts or within_timeout):
-                # Full jitter, so that readers refused together do not come back together:
-                # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-                max_wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
-                time.sleep(random.uniform(0, max_wait_s))
+            if patience.waited(code, error):
                 continue
-            raise ImageError(Stage.FETCH, code, f"{name}: {_describe(error, location)}", attempt) from None
+            if code is ErrorCode.TOO_LARGE:
+                raise wrong_size(name, spec.max_bytes + 1, spec, patience.attempt) from None
+            raise ImageError(
+                Stage.FETCH, code, f"{name}: {_describe(error, location)}", patience.attempt
+            ) from None
         limiter.on_success()
-        if size is not None and len(data) != size:
-            raise _wrong_part(name, len(data), size, attempt)
-        if not 0 < len(data) <= spec.max_bytes:
-            raise wrong_size(name, len(data), spec, attempt)
-        return data
-    raise AssertionError("unreachable: counting has no end")
+        return result, patience.attempt
 
 
 def wrong_size(name: str, size: int, spec: FetchSpec, attempt: int) -> ImageError:
@@ -116,22 +136,32 @@ def _wrong_part(name: str, read: int, size: int, attempt: int) -> ImageError:
     return ImageError(Stage.FETCH, ErrorCode.UNSUPPORTED, message, attempt)
 
 
-def _read(location: str, spec: FetchSpec, start: int, size: int) -> bytes:
-    """Reads at most `size` bytes, in one request, within the timeout."""
+def _read(location: str, part: Part, timeout_s: float) -> bytes:
+    """Reads a file or a part of it, within the timeout; more than its limit of bytes is an exception."""
+    start, size = part.start, part.most + 1 if part.size is None else part.size
     if is_data(location):
         return data_of(location)[start : start + size]
     # fsspec would take as long to parse the path as the disk to read the file
     if path := location if is_local(location) else local_path(location):
         return _read_file(path, start, size)
+    if bucket_and_key := s3.bucket_and_key(location):
+        return s3.read(*bucket_and_key, part, timeout_s)
+    if is_web(location):
+        fs, path = file_system(location, timeout_s)
+        web_data: bytes = fs.read_part(path, part)
+        return web_data
+    return within(timeout_s, lambda: _read_anywhere(location, start, size, timeout_s))
+
+
+def _read_anywhere(location: str, start: int, size: int, timeout_s: float) -> bytes:
+    """Reads at most `size` bytes through fsspec."""
+    fs, path = file_system(location, timeout_s)
+    if isinstance(fs, LocalFileSystem):
+        return _read_file(path, start, size)
     try:
-        if bucket_and_key := s3.bucket_and_key(location):
-            return s3.read(*bucket_and_key, size, spec.timeout_s, start)
-        fs, path = file_system(location)
         # With a range s3fs sends one GET; without, a HEAD first
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
-            return bytes(
-                sync(fs.loop, fs._cat_file, path, start=start, end=start + size, timeout=spec.timeout_s)
-            )
+            return bytes(sync(fs.loop, fs._cat_file, path, start=start, end=start + size, timeout=timeout_s))
         return bytes(fs.cat_file(path, start=start, end=start + size))
     except Exception as error:
         if _http_status(error) == 416 or s3.s3_code(error) == "InvalidRange":  # the file ends before `start`
@@ -161,7 +191,7 @@ def _read_file(path: str, start: int, size: int) -> bytes:
         return file.read(min(size, max(file_size - start, 0) + 1) if file_size else size)
 
 
-def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one return for each code
+def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911, PLR0912 - one return for each code
     """The error code for an exception that was raised by reading a file."""
     if (code := _CODES_BY_S3_CODE.get(s3.s3_code(error))) or (
         code := _CODES_BY_HTTP_STATUS.get(_http_status(error))
@@ -170,6 +200,12 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one return fo
     match error:
         case s3.ChangedError():
             return ErrorCode.CORRUPT
+        case TooManyBytesError():
+            return ErrorCode.TOO_LARGE
+        case EncodingError(cut=True):
+            return ErrorCode.TRUNCATED
+        case FileNotFoundError() if error.__cause__:  # fsspec takes any failure of a server for that
+            return code_of(error.__cause__)
         case FileNotFoundError() | NotADirectoryError() | OSError(errno=errno.ENAMETOOLONG | errno.ELOOP):
             return ErrorCode.NOT_FOUND  # no file can have such a name, or its links lead in a circle
         case PermissionError():
@@ -178,7 +214,7 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911 - one return fo
             return ErrorCode.NOT_AN_IMAGE
         case TimeoutError():  # raised by fsspec, sockets and asyncio
             return ErrorCode.TIMEOUT
-        case StorageError() | ValueError() | NotImplementedError():
+        case StorageError() | ValueError() | NotImplementedError() | NotPartialError() | EncodingError():
             return ErrorCode.UNSUPPORTED  # no file system for the URL, or an invalid path
         case MemoryError():
             return ErrorCode.OUT_OF_MEMORY
@@ -208,5 +244,6 @@ def _http_status(error: BaseException) -> int:
 
 def _describe(error: BaseException, location: str) -> str:
     """An exception in one line, without the credentials in a location."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else "no reason given")
+    message = " ".join(f"{type(error).__name__}: {reason}".split())
     return text_of(message.replace(location, clean_uri(location)))[:MESSAGE_LIMIT]

@@ -1,13 +1,16 @@
 """Files that are read in parts: local files directly, all others by range requests through `fetch`."""
 
 import io
+import math
 import sys
+import time
 from typing import IO
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
-from workers.fetch.fetch import code_of, fetch
+from workers.fetch.fetch import code_of, fetch, persist
+from workers.fetch.patience import within
 from workers.storage.filesystem import file_system, with_fresh_credentials
 from workers.storage.uris import clean_uri, is_local
 
@@ -17,6 +20,13 @@ MIN_AHEAD, MAX_AHEAD = 64 * 2**10, 8 * 2**20
 SKIP_BYTES = 2 * 2**20
 """Gap in bytes above which a new request is faster than reading on: they take as long as a request does,
 30 ms at 70 MB/s."""
+
+
+ASK_AGAIN_S = 60
+"""Seconds for which a file that did not answer is not asked for again: its images are read one after
+another, and would wait for it each."""
+
+_unanswered: dict[str, tuple[float, ImageError]] = {}
 
 
 class RangeFile(io.RawIOBase):
@@ -36,7 +46,7 @@ class RangeFile(io.RawIOBase):
         self._spec = spec.model_copy(
             update={"max_bytes": sys.maxsize}
         )  # that limit is for images, not for parts of a file
-        self.size = _size(uri)
+        self.size = _size(uri, self._spec)
         self._position = 0
 
     def read(self, size: int | None = -1) -> bytes:
@@ -111,15 +121,25 @@ def _open_local(uri: str) -> IO[bytes] | None:
         raise _failure(uri, error) from None
 
 
-def _size(uri: str) -> int:
+def _size(uri: str, spec: FetchSpec) -> int:
+    """The bytes of a file; asked for as often, and for as long, as an image."""
+
+    def size() -> int | None:
+        fs, path = file_system(uri, spec.timeout_s)
+        return with_fresh_credentials(fs, lambda: fs.size(path))  # type: ignore[no-any-return]
+
+    failed_at, failure = _unanswered.get(uri, (-math.inf, None))
+    if failure and time.monotonic() - failed_at < ASK_AGAIN_S:
+        raise failure
     try:
-        fs, path = file_system(uri)
-        size = with_fresh_credentials(fs, lambda: fs.size(path))
-    except Exception as error:
-        raise _failure(uri, error) from None
-    if size is None:
+        known, _ = persist(clean_uri(uri), spec, lambda: within(spec.timeout_s, size), uri)
+    except ImageError as error:
+        if error.code.retryable:
+            _unanswered[uri] = (time.monotonic(), error)
+        raise
+    if known is None:
         raise _failure(uri, ValueError("its server does not tell its size, so it cannot be read in parts"))
-    return int(size)
+    return known
 
 
 def _failure(uri: str, error: Exception) -> ImageError:

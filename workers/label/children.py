@@ -27,7 +27,7 @@ def build_model_resolver(spec: JobSpec) -> Callable[[None, StageCallback], Resol
     """Builds a job's models; returns a function that returns what they are."""
     from workers.models.registry import load_classifier, load_detector
 
-    configure_storage(spec.storage)
+    configure_storage(spec.reached)
     classifier = load_classifier(spec.classifier) if spec.classifier else None
     detector = load_detector(spec.detector) if spec.detector else None
     resolved = (classifier.resolved if classifier else None, detector.resolved if detector else None)

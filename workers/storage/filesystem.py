@@ -1,5 +1,6 @@
 """The fsspec file system of a URL, with this process's storage options and fresh credentials."""
 
+import functools
 import logging
 import os
 import threading
@@ -16,6 +17,7 @@ from workers.storage.s3 import EXPIRED_CODES, s3_code
 from workers.storage.uris import clean_uri, lower_scheme, scheme_of, split_chain
 
 _log = logging.getLogger(__name__)
+
 
 _renewal_lock = threading.Lock()
 _T = TypeVar("_T")
@@ -46,8 +48,12 @@ def with_fresh_credentials(fs: Any, operation: Callable[[], _T]) -> _T:
     return operation()
 
 
-def file_system(url: str) -> tuple[Any, str]:
+def file_system(url: str, timeout_s: float | None = None) -> tuple[Any, str]:
     """The file system of a URL, without a listings cache, and the path on it.
+
+    Args:
+        url: any that fsspec reads.
+        timeout_s: seconds that a request over HTTP may take as a whole; None: it may take long.
 
     Raises:
         StorageError: no installed file system takes the URL.
@@ -55,8 +61,10 @@ def file_system(url: str) -> tuple[Any, str]:
     url = lower_scheme(url)
     if reason := _refusal(url):
         raise StorageError(f"cannot use {clean_uri(url)}: {reason}")
+    if "http" in url:
+        _use_own_web()
     try:
-        fs, path = _url_to_fs(local_path(url) or url)
+        fs, path = _url_to_fs(local_path(url) or url, timeout_s)
     except (ImportError, ValueError, TypeError) as error:  # TypeError: it takes options that there are not
         raise StorageError(f"cannot use {clean_uri(url)}: {install_hint(url) or error}") from error
     except OSError as error:
@@ -102,9 +110,9 @@ def _refusal(url: str) -> str | None:
     return None
 
 
-def _url_to_fs(url: str) -> tuple[Any, str]:
+def _url_to_fs(url: str, timeout_s: float | None) -> tuple[Any, str]:
     """The file system of a URL and the path on it. fsspec takes any "::" for that of a chain."""
-    options, scheme = filesystem_options(url), scheme_of(url)
+    options, scheme = filesystem_options(url, timeout_s), scheme_of(url)
     if split_chain(url) or (scheme and "::" not in url):
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
         return fs, str(path)
@@ -112,6 +120,15 @@ def _url_to_fs(url: str) -> tuple[Any, str]:
     kind = fsspec.get_filesystem_class(scheme)
     arguments = kind._get_kwargs_from_urls(url) | options.get(scheme, {})
     return kind(use_listings_cache=False, **arguments), str(kind._strip_protocol(url))
+
+
+@functools.cache
+def _use_own_web() -> None:
+    """Makes fsspec read from web servers through `WebFileSystem`, also in chains."""
+    from workers.storage.web import WebFileSystem
+
+    for scheme in ("http", "https"):
+        fsspec.register_implementation(scheme, WebFileSystem, clobber=True)
 
 
 def open_file(url: str) -> Any:

@@ -61,10 +61,14 @@ def options_for(url: str) -> StorageOptions:
     return _storage[max(prefixes, key=len)] if prefixes else StorageOptions()
 
 
-def filesystem_options(url: str) -> dict[str, Any]:
+def filesystem_options(url: str, timeout_s: float | None = None) -> dict[str, Any]:
     """The arguments of fsspec's file system for a URL, as {scheme: arguments}.
 
     Of a chained URL (`tar://member::s3://bucket/key`) the last part names the store.
+
+    Args:
+        url: any that fsspec reads.
+        timeout_s: seconds that a request over HTTP may take as a whole; None: it may take long.
 
     Raises:
         StorageError: an environment variable that should hold credentials is not set.
@@ -77,6 +81,8 @@ def filesystem_options(url: str) -> dict[str, Any]:
     if kind == "s3":
         return {scheme: {**s3_options(options), "config_kwargs": s3_config(S3_ATTEMPTS)}}
     arguments = _timeouts(kind) | {name: _resolve(value) for name, value in options.options.items()}
+    if timeout_s and kind in ("http", "https"):
+        arguments = {"timeout_s": timeout_s} | arguments
     if options.anonymous:
         arguments |= _ANONYMOUS.get(kind, {})
     return {scheme: arguments} if arguments else {}
@@ -112,7 +118,8 @@ def _timeouts(kind: str) -> dict[str, Any]:
         from aiohttp import ClientTimeout
 
         _disable_gcs_grpc()
-        return {"requests_timeout": ClientTimeout(sock_connect=connect_s, sock_read=read_s)}
+        timeout = ClientTimeout(sock_connect=connect_s, sock_read=read_s)
+        return {"requests_timeout": timeout, "session_kwargs": {"trust_env": True}}  # variables of proxies
     return {}
 
 
@@ -167,19 +174,42 @@ def _is_below(url: str, prefix: str) -> bool:
     return f"{url}/".startswith(f"{prefix.rstrip('/')}/")
 
 
+def headers_for(url: str) -> dict[str, str]:
+    """The headers of requests for a URL over HTTP, with the values of environment variables.
+
+    Raises:
+        StorageError: an environment variable that should hold a value is not set.
+    """
+    options = options_for(url)
+    of_client = options.options.get("client_kwargs", {}).get("headers", {})
+    return {name: _resolve(value) for name, value in (of_client | options.headers).items()}
+
+
+def assert_headers() -> None:
+    """Refuses the storage options of this process if a header's environment variable is not set here.
+
+    Raises:
+        StorageError: with its name.
+    """
+    for url in _storage:
+        headers_for(url)
+
+
 def _resolve(value: Any) -> Any:
-    """An option's value: "env:NAME" is the value of the environment variable NAME."""
-    return (
-        _variable(value.removeprefix("env:"))
-        if isinstance(value, str) and value.startswith("env:")
-        else value
-    )
+    """An option's value: "env:NAME", also behind a word, is that of the environment variable NAME."""
+    if isinstance(value, dict):
+        return {name: _resolve(inner) for name, inner in value.items()}
+    word, space, last = value.rpartition(" ") if isinstance(value, str) else ("", "", "")
+    if last.startswith("env:") and " " not in word:
+        return f"{word}{space}{_variable(last.removeprefix('env:'))}"
+    return value
 
 
 def _variable(name: str) -> str:
     if value := os.environ.get(name):
         return value
     raise StorageError(
-        f"the job's storage section says that the environment variable {name} holds credentials; it is not "
-        f"set on {socket.gethostname()}. Set it on the driver and on every node of the cluster"
+        f"the job's storage section or fetch.headers says that the environment variable {name} holds "
+        f"credentials; it is not set on {socket.gethostname()}. Set it on the driver and on every node of "
+        "the cluster"
     )

@@ -5,6 +5,7 @@ s3fs (botocore) finds endpoint, region and credentials as AWS's own tools do; ob
 
 import functools
 import hashlib
+import io
 import logging
 import math
 import os
@@ -23,6 +24,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from schemas.spec import StorageOptions
+from workers.storage.answers import NotPartialError, Part, TooManyBytesError
+from workers.storage.encodings import decoded, encodings_of
 from workers.storage.options import options_for, s3_config, s3_options
 
 if TYPE_CHECKING:
@@ -37,7 +40,10 @@ CREDENTIALS_LIFETIME = timedelta(minutes=6)
 """Lifetime of credentials that obstore is given; it requests new ones five minutes before the end."""
 
 MAX_WITHOUT_RANGES = 64 * 2**20
-"""Size in bytes up to which an object is read whole if the server ignores ranges."""
+"""Size in bytes up to which an object is read whole for a part of it, if the server ignores ranges."""
+
+PIECE = 8 * 2**20
+"""Bytes of an object that are in memory twice while it is read."""
 
 UNSIGNED_S = 20
 """Seconds after which a refused request without credentials makes this process look for credentials again."""
@@ -118,35 +124,47 @@ def bucket_and_key(location: str) -> tuple[str, str] | None:
     return None if unreadable or bucket.endswith(_DIRECTORY_BUCKET_SUFFIX) else (bucket, key)
 
 
-def read(bucket_name: str, key: str, size: int, timeout_s: float, start: int = 0) -> bytes:
+def read(bucket_name: str, key: str, part: Part, timeout_s: float) -> bytes:
     """Reads an object, or a part of it, by one GET without retries.
+
+    A whole object is decoded if it is stored with a Content-Encoding; a part of one is not.
 
     Args:
         bucket_name: its bucket.
         key: its key, not percent-encoded.
-        size: the most bytes to read.
+        part: what to read of it.
         timeout_s: seconds the GET may take. If this process has not read the bucket before, waiting for
             another thread to open it, and opening it, may each take as long.
-        start: the first byte to read.
 
     Raises:
         OSError: it cannot be read: an ObjectError with the server's reason, a TimeoutError, a ConnectionError
-            (also if fewer bytes came than announced), or a ChangedError.
+            (also if fewer bytes came than announced), a ChangedError, a TooManyBytesError, or an
+            EncodingError.
         botocore.exceptions.BotoCoreError: the configuration of the bucket is not valid.
     """
     bucket = _Bucket(bucket_name, options_for(f"s3://{bucket_name}/{key}"), timeout_s)
-    data, md5 = _get(bucket, key, start, size)
-    if bucket in _etag_not_md5 or _has_md5(data, md5):
+    data, encodings = _read_stored(bucket, key, part)
+    if part.size is not None or not encodings:
         return data
+    if len(data := decoded(data, encodings, part.most)) > part.most:
+        raise TooManyBytesError(f"more than {part.most:,} bytes when it is decompressed")
+    return data
+
+
+def _read_stored(bucket: _Bucket, key: str, part: Part) -> tuple[bytes, list[str]]:
+    """The bytes of an object as they are stored, and the encodings that they have."""
+    data, md5, encodings = _get(bucket, key, part)
+    if bucket in _etag_not_md5 or _has_md5(data, md5):
+        return data, encodings
     # Either a byte changed on the way, or this bucket's ETags are no MD5 (as with some kinds of encryption).
     # A second GET tells: two equal answers that differ from the ETag mean that it is no MD5
-    again, md5 = _get(bucket, key, start, size)
+    again, md5, encodings = _get(bucket, key, part)
     if _has_md5(again, md5):
-        return again
+        return again, encodings
     if again != data:
         raise ChangedError(f"{len(data):,} bytes came that are not those of ETag {md5}")
     _etag_not_md5.add(bucket)
-    return data
+    return data, encodings
 
 
 def _has_md5(data: bytes, md5: str) -> bool:
@@ -154,14 +172,17 @@ def _has_md5(data: bytes, md5: str) -> bool:
     return not md5 or hashlib.md5(data, usedforsecurity=False).hexdigest() == md5
 
 
-def _get(bucket: _Bucket, key: str, start: int, size: int) -> tuple[bytes, str]:
-    """The bytes of one GET, and their expected MD5; "" if that is not known."""
+def _get(bucket: _Bucket, key: str, part: Part) -> tuple[bytes, str, list[str]]:
+    """The bytes of one GET, their expected MD5 ("" if that is not known), and the encodings they have."""
     store = _store(bucket)
     try:
-        result, data = _get_range(store, key, start, size)
+        result = _answer(store, key, part)
+        data = _collected(result, part)
     except (BaseError, FileNotFoundError) as error:
         message = str(error)
         failure = _failure(message)
+        if isinstance(failure, ObjectError) and failure.status == 416:  # the object ends before `start`
+            return b"", "", []
         # s3fs asks for a bucket's region as it opens it. If that request fails it goes on with the default
         # region, so a wrong one is found only here; the next read opens the bucket, and asks, again
         if _WRONG_REGION.search(message):
@@ -170,31 +191,52 @@ def _get(bucket: _Bucket, key: str, start: int, size: int) -> tuple[bytes, str]:
             reset_clients()
             _log.info("s3://%s refused the credentials (%s); looking for new ones", bucket.name, failure)
         raise failure from None
-    first, end = result.range
-    if len(data) != end - first:  # obstore accepts a body shorter than the range if Content-Length agrees
-        raise ConnectionError(f"{len(data):,} of {end - first:,} bytes came")
-    if first < start or len(data) > size:  # the server sent the whole object
-        return data[start : start + size], ""
-    whole, tag = end - first == result.meta["size"], _MD5.fullmatch(result.meta["e_tag"] or "")
-    return data, tag[1] if whole and tag else ""
+    first, _ = result.range
+    encodings = encodings_of(result.attributes.get("Content-Encoding", ""), key)
+    if first < part.start:  # the server sent the whole object
+        return data[part.start :], "", encodings
+    whole, tag = len(data) == result.meta["size"], _MD5.fullmatch(result.meta["e_tag"] or "")
+    return data, tag[1] if whole and tag else "", encodings
 
 
-def _get_range(store: S3Store, key: str, start: int, size: int) -> tuple[Any, bytes]:
-    """The result of one GET of a range, and its body.
+def _answer(store: S3Store, key: str, part: Part) -> Any:
+    """What a server answers to one GET of a range; its body is not read yet.
 
-    A server that ignores the range (status 200 in place of 206, as rclone) makes obstore raise; the object is
-    then read whole, unless it is large.
+    A server may ignore the range (status 200 in place of 206, as rclone), which makes obstore raise, or
+    refuse one that is longer than the object. The object is then asked for without a range.
     """
+    size = part.most + 1 if part.size is None else part.size
     try:
-        result = store.get(key, options={"range": (start, start + size)})
-        return result, result.bytes().to_bytes()
+        return store.get(key, options={"range": (part.start, part.start + size)})
     except BaseError as error:
-        if "NotPartial" not in str(error):
+        ignored, refused = "NotPartial" in str(error), "status code: 416" in str(error)
+        if not (ignored or (refused and not part.start)):
             raise
         whole = store.get(key)
-        if whole.meta["size"] > MAX_WITHOUT_RANGES:
-            raise
-        return whole, whole.bytes().to_bytes()
+        if part.start and whole.meta["size"] > MAX_WITHOUT_RANGES:
+            raise NotPartialError("its server does not support range requests") from None
+        return whole
+
+
+def _collected(result: Any, part: Part) -> bytes:
+    """The body of an answer, up to the last byte that is wanted.
+
+    Raises:
+        TooManyBytesError: a whole object is wanted, and has more bytes than it may.
+        ConnectionError: fewer bytes came than the server announced.
+    """
+    if part.size is None and result.meta["size"] > part.most:
+        raise TooManyBytesError(f"more than {part.most:,} bytes")
+    first, end = result.range
+    expected = end - first if part.size is None else min(end, part.start + part.size) - first
+    body = io.BytesIO()
+    for piece in result.stream(min_chunk_size=PIECE):
+        body.write(memoryview(piece)[: expected - body.tell()])
+        if body.tell() == expected:
+            break
+    if body.tell() < expected:  # obstore accepts a body shorter than the range if Content-Length agrees
+        raise ConnectionError(f"{body.tell():,} of {expected:,} bytes came")
+    return body.getvalue()
 
 
 def pages(

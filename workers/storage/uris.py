@@ -72,6 +72,17 @@ def split_chain(uri: str) -> tuple[str, str] | None:
     return uri[:end], uri[end + 2 :]
 
 
+def is_web(uri: str) -> bool:
+    """Whether a URI is that of a file on a web server, and not a chain."""
+    return uri.partition("://")[0].lower() in ("http", "https")
+
+
+def host_of(uri: str) -> str:
+    """The scheme and the host or bucket of a URI, of a chain those of its last part; "" of a path."""
+    scheme, separator, rest = clean_uri(uri.rpartition("::")[2]).partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if separator else ""
+
+
 def absolute_uri(uri: str) -> str:
     """A URI that is valid in any working directory: a relative path becomes absolute."""
     return os.path.abspath(uri) if is_local(uri) else uri

@@ -1,7 +1,23 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from jobs.run.budget import check_access, check_budget, check_models
+from jobs.run.budget import FailureLimits, check_budget, check_models, is_no_host_left, is_refused
+from schemas.errors import ErrorCode, RowError, Stage
 from schemas.exceptions import FailureBudgetError, ModelError, StorageError
+from schemas.metrics import Usage
+from schemas.plan import Pass, Plan
+from tests.workers.tables.made_results import CLASSIFIER, record
+from workers.ledger.commit import commit_results
+from workers.ledger.directory import RunDirectory
+from workers.ledger.state import PassState
+from workers.manifest.files import ManifestFile
+from workers.manifest.manifest import Manifest
+from workers.storage.store import Store
+from workers.tables.results import ResultColumns, results_table
 
 
 @pytest.mark.parametrize(
@@ -91,9 +107,72 @@ def test_a_model_at_fault_is_blamed_with_an_example() -> None:
 def test_a_run_stops_when_the_store_refuses_every_image(
     failed: dict[str, int], done: int, rows: int, stops: bool
 ) -> None:
-    try:
-        check_access(failed, done, rows, str)
-    except StorageError:
-        assert stops
-    else:
-        assert not stops
+    assert is_refused(failed, done, rows) is stops
+
+
+@pytest.mark.parametrize(
+    ("refused", "pending", "stops"),
+    [
+        ({"https://a"}, {"https://a"}, True),
+        ({"https://a"}, {"https://a", "https://b"}, False),  # sorted by server: the next one may let it in
+        ({"https://a"}, {"https://b"}, False),
+        ({"https://a", "https://b"}, {"https://b"}, True),
+        ({f"https://{n}" for n in range(8)}, {"https://other"}, True),  # no proxy, no network
+        ({f"https://{n}" for n in range(7)}, {"https://other"}, False),
+    ],
+)
+def test_servers_that_refuse_stand_for_those_still_to_ask(
+    refused: set[str], pending: set[str], stops: bool
+) -> None:
+    assert is_no_host_left(refused, pending) is stops
+
+
+ROWS, AT = 400, datetime(2026, 1, 2, tzinfo=UTC)
+PLAN = Plan(rows=ROWS, unit_rows=40, shard_units=100)
+
+
+def refuse_unit(run: RunDirectory, state: PassState, manifest: Manifest, unit: int) -> None:
+    """Commits a unit of which every image was refused."""
+    rows = list(run.current.rows_of_unit(unit))
+    errors = [RowError(Stage.FETCH, ErrorCode.DENIED, "status 403", 1, AT) for _ in rows]
+    table = results_table(
+        unit, manifest.read(rows).table, errors, ResultColumns(CLASSIFIER, None, NO_COLUMNS)
+    )
+    for commit in commit_results(run, 1, table):
+        state.add(commit)
+
+
+NO_COLUMNS = pa.schema([])
+
+
+def started(folder: Path, uris: list[str]) -> tuple[RunDirectory, PassState, Manifest, FailureLimits]:
+    """A run over URIs, without a row done."""
+    pq.write_table(pa.table({"uri": uris}), folder / "m.parquet")
+    manifest = Manifest(
+        [ManifestFile(str(folder / "m.parquet"), (len(uris),), ("uri",), str(folder))],
+        "uri",
+        None,
+        NO_COLUMNS,
+    )
+    spec = record(plan=PLAN, detector=None)
+    run = RunDirectory(Store(str(folder / "out")), spec, Pass(PLAN), NO_COLUMNS)
+    return run, PassState(run), manifest, FailureLimits(None, run, manifest)
+
+
+def test_a_list_sorted_by_server_does_not_end_for_its_first_one(tmp_path: Path) -> None:
+    uris = [f"https://{'a' if n < 130 else 'b'}.example/{n}.jpg?key=1" for n in range(ROWS)]
+    run, state, manifest, limits = started(tmp_path, uris)
+    for unit in (0, 1, 2):
+        refuse_unit(run, state, manifest, unit)
+        limits.on_progress(state, Usage())
+    for unit in (3, 4, 5):
+        refuse_unit(run, state, manifest, unit)
+    with pytest.raises(StorageError, match=r"refused each of the first 240 images .* status 403"):
+        limits.on_progress(state, Usage())
+
+
+def test_a_list_of_one_bucket_ends_as_soon_as_it_refuses(tmp_path: Path) -> None:
+    run, state, manifest, limits = started(tmp_path, [f"s3://bucket/{n}.jpg" for n in range(ROWS)])
+    refuse_unit(run, state, manifest, 0)
+    with pytest.raises(StorageError, match="refused each of the first 40 images"):
+        limits.on_progress(state, Usage())

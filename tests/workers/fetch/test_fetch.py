@@ -209,7 +209,7 @@ def test_a_server_that_is_not_there_is_a_network_fault() -> None:
 def test_a_web_server_that_sends_all_where_a_part_is_asked_for_is_unsupported(web: WebServer) -> None:
     web.answers = {"/a.jpg": [200]}
     with pytest.raises(
-        ImageError, match=r"a\.jpg \(5 bytes from 2 on\): found 11 bytes; its server does"
+        ImageError, match=r"a\.jpg \(5 bytes from 2 on\): .*its server does not support range"
     ) as all_:
         fetch(f"{web.url}/a.jpg?signature=secret", SPEC, 2, 5)
     assert all_.value.code is ErrorCode.UNSUPPORTED

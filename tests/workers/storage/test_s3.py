@@ -1,3 +1,4 @@
+import gzip
 import json
 import logging
 import random
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from schemas.errors import ErrorCode
@@ -43,6 +45,51 @@ def test_no_more_of_an_object_is_read_than_is_allowed(proxied: ProxiedBucket) ->
     proxied.server.files().pipe_file(f"{proxied.bucket}/b.jpg", b"x" * 5000)
     assert failure(f"s3://{proxied.bucket}/b.jpg").code is ErrorCode.TOO_LARGE
     assert [len(get.answer.body) for get in proxied.gets if get.answer] == [SPEC.max_bytes + 1]
+
+
+def with_encoding(name: str) -> Hook:
+    """Says that an object is stored in an encoding."""
+
+    def say(exchange: Exchange) -> None:
+        assert exchange.answer
+        exchange.answer.headers["Content-Encoding"] = name
+
+    return of_images(say)
+
+
+def test_an_object_that_is_stored_encoded_is_decoded_within_bounds(proxied: ProxiedBucket) -> None:
+    stored = {
+        "gzip": gzip.compress(OBJECT),
+        "aws-chunked,br": pa.compress(OBJECT, "brotli", asbytes=True),
+        "zstd": pa.compress(OBJECT, "zstd", asbytes=True),
+        "aws-chunked": OBJECT,
+        "bomb": gzip.compress(bytes(500_000)),
+    }
+    for key, data in stored.items():
+        proxied.server.files().pipe_file(f"{proxied.bucket}/{key}.jpg", data)
+    for key in list(stored)[:-1]:
+        proxied.spoil = with_encoding(key)
+        assert fetch(f"s3://{proxied.bucket}/{key}.jpg", SPEC) == OBJECT
+    proxied.spoil = with_encoding("gzip")
+    assert failure(f"s3://{proxied.bucket}/bomb.jpg").code is ErrorCode.TOO_LARGE
+    assert fetch(f"s3://{proxied.bucket}/gzip.jpg", SPEC, 2, 5) == stored["gzip"][2:7]  # a part is as stored
+
+
+def test_a_store_that_refuses_a_long_range_is_asked_again_without_one(proxied: ProxiedBucket) -> None:
+    proxied.spoil = of_images(
+        lambda exchange: exchange.refuse(416, "InvalidRange") if "range" in exchange.headers else None
+    )
+    assert fetch(f"s3://{proxied.bucket}/a.jpg", SPEC) == OBJECT
+    assert [get.headers.get("range") for get in proxied.gets] == ["bytes=0-1000", None]
+
+
+def test_no_more_is_kept_than_an_answer_announces(proxied: ProxiedBucket) -> None:
+    def send_more(exchange: Exchange) -> None:
+        assert exchange.answer
+        exchange.answer.headers |= {"Content-Range": "bytes 0-9/10", "ETag": ""}
+
+    proxied.spoil = of_images(send_more)
+    assert fetch(f"s3://{proxied.bucket}/a.jpg", SPEC) == OBJECT[:10]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,278 @@
+"""Files of web servers with odd manners, through `fetch` where that is what asks."""
+
+import gzip
+import resource
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from schemas.errors import ErrorCode
+from schemas.exceptions import ImageError
+from schemas.spec import FetchSpec, StorageOptions, reached_by
+from tests.image_server import (
+    Asked,
+    ImageServer,
+    Manner,
+    Reply,
+    encoded,
+    endless,
+    plain,
+    refusing_long_ranges,
+    serving,
+    silent,
+    without_ranges,
+)
+from workers.fetch.fetch import fetch
+from workers.fetch.locate import locate, read_image
+from workers.storage.filesystem import file_system, open_file
+from workers.storage.options import configure_storage
+
+SPEC = FetchSpec(attempts=2, timeout_s=20, throttle_timeout_s=0, max_bytes=10_000)
+IMPATIENT = SPEC.model_copy(update={"timeout_s": 0.5})
+DATA = bytes(n * n % 251 for n in range(5_000))
+
+
+@pytest.fixture(autouse=True)
+def directly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    configure_storage({})
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ImageServer]:
+    (tmp_path / "a.jpg").write_bytes(DATA)
+    with serving(tmp_path) as server:
+        server.manner = plain
+        yield server
+
+
+def failure(uri: str, spec: FetchSpec = SPEC) -> ImageError:
+    with pytest.raises(ImageError) as raised:
+        read_image(locate(uri, ""), spec)
+    return raised.value
+
+
+@pytest.mark.parametrize("manner", [plain, without_ranges, refusing_long_ranges])
+def test_an_image_is_read_by_one_request_whatever_its_server_knows_of_ranges(
+    server: ImageServer, manner: Manner
+) -> None:
+    server.manner = manner
+    assert fetch(server.url("a.jpg"), SPEC) == DATA
+    assert server.requests == {"/a.jpg": 1}
+
+
+def test_a_range_that_its_server_refuses_is_asked_for_again_without_one(server: ImageServer) -> None:
+    server.manner = lambda asked: Reply(416) if asked.span else plain(asked)
+    assert fetch(server.url("a.jpg"), SPEC, 0, 100) == DATA[:100]
+    assert [asked.headers.get("range") for asked in server.asked] == ["bytes=0-99", None]
+
+
+def test_a_part_that_is_not_the_one_asked_for_is_refused(server: ImageServer) -> None:
+    server.manner = lambda asked: Reply(206, asked.data[:10], {"Content-Range": "bytes 0-9/5000"})
+    with pytest.raises(ImageError, match="its server sent the bytes from 0 on") as refused:
+        fetch(server.url("a.jpg"), SPEC, 100, 10)
+    assert refused.value.code is ErrorCode.UNSUPPORTED
+
+
+def test_a_body_without_an_end_is_too_large_and_takes_no_memory(server: ImageServer) -> None:
+    server.manner = endless
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    error = failure(server.url("a.jpg"))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert (error.code, error.attempts) == (ErrorCode.TOO_LARGE, 1)
+    assert error.message.endswith("a.jpg has more bytes than fetch.max_bytes = 10,000")
+    assert grown < 100_000, "kilobytes"
+    with pytest.raises(ImageError, match="does not support range requests"):
+        fetch(server.url("a.jpg"), SPEC, 100, 10)
+    assert fetch(server.url("a.jpg"), SPEC, 0, 10) == bytes(10)  # so much and no more
+
+
+def test_a_file_that_is_announced_too_large_is_not_read(server: ImageServer) -> None:
+    server.manner = lambda _: Reply(200, b"", {"Content-Length": str(2**40)})
+    assert failure(server.url("a.jpg")).code is ErrorCode.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("gzip", gzip.compress(DATA)),
+        ("x-gzip", gzip.compress(DATA)),
+        ("deflate", zlib.compress(DATA)),
+        ("br", pa.compress(DATA, "brotli", asbytes=True)),
+        ("zstd", pa.compress(DATA, "zstd", asbytes=True)),
+        ("gzip", DATA),  # it only says so
+    ],
+)
+def test_an_image_is_decoded_however_its_server_encodes_it(
+    server: ImageServer, name: str, body: bytes
+) -> None:
+    server.manner = encoded(name, body)
+    assert fetch(server.url("a.jpg"), SPEC) == DATA
+    assert server.asked[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (gzip.compress(bytes(2**26)), ErrorCode.TOO_LARGE),
+        (gzip.compress(DATA)[:-20], ErrorCode.TRUNCATED),
+        (gzip.compress(DATA)[:20] + bytes(100), ErrorCode.UNSUPPORTED),
+        (gzip.compress(b""), ErrorCode.EMPTY),
+    ],
+)
+def test_what_cannot_be_decoded_within_bounds_is_a_failed_row(
+    server: ImageServer, body: bytes, code: ErrorCode
+) -> None:
+    server.manner = encoded("gzip", body)
+    error = failure(server.url("a.jpg"), SPEC.model_copy(update={"max_bytes": 100_000}))
+    assert (error.code, error.attempts) == (code, 1)
+
+
+def test_text_is_decoded_as_it_is_read_and_parquet_is_refused_with_what_to_do(server: ImageServer) -> None:
+    server.manner = encoded("gzip", gzip.compress(b"uri\na.jpg\n" * 1000))
+    with open_file(server.url("list.csv"), "rt") as file:
+        assert list(file) == ["uri\n", "a.jpg\n"] * 1000
+    server.manner = encoded("gzip", gzip.compress(b"uri\n" * 9999)[:-9])
+    with (
+        open_file(server.url("list.csv"), "rt", compression="infer") as file,
+        pytest.raises(OSError, match="no gzip data: Truncated"),
+    ):
+        list(file)
+    with open_file(server.url("list.parquet")) as file, pytest.raises(OSError, match="Download it and name"):
+        file.seek(0, 2)
+
+
+def test_the_sender_is_named_and_headers_of_ones_own_are_sent(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(server.url("a.jpg"), SPEC)
+    assert server.asked[-1].headers["user-agent"].startswith("raylabel/0.")
+    monkeypatch.setenv("TOKEN", "secret")
+    configure_storage(
+        reached_by(
+            {server.url(""): StorageOptions(headers={"accept": "image/*"})},
+            {"User-Agent": "Mozilla/5.0", "Authorization": "Bearer env:TOKEN", "Accept": "text/html"},
+        )
+    )
+    fetch(server.url("a.jpg"), SPEC)
+    sent = server.asked[-1].headers
+    assert (sent["user-agent"], sent["authorization"], sent["accept"]) == (
+        *("Mozilla/5.0", "Bearer secret", "image/*"),
+    )
+
+
+def test_a_secret_goes_to_the_server_that_was_named_and_to_no_other(
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "secret")
+    configure_storage(reached_by({}, {"User-Agent": "me", "X-Key": "env:TOKEN"}))
+    with serving(tmp_path) as other:
+        other.manner = plain
+        server.manner = lambda _: Reply(302, b"", {"Location": other.url("a.jpg?signature=hidden")})
+        assert fetch(server.url("b.jpg"), SPEC) == DATA
+        assert server.asked[0].headers["x-key"] == "secret"
+        assert (other.asked[0].headers["user-agent"], "x-key" in other.asked[0].headers) == ("me", False)
+        other.manner = lambda _: Reply(403)
+        message = str(failure(server.url("b.jpg")))
+        assert "403" in message
+        assert "hidden" not in message
+    server.manner = lambda asked: (
+        Reply(302, b"", {"Location": "/a.jpg"}) if "b" in asked.path else plain(asked)
+    )
+    assert fetch(server.url("b.jpg"), SPEC) == DATA
+    assert server.asked[-1].headers["x-key"] == "secret"
+
+
+def test_a_redirect_that_leads_nowhere_is_a_failed_row(server: ImageServer) -> None:
+    server.manner = lambda asked: Reply(302, b"", {"Location": asked.path})
+    assert failure(server.url("a.jpg")).code is ErrorCode.NETWORK
+    server.manner = lambda _: Reply(302, b"", {"Location": "file:///etc/passwd"})
+    assert failure(server.url("a.jpg")).code is ErrorCode.UNSUPPORTED
+
+
+def test_a_server_is_asked_again_when_it_wants_to_be(server: ImageServer) -> None:
+    server.manner = lambda asked: plain(asked) if asked.before else Reply(429, b"", {"Retry-After": "1"})
+    assert fetch(server.url("a.jpg"), SPEC) == DATA
+    server.manner = lambda asked: (
+        plain(asked) if asked.before > 3 else Reply(503, b"", {"Retry-After": "99999"})
+    )
+    assert fetch(server.url("a.jpg"), SPEC.model_copy(update={"throttle_timeout_s": 20})) == DATA
+
+
+def test_requests_go_through_the_proxy_that_a_variable_names(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url("").replace("http://", "http://me:secret@"))
+    assert fetch("http://nowhere.example/a.jpg", SPEC) == DATA
+    assert server.asked[0].path == "http://nowhere.example/a.jpg"
+    assert server.asked[0].headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    error = failure(server.url("a.jpg"))
+    assert (error.code, "secret" in str(error)) == (ErrorCode.NETWORK, False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+    assert fetch(server.url("a.jpg"), SPEC) == DATA
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "{}",
+        "simplecache::{}",
+        "zip://a.jpg::{}",
+        "tar://a.jpg::{}.tar",
+        "tar://a.jpg::{}.tar.gz",
+        "parquet://image/0::{}",
+    ],
+)
+def test_a_silent_server_costs_the_timeout_and_no_more(server: ImageServer, uri: str) -> None:
+    server.manner = silent
+    error = failure(uri.format(server.url("a")), IMPATIENT)
+    assert error.code is ErrorCode.TIMEOUT
+    assert sum(server.requests.values()) <= 2 * IMPATIENT.attempts
+
+
+def test_a_container_that_does_not_answer_is_not_asked_for_each_of_its_images(server: ImageServer) -> None:
+    server.manner = silent
+    for row in range(20):
+        assert failure(f"parquet://image/{row}::{server.url('b')}", IMPATIENT).code is ErrorCode.TIMEOUT
+    assert server.requests["/b"] <= IMPATIENT.attempts
+
+
+def test_what_a_server_knows_of_a_file_is_told_without_reading_it(server: ImageServer) -> None:
+    fs, path = file_system(server.url("a.jpg"))
+    info = fs.info(path)
+    assert (info["size"], info["partial"]) == (5_000, True)
+    server.manner = without_ranges
+    assert (fs.info(path)["size"], fs.info(path)["partial"]) == (5_000, False)
+    server.manner = lambda _: Reply(404)
+    assert not fs.exists(path)
+    server.manner = lambda _: Reply(403)
+    with pytest.raises(ConnectionError, match="status 403 Forbidden"):
+        fs.exists(path)
+
+
+def test_an_image_in_an_archive_on_a_server_is_read(server: ImageServer, tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.jpg", DATA)
+    for uri in (f"zip://a.jpg::{server.url('a.zip')}", f"simplecache::{server.url('a.jpg')}"):
+        assert read_image(locate(uri, ""), SPEC) == DATA
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz", "list.csv.gz?signature=1"])
+@pytest.mark.parametrize("header", ["", "gzip"])
+def test_compressed_text_is_read_whatever_its_name_and_its_server_say(
+    server: ImageServer, name: str, header: str
+) -> None:
+    body = gzip.compress(b"uri\na.jpg\n")
+    server.manner = lambda asked: (
+        encoded("gzip", body)(asked) if header else plain(Asked(asked.path, 0, asked.headers, body))
+    )
+    with open_file(server.url(name), "rt", compression="infer") as file:
+        assert list(file) == ["uri\n", "a.jpg\n"]
