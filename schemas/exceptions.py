@@ -8,6 +8,7 @@
     ├── OutputConflictError      the output holds another run, or an attempt at it is running
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
     ├── ReconcileError           the tables do not add up to the manifest, or are not as the ledger says
+    │   └── DamagedFileError     a file of a run is cut, empty, gone, or something else
     ├── ClusterError             a cluster's dashboard cannot be reached, or refuses a request
     ├── ImageError               one image failed: becomes a row of the errors table, never ends a job
     └── ProcessDiedError         a labelling process crashed: its images are retried, never ends a job
@@ -51,6 +52,32 @@ class FailureBudgetError(RaylabelError):
 
 class ReconcileError(RaylabelError):
     """The tables, the ledger and the manifest do not add up, so the run is not marked complete."""
+
+
+class DamagedFileError(ReconcileError):
+    """A file of a run is not what it must be: cut, empty, gone, of another version, or something else.
+
+    Args:
+        kind: what it should be, such as "commit".
+        file: where it is, without credentials.
+        reason: what is wrong with it.
+        advice: what that means, and what to do.
+    """
+
+    def __init__(self, kind: str, file: str, reason: str, advice: str) -> None:
+        super().__init__(kind, file, reason, advice)
+        self.kind = kind
+        self.file = file
+        self.reason = reason
+        self.advice = advice
+
+    @property
+    def finding(self) -> str:
+        """What is damaged, and how: for where the advice does not hold."""
+        return f"{self.file} is damaged: {self.reason}"
+
+    def __str__(self) -> str:
+        return f"{self.finding}. {self.advice}"
 
 
 class ClusterError(RaylabelError):

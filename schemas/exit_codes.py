@@ -2,6 +2,7 @@
 
 from schemas.exceptions import (
     ClusterError,
+    DamagedFileError,
     FailureBudgetError,
     ImageError,
     ManifestError,
@@ -22,6 +23,7 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
     OutputConflictError: 6,
     FailureBudgetError: 7,
     ReconcileError: 8,
+    DamagedFileError: 8,
     ClusterError: 11,
     ImageError: 1,
     ProcessDiedError: 1,

@@ -5,16 +5,18 @@ restarted still writes is in a folder that nobody reads any more.
 """
 
 import hashlib
-from datetime import datetime
-from typing import Any, ClassVar, Literal
+import re
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from schemas.identity import settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.ranges import Ranges
 from schemas.spec import StorageMap, StorageOptions, reached_by
+from schemas.tables import TABLES
 
 RUN = "run.json"
 SUCCESS = "_SUCCESS"
@@ -69,9 +71,9 @@ class RunRecord(_Record):
         code: the sha256 over the source of `schemas` and `workers`, which make the rows.
     """
 
-    id: str
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]  # a folder is named so
     raylabel: str
-    created_at: datetime
+    created_at: AwareDatetime
     spec: dict[str, Any]
     manifest: list[SourceFile]
     manifest_columns: dict[str, str]
@@ -79,6 +81,14 @@ class RunRecord(_Record):
     classifier: ResolvedModel | None
     detector: ResolvedModel | None
     code: str
+
+    @model_validator(mode="after")
+    def _has_the_settings_of_rows(self) -> Self:
+        try:
+            settings_of_rows(self.spec)
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError("the spec lacks settings that decide rows") from None
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two attempts to belong to one run."""
@@ -112,8 +122,12 @@ class LedgerRecord(_Record):
         """The key of the record at a place: the numbers that tell it from others of its kind."""
         raise NotImplementedError
 
+    def misfit(self, plan: Plan) -> str | None:  # noqa: ARG002 - for those below
+        """What of the record cannot be of a run that is cut so; None: nothing."""
+        return None
 
-class _Numbered(LedgerRecord):
+
+class NumberedRecord(LedgerRecord):
     """A record whose place is one number."""
 
     number: int
@@ -124,13 +138,19 @@ class _Numbered(LedgerRecord):
         (number,) = place
         return f"{cls.folder}/{number:06d}.json"
 
+    @classmethod
+    def number_of(cls, key: str) -> int | None:
+        """The number in the key of a record of the kind; None where another file has it."""
+        match = re.fullmatch(rf"{cls.folder}/(\d{{6,}})\.json", key)
+        return int(match[1]) if match and cls.key_of(int(match[1])) == key else None
+
     @property
     def key(self) -> str:
         """See `LedgerRecord`."""
         return self.key_of(self.number)
 
 
-class Attempt(_Numbered):
+class Attempt(NumberedRecord):
     """One attempt at a run: taken with a conditional PUT, so that no two attempts share a number.
 
     Attributes:
@@ -143,16 +163,16 @@ class Attempt(_Numbered):
 
     folder = "attempts"
 
-    started_at: datetime
+    started_at: AwareDatetime
     host: str
-    pid: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     process_started: float
 
     def __str__(self) -> str:
         return f"attempt {self.number} (process {self.pid} on {self.host}, since {self.started_at:%F %T} UTC)"
 
 
-class HeartbeatRecord(_Numbered):
+class HeartbeatRecord(NumberedRecord):
     """The heartbeat of an attempt: replaced every few seconds, and once more when the attempt ends.
 
     Attributes:
@@ -166,14 +186,14 @@ class HeartbeatRecord(_Numbered):
 
     folder = "heartbeats"
 
-    at: datetime
+    at: AwareDatetime
     state: Literal["running", "complete", "stopped", "failed"]
     reason: str | None = None
     done: int | None = None
     failed: dict[str, int] = {}
 
 
-class Retry(_Numbered):
+class Retry(NumberedRecord):
     """A pass over the rows that had failed with some codes, after the first one, which does every row.
 
     Attributes:
@@ -187,6 +207,10 @@ class Retry(_Numbered):
     codes: list[str]
     rows: Ranges
 
+    def misfit(self, plan: Plan) -> str | None:
+        """See `LedgerRecord`."""
+        return None if _within(self.rows, range(plan.rows)) else "rows that the manifest does not have"
+
 
 class StagedFile(_Record):
     """One Parquet file of a part or of a shard.
@@ -199,8 +223,8 @@ class StagedFile(_Record):
     """
 
     key: str
-    rows: int
-    size: int
+    rows: NonNegativeInt
+    size: NonNegativeInt
     sha256: str
 
 
@@ -218,10 +242,10 @@ class Commit(LedgerRecord):
 
     folder = COMMITS
 
-    attempt: int
-    retry: int
-    shard: int
-    units: Ranges
+    attempt: NonNegativeInt
+    retry: NonNegativeInt
+    shard: NonNegativeInt
+    units: Annotated[Ranges, Field(min_length=1)]
     files: dict[str, list[StagedFile]]
     failed: dict[str, int]
 
@@ -229,6 +253,10 @@ class Commit(LedgerRecord):
     def key(self) -> str:
         """Where the entry is kept, made of what it holds: a task that runs again adds nothing."""
         return f"{shard_folder(COMMITS, self.retry, self.shard)}/{part_name(self.attempt, self.units)}.json"
+
+    def misfit(self, plan: Plan) -> str | None:
+        """See `LedgerRecord`."""
+        return _misfit_of_parts(self.units, self.files, plan.units_of_shard(self.shard))
 
 
 class ChosenCommit(_Record):
@@ -254,9 +282,15 @@ class Publication(LedgerRecord):
 
     folder = PUBLICATIONS
 
-    retry: int
-    shard: int
+    retry: NonNegativeInt
+    shard: NonNegativeInt
     chosen: list[ChosenCommit]
+
+    def misfit(self, plan: Plan) -> str | None:
+        """See `LedgerRecord`."""
+        units = plan.units_of_shard(self.shard)
+        misfits = (_misfit_of_parts(one.units, one.files, units) for one in self.chosen)
+        return next(filter(None, misfits), None)
 
     @classmethod
     def key_of(cls, *place: int) -> str:
@@ -283,8 +317,8 @@ class Shard(LedgerRecord):
 
     folder = SHARDS
 
-    shard: int
-    retry: int
+    shard: NonNegativeInt
+    retry: NonNegativeInt
     files: dict[str, StagedFile]
     failed: dict[str, int]
     errors: dict[str, int]
@@ -295,10 +329,30 @@ class Shard(LedgerRecord):
         (shard,) = place
         return f"{SHARDS}/{shard_name(shard)}.json"
 
+    def misfit(self, plan: Plan) -> str | None:
+        """See `LedgerRecord`."""
+        if self.shard >= plan.shards:
+            return "a shard that the run does not have"
+        return _misfit_of_tables(self.files)
+
     @property
     def key(self) -> str:
         """See `LedgerRecord`."""
         return self.key_of(self.shard)
+
+
+def _misfit_of_parts(units: Ranges, files: dict[str, list[StagedFile]], of_shard: range) -> str | None:
+    if not _within(units, of_shard):
+        return "units that its shard does not have"
+    return _misfit_of_tables([name for name, held in files.items() if held])
+
+
+def _misfit_of_tables(names: Collection[str]) -> str | None:
+    return None if set(names) == set(TABLES) else f"files of other tables than {', '.join(TABLES)}"
+
+
+def _within(ranges: Ranges, numbers: range) -> bool:
+    return all(numbers.start <= start and stop <= numbers.stop for start, stop in ranges)
 
 
 def ledger_folder(run_id: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,13 @@ class SavedPrediction(BaseModel):
     job: str
     at: datetime
     prediction: Prediction
+
+    @field_validator("prediction")
+    @classmethod
+    def _has_a_speed(cls, prediction: Prediction) -> Prediction:
+        if not prediction.images_per_s > 0:
+            raise ValueError("images_per_s must be above 0")
+        return prediction
 
 
 def _counted(count: int, noun: str) -> str:

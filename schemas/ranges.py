@@ -1,11 +1,23 @@
 """Sets of integers as half-open ranges: how the ledger stores units and rows."""
 
 from collections.abc import Iterable
+from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
-Ranges = list[tuple[int, int]]
+
+def _ascending(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Refuses ranges of a file that are empty, negative, or out of order."""
+    edges = [-1, *(edge for one in ranges for edge in one)]
+    if any(before >= after for before, after in pairwise(edges)):
+        raise ValueError("ranges must be ascending, not empty, and must not touch")
+    return ranges
+
+
+Ranges = Annotated[list[tuple[int, int]], AfterValidator(_ascending)]
 """Half-open ranges [start, stop), ascending; no two of them touch."""
 
 

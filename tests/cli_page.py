@@ -28,7 +28,7 @@ MEANINGS = {
     5: "a file or an object outside the manifest cannot be listed, read or written",
     6: "the output holds another run, or another attempt is running",
     7: "more images failed than `max_failed` allows",
-    8: "the tables do not add up to the manifest, or `raylabel reconcile` found an issue",
+    8: "the tables do not add up to the manifest, or a file of the run is damaged, missing or foreign",
     DEADLINE: "stopped by `--stop-after`; the same command resumes",
     NOT_COMPLETE: "`raylabel reconcile` found no issue, but the run is not complete yet",
     11: "no dashboard answers at the address, it refuses the token, or it knows no such job",

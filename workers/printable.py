@@ -18,3 +18,9 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """A text for a cell of a table, with spaces for control characters and line breaks."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def short_line(text: str, length: int = 160) -> str:
+    """A text of a file as part of a message: in one line, and cut where it is longer than that."""
+    text = one_line(text)
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -161,7 +161,7 @@ def save_prediction(store: Store, job: ResolvedJob, prediction: Prediction) -> b
     """Saves a prediction for the run's report; False where that is written already or the store refuses."""
     saved = SavedPrediction(job=job.digest(), at=datetime.now(UTC), prediction=prediction)
     with contextlib.suppress(StorageError):  # a plan needs no write access
-        if prediction.model_parts is not None and not read_success(store):
+        if prediction.model_parts is not None and not read_success(store, lambda _: None):
             store.write(PREDICTION, saved.model_dump_json(indent=1).encode())
             return True
     return False

@@ -42,7 +42,8 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
     job.assert_same_run(store)
     store.try_to_write()
     facts = [*job.facts(), ("first image", _first_image(job))]
-    state = "complete" if read_success(store) else "to do"
+    complete = read_success(store, lambda error: facts.append(("note", str(error))))
+    state = "complete" if complete else "to do"
     if as_json:
         print(json.dumps({"state": state, "spec": job.public_spec(), **dict(facts)}))
         return

@@ -51,7 +51,7 @@ MAKES_NO_ROWS = frozenset(
     (
         "workers/logs.py",
         "workers/printable.py",
-        *(f"workers/ledger/{name}.py" for name in ("attempts", "heartbeat", "runs", "state")),
+        *(f"workers/ledger/{name}.py" for name in ("attempts", "damage", "heartbeat", "runs", "state")),
     )
 )
 """Modules of `workers` that no row depends on: a run resumes after they have changed."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from jobs.results.draw import contact_sheet, draw_run
@@ -9,9 +10,12 @@ from jobs.results.summary import summarize
 from jobs.results.terminal import render
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
+from schemas.ledger import RUN, RunRecord
 from schemas.spec import FetchSpec
 from workers.fetch.locate import locate, read_image
+from workers.ledger.damage import damaged
 from workers.ledger.runs import find_run
+from workers.ledger.state import read_shards, stray_tables
 from workers.printable import printable
 from workers.storage.options import configure_storage
 
@@ -26,15 +30,23 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
 
     Raises:
         StorageError: there is no run at `output`.
+        DamagedFileError: a file of the run is damaged.
     """
-    run = find_run(output).record
-    console = Console(highlight=False)
+    directory = find_run(output)
+    run, console = directory.record, Console(highlight=False)
+    for error in read_shards(directory.newest())[1].values():
+        raise error
     render(summarize(output, limit), console)
+    for stray in stray_tables(directory):
+        console.print(f"note: {stray}", markup=False, soft_wrap=True)
     if draw:
-        configure_storage(run.storage)
+        try:
+            fetch, storage = FetchSpec.model_validate(run.spec["fetch"]), run.storage
+        except ValidationError:
+            raise damaged(RunRecord, directory.store, RUN, "its spec is not one of this version") from None
+        configure_storage(storage)
         folders = [file.uri.rpartition("/")[0] for file in run.manifest]
-        bases = dict.fromkeys([run.spec["manifest"]["base"] or folders[0], *folders])
-        fetch = FetchSpec.model_validate(run.spec["fetch"])
+        bases = dict.fromkeys(filter(None, [run.spec["manifest"].get("base"), *folders]))
         drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases), fetch), limit)
         for note in drawn.skipped:
             console.print(printable(f"not drawn: {note}"), markup=False, soft_wrap=True)

@@ -10,16 +10,24 @@ from typing import Literal, Protocol
 from rich.console import Console
 
 from schemas.errors import ErrorCode
+from schemas.exceptions import DamagedFileError
 from schemas.ledger import Attempt, HeartbeatRecord, Retry, Shard
 from workers.ledger.attempts import is_gone
+from workers.ledger.damage import MISSING
 from workers.ledger.directory import RunDirectory
-from workers.ledger.heartbeat import HEARTBEAT_TIMEOUT_S
+from workers.ledger.heartbeat import HEARTBEAT_TIMEOUT_S, last_attempt, last_heartbeat, last_number
 from workers.ledger.runs import find_run
-from workers.ledger.state import PassState, read_success
-from workers.printable import printable
+from workers.ledger.state import PassState, read_shards, read_success
+from workers.printable import short_line
 from workers.storage.uris import clean_uri
 
 State = Literal["not_started", "running", "unresponsive", "crashed", "stopped", "failed", "complete"]
+
+MAX_CHARACTERS = 2_000
+"""Of a line that is printed: some hold what a file says."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""When an attempt of which nothing is known may have started."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Status:
         progress: how far it is.
         images_per_s: see `speed`; None unless it is running.
         now: when this was found, UTC.
+        damage: a sentence for each damaged file that was come upon.
     """
 
     output: str
@@ -66,6 +75,7 @@ class Status:
     progress: Progress
     images_per_s: float | None
     now: datetime
+    damage: tuple[str, ...] = ()
 
     @property
     def reason(self) -> str | None:
@@ -75,7 +85,7 @@ class Status:
     @property
     def next(self) -> str:
         """What to do."""
-        retryable = sum(n for code, n in self.progress.failed.items() if ErrorCode(code).retryable)
+        retryable = sum(n for code, n in self.progress.failed.items() if code in _RETRYABLE)
         again = f"`raylabel retry {self.output}`" if self.retry else "the command that started it"
         match self.state:
             case "running":
@@ -115,6 +125,7 @@ class Status:
                 "published_shards": progress.published,
                 "images_per_s": self.images_per_s,
                 "tables": progress.tables,
+                "damage": self.damage,
                 "next": self.next,
             }
         )
@@ -139,6 +150,8 @@ class Status:
                 "speed",
                 f"{self.images_per_s:.1f} images/s since the attempt started, its start-up included",
             )
+        for sentence in self.damage:
+            yield "damage", sentence
         yield "next", self.next
 
     def _images(self) -> str:
@@ -150,6 +163,8 @@ class Status:
         share = f" ({progress.done / progress.rows:.1%})" if 0 < progress.done < progress.rows else ""
         return f"{progress.done:,} of {progress.rows:,} done{share}, {failed}"
 
+
+_RETRYABLE = {code.value for code in ErrorCode if code.retryable}
 
 _LABELS: dict[State, str] = {
     "not_started": "not started",
@@ -188,7 +203,7 @@ def print_status(status: Printable, *, as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, fact in status.facts():
-        console.print(printable(f"{name}: {fact}"), markup=False)
+        console.print(short_line(f"{name}: {fact}", MAX_CHARACTERS), markup=False)
 
 
 def find_status(output: str) -> Status:
@@ -198,30 +213,41 @@ def find_status(output: str) -> Status:
 
     Raises:
         StorageError: there is no run, or a file cannot be read.
+        DamagedFileError: without the file nothing can be said of the run.
     """
-    run = find_run(output).newest()
-    attempt = run.last(Attempt)
-    heartbeat = run.get(HeartbeatRecord, attempt.number) if attempt else None
-    tables, now = read_success(run.store), datetime.now(UTC)
+    run, damage = find_run(output).newest(), list[str]()
+
+    def on_damage(error: DamagedFileError) -> None:
+        damage.append(str(error))
+
+    number = last_number(run)
+    attempt = last_attempt(run, number, on_damage) if number else None
+    heartbeat = last_heartbeat(run, number, on_damage) if number else None
+    tables, now = read_success(run.store, on_damage), datetime.now(UTC)
+    if number not in (0, *run.numbers(Attempt)):
+        on_damage(run.damaged(Attempt, Attempt.key_of(number), MISSING))
     if tables is None:
         gone = attempt is not None and is_gone(attempt)
-        state = state_of(attempt, heartbeat, retry=run.retry, gone=gone, now=now)
+        started_at = attempt.started_at if attempt else EPOCH if number else None
+        state = state_of(started_at, heartbeat, retry=run.retry, gone=gone, now=now)
     else:
         state = "complete"
+    progress, more = _progress(run, heartbeat if state == "running" else None, tables)
     return Status(
         output=clean_uri(output),
         state=state,
         retry=run.get(Retry, run.retry) if run.retry and tables is None else None,
         attempt=attempt,
         heartbeat=heartbeat,
-        progress=_progress(run, heartbeat if state == "running" else None, tables),
+        progress=progress,
         images_per_s=_speed_now(run, attempt, heartbeat) if state == "running" else None,
         now=now,
+        damage=(*damage, *more),
     )
 
 
 def state_of(
-    attempt: Attempt | None, heartbeat: HeartbeatRecord | None, *, retry: int, gone: bool, now: datetime
+    started_at: datetime | None, heartbeat: HeartbeatRecord | None, *, retry: int, gone: bool, now: datetime
 ) -> State:
     """The state of a run that is not marked complete.
 
@@ -229,13 +255,13 @@ def state_of(
     heartbeat for `HEARTBEAT_TIMEOUT_S`. "crashed": it did not end, but its process on this machine is gone.
 
     Args:
-        attempt: the last attempt.
+        started_at: when the last attempt started; None: there was none.
         heartbeat: its last sign of life.
         retry: the pass it is in.
         gone: whether the attempt's process is known to be gone.
         now: UTC.
     """
-    if attempt is None or (
+    if started_at is None or (
         retry and heartbeat and heartbeat.state == "complete"
     ):  # that attempt was at the pass before
         return "not_started"
@@ -243,7 +269,7 @@ def state_of(
         return "stopped" if heartbeat.state == "complete" else heartbeat.state
     if gone:
         return "crashed"
-    silence = now - (heartbeat.at if heartbeat else attempt.started_at)
+    silence = now - (heartbeat.at if heartbeat else started_at)
     return "running" if silence.total_seconds() < HEARTBEAT_TIMEOUT_S else "unresponsive"
 
 
@@ -275,13 +301,13 @@ def speed(
 def _speed_now(run: RunDirectory, attempt: Attempt | None, heartbeat: HeartbeatRecord | None) -> float | None:
     if attempt is None:
         return None
-    return speed(attempt, run.get(HeartbeatRecord, attempt.number - 1), heartbeat)
+    return speed(attempt, last_heartbeat(run, attempt.number - 1), heartbeat)
 
 
 def _progress(
     run: RunDirectory, heartbeat: HeartbeatRecord | None, tables: dict[str, int] | None
-) -> Progress:
-    """How far a run is.
+) -> tuple[Progress, list[str]]:
+    """How far a run is, and a sentence for each damaged file.
 
     Args:
         run: its newest pass.
@@ -289,18 +315,28 @@ def _progress(
         tables: rows of each table, of a complete run.
     """
     if tables is not None:
-        shards = list(run.read(Shard))
-        failed = sum((Counter(shard.errors) for shard in shards), Counter[str]())
-        return Progress(run.plan.rows, run.plan.rows, dict(failed), run.plan.shards, len(shards), tables)
+        return _complete(run, tables)
     rows, shards_to_do = run.current.size, len(run.current.shards)
     if heartbeat is None:
         state = PassState.read(run)
-        return Progress(rows, state.done, dict(state.failed), shards_to_do, len(state.published))
+        damage = [str(damage) for damage in state.damage]
+        return Progress(rows, state.done, dict(state.failed), shards_to_do, len(state.published)), damage
     if run.retry:
-        published = sum(shard.retry == run.retry for shard in run.read(Shard))
+        published = sum(shard.retry == run.retry for shard in run.read_shards(lambda _: None))
     else:
         published = len(run.list(Shard))
-    return Progress(rows, heartbeat.done, heartbeat.failed, shards_to_do, published)
+    return Progress(rows, heartbeat.done, heartbeat.failed, shards_to_do, published), []
+
+
+def _complete(run: RunDirectory, tables: dict[str, int]) -> tuple[Progress, list[str]]:
+    """A complete run, of which a retry would begin with all its shards."""
+    shards, errors = read_shards(run)
+    failed = sum((Counter(shard.errors) for shard in shards.values()), Counter[str]())
+    damage = [str(error) for error in errors.values()]
+    missing = (shard for shard in range(run.plan.shards) if shard not in shards and shard not in errors)
+    damage += [str(run.damaged(Shard, Shard.key_of(shard), MISSING)) for shard in missing]
+    progress = Progress(run.plan.rows, run.plan.rows, dict(failed), run.plan.shards, len(shards), tables)
+    return progress, damage
 
 
 def _ago(span: timedelta) -> str:

@@ -12,10 +12,12 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 from rich.cells import cell_len
 
+from schemas.ledger import shard_name, shard_number
 from schemas.spec import FetchSpec
 from schemas.tables import TABLES
 from workers.fetch.ranges import RangeFile
-from workers.printable import one_line
+from workers.ledger.damage import TABLE, damaged
+from workers.printable import one_line, short_line
 from workers.storage.store import Store
 from workers.storage.uris import CHAINS, is_local, split_chain
 
@@ -129,14 +131,28 @@ def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) 
         table: "labels", "boxes" or "errors"; an absent or empty folder yields no batches.
         columns: to read.
         batch_rows: maximum rows in a batch.
+
+    Raises:
+        DamagedFileError: a file is no such table.
     """
     store, schema = Store(output), TABLES[table]
+    # A file of somebody else's would not have the columns, or would be counted.
+    own = [key for key in store.list(table) if key == _own_key(table, key)]
     # One file at a time: a scan of the whole dataset reads ahead of a slow consumer without limit
     # (pyarrow 26, 30 million rows: 527 MB instead of 9 MB).
-    for key in store.list(table):
-        if key.endswith(".parquet"):
+    for key in own:
+        try:
             fragment = _fragment(f"{store.url}/{key}")
             yield from fragment.to_batches(schema=schema, columns=columns, batch_size=batch_rows)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            wrong = short_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+            raise damaged(TABLE, store, key, f"it is no table that can be read ({wrong})") from None
+
+
+def _own_key(table: str, key: str) -> str | None:
+    """The key of a shard's table that has the number in a key."""
+    shard = shard_number(key.rpartition("/")[2].removesuffix(".parquet"))
+    return None if shard is None else f"{table}/{shard_name(shard)}.parquet"
 
 
 def _fragment(url: str) -> ds.ParquetFileFragment:

@@ -1,14 +1,16 @@
 """How accurate a prediction of `raylabel plan` was, by the run that it was made for."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.prepare.resolve import ResolvedJob
 from jobs.run.console import Meter
-from schemas.exceptions import StorageError
+from schemas.exceptions import DamagedFileError, StorageError
 from schemas.ledger import PREDICTION
 from schemas.prediction import Cluster, SavedPrediction
+from workers.ledger.damage import parse
 from workers.storage.store import Store
 
 
@@ -66,7 +68,11 @@ class PredictionAccuracy:
 
 
 def accuracy_of(
-    job: ResolvedJob, meter: Meter, seconds: float, machines: list[dict[str, float]]
+    job: ResolvedJob,
+    meter: Meter,
+    seconds: float,
+    machines: list[dict[str, float]],
+    message: Callable[[str], None] = lambda _: None,
 ) -> PredictionAccuracy | None:
     """How good the prediction was that is kept in a job's output; None where there is none of this very job.
 
@@ -75,10 +81,15 @@ def accuracy_of(
         meter: what an attempt at it did; one that did the rest of a run is held against what that would take.
         seconds: that the attempt took.
         machines: the resources of the nodes it ran on, as Ray names them.
+        message: called with a sentence for a person, where the prediction cannot be read.
     """
+    store = Store(job.spec.output)
     try:
-        kept = SavedPrediction.model_validate_json(Store(job.spec.output).read(PREDICTION))
-    except (FileNotFoundError, ValueError, StorageError):  # a run is not worth less for it
+        kept = parse(SavedPrediction, store, PREDICTION, store.read(PREDICTION))
+    except FileNotFoundError:
+        return None
+    except (DamagedFileError, StorageError) as error:  # a run is not worth less for it
+        message(f"note: {error}")
         return None
     if kept.job != job.digest() or not meter.done:
         return None

@@ -53,7 +53,7 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
     console = RunConsole(options.as_json)
     configure_storage(spec.reached)
     output, store = clean_uri(spec.output), Store(spec.output)
-    rows = None if restart else read_success(store)
+    rows = None if restart else read_success(store, lambda error: console.message(f"note: {error}"))
     with resolving(spec) as resolved:
         if rows:
             resolved().assert_same_run(store)
@@ -108,7 +108,9 @@ def _run(
             console.event("stopped", output=output, reason=str(stop), seconds=round(console.seconds, 1))
             raise
     seconds = console.seconds
-    accuracy = None if how == "retry" else accuracy_of(job, reporter.meter, seconds, machines)
+    accuracy = (
+        None if how == "retry" else accuracy_of(job, reporter.meter, seconds, machines, console.message)
+    )
     facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
     write_report(spec.output, {**facts, "predicted": str(accuracy)} if accuracy else facts)
     console.message(f"{format_rows(rows)} in {seconds:.0f} s")

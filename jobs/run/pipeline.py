@@ -1,7 +1,7 @@
 """THE pipeline: manifest → pending units → fetch, decode, label and commit → publish → reconcile."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,7 +32,7 @@ from workers.ledger.attempts import start_attempt
 from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import Heartbeat
 from workers.ledger.runs import begin_run, remove_previous_runs, replace_run
-from workers.ledger.state import PassState, finish_run
+from workers.ledger.state import PassState, finish_run, lost_records, stray_tables
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
 from workers.storage.store import Store
@@ -41,6 +41,9 @@ UNCONDITIONAL = (
     "note: this store does not refuse to overwrite (no conditional PUT). A run that is killed still loses "
     "and doubles nothing, but only as long as no two attempts at it run at once: make sure of that yourself"
 )
+
+MAX_DAMAGE_SHOWN = 10
+"""Damaged files of the ledger that are named one by one."""
 
 ROUND_BUNDLES, ROUND_BUNDLES_AN_ACTOR = 16_384, 1_024
 """Bundles of units, at least and for each actor, after which new actors are started.
@@ -95,19 +98,24 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
     heartbeat, metrics = Heartbeat(run, running.attempt), Exporter(run.store.url)
     with heartbeat.running(), metrics.exporting():
         remove_previous_runs(run)
-        state = PassState.read(run)
         publisher, limits = Publisher(run), FailureLimits(job.spec.max_failed, run, running.manifest)
         observers = Observers(heartbeat, reporter, metrics, limits, publisher)
-        observers.on_progress(state)
-        with closing(committed(running, state.pending)) as commits:
-            for commit, usage in commits:
-                heartbeat.assert_newest()
-                state.add(commit)
-                state.merge(commit.shard)
-                observers.on_progress(state, usage)
-        publisher.finish()
+        published = False
+        while not published:  # once, unless a staged part turns out to be damaged
+            state = undamaged_state(run, publisher.suspects, heartbeat, reporter)
+            observers.on_progress(state)
+            with closing(committed(running, state.pending)) as commits:
+                for commit, usage in commits:
+                    heartbeat.assert_newest()
+                    state.add(commit)
+                    state.merge(commit.shard)
+                    observers.on_progress(state, usage)
+            published = publisher.finish()
         heartbeat.assert_newest()
-        return finish_run(run)
+        rows = finish_run(run)
+    for stray in stray_tables(run):
+        reporter.message(f"note: {stray}")
+    return rows
 
 
 def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> RunningAttempt:
@@ -118,7 +126,11 @@ def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Run
         reporter.message(UNCONDITIONAL)
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
     record = job.record(manifest)
-    record = replace_run(store, record, reporter.message) if restart else begin_run(store, record)
+    record = (
+        replace_run(store, record, reporter.message)
+        if restart
+        else begin_run(store, record, reporter.message)
+    )
     logs.configure(record.id)
     run = RunDirectory.first(store, record, manifest.carried)
     attempt = start_attempt(run, reporter.message)
@@ -128,6 +140,28 @@ def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Run
     if job.began_with is not None:
         manifest = retried_manifest(run, manifest)
     return RunningAttempt(job, manifest, run, attempt)
+
+
+def undamaged_state(
+    run: RunDirectory, suspects: Collection[int], heartbeat: Heartbeat, reporter: Reporter
+) -> PassState:
+    """The state of a pass, whose damaged records are named and deleted: what they counted is pending.
+
+    Raises:
+        OutputConflictError: another attempt has taken over, and knows better what is damaged.
+        DamagedFileError: see `PassState.read`.
+    """
+    if lost := lost_records(run):
+        reporter.message(f"note: {lost}")
+    state = PassState.read(run, suspects)
+    if state.damage:
+        heartbeat.assert_newest()
+        for damage in state.damage[:MAX_DAMAGE_SHOWN]:
+            reporter.message(f"note: {damage}")
+        if (more := len(state.damage) - MAX_DAMAGE_SHOWN) > 0:
+            reporter.message(f"note: {more:,} more files are damaged; what they held is done again")
+        state.take_back()
+    return state
 
 
 def committed(

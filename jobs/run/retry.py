@@ -18,7 +18,7 @@ from schemas.spec_file import override_spec
 from schemas.tables import KEYS
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
-from workers.ledger.state import read_success
+from workers.ledger.state import assert_published, read_success
 from workers.manifest.held import held_manifest, is_enough
 from workers.manifest.manifest import Manifest
 from workers.storage.uris import clean_uri
@@ -45,6 +45,7 @@ def retried_spec(output: str, settings: dict[str, Any]) -> JobSpec:
 
     Raises:
         StorageError: there is no run.
+        DamagedFileError: its record is damaged.
         SpecError: a setting is wrong.
     """
     record = find_run(output).record
@@ -62,6 +63,7 @@ def begin_retry(output: str, codes: list[str]) -> int:
 
     Raises:
         OutputConflictError: the run is not complete.
+        DamagedFileError: a file is damaged or gone without which the tables cannot be changed.
     """
     run = find_run(output).newest()
     if read_success(run.store) is None:
@@ -70,6 +72,7 @@ def begin_retry(output: str, codes: list[str]) -> int:
                 f"{clean_uri(run.store.url)} is not complete; run the command that started it, then retry"
             )
         return run.current.size
+    assert_published(run)
     rows = failed_rows(output, codes)
     if len(rows):
         run.create(Retry(number=run.retry + 1, codes=codes, rows=to_ranges(rows)))

@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from schemas.ledger import StagedFile
 from schemas.tables import carried_names, table_schema
+from workers.printable import short_line
 from workers.tables.parquet import count_codes, parquet_bytes
 
 NAMED = 5
 """Manifest rows that an issue names, of all that it is about."""
+
+MAX_CHARACTERS = 2_000
+"""Of an issue that is printed."""
 
 COLUMNS = {
     "labels": ["manifest_index", "object_count", "class_counts"],
@@ -43,7 +47,7 @@ class Issue:
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.file}: found {self.found}; expected {self.expected}"
+        return short_line(f"{self.file}: found {self.found}; expected {self.expected}", MAX_CHARACTERS)
 
 
 def check_file(

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic_core import from_json
 from rich.console import Console
 
 from jobs.verify.checks import Issue
@@ -204,7 +205,7 @@ def _number(key: str, level: int, ending: str) -> int | None:
 
 def _check_success(success: bytes, tables: dict[str, int]) -> list[Issue]:
     try:
-        marked = json.loads(success)
+        marked = from_json(success)
     except ValueError:
         marked = success[:100].decode(errors="replace")
     return [] if marked == tables else [Issue(SUCCESS, str(marked), f"{tables}, as the shards have them")]

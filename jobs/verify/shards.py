@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from jobs.verify.checks import Issue, RowNumbers, check_codes, check_file, check_rows, declared
-from schemas.exceptions import ReconcileError
+from schemas.exceptions import DamagedFileError, ReconcileError
 from schemas.ledger import (
     COMMITS,
     SUCCESS,
@@ -198,11 +197,9 @@ def _read(whole: RunSnapshot, key: str, kind: type[Record]) -> Record | Issue | 
 
 def _parsed(whole: RunSnapshot, key: str, data: bytes, kind: type[Record]) -> Record | Issue:
     try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        return Issue(whole.full_key(key), f"{where or 'JSON'}: {first['msg']}", f"a {kind.__name__} record")
+        return whole.run.parse(kind, key, data)
+    except DamagedFileError as error:
+        return Issue(whole.full_key(key), error.reason, f"the record of a {error.kind}")
 
 
 def check_snapshot(whole: RunSnapshot, snapshot: ShardSnapshot) -> ShardReport:

@@ -5,7 +5,7 @@ import pytest
 
 from schemas import exceptions
 from schemas.errors import ErrorCode, Stage
-from schemas.exceptions import ImageError, ProcessDiedError, RaylabelError
+from schemas.exceptions import DamagedFileError, ImageError, ProcessDiedError, RaylabelError
 
 CLASSES = [
     value
@@ -18,6 +18,7 @@ CLASSES = [
 def test_every_exception_survives_the_way_through_ray(kind: type[RaylabelError]) -> None:
     coded: dict[type[RaylabelError], RaylabelError] = {
         ImageError: ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4),
+        DamagedFileError: DamagedFileError("commit", "out/c.json", "it is empty", "Run again"),
         ProcessDiedError: ProcessDiedError(Stage.DETECT, ErrorCode.TIMEOUT, "60 s", row=7),
     }
     error = coded.get(kind) or kind("what, why")

@@ -5,7 +5,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.exceptions import ReconcileError
+from schemas.exceptions import DamagedFileError, ReconcileError
 from schemas.ledger import PARTS, Commit, part_name, shard_folder
 from schemas.plan import Pass
 from schemas.ranges import from_ranges, to_ranges
@@ -62,7 +62,11 @@ def _commit_part(
     if run.create(commit):
         return commit
     # a task before this one committed the same units; its entry may have been merged with others since
-    return next(run.read(Commit, [commit.key]), commit)
+    try:
+        return next(run.read(Commit, [commit.key]), commit)
+    except DamagedFileError:
+        run.put(commit)
+        return commit
 
 
 def _assert_whole(current: Pass, units: list[int], results: pa.Table) -> None:

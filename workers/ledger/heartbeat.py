@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from schemas.exceptions import OutputConflictError, StorageError
+from schemas.exceptions import DamagedFileError, OutputConflictError, StorageError
 from schemas.ledger import RUN, Attempt, HeartbeatRecord, RunRecord
 from schemas.metrics import Usage
-from workers.ledger.directory import RunDirectory
+from workers.ledger.damage import parse
+from workers.ledger.directory import OnDamage, RunDirectory
 from workers.ledger.state import PassState
+from workers.printable import short_line
 from workers.storage.uris import clean_uri
 
 HEARTBEAT_S = 4.0
@@ -90,14 +92,27 @@ class Heartbeat:
 
     def _check(self) -> None:
         """Reads whether the run was restarted, or another attempt was started."""
-        record = RunRecord.model_validate_json(self._run.store.read(RUN))
-        newest = self._run.last(Attempt)
+        run, own = self._run, self._attempt
+        restarted = self._read_restarted()
+        number = last_number(run)
+        newest = last_attempt(run, max(number, own.number))
         self._checked_at = time.time()
-        if record.id != self._run.record.id:
+        if restarted:
             self._restarted = True
-            self._superseded_by = f"a run started with --restart at {record.created_at:%F %T} UTC"
-        elif newest and newest.number != self._attempt.number:
-            self._superseded_by = str(newest)
+            self._superseded_by = f"a run started with --restart at {restarted.created_at:%F %T} UTC"
+        elif number > own.number:
+            self._superseded_by = short_line(str(newest or f"attempt {number}"))
+        elif newest is None:  # somebody deleted the own record: another attempt would take its number
+            run.create(own)
+        elif newest != own:
+            self._superseded_by = short_line(str(newest))
+
+    def _read_restarted(self) -> RunRecord | None:
+        """The run that was started in the place of this one; a restart leaves no damaged record."""
+        with suppress(DamagedFileError):
+            record = parse(RunRecord, self._run.store, RUN, self._run.store.read(RUN))
+            return record if record.id != self._run.record.id else None
+        return None
 
     def _beat(self, state: str, reason: str | None = None) -> None:
         if self._restarted:  # its ledger is deleted, and a heartbeat would make it again
@@ -113,3 +128,36 @@ class Heartbeat:
                 failed=failed,
             )
         )
+
+
+def last_number(run: RunDirectory) -> int:
+    """The number of the last attempt, 0 before the first. A heartbeat tells of one whose record is gone."""
+    return max((0, *run.numbers(Attempt), *run.numbers(HeartbeatRecord)))
+
+
+def last_attempt(run: RunDirectory, number: int, on_damage: OnDamage | None = None) -> Attempt | None:
+    """The record of an attempt; None where it is gone or damaged: the attempt may be running all the same.
+
+    Args:
+        run: whose.
+        number: the attempt's.
+        on_damage: called where it is damaged.
+    """
+    return next(run.read(Attempt, [Attempt.key_of(number)], on_damage or _ignore), None)
+
+
+def last_heartbeat(
+    run: RunDirectory, number: int, on_damage: OnDamage | None = None
+) -> HeartbeatRecord | None:
+    """The heartbeat of an attempt; None where there is none, or a damaged one: a running attempt replaces it.
+
+    Args:
+        run: whose.
+        number: the attempt's.
+        on_damage: called where it is damaged.
+    """
+    return next(run.read(HeartbeatRecord, [HeartbeatRecord.key_of(number)], on_damage or _ignore), None)
+
+
+def _ignore(error: DamagedFileError) -> None:
+    """What is not known of an attempt is found by watching it."""

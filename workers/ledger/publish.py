@@ -1,10 +1,12 @@
 """Publishing: a shard's final files made from its staged parts, the same bytes however often."""
 
+import hashlib
 import logging
 from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from schemas.exceptions import OutputConflictError, ReconcileError
 from schemas.ledger import (
@@ -20,9 +22,10 @@ from schemas.ledger import (
 )
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES, table_schema
+from workers.ledger.damage import MISSING, TABLE, damaged
 from workers.ledger.directory import RunDirectory
 from workers.storage.uris import clean_uri
-from workers.tables.parquet import count_codes, write_file
+from workers.tables.parquet import count_codes, parquet_bytes, write_file
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,7 @@ def publish_shard(run: RunDirectory, shard: int) -> Shard:
     Raises:
         OutputConflictError: the run was restarted meanwhile.
         ReconcileError: the parts do not hold every row of the shard exactly once; nothing was published.
+        DamagedFileError: a part, the choice, or the file that a retry changes is damaged; nor was it then.
         StorageError: a file could not be read or written.
     """
     published = _published(run, shard)
@@ -71,16 +75,20 @@ def publish_shard(run: RunDirectory, shard: int) -> Shard:
 
 
 def _published(run: RunDirectory, shard: int) -> Shard | None:
-    """What this pass, or a later one, published of the shard already."""
-    record = run.get(Shard, shard)
+    """What this pass, or a later one, published of the shard already.
+
+    The first pass publishes again where the record is damaged; a retry cannot tell what it would change.
+    """
+    record = next(run.read(Shard, [Shard.key_of(shard)], None if run.retry else lambda _: None), None)
     return record if record and record.retry >= run.retry else None
 
 
 def _publish(run: RunDirectory, shard: int) -> Shard:
-    new, tables = make_tables(run, _pinned(run, shard))
+    publication = _pinned(run, shard)
+    new, tables = make_tables(run, publication)
     files = {}
     for name in ("boxes", "labels", "errors"):  # a reader that sees an image's label finds its boxes
-        if newer := _superseded(run, shard):
+        if newer := _superseded(run, publication):
             return newer
         files[name] = write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
     published = Shard(
@@ -90,7 +98,7 @@ def _publish(run: RunDirectory, shard: int) -> Shard:
         failed=count_codes(new["errors"]),
         errors=count_codes(tables["errors"]),
     )
-    if newer := _superseded(run, shard):
+    if newer := _superseded(run, publication):
         return newer
     run.put(published)
     counts = {name: file.rows for name, file in files.items()}
@@ -103,7 +111,7 @@ def make_tables(run: RunDirectory, publication: Publication) -> tuple[Tables, Ta
 
     Raises:
         ReconcileError: the parts do not hold every row that the pass has of the shard exactly once.
-        FileNotFoundError: a part, or for a retry a published file, is not there.
+        DamagedFileError: a part, or for a retry a published file, is gone or not as it was recorded.
     """
     shard = publication.shard
     new = {name: _gather(run, publication, name) for name in TABLES}
@@ -115,18 +123,20 @@ def make_tables(run: RunDirectory, publication: Publication) -> tuple[Tables, Ta
     return new, {name: _merged(run, shard, name, new[name]) for name in TABLES}
 
 
-def _superseded(run: RunDirectory, shard: int) -> Shard | None:
+def _superseded(run: RunDirectory, publication: Publication) -> Shard | None:
     """What another publisher made of the shard since this one began: older rows must not replace it.
 
     Raises:
-        OutputConflictError: the choice for the shard is gone: with its run, or with the pass it was made in.
+        OutputConflictError: the choice for the shard is gone, with its run or its pass, or it is another by
+            now, as this one was damaged.
     """
+    shard = publication.shard
     if newer := _published(run, shard):
         return newer
-    if not run.ledger.exists(Publication.key_of(run.retry, shard)):
+    if run.get(Publication, run.retry, shard) != publication:
         raise OutputConflictError(
             f"shard {shard} is not published: {clean_uri(run.store.url)} was restarted with --restart, or "
-            "deleted"
+            "deleted, or another attempt has taken over"
         )
     return None
 
@@ -149,8 +159,8 @@ def _pinned(run: RunDirectory, shard: int) -> Publication:
 def _gather(run: RunDirectory, publication: Publication, name: str) -> pa.Table:
     """One table of what a pass did of a shard: the chosen units' rows of every part, in manifest order."""
     pieces = [table_schema(name, run.carried).empty_table()]
-    chosen = [(file.key, winner.units) for winner in publication.chosen for file in winner.files[name]]
-    tables = run.ledger.read_tables(key for key, _ in chosen)
+    chosen = [(file, winner.units) for winner in publication.chosen for file in winner.files[name]]
+    tables = run.read_parts(file for file, _ in chosen)
     for (_, units), rows in zip(chosen, tables, strict=True):
         unit = pc.divide(rows["manifest_index"], run.plan.unit_rows)
         pieces.append(rows.filter(pc.is_in(unit, pa.array(from_ranges(units)))))
@@ -158,10 +168,29 @@ def _gather(run: RunDirectory, publication: Publication, name: str) -> pa.Table:
 
 
 def _merged(run: RunDirectory, shard: int, name: str, new: pa.Table) -> pa.Table:
-    """A table of a published shard, with a retry's rows in the place of those of the same images."""
-    (old,) = run.store.read_tables([f"{name}/{shard_name(shard)}.parquet"])
-    done = pc.is_in(old["manifest_index"], pa.array(run.current.rows_of_shard(shard), pa.int64()))
-    return _in_order([old.filter(pc.invert(done)).cast(new.schema), new], name)
+    """A table of a published shard, with a retry's rows in the place of those of the same images.
+
+    Raises:
+        DamagedFileError: the file is neither the one that was published last, nor already what is made of it.
+    """
+    key = f"{name}/{shard_name(shard)}.parquet"
+    record = run.get(Shard, shard)
+    if record is None:
+        raise run.damaged(Shard, Shard.key_of(shard), MISSING)
+    try:
+        data = run.store.read(key)
+        old = pq.read_table(pa.BufferReader(data))
+        done = pc.is_in(old["manifest_index"], pa.array(run.current.rows_of_shard(shard), pa.int64()))
+        merged = _in_order([old.filter(pc.invert(done)).cast(new.schema), new], name)
+    except FileNotFoundError:
+        raise damaged(TABLE, run.store, key, MISSING) from None
+    except (pa.ArrowException, OSError, LookupError, ValueError):
+        raise damaged(TABLE, run.store, key, "it is not the table that was published") from None
+    if hashlib.sha256(data).hexdigest() != record.files[name].sha256:
+        there = parquet_bytes(_in_order([old.cast(new.schema)], name), name)
+        if there != parquet_bytes(merged, name):  # a publisher that was killed may have written it already
+            raise damaged(TABLE, run.store, key, "its content is not what was published")
+    return merged
 
 
 def _in_order(pieces: list[pa.Table], name: str) -> pa.Table:

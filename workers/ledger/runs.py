@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.exceptions import OutputConflictError, StorageError
+from schemas.exceptions import DamagedFileError, OutputConflictError, StorageError
 from schemas.ledger import (
     COMMITS,
     MANIFEST,
@@ -16,6 +16,7 @@ from schemas.ledger import (
     SUCCESS,
     TEMPORARY,
     WORK,
+    Attempt,
     Publication,
     RunRecord,
     Shard,
@@ -23,7 +24,9 @@ from schemas.ledger import (
 )
 from schemas.tables import TABLES
 from workers.ledger.attempts import assert_not_running
+from workers.ledger.damage import MISSING, damaged, parse
 from workers.ledger.directory import RunDirectory
+from workers.printable import short_line
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
@@ -43,17 +46,33 @@ def read_run(store: Store) -> RunRecord | None:
 
     Raises:
         OutputConflictError: there are tables in it that no run of raylabel's wrote.
+        DamagedFileError: run.json holds no run, or is gone while the run's tables are there.
     """
     try:
-        return RunRecord.model_validate_json(store.read(RUN))
+        return parse(RunRecord, store, RUN, store.read(RUN))
     except FileNotFoundError:
-        unexpected = [key for table in TABLES for key in store.list(table)]
-        if unexpected:
-            raise OutputConflictError(
-                f"{clean_uri(store.url)} has {len(unexpected)} files that no run here wrote, for "
-                f"example {unexpected[0]}. Choose another output"
-            ) from None
+        _assert_no_tables(store)
         return None
+
+
+def _assert_no_tables(store: Store) -> None:
+    """Refuses a directory without run.json that has tables: they are a run's where its ledger is there."""
+    unexpected = [key for table in TABLES for key in store.list(table)]
+    if unexpected and _ledgers(store):
+        raise damaged(
+            RunRecord, store, RUN, f"{MISSING}, though the tables and the ledger of its run are there"
+        )
+    if unexpected:
+        raise OutputConflictError(
+            f"{clean_uri(store.url)} has {len(unexpected)} files that no run here wrote, for "
+            f"example {short_line(unexpected[0])}. Choose another output"
+        )
+
+
+def _ledgers(store: Store) -> list[str]:
+    """The ids of the runs that have a ledger here: those with an attempt."""
+    folders = [folder for folder in store.folders(WORK) if folder not in (MANIFEST, TEMPORARY)]
+    return [folder.removeprefix(f"{WORK}/") for folder in folders if store.list(f"{folder}/{Attempt.folder}")]
 
 
 def find_run(output: str) -> RunDirectory:
@@ -61,6 +80,7 @@ def find_run(output: str) -> RunDirectory:
 
     Raises:
         StorageError: it holds none.
+        DamagedFileError: see `read_run`.
     """
     store = Store(output)
     if record := read_run(store):
@@ -68,18 +88,36 @@ def find_run(output: str) -> RunDirectory:
     raise StorageError(f"found no run at {clean_uri(output)}; `raylabel run` makes one")
 
 
-def begin_run(store: Store, record: RunRecord) -> RunRecord:
+def begin_run(store: Store, record: RunRecord, message: Callable[[str], None] = lambda _: None) -> RunRecord:
     """Makes the run's record, or finds the one that an earlier attempt made of the same job.
 
+    Args:
+        store: the run directory.
+        record: of a new run.
+        message: called with a sentence for a person, where a run's record is gone.
+
     Raises:
-        OutputConflictError: the directory holds another run; the difference is in the message.
+        OutputConflictError: the directory holds another run; the difference is in the message. Or an attempt
+            at a run whose record is gone is running.
+        DamagedFileError: see `read_run`.
     """
     existing = read_run(store)
-    if existing is None and store.create(RUN, record.to_json()):
-        return record
-    existing = existing or RunRecord.model_validate_json(store.read(RUN))
+    if existing is None:
+        for ledger in _ledgers(store):
+            message(f"{clean_uri(store.url)}/{RUN} is gone: what its run {ledger} did is done again")
+            _assert_none_runs(store, ledger, record, message)
+        if store.create(RUN, record.to_json()):
+            return record
+        existing = read_run(store)
+    if existing is None:
+        raise damaged(RunRecord, store, RUN, "it is no file")
     assert_same_run(store, existing.identity(), record.identity())
     return existing
+
+
+def _assert_none_runs(store: Store, ledger: str, record: RunRecord, message: Callable[[str], None]) -> None:
+    """Refuses to start while an attempt at another run of the directory is running, by its ledger alone."""
+    assert_not_running(RunDirectory.first(store, record.model_copy(update={"id": ledger})), message)
 
 
 def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -> None:
@@ -89,7 +127,7 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
         OutputConflictError: naming every value that differs.
     """
     differences = (f"  {_in_words(*difference, there)}" for difference in _differences(there, here))
-    lines = sorted(dict.fromkeys(differences))
+    lines = sorted(short_line(line, 300) for line in dict.fromkeys(differences))
     if lines:
         more = [f"  and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
         raise OutputConflictError(
@@ -102,11 +140,18 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
 def replace_run(store: Store, record: RunRecord, message: Callable[[str], None]) -> RunRecord:
     """Puts a new run in the place of the one that the directory holds, whose tables are deleted later.
 
+    Of a run whose record is damaged or gone every ledger is looked into for an attempt that is running.
+
     Raises:
         OutputConflictError: an attempt at the old run is running, or the tables there are no run's.
     """
-    if old := read_run(store):
-        assert_not_running(RunDirectory.first(store, old), message)
+    try:
+        old = read_run(store)
+        ledgers = [old.id] if old else _ledgers(store)
+    except DamagedFileError:
+        ledgers = _ledgers(store)
+    for ledger in ledgers:
+        _assert_none_runs(store, ledger, record, message)
     store.delete([SUCCESS])
     store.write(RUN, record.to_json())
     return record

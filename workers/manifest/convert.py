@@ -2,26 +2,45 @@
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
 
-from schemas.ledger import MANIFEST
+from schemas.ledger import MANIFEST, SourceFile
 from workers.batched import chunks
 from workers.manifest.columns import strings
 from workers.manifest.files import ManifestFile
 from workers.manifest.formats import FORMATS
 from workers.manifest.formats.base import Row, RowFormat
 from workers.manifest.sources import Source
-from workers.storage.filesystem import file_system
+from workers.storage.filesystem import file_system, open_file
 from workers.storage.store import Store
 
 CHUNK_ROWS = 1_000_000
 """Rows of one Parquet file that another format is converted to."""
 
 ROW_GROUP_ROWS = 16_384
+
+FOOTERS_AT_ONCE = 16
+"""Files that were converted before whose footers are read at once."""
+
+
+class _ConvertedFile(BaseModel):
+    uri: str
+    row_groups: tuple[int, ...]
+    columns: tuple[str, ...]
+
+
+class _Conversion(BaseModel):
+    """The record of a source that was converted."""
+
+    source: SourceFile
+    format: str
+    files: list[_ConvertedFile]
 
 
 def convert(output: str, number: int, source: Source) -> list[ManifestFile]:
@@ -47,15 +66,16 @@ def convert(output: str, number: int, source: Source) -> list[ManifestFile]:
 
 
 def read_records(store: Store, sources: list[Source]) -> dict[int, list[ManifestFile]]:
-    """Returns what earlier attempts converted the very same sources to, by their numbers."""
+    """Returns what earlier attempts converted the very same sources to, by their numbers.
+
+    Those of which a record or a file is damaged are left out: they are converted again.
+    """
     recorded = set(store.list(MANIFEST))
     numbers = [n for n, source in enumerate(sources) if is_converted(source) and _record_key(n) in recorded]
     records = store.read_all(_record_key(n) for n in numbers)
-    return {
-        number: files
-        for number, record in zip(numbers, records, strict=True)
-        if record and (files := _read_record(record, sources[number])) is not None
-    }
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        read = pool.map(lambda one: _read_record(one[0], sources[one[1]]), zip(records, numbers, strict=True))
+        return {number: files for number, files in zip(numbers, read, strict=True) if files is not None}
 
 
 def is_converted(source: Source) -> bool:
@@ -119,20 +139,29 @@ def _record_key(number: int) -> str:
     return f"{MANIFEST}/{number:05d}.json"
 
 
-def _read_record(record: bytes, source: Source) -> list[ManifestFile] | None:
-    """What a record says a source was converted to; None where it is of another source or version."""
-    kept = json.loads(record)
-    if (kept["source"], kept.get("format")) != (source.file.model_dump(), source.format):
+def _read_record(record: bytes | None, source: Source) -> list[ManifestFile] | None:
+    """What a record says a source was converted to; None: it is of another one, or a file is damaged."""
+    try:
+        kept = _Conversion.model_validate_json(record or b"")
+    except ValidationError:
+        return None
+    if (kept.source, kept.format) != (source.file, source.format):
         return None
     origin = FORMATS[source.format].origin(source)
-    return [
-        ManifestFile(
-            uri=file["uri"],
-            row_groups=tuple(file["row_groups"]),
-            columns=tuple(file["columns"]),
-            origin=origin,
-            format=source.format,
-            partitions=source.partitions,
-        )
-        for file in kept["files"]
+    files = [
+        ManifestFile(f.uri, f.row_groups, f.columns, origin, source.format, source.partitions)
+        for f in kept.files
     ]
+    return files if all(map(_is_whole, files)) else None
+
+
+def _is_whole(file: ManifestFile) -> bool:
+    """Whether a file is there with the rows and columns that were recorded; its footer was written last."""
+    try:
+        with open_file(file.uri) as opened:
+            footer = pq.ParquetFile(opened)
+            meta, names = footer.metadata, footer.schema_arrow.names
+    except (OSError, pa.ArrowException):
+        return False
+    groups = tuple(meta.row_group(n).num_rows for n in range(meta.num_row_groups))
+    return (groups, tuple(names)) == (file.row_groups, file.columns)

@@ -94,11 +94,14 @@ class Store:
         """The bytes of a key.
 
         Raises:
-            FileNotFoundError: no such key.
+            FileNotFoundError: no such key; a folder is none.
             StorageError: it cannot be read.
         """
         with self._storage_errors("read", key):
-            data: bytes = self.fs.cat_file(self.path(key))
+            try:
+                data: bytes = self.fs.cat_file(self.path(key))
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise FileNotFoundError(self.path(key)) from error
             return data
 
     def read_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
@@ -138,14 +141,22 @@ class Store:
         names = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
         return sorted(name.removeprefix(f"{self.root}/") for name in names)
 
-    @_renews_credentials
     def list(self, prefix: str) -> list[str]:
         """The keys below a folder, at any depth, sorted; none if it does not exist."""
+        return sorted(self.sizes(prefix))
+
+    @_renews_credentials
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """The keys below a folder, at any depth, and the bytes of each; none if it does not exist."""
         with self._storage_errors("list", prefix):
-            paths = self.fs.find(self.path(prefix))
+            paths = self.fs.find(self.path(prefix), detail=True)
         # a server may keep an object for a folder that was emptied; s3fs lists it as a file
         below = f"{self.path(prefix).rstrip('/')}/"
-        return sorted(path.removeprefix(f"{self.root}/") for path in paths if path.startswith(below))
+        return {
+            path.removeprefix(f"{self.root}/"): entry["size"]
+            for path, entry in paths.items()
+            if path.startswith(below)
+        }
 
     @_renews_credentials
     def write(self, key: str, data: bytes) -> None:

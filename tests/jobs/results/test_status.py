@@ -202,7 +202,7 @@ def test_the_state_is_told_from_the_last_sign_of_life(
     heartbeat: HeartbeatRecord | None, retry: int, gone: bool, after: float, state: str
 ) -> None:
     now = NOW + timedelta(seconds=after)
-    assert state_of(FIRST, heartbeat, retry=retry, gone=gone, now=now) == state
+    assert state_of(FIRST.started_at, heartbeat, retry=retry, gone=gone, now=now) == state
 
 
 def test_the_speed_is_told_only_where_the_files_tell_it() -> None:

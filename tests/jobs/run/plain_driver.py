@@ -28,7 +28,9 @@ from jobs.cluster import connect as cluster
 from jobs.prepare.resolve import ResolvedJob
 from jobs.run import pipeline
 from jobs.run.console import Reporter
+from jobs.run.publisher import Publisher
 from jobs.run.retry import begin_retry
+from schemas.exceptions import ReconcileError
 from schemas.ledger import Commit
 from schemas.metrics import NO_USAGE, Usage
 from schemas.spec_file import build_spec
@@ -37,7 +39,7 @@ from workers.ledger import attempts, heartbeat, state
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
-from workers.ledger.state import PassState, read_success
+from workers.ledger.state import read_success
 from workers.manifest.find import find_sources
 from workers.storage.store import Store
 
@@ -171,7 +173,7 @@ def go(doing: Doing, trace: "Tracer") -> None:
             return
     elif doing.kind == "run":
         job.assert_same_run(store)
-        if read_success(store):
+        if read_success(store, lambda error: trace.message(str(error))):
             return
     pipeline.label(job, trace, restart=doing.kind == "restart")
 
@@ -208,21 +210,23 @@ def made(run: RunDirectory, unit: int) -> pa.Table:
     return results_of(run.current, unit, cured=run.retry > 0 and unit % 2 == 0)
 
 
-class AtOnce:
-    """Publishes like `jobs.run.publisher.Publisher`, in this process."""
+class AtOnce(Publisher):
+    """Publishes in this process, before anything else is done."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-        self._started: set[int] = set()
+    @staticmethod
+    def start(run: RunDirectory, shard: int) -> ReconcileError | None:
+        """Publishes a shard."""
+        try:
+            publish_shard(run, shard)
+        except ReconcileError as error:
+            return error
+        return None
 
-    def on_progress(self, state: PassState, usage: Usage) -> None:  # noqa: ARG002 - an observer's face
-        """Publishes the shards that were not before."""
-        for shard in sorted(state.publishable - self._started):
-            self._started.add(shard)
-            publish_shard(self._run, shard)
-
-    def finish(self) -> None:
-        """Has nothing to wait for."""
+    @staticmethod
+    def wait(task: ReconcileError | None) -> None:
+        """Raises what the publishing raised."""
+        if task:
+            raise task
 
 
 class Tracer(Reporter):

@@ -1,3 +1,5 @@
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,8 +81,30 @@ def test_an_attempt_that_labelled_nothing_says_nothing(tmp_path: Path) -> None:
 
 def test_where_nothing_was_predicted_there_is_no_accuracy(tmp_path: Path) -> None:
     assert accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES) is None
-    Store(str(tmp_path)).write(PREDICTION, b"{}")  # by another version
-    assert accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES) is None
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda _: b"", "it is empty"),
+        (lambda data: data[:40], "it is no JSON (EOF while parsing "),
+        (lambda _: b"{}", "it is no prediction of this version (job: Field required)"),
+        (
+            lambda data: re.sub(rb'"images_per_s": ?[\d.]+', b'"images_per_s": 0', data),
+            "it is no prediction of this version (prediction: Value error, images_per_s must be above 0)",
+        ),
+    ],
+)
+def test_a_damaged_prediction_is_named_and_costs_nothing(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    store, notes = Store(str(tmp_path)), list[str]()
+    store.write(PREDICTION, damage(store.read(PREDICTION)))
+    assert accuracy_of(job(tmp_path), meter(100), 20.0, MACHINES, notes.append) is None
+    (note,) = notes
+    assert note.startswith(f"note: {tmp_path}/{PREDICTION} is damaged: {reason}")
+    assert note.endswith("The run is not compared with it; `raylabel plan` makes another")
 
 
 def test_accuracy_is_one_line() -> None:

@@ -4,11 +4,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from schemas.exceptions import OutputConflictError
+from schemas.exceptions import DamagedFileError, OutputConflictError
 from schemas.ledger import Attempt, HeartbeatRecord
 from schemas.metrics import NO_USAGE
 from tests.workers.tables.made_results import record
@@ -22,15 +23,17 @@ from workers.storage.store import Store
 
 DRIVER = """
 import sys, time
+from workers.ledger import heartbeat
 from workers.ledger.attempts import start_attempt
 from workers.ledger.heartbeat import Heartbeat
 from workers.ledger.runs import find_run
+heartbeat.HEARTBEAT_S = float(sys.argv[2])
 run = find_run(sys.argv[1])
-with Heartbeat(run, start_attempt(run, print)).running() as heartbeat:
+with Heartbeat(run, start_attempt(run, print)).running() as watched:
     print("running", flush=True)
     while True:
         time.sleep(0.1)
-        heartbeat.assert_newest()
+        watched.assert_newest()
 """
 
 
@@ -46,11 +49,10 @@ def run(store: Store) -> RunDirectory:
     return RunDirectory.first(store, record())
 
 
-def driver(store: Store) -> "subprocess.Popen[str]":
+def driver(store: Store, heartbeat_s: float = heartbeat.HEARTBEAT_S) -> "subprocess.Popen[str]":
     """Another driver of the same run, that sends heartbeats."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, store.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", DRIVER, store.url, str(heartbeat_s)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "running\n"
     return process
@@ -149,10 +151,83 @@ def test_an_attempt_at_a_run_that_was_restarted_stops(store: Store) -> None:
     assert "a run started with --restart" in complaint
 
 
+def test_no_damage_to_the_records_of_a_running_attempt_lets_another_start(
+    store: Store, run: RunDirectory
+) -> None:
+    process, attempt, alive = driver(store, 0.5), Attempt.key_of(1), HeartbeatRecord.key_of(1)
+
+    def renewed(key: str) -> bool:
+        """Whether the driver puts a record again."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not run.ledger.exists(key):
+            time.sleep(0.1)
+        return run.ledger.exists(key)
+
+    def restart(_: RunDirectory, message: Callable[[str], None]) -> object:
+        return replace_run(store, record(id="other"), message)
+
+    damages: dict[str, Callable[[], object]] = {
+        "a heartbeat cut": lambda: run.ledger.write(alive, run.ledger.read(alive)[:20]),
+        "a heartbeat deleted": lambda: run.ledger.delete([alive]),
+        "an attempt cut": lambda: run.ledger.write(attempt, run.ledger.read(attempt)[:20]),
+        "an attempt deleted": lambda: run.ledger.delete([attempt]),
+        "both empty": lambda: [run.ledger.write(key, b"") for key in (attempt, alive)],
+        "run.json cut": lambda: store.write("run.json", b"{"),
+    }
+    try:
+        for name, damage in damages.items():
+            damage()
+            notes: list[str] = []
+            start = restart if name == "run.json cut" else start_attempt
+            with pytest.raises(OutputConflictError, match=r"attempt 1.* is running here"):
+                start(run, notes.append)
+            assert process.poll() is None, name
+            if name == "an attempt deleted":
+                assert renewed(attempt)
+        assert f"{run.ledger.url}/{attempt} is damaged: it is empty" in notes[0]
+    finally:
+        process.kill()
+        process.communicate()
+    assert store.read("run.json") == b"{"
+
+
+def test_an_attempt_whose_number_another_took_stops(run: RunDirectory) -> None:
+    first = start_attempt(run, pytest.fail)
+    sleeper = Heartbeat(run, first)
+    run.put(first.model_copy(update={"pid": first.pid + 1}))
+    sleeper._check()
+    with pytest.raises(
+        OutputConflictError, match=rf"attempt 1 \(process {first.pid + 1} on .* has taken over"
+    ):
+        sleeper.assert_newest()
+
+
+def test_a_dead_attempt_with_damaged_records_is_succeeded(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "HEARTBEAT_TIMEOUT_S", 0.6)
+    first = start_attempt(run, pytest.fail)
+    run.ledger.write(first.key, b"[]")
+    run.ledger.write(HeartbeatRecord.key_of(1), b"")
+    notes: list[str] = []
+    assert start_attempt(run, notes.append).number == 2
+    assert notes[0] == (
+        f"{run.ledger.url}/{first.key} is damaged: it is no attempt of this version (Input should be an "
+        "object): its heartbeat is watched"
+    )
+    assert "attempt 1, whose record is damaged or gone, did not say that it ended" in notes[1]
+
+
+def test_a_folder_in_the_place_of_an_attempt_is_named(run: RunDirectory) -> None:
+    run.ledger.write(f"{Attempt.key_of(1)}/x", b"")
+    with pytest.raises(DamagedFileError, match=r"attempts/000001\.json is damaged: it is no file"):
+        start_attempt(run, pytest.fail)
+
+
 def test_of_attempts_at_the_same_moment_one_goes_on(store: Store, run: RunDirectory) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", DRIVER, store.url],
+            [sys.executable, "-c", DRIVER, store.url, str(heartbeat.HEARTBEAT_S)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

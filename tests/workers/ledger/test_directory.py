@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.ledger import Attempt, Retry, Shard, SourceFile
+from schemas.ledger import Attempt, Retry, Shard, SourceFile, StagedFile
 from schemas.plan import Pass
+from schemas.tables import TABLES
 from tests.workers.tables.made_results import AT, CARRIED, PLAN, record
 from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
@@ -21,15 +22,16 @@ def attempt(number: int) -> Attempt:
 
 
 def shard(number: int, retry: int = 0) -> Shard:
-    return Shard(shard=number, retry=retry, files={}, failed={}, errors={})
+    files = {name: StagedFile(key=f"{name}/x.parquet", rows=0, size=0, sha256="") for name in TABLES}
+    return Shard(shard=number, retry=retry, files=files, failed={}, errors={})
 
 
 def test_a_record_is_found_by_its_kind_and_place_and_replaced_by_the_next(run: RunDirectory) -> None:
-    assert run.get(Shard, 3) is None
-    run.put(shard(3))
-    run.put(shard(3, retry=1))
-    assert run.get(Shard, 3) == shard(3, retry=1)
-    assert run.get(Shard, 4) is None
+    assert run.get(Shard, 1) is None
+    run.put(shard(1))
+    run.put(shard(1, retry=1))
+    assert run.get(Shard, 1) == shard(1, retry=1)
+    assert run.get(Shard, 2) is None
 
 
 def test_a_record_is_created_once(run: RunDirectory) -> None:

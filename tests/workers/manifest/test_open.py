@@ -221,6 +221,31 @@ def test_what_was_made_of_a_manifest_is_kept_and_used_again(folder: Path, tmp_pa
     assert again.read(range(again.rows)) == first
 
 
+@pytest.mark.parametrize("key", ["00000.json", "00000-00000.parquet"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: None,
+        lambda _: b"",
+        lambda data: data[: len(data) // 2],
+        lambda _: b'{"source": 1}',
+        lambda _: b"[" * 100_000,
+        lambda _: bytes(range(256)),
+    ],
+)
+def test_what_was_made_of_a_manifest_and_is_damaged_is_made_again(
+    folder: Path, tmp_path: Path, key: str, damage: Callable[[bytes], bytes | None]
+) -> None:
+    spec, store = ManifestSpec(uri=str(folder / "m.csv")), Store(str(tmp_path / "out"))
+    manifest = opened(spec, tmp_path / "out")
+    whole = {key: store.read(key) for key in store.list("_work/manifest")}
+    data = damage(whole[f"_work/manifest/{key}"])
+    store.delete([f"_work/manifest/{key}"]) if data is None else store.write(f"_work/manifest/{key}", data)
+    again = opened(spec, tmp_path / "out")
+    assert again.read(range(again.rows)) == manifest.read(range(manifest.rows))
+    assert {key: store.read(key) for key in store.list("_work/manifest")} == whole
+
+
 def test_the_uri_and_id_columns_are_found_by_the_names_given(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("url,key,image_id\na.jpg,K,I\n")
     spec = ManifestSpec(uri=str(tmp_path / "m.csv"), uri_column="url", image_id_column="key", base="/b")
