@@ -92,8 +92,10 @@ class RunRecord(_Record):
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two attempts to belong to one run."""
-        parts = self.model_dump(mode="json", include={"manifest", "classifier", "detector", "code"})
-        return {**settings_of_rows(self.spec), **parts}
+        parts = self.model_dump(mode="json", include={"manifest", "code"})
+        models = {"classifier": self.classifier, "detector": self.detector}
+        identities = {task: model and model.identity() for task, model in models.items()}
+        return {**settings_of_rows(self.spec), **parts, **identities}
 
     @property
     def storage(self) -> StorageMap:

@@ -1,7 +1,7 @@
 """Descriptions of models: in the list of models, and in run.json."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -41,8 +41,10 @@ class ResolvedModel(BaseModel):
         preprocessing: the transforms from uint8 pixels to the model's input, as text.
         categories: class names; a class id is an index into it.
         settings: top-k, score type, thresholds, NMS: every setting of the spec that changes rows.
-        code: what built the model: the library and its version, or the factory module's sha256; then what
-            computes it: torch's version, and onnxruntime's if that may compute its network.
+        code: what built the model: the library and its version, or the factory; then what computes it:
+            torch's version, and onnxruntime's if that may compute its network.
+        parts: digests of what none of the above pins, by name: what a factory built, each file and module of
+            the user's that it was built from. Empty for models that their weights file and code pin.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,9 +56,23 @@ class ResolvedModel(BaseModel):
     categories: tuple[str, ...]
     settings: dict[str, object]
     code: str
+    parts: dict[str, str] = {}
 
     @property
     def fingerprint(self) -> str:
-        """Short and stable: "NAME-" and 12 hexadecimal digits of the sha256 of all the above."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"info": {"quality", "licence"}}).encode())
+        """Short and stable: "NAME-" and 12 hexadecimal digits of the sha256 of what decides answers."""
+        left_out: dict[str, Any] = {"info": {"quality", "licence"}, **self._harmless}
+        if not self.parts:  # models without them keep the names that they have in older tables
+            left_out["parts"] = True
+        digest = hashlib.sha256(self.model_dump_json(exclude=left_out).encode())
         return f"{self.info.name}-{digest.hexdigest()[:12]}"
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same in all attempts of a run."""
+        return self.model_dump(mode="json", exclude=self._harmless)
+
+    @property
+    def _harmless(self) -> dict[str, Any]:
+        """Fields that decide no answers: where a weights file lies, if its sha256 is known."""
+        lies_somewhere = self.weights_sha256 is not None and "/" in self.weights
+        return {"weights": True} if lies_somewhere else {}

@@ -113,9 +113,10 @@ class ModelSpec(_Section):
 
     Attributes:
         model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", or "module:factory".
-        weights: a .pth or .safetensors file (path or URL), or a torchvision weights name such as
-            "IMAGENET1K_V2"; None: the model's official weights.
+        weights: a file (path or URL) of tensors by name, or a torchvision weights name such as
+            "IMAGENET1K_V2"; a factory that takes `weights` gets any file; None: the model's official weights.
         sha256: hash that the weights file must have; checked before it is loaded.
+        options: keyword arguments of a factory; they are written to run.json.
         categories: the class names in the model's own order, or a text file with one on each line; None:
             the model's own.
     """
@@ -123,7 +124,22 @@ class ModelSpec(_Section):
     model: str = Field(min_length=1)
     weights: str | None = None
     sha256: str | None = Field(None, pattern=_SHA256)
+    options: dict[str, Any] = Field(default_factory=dict)
     categories: str | list[str] | None = None
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether `model` is a user's `module:factory`."""
+        return ":" in self.model
+
+    @model_validator(mode="after")
+    def _has_options_for_a_factory(self) -> Self:
+        if self.options and not self.is_factory:
+            raise ValueError(
+                f"options: found {', '.join(self.options)} for {self.model}; allowed: for a model "
+                "of your own, `module:factory`, as its keyword arguments"
+            )
+        return self
 
 
 class ClassifierSpec(ModelSpec):

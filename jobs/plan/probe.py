@@ -64,7 +64,7 @@ class Probe:
 
 def this_machine() -> Cluster:
     """A cluster of one node: the cores that this process may use, and the GPUs that torch finds."""
-    counter = Child(shared_fork_server().address, build_gpu_counter, None, memory_share=1)
+    counter = Child(shared_fork_server().address, build_gpu_counter, None, memory_share=1, plain_output=True)
     try:
         gpus: int = counter(None)
     finally:
@@ -139,7 +139,12 @@ def _profiles(
         for _ in range(processes):
             children.append(
                 Child(
-                    settings.fork_server, build_profiler, settings, settings.memory_share, settings.timeouts
+                    settings.fork_server,
+                    build_profiler,
+                    settings,
+                    settings.memory_share,
+                    settings.timeouts,
+                    plain_output=True,
                 )
             )
             stack.callback(children[-1].end)

@@ -17,7 +17,7 @@ from schemas.identity import settings_of_rows
 from schemas.ledger import RunRecord, SourceFile
 from schemas.models import ResolvedModel
 from schemas.plan import Pass, Plan
-from schemas.spec import JobSpec
+from schemas.spec import JobSpec, ModelSpec
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
 from workers.ledger.runs import assert_same_run, new_run_id, read_run
@@ -51,6 +51,7 @@ MAKES_NO_ROWS = frozenset(
     (
         "workers/logs.py",
         "workers/printable.py",
+        "workers/process/output.py",
         *(f"workers/ledger/{name}.py" for name in ("attempts", "damage", "heartbeat", "runs", "state")),
     )
 )
@@ -85,8 +86,8 @@ class ResolvedJob:
         return {
             **settings_of_rows(self.public_spec()),
             "manifest": [file.model_dump() for file in self.files],
-            "classifier": self.classifier and self.classifier.model_dump(mode="json"),
-            "detector": self.detector and self.detector.model_dump(mode="json"),
+            "classifier": self.classifier and self.classifier.identity(),
+            "detector": self.detector and self.detector.identity(),
             "code": code_digest(),
         }
 
@@ -118,10 +119,12 @@ class ResolvedJob:
         facts.append(("output", clean_uri(spec.output)))
         if self.classifier and spec.classifier:
             facts.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
+            facts += _own_weights("classifier", self.classifier, spec.classifier)
         if self.detector and spec.detector:
             facts.append(
                 ("detector", f"{_model(self.detector)}, score above {spec.detector.score_threshold}")
             )
+            facts += _own_weights("detector", self.detector, spec.detector)
         return facts
 
     def public_spec(self) -> dict[str, Any]:
@@ -205,7 +208,9 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
     configure_storage(spec.reached)
     assert_headers()
     sources = find_sources(spec.manifest)
-    builder = Child(shared_fork_server().address, build_model_resolver, spec, memory_share=1)
+    builder = Child(
+        shared_fork_server().address, build_model_resolver, spec, memory_share=1, plain_output=True
+    )
 
     def resolved() -> ResolvedJob:
         try:
@@ -231,6 +236,11 @@ def _describe(source: Source) -> str:
 
 def _model(model: ResolvedModel) -> str:
     return f"{model.fingerprint} ({model.info.input_size}, {len(model.categories)} classes)"
+
+
+def _own_weights(task: str, model: ResolvedModel, spec: ModelSpec) -> list[tuple[str, str]]:
+    """The line that says which weights of the user's were loaded; none where the spec names none."""
+    return [(f"{task} weights", model.weights)] if spec.weights else []
 
 
 def code_digest() -> str:

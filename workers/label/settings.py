@@ -133,8 +133,9 @@ class LabelSettings:
         """
         if built != self.fingerprints:
             raise ModelError(
-                f"a worker built {built} where the driver resolved {self.fingerprints}: the weights or the "
-                "installed libraries differ between machines, or changed during the run"
+                f"a worker built {built} where the driver resolved {self.fingerprints}: the weights, "
+                "modules of your own or the installed libraries differ between machines, or changed during "
+                "the run; or a factory builds another model at each call"
             )
 
 

@@ -6,8 +6,9 @@ A source (built in, torchvision, timm, a user's factory) makes a `ClassifierMode
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from os import PathLike
 from typing import Generic, Literal, TypeVar
 
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ class _Model:
         channels_last: whether the module runs in channels-last layout. On a CPU that saves a third of
             the time of convolutional classifiers and of NanoDet, and nothing with torchvision's detectors.
         transform_on_device: whether the transform may be given a tensor on the GPU.
+        files: further files that decide its answers, such as thresholds that its factory reads: paths or
+            URLs. The run's fingerprint has the sha256 of each.
         network: the name of the submodule that another runtime may replace; "" is the module itself. It takes
             a batch, float (n, 3, h, w) of one size, does the same steps whatever its values are, and returns
             one tensor or several. None: torch runs the module.
@@ -57,6 +60,7 @@ class _Model:
     mixes_shapes: bool = True
     channels_last: bool = True
     transform_on_device: bool = True
+    files: tuple[str | PathLike[str], ...] = ()
     network: str | None = None
     licence: str = "see the source"
     quality: str = "not stated"
@@ -111,7 +115,8 @@ class Built(Generic[M_co]):
         source: where the code comes from.
         weights: the weights file or the official name, without credentials.
         weights_sha256: of the weights file; None if the library downloaded it.
-        code: the library and its version, or the factory module's sha256.
+        code: the library and its version, or the factory.
+        parts: what pins a model that its weights file and code do not; see `schemas.models.ResolvedModel`.
     """
 
     model: M_co
@@ -119,6 +124,7 @@ class Built(Generic[M_co]):
     weights: str
     weights_sha256: str | None
     code: str
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Finds models by name, and loads them with a job's settings."""
 
 import difflib
-import re
 from typing import Any
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.spec import ClassifierSpec, DetectorSpec, ModelSpec
+from workers.models.digest import stable_repr
 from workers.models.model import (
     Built,
     ClassifierModel,
@@ -68,7 +68,7 @@ def load_detector(spec: DetectorSpec) -> LoadedDetector:
 def _classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
     if spec.model == efficientnet_lite0.NAME:
         return efficientnet_lite0.build_classifier(spec)
-    if ":" in spec.model:
+    if spec.is_factory:
         return factory.build(spec, ClassifierModel)
     if spec.model in timm_models.names() or spec.model.partition(".")[0] in timm_models.names():
         return timm_models.build_classifier(spec.model, spec)
@@ -81,7 +81,7 @@ def _classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
 def _detector(spec: DetectorSpec) -> Built[DetectorModel]:
     if spec.model == nanodet.NAME:
         return nanodet.build_detector(spec)
-    if ":" in spec.model:
+    if spec.is_factory:
         return factory.build(spec, DetectorModel)
     name = spec.model.removeprefix(_TORCHVISION)
     if name in torchvision_models.detector_names():
@@ -125,13 +125,9 @@ def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str
         info=info,
         weights=built.weights,
         weights_sha256=built.weights_sha256,
-        preprocessing=model.preprocessing or _stable_repr(model.transform),
+        preprocessing=model.preprocessing or stable_repr(model.transform),
         categories=model.categories,
-        settings=settings,
+        settings=settings | ({"options": spec.options} if spec.options else {}),
         code=f"{built.code}, {computed_by}",
+        parts=built.parts,
     )
-
-
-def _stable_repr(transform: object) -> str:
-    """An object's repr without memory addresses, so the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(transform))

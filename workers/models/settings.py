@@ -2,30 +2,68 @@
 
 import difflib
 import sys
+from collections.abc import Sequence
 
 from torch import nn
 
 from schemas.exceptions import ModelError
 from schemas.spec import DetectorSpec, ModelSpec
 from workers.models.weights import read_bytes
+from workers.storage.uris import clean_uri
 
 
 def given_categories(spec: ModelSpec) -> tuple[str, ...] | None:
     """The class names in a spec; None if it has none and the model's own are used.
 
     Raises:
-        ModelError: the file of names cannot be read, or there are no names.
+        ModelError: the file of names cannot be read, or is not UTF-8; there is no name, a blank one, or the
+            same one twice.
     """
     if spec.categories is None:
         return None
+    where = "categories"
+    names: Sequence[str] = spec.categories
     if isinstance(spec.categories, str):
-        text = read_bytes(spec.categories, "the file of class names").decode("utf-8-sig", errors="replace")
-        names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    else:
-        names = tuple(spec.categories)
+        where = f"categories: {clean_uri(spec.categories)}"
+        names = _lines(read_bytes(spec.categories, "the file of class names"), where)
+    names = tuple(name.strip() for name in names)
     if not names:
-        raise ModelError(f"categories: found no class name for {spec.model}; expected one on each line")
+        raise ModelError(f"{where}: found no class name for {spec.model}; expected one on each line")
+    _assert_distinct(names, where)
     return names
+
+
+def _lines(data: bytes, where: str) -> list[str]:
+    """The lines of a file of class names, without blank ones at its end.
+
+    Raises:
+        ModelError: it is not UTF-8 text.
+    """
+    try:
+        return data.decode("utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ModelError(
+            f"{where}: line {line} is not UTF-8 text (byte {data[error.start : error.start + 1]!r}); save "
+            "the file as UTF-8"
+        ) from None
+
+
+def _assert_distinct(names: Sequence[str], where: str) -> None:
+    """Refuses blank names and names that are there twice: a class is known by its name in the tables."""
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise ModelError(
+                f"{where}: name {number} is blank; give every class of the model a name, in its order, and "
+                "take out lines that are no class"
+            )
+        if name in first:
+            raise ModelError(
+                f"{where}: names {first[name]} and {number} are both {name!r}; tell them apart, for example "
+                f"{f'{name} ({number})'!r}: the tables count objects by name"
+            )
+        first[name] = number
 
 
 def replace_categories(own: tuple[str, ...], given: tuple[str, ...] | None, model: str) -> tuple[str, ...]:

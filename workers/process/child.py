@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ProcessDiedError
 from workers.process.forkserver import exit_code, spawn
 from workers.process.memory import kernel_kills, memory
+from workers.process.output import relay_to_stderr
 from workers.process.steps import StepWatch
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ POLL_S = 0.2
 """Seconds between two checks of the memory of a child that is at work."""
 
 NO_TIMEOUTS: Mapping[Stage, float] = {}
+RELAY_S = 1
+"""Seconds that the last output of a child that ended has to arrive."""
 
 HANG_TIMEOUT_S = 900
 """Seconds without a message after which a child counts as hung: building the models takes less, and so do
@@ -45,25 +49,37 @@ class Child:
             a child that uses more is killed, before Ray or the kernel kills a process of their choice.
         timeouts: for each stage that has a limit, the processor seconds that one image may take; a child that
             takes longer is killed.
+        plain_output: whether its stdout and stderr pass through this process, which drops control characters:
+            for a terminal.
 
     Raises:
         OSError: no fork server listens at that address.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whom it asks, what it builds, what it may take, where it writes
         self,
         fork_server: str,
         build: Callable[[Any], Callable[..., Any]],
         argument: Any,
         memory_share: float,
         timeouts: Mapping[Stage, float] = NO_TIMEOUTS,
+        *,
+        plain_output: bool = False,
     ) -> None:
         self._fork_server = fork_server
         self._memory_limit = memory_share * memory().limit
         self._stage = Stage.DECODE
         self._kernel_kills = kernel_kills()
         self._exited = False
-        self._pipe = spawn(fork_server)
+        self._relay: threading.Thread | None = None
+        if plain_output:
+            output, self._relay = relay_to_stderr()
+            try:
+                self._pipe = spawn(fork_server, output)
+            finally:
+                os.close(output)
+        else:
+            self._pipe = spawn(fork_server)
         self._steps = StepWatch(timeouts)
         self._pipe.send((build, argument, self._steps.address))
 
@@ -91,6 +107,9 @@ class Child:
                     self._assert_memory_share(self.pid)
                     self._assert_responsive(last_message)
                     self._assert_in_time(self.pid)
+                    # a process that it forked may hold its end of the pipe
+                    if _has_exited(self.pid) and not self._pipe.poll():
+                        raise self._exit_error()
                 kind, value = self._pipe.recv()
                 match kind:
                     case "stage":
@@ -106,15 +125,17 @@ class Child:
         raise self._exit_error()
 
     def end(self) -> None:
-        """Kills the process, if it still runs."""
+        """Kills the process and those that it forked, if they still run."""
         pid = self.pid
         self._pipe.close()
         if pid and not self._exited:  # once it is reaped, its pid may belong to another process
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
             exit_code(self._fork_server, pid)
             self._exited = True
         self._steps.close()
+        if self._relay:
+            self._relay.join(RELAY_S)
 
     def _assert_memory_share(self, pid: int) -> None:
         try:
@@ -159,3 +180,11 @@ class Child:
         """Logs why the child is lost, and returns the error to raise."""
         _log.warning("child process %s crashed in stage %s: %s: %s", self.pid, self._stage, code, message)
         return ProcessDiedError(self._stage, code, message, row)
+
+
+def _has_exited(pid: int) -> bool:
+    """Whether a process has exited; its parent, the fork server, may not have reaped it."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -15,6 +15,7 @@ import importlib
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -129,21 +130,24 @@ class ProcessContext:
             _OOM_SCORE.write_text(self.oom_score)
 
 
-def spawn(fork_server: str) -> Connection:
+def spawn(fork_server: str, output: int = 2) -> Connection:
     """Requests a child; returns the connection that it serves on, whose first message is the child's pid.
 
-    Does not wait for the child, because the server may still be importing. The child's stdout and stderr are
-    this process's stderr.
+    Does not wait for the child, because the server may still be importing.
+
+    Args:
+        fork_server: address of the server.
+        output: an open file, the child's stdout and stderr; by default this process's stderr.
 
     Raises:
         OSError: no fork server listens at that address.
     """
     # The handshake: None asks the server for a child (a pid would ask for an exit code). All that follows on
-    # the connection is read by the child, which has inherited it: its context, then its stderr
+    # the connection is read by the child, which has inherited it: its context, then its output
     pipe = Client(fork_server, "AF_UNIX")
     pipe.send(None)
     pipe.send(ProcessContext.here())
-    send_handle(pipe, 2, 0)  # the third argument, a pid, is used on Windows only
+    send_handle(pipe, output, 0)  # the third argument, a pid, is used on Windows only
     return pipe
 
 
@@ -185,16 +189,23 @@ def run_server() -> None:
 
 
 def _run_child(pipe: Connection) -> None:
-    """Runs a child just forked, from the rest of the handshake to its exit; never returns."""
+    """Runs a child just forked, from the rest of the handshake to its exit; never returns.
+
+    It leads a session of its own: a signal for the group that it and what it forks make ends all of them, and
+    neither a terminal's Ctrl-C nor its input reaches them.
+    """
     from workers.process.serve import serve
 
     code = 1
     try:
+        os.setsid()
         pipe.recv().apply()
-        stderr = recv_handle(pipe)
+        output = recv_handle(pipe)
         pipe.send(os.getpid())
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream in (1, 2):
-            os.dup2(stderr, stream)
+            os.dup2(output, stream)
+        os.close(output)
         threading.Thread(target=_exit_on_hangup, args=[pipe.fileno()], daemon=True).start()
         serve(pipe)
         code = 0
@@ -204,11 +215,11 @@ def _run_child(pipe: Connection) -> None:
 
 
 def _exit_on_hangup(pipe: int) -> None:
-    """Exits this process once the other end of a connection is closed, even in the middle of a request."""
+    """Ends this process and what it forked once the other end of a connection is closed, whatever it does."""
     poll = select.poll()
     poll.register(pipe, 0)  # no events: a hang-up is always reported
     poll.poll()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _code_of(pid: int, codes: dict[int, int]) -> int | None:
@@ -219,8 +230,16 @@ def _code_of(pid: int, codes: dict[int, int]) -> int | None:
         codes: exit codes of the children reaped so far, by pid; those that have exited since are added.
     """
     with contextlib.suppress(ChildProcessError):
-        while (exited := os.waitpid(-1, os.WNOHANG))[0]:
-            codes[exited[0]] = os.waitstatus_to_exitcode(exited[1])
+        while exited := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            codes[exited.si_pid] = _reap(exited.si_pid)
         if pid not in codes:
-            codes[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            codes[pid] = _reap(pid)
     return codes.get(pid)
+
+
+def _reap(pid: int) -> int:
+    """The exit code of a child that has exited; what it forked is killed while its pid is no other's yet."""
+    with contextlib.suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

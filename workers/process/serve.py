@@ -1,6 +1,7 @@
 """The loop of a child process: builds a function once, then calls it for each request."""
 
 import contextlib
+import os
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -41,8 +42,10 @@ def serve(pipe: Connection) -> None:
 def _outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
     """What a call came to, as (kind, value).
 
-    "answer" with the result, "raised" with an exception of raylabel's, or "crashed" with (code, message).
+    "answer" with the result, "raised" with an exception of raylabel's, or "crashed" with (code, message). A
+    copy of this process that the call forked, and that comes back from it too, ends here.
     """
+    pid = os.getpid()
     try:
         return "answer", function(*arguments)
     except RaylabelError as error:
@@ -52,3 +55,6 @@ def _outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
         out_of_memory = isinstance(error, MemoryError)
         code = ErrorCode.OUT_OF_MEMORY if out_of_memory else ErrorCode.WORKER_CRASHED
         return "crashed", (code, f"{type(error).__name__}: {error}")
+    finally:
+        if os.getpid() != pid:
+            os._exit(0)

@@ -1,9 +1,15 @@
+import argparse
 import hashlib
 import pickle
+import re
+import shlex
+import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -62,10 +68,17 @@ def test_a_wrong_sha256_is_refused_with_both_digests_before_the_file_is_interpre
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.bin", b"x", "must end in .pth, .pt or .safetensors"),
-        ("a.pth", b"x", "cannot be loaded"),
-        ("a.safetensors", b"x", "cannot be loaded"),
-        ("a.safetensors", b"", "cannot be loaded"),
+        (
+            "a.pth",
+            b"x\x1b[2J",
+            r"found a file that begins with b'x\x1b[2J'; allowed: a safetensors file, or one",
+        ),
+        ("a.safetensors", b"", "found an empty file; allowed:"),
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "found a Git LFS pointer"),
+        ("a.pth", b"\n<!DOCTYPE html>", "found a web page"),
+        ("a.pth", b"PK\x03\x04 and no more", "cannot be loaded: it is cut or damaged"),
+        ("a.pth", b"\x80\x02}q\x00", "cannot be loaded: it is cut or damaged"),
+        ("a.safetensors", b"\x09\0\0\0\0\0\0\0{", "cannot be loaded: it is cut or damaged"),
         ("missing.pth", None, "cannot be read: No such file"),
     ],
 )
@@ -74,8 +87,110 @@ def test_what_is_no_weights_file_is_refused(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=re.escape(message)) as caught:
         read_weights(str(tmp_path / name))
+    assert str(caught.value).isprintable()
+
+
+def test_weights_are_known_by_their_content_not_by_their_name(
+    tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    torch.save(state, tmp_path / "a.pth.tar")
+    torch.save(state, tmp_path / "b.ckpt", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "c.bin")
+    for name in ("a.pth.tar", "b.ckpt", "c.bin"):
+        found = read_weights(str(tmp_path / name)).state
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+CHECKPOINTS: list[tuple[Any, str]] = [
+    (lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)}, "argparse.Namespace"),
+    (lambda state: {"state_dict": state, "metric": np.float64(0.9)}, "numpy._core.multiarray.scalar"),
+    (lambda _: nn.Linear(3, 2), "torch.nn.modules.linear.Linear"),
+    (lambda _: {"model": nn.Linear(3, 2)}, "torch.nn.modules.linear.Linear"),
+]
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(("checkpoint", "kind"), CHECKPOINTS)
+def test_a_checkpoint_of_more_than_tensors_says_how_to_save_it_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: dict[str, Tensor],
+    checkpoint: Any,
+    kind: str,
+    old: bool,
+) -> None:
+    path = tmp_path / "it's.pth"
+    torch.save(checkpoint(state), path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(ModelError) as caught:
+        read_weights(str(path))
+    message, command = str(caught.value).split("\n")
+    assert message == (
+        f"the weights file {path} cannot be loaded: it holds other objects than tensors: {kind}, and loading "
+        "these executes code. If you trust it, save its tensors alone, and give tensors.pth as weights:"
+    )
+    _, flag, code = shlex.split(command)
+    assert flag == "-c"
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert read_weights("tensors.pth").state.keys() == state.keys()
+
+
+def test_a_program_in_place_of_weights_says_how_to_save_its_tensors(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(nn.Linear(3, 2)), str(tmp_path / "a.pt"))
+    with pytest.raises(ModelError, match=r"found a TorchScript program; save its tensors with"):
+        read_weights(str(tmp_path / "a.pt"))
+
+
+def test_which_of_several_sets_of_tensors_was_taken_is_said(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    smoothed = {key: value + 1 for key, value in state.items()}
+    torch.save({"state_dict_ema": smoothed, "state_dict": state, "epoch": 3}, tmp_path / "a.pth")
+    found = read_weights(str(tmp_path / "a.pth"))
+    assert torch.equal(found.state["bias"], state["bias"])
+    assert str(found) == f"{tmp_path}/a.pth, its 'state_dict', not its 'state_dict_ema'"
+    torch.save({"params_ema": smoothed}, tmp_path / "b.pth")
+    assert torch.equal(read_weights(str(tmp_path / "b.pth")).state["bias"], smoothed["bias"])
+    torch.save({"params_ema": smoothed, "params": state}, tmp_path / "c.pth")
+    with pytest.raises(ModelError, match=r"several sets of tensors \('params_ema', 'params'\); save the one"):
+        read_weights(str(tmp_path / "c.pth"))
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    """A module with the names that torch.compile gives it, without its ten seconds."""
+    return nn.Sequential(OrderedDict(_orig_mod=module))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: nn.Sequential(OrderedDict(module=model)),
+        lambda model: nn.Sequential(OrderedDict(model=nn.Sequential(OrderedDict(module=model)))),
+        compiled,
+        lambda model: nn.Sequential(OrderedDict(net=compiled(model))),
+        lambda model: nn.Sequential(compiled(model[0]), model[1]),
+        torch.optim.swa_utils.AveragedModel,
+    ],
+)
+def test_what_wrappers_put_before_the_names_is_left_out(wrap: Any) -> None:
+    model, other = (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2))
+    state = wrap(model).state_dict()
+    assert state.keys() != other.state_dict().keys()
+    load_state(other, state, "linear", "f.pth")
+    assert all(map(torch.equal, other.state_dict().values(), model.state_dict().values()))
+
+
+def test_a_prefix_that_does_not_help_stays_in_the_message() -> None:
+    with pytest.raises(ModelError, match=r"1 tensor unexpected \(other\.x\)"):
+        load_state(nn.Linear(3, 2), {"other.x": torch.ones(1)}, "linear", "f.pth")
+    state = {f"module.{key}": value for key, value in nn.Linear(3, 4, bias=False).state_dict().items()}
+    with pytest.raises(
+        ModelError, match=r"1 tensor of another shape \(weight is \(4, 3\), the model's \(2, 3\)\)"
+    ):
+        load_state(nn.Linear(3, 2, bias=False), state, "linear", "f.pth")
 
 
 def test_a_file_without_tensors_by_name_is_refused(tmp_path: Path) -> None:
@@ -88,6 +203,6 @@ def test_tensors_that_do_not_fit_are_named(state: dict[str, Tensor]) -> None:
     with pytest.raises(ModelError) as caught:
         load_state(nn.Linear(4, 2), {"weight": state["weight"], "extra": state["bias"]}, "linear", "f.pth")
     assert str(caught.value) == (
-        "the weights file f.pth does not fit linear: 1 tensors missing (bias); 1 tensors unexpected (extra); "
-        "1 tensors of another shape (weight is (2, 3), the model's (2, 4))"
+        "the weights file f.pth does not fit linear: 1 tensor missing (bias); 1 tensor unexpected (extra); "
+        "1 tensor of another shape (weight is (2, 3), the model's (2, 4))"
     )

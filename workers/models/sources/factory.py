@@ -1,7 +1,7 @@
 '''A user's own models: `module:factory` names a function that builds one.
 
 The module must be importable wherever labelling runs (installed, on PYTHONPATH, or in Ray's runtime_env).
-The function takes nothing and returns a `ClassifierModel` or a `DetectorModel`. For example, my_models.py:
+The function returns a `ClassifierModel` or a `DetectorModel`. For example, my_models.py:
 
     import torch
     from workers.models.model import ClassifierModel
@@ -18,26 +18,43 @@ The function takes nothing and returns a `ClassifierModel` or a `DetectorModel`.
             categories=("sky", "other"),
         )
 
-and in the job spec `classifier: {model: "my_models:sky"}`. A spec's `weights` are loaded into the module, its
-`categories` replace the model's. The run's fingerprint contains the sha256 of the module's source file: if it
-changes, it is another model.
+and in the job spec `classifier: {model: "my_models:sky"}`. A spec's `options` are the function's keyword
+arguments. A function with a parameter `weights` gets the path of the spec's `weights`, a file of any kind;
+else they are loaded into the module. The spec's `categories` replace the model's.
+
+A model is known by what was built: see `parts_of`. If any of it changes, it is another model. The function is
+called in each process that labels, with the same random numbers, and must build the same model each time.
 '''
 
+import copy
 import dataclasses
-import hashlib
 import importlib
 import inspect
-from pathlib import Path
+import os
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import PurePath
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
 
 from schemas.exceptions import ModelError
 from schemas.spec import ModelSpec
+from workers.models.digest import digest_of
 from workers.models.model import Built, ClassifierModel, DetectorModel
+from workers.models.own_code import libraries_of, own_files
 from workers.models.settings import given_categories, replace_categories
-from workers.models.weights import load_state, read_weights
+from workers.models.weights import file_sha256, load_state, read_weights, weights_on_disk
+from workers.storage.uris import absolute_uri, clean_uri
 
 ModelT = TypeVar("ModelT", ClassifierModel, DetectorModel)
+
+_SEED = 0
+"""Of random numbers while a factory runs: tensors without weights are the same in each process."""
 
 
 def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
@@ -46,49 +63,127 @@ def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
     Raises:
         ModelError: the factory cannot be imported or fails, or does not return a `kind`.
     """
-    module_name, _, function_name = spec.model.partition(":")
-    module = _import(module_name, spec.model)
-    model = _call(module, function_name, spec.model)
+    known = set(sys.modules)
+    file = None
+    with _same_folder_after(), ExitStack() as stack:
+        module, function = _factory(spec.model)
+        if spec.weights is not None and "weights" in _parameters(function):
+            file = stack.enter_context(weights_on_disk(spec.weights, spec.sha256))
+        model = _call(function, spec, {"weights": file[0]} if file else {})
     if not isinstance(model, kind):
         raise ModelError(f"{spec.model} returned a {type(model).__name__}; expected a {kind.__name__}")
     weights, digest = f"built by {spec.model}", None
-    if spec.weights is not None:
-        file = read_weights(spec.weights, spec.sha256)
-        load_state(model.module, file.state, spec.model, file.location)
-        weights, digest = file.location, file.sha256
+    if file is not None:
+        weights, digest = clean_uri(absolute_uri(str(spec.weights))), file[1]
+    elif spec.weights is not None:
+        read = read_weights(spec.weights, spec.sha256)
+        load_state(model.module, read.state, spec.model, read.location)
+        weights, digest = str(read), read.sha256
     elif spec.sha256 is not None:
         raise ModelError(
             f"sha256: {spec.model} brings its own weights; give `weights: FILE` to have one checked"
         )
     categories = replace_categories(tuple(model.categories), given_categories(spec), spec.model)
     model.module.eval()
-    return Built(
-        dataclasses.replace(model, categories=categories), "factory", weights, digest, _fingerprint(module)
-    )
+    parts = parts_of(model, module, sys.modules.keys() - known, spec.model)
+    built = dataclasses.replace(model, categories=categories)
+    return Built(built, "factory", weights, digest, spec.model, parts)
 
 
-def _import(name: str, model: str) -> ModuleType:
+def parts_of(
+    model: ClassifierModel | DetectorModel, module: ModuleType, imported: Iterable[str], name: str
+) -> dict[str, str]:
+    """Digests of all that a factory's model is made of, by name.
+
+    The tensors and values of its module and its transform; the source of the factory's module and of those of
+    the user's that it imports; the versions of libraries that these use; the model's `files`.
+
+    Args:
+        model: as the factory built it, with its weights.
+        module: that holds the factory.
+        imported: names of modules that were imported while it was built.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: a file cannot be read, the factory has no source, or an object in the model resists.
+    """
+    modules = own_files(module, imported)
+    if module.__name__ not in modules:
+        raise ModelError(f"{module.__name__} has no source file, so its code cannot be pinned in the run")
+    parts = {f"source of {key}": file_sha256(str(file), name) for key, file in modules.items()}
     try:
-        return importlib.import_module(name)
+        parts["module"] = digest_of(model.module, modules)
+        parts["transform"] = digest_of(model.transform, modules)
+    except Exception as error:  # the user's objects
+        raise ModelError(
+            f"{name}: what it built cannot be pinned in the run ({type(error).__name__}: {error})"
+        ) from error
+    for number, file in enumerate(model.files, start=1):
+        path = os.fspath(file)
+        parts[f"file {number}, {PurePath(clean_uri(path)).name}"] = file_sha256(path, f"{name}: its file")
+    libraries = libraries_of(modules)
+    return parts | {f"version of {library}": version for library, version in libraries.items()}
+
+
+def _factory(model: str) -> tuple[ModuleType, Callable[..., object]]:
+    """The module and the function that `module:factory` names."""
+    name, _, function_name = model.partition(":")
+    try:
+        module = importlib.import_module(name)
     except Exception as error:  # importing runs the user's code
         raise ModelError(
             f"{model}: cannot import {name} ({type(error).__name__}: {error}); it must be installed, on "
             "PYTHONPATH, or in Ray's runtime_env"
         ) from error
-
-
-def _call(module: ModuleType, function_name: str, model: str) -> object:
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ModelError(f"{model}: {module.__name__} has no function {function_name!r}")
+        raise ModelError(f"{model}: {name} has no function {function_name!r}")
+    return module, function
+
+
+def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """A function's parameters by name; none of one in C."""
     try:
-        return function()
+        return dict(inspect.signature(function).parameters)
+    except ValueError:
+        return {}
+
+
+def _call(function: Callable[..., object], spec: ModelSpec, weights: dict[str, Any]) -> object:
+    """Calls a factory with the spec's options and, if it takes them, its weights."""
+    if "weights" in spec.options:
+        raise ModelError(f"options: found weights; write `weights: FILE` beside `model: {spec.model}`")
+    arguments = {**copy.deepcopy(spec.options), **weights}
+    _assert_takes(function, arguments, spec.model)
+    torch.manual_seed(_SEED)
+    random.seed(_SEED)
+    np.random.seed(_SEED)
+    try:
+        return function(**arguments)
     except Exception as error:  # the user's code
-        raise ModelError(f"{model}: the factory failed ({type(error).__name__}: {error})") from error
+        raise ModelError(f"{spec.model}: the factory failed ({type(error).__name__}: {error})") from error
 
 
-def _fingerprint(module: ModuleType) -> str:
-    source = inspect.getsourcefile(module)
-    if source is None:
-        raise ModelError(f"{module.__name__} has no source file, so its code cannot be pinned in the run")
-    return f"{module.__name__} sha256 {hashlib.sha256(Path(source).read_bytes()).hexdigest()}"
+def _assert_takes(function: Callable[..., object], arguments: dict[str, Any], model: str) -> None:
+    """Refuses options that a factory has no parameters for, and those that it lacks."""
+    try:
+        inspect.signature(function).bind(**arguments)
+    except ValueError:  # it is in C: only calling it tells
+        return
+    except TypeError as error:
+        parameters = _parameters(function)
+        names = [name for name in parameters if name != "weights"]
+        takes = f"options: {', '.join(names)}" if names else "no options"
+        also = ", and `weights: FILE`" if "weights" in parameters else ""
+        raise ModelError(f"{model}: {error}; it takes {takes}{also}") from None
+
+
+@contextmanager
+def _same_folder_after() -> Iterator[None]:
+    """Returns to the working directory after the user's code ran: relative paths mean what they meant."""
+    folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield
+    finally:
+        os.fchdir(folder)
+        os.close(folder)

@@ -244,5 +244,5 @@ def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
         licence=LICENCE,
         quality=QUALITY,
     )
-    weights = file.location if spec.weights else WEIGHTS.name
+    weights = str(file) if spec.weights else WEIGHTS.name
     return Built(model, "built in", weights, file.sha256, "raylabel, " + versions("torchvision"))

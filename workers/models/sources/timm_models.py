@@ -52,7 +52,7 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
         arguments = {} if given is None else {"num_classes": len(given)}
         module = timm.create_model(name.removeprefix(PREFIX), pretrained=False, **arguments)
         load_state(module, file.state, f"{name} with {module.num_classes} classes", file.location)
-        weights, digest = file.location, file.sha256
+        weights, digest = str(file), file.sha256
     config = resolve_model_data_config(module)
     own = _categories(module)
     info = describe(name)

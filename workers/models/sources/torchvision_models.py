@@ -140,7 +140,7 @@ class _Parts:
         return _quality(self.preset) if self.official else "of the weights file: not measured"
 
     def built(self, model: Any) -> Built[Any]:
-        weights = str(self.preset) if self.official else self.file.location
+        weights = str(self.preset) if self.official else str(self.file)
         return Built(model, "torchvision", weights, self.file.sha256, versions("torchvision"))
 
 
@@ -170,7 +170,10 @@ def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
     if name in detector_names():
         arguments["weights_backbone"] = None
     module = models.get_model(name, weights=None, num_classes=len(categories), **arguments)
-    load_state(module, file.state, f"{name} with {len(categories)} classes", file.location)
+    try:
+        load_state(module, file.state, f"{name} with {len(categories)} classes", file.location)
+    except ModelError as error:
+        raise ModelError(f"{error}{_background_hint(name, module, file)}") from None
     return _Parts(module.eval(), known.DEFAULT, False, file, categories)
 
 
@@ -208,7 +211,7 @@ def _named(name: str, known: type[WeightsEnum], weights: str | None) -> WeightsE
     if not re.search(r"[./]", member):
         raise ModelError(
             f"weights: {name} has no official weights {weights!r}, only {', '.join(known.__members__)}; "
-            "a file's name ends in .pth, .pt or .safetensors"
+            "a file is told by a '.' or a '/' in its name"
         )
     return None
 
@@ -247,6 +250,22 @@ def _with_background(name: str, given: tuple[str, ...] | None) -> tuple[str, ...
     if given is None or given[0] == BACKGROUND or name.startswith(_WITHOUT_BACKGROUND):
         return given
     return (BACKGROUND, *given)
+
+
+def _background_hint(name: str, module: Any, file: WeightsFile) -> str:
+    """What to try where weights of a family without a background class were trained with one; else ""."""
+    if not name.startswith(_WITHOUT_BACKGROUND):
+        return ""
+    head = "head.classification_head.cls_logits.weight"
+    anchors = module.head.classification_head.num_anchors
+    given = next((tensor for key, tensor in file.state.items() if key.endswith(head)), None)
+    outputs = module.state_dict()[head].shape[0]
+    if given is None or given.shape[0] != outputs + anchors:
+        return ""
+    return (
+        f". The file has one class more: if its training counted the background, as most tutorials do, put "
+        f"{BACKGROUND} first in `categories`"
+    )
 
 
 def _drop_masks_and_keypoints(module: Any) -> None:

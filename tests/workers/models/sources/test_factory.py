@@ -1,13 +1,22 @@
 import hashlib
+import importlib
+import os
+import re
+import shutil
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
+import numpy as np
 import pytest
 import torch
 
 from schemas.exceptions import ModelError
 from schemas.images import Classification, Detections
+from schemas.models import ResolvedModel
 from schemas.spec import ClassifierSpec, DetectorSpec
 from tests.workers.models.pictures import CPU, noise
 from workers.models.classifier import Classifier
@@ -47,16 +56,87 @@ def wrong() -> int:
 """
 
 
+BEHIND = {
+    "__init__.py": "",
+    "main.py": """
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from behind import helper
+from workers.models.model import ClassifierModel
+
+HERE = Path(__file__).parent
+SCALE = json.loads((HERE / "scale.json").read_text())
+CALLS = []
+
+
+class Head(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+        self.width = width
+        self.drawn = [random.random(), np.random.rand(), str(HERE), HERE, CALLS.append]
+        self.register_buffer("mean", torch.tensor(0.5), persistent=False)
+
+    def forward(self, images):
+        return self.linear(images.mean(dim=(2, 3))) * SCALE["by"] + helper.shift()
+
+
+def build(weights=None, *, width: int = 1, places: int = 1, out_of: str = "") -> ClassifierModel:
+    head = Head(width)
+    head.linear.weight.data = torch.load(HERE / "hidden.pth")["weight"]
+    if weights:
+        head.linear.bias.data.fill_(float(Path(weights).read_bytes()[0]))
+    by = np.array(json.loads((HERE / "by.json").read_text()))
+    return ClassifierModel(
+        module=head,
+        transform=lambda image: torch.round(image * by, decimals=places),
+        categories=("a", "b"),
+        files=(HERE / "classes.txt",),
+    )
+""",
+    "helper.py": """
+def shift():
+    from behind import lazy
+
+    return lazy.SHIFT
+""",
+    "lazy.py": "SHIFT = 1",
+    "unrelated.py": "UNRELATED = 1",
+    "scale.json": '{"by": 2}',
+    "by.json": "[1.0]",
+    "classes.txt": "a\\nb",
+}
+
+
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the module path with the documentation's my_models.py and a my_detectors.py."""
     documented = (factory.__doc__ or "").split("my_models.py:\n")[1].split("\nand in the job spec")[0]
     (tmp_path / "my_models.py").write_text(textwrap.dedent(documented), encoding="utf-8")
     (tmp_path / "my_detectors.py").write_text(DETECTOR, encoding="utf-8")
+    (tmp_path / "behind").mkdir()
+    for name, content in BEHIND.items():
+        (tmp_path / "behind" / name).write_text(content, encoding="utf-8")
+    torch.save({"weight": torch.ones(2, 3)}, tmp_path / "behind" / "hidden.pth")
+    (tmp_path / "any.bin").write_bytes(b"\x05")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("my_models", "my_detectors"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # else a file changed within a second goes unseen
+    forget(tmp_path)
+    yield tmp_path
+    forget(tmp_path)
+
+
+def forget(folder: Path) -> None:
+    """Makes the next import of a module of this folder read its file, as a new process does."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None:
@@ -67,8 +147,10 @@ def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None
     found = Classifier(loaded, CPU, 4)([blue, red])
     best = [loaded.model.categories[x.label_ids[0]] for x in found if isinstance(x, Classification)]
     assert best == ["sky", "other"]
+    assert loaded.resolved.code == f"my_models:sky, {versions('torch')}"
+    assert loaded.resolved.parts.keys() == {"source of my_models", "module", "transform"}
     digest = hashlib.sha256((own / "my_models.py").read_bytes()).hexdigest()
-    assert loaded.resolved.code == f"my_models sha256 {digest}, {versions('torch')}"
+    assert loaded.resolved.parts["source of my_models"] == digest
     assert " at 0x" not in loaded.resolved.preprocessing
 
 
@@ -90,6 +172,118 @@ def test_weights_and_names_of_the_spec_take_the_place_of_the_factorys(own: Path)
     )
     assert torch.equal(other.model.module.state_dict()["2.weight"], -state["2.weight"])
     assert other.model.categories == ("x", "y")
+
+
+def resolved(own: Path, **settings: Any) -> ResolvedModel:
+    """What a process that has imported nothing of the user's builds."""
+    forget(own)
+    spec = {"model": "behind.main:build", "weights": str(own / "any.bin"), **settings}
+    return load_classifier(ClassifierSpec.model_validate(spec)).resolved
+
+
+def test_two_processes_in_two_folders_build_one_model(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = resolved(own)
+    (own / "elsewhere").mkdir()
+    for path in (own / "behind", own / "any.bin"):
+        shutil.move(path, own / "elsewhere" / path.name)
+    monkeypatch.syspath_prepend(own / "elsewhere")
+    second = resolved(own, weights=str(own / "elsewhere" / "any.bin"))
+    assert second.parts == first.parts
+    assert first.parts.keys() == {
+        *("source of behind", "source of behind.main", "source of behind.helper", "source of behind.lazy"),
+        *("module", "transform", "file 1, classes.txt", "version of numpy"),
+    }
+    assert first.parts["version of numpy"] == np.__version__
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("behind/hidden.pth", "module"),
+        ("behind/scale.json", "module"),
+        ("behind/by.json", "transform"),
+        ("behind/classes.txt", "file 1, classes.txt"),
+        ("behind/helper.py", "source of behind.helper"),
+        ("behind/lazy.py", "source of behind.lazy"),
+        ("behind/main.py", "source of behind.main"),
+        ("any.bin", "module"),
+        ("behind/unrelated.py", None),
+    ],
+)
+def test_whatever_lies_behind_a_factory_is_in_its_fingerprint(own: Path, file: str, part: str | None) -> None:
+    before = resolved(own)
+    if file.endswith(".pth"):
+        torch.save({"weight": torch.full((2, 3), 1.001)}, own / file)
+    elif file.endswith(".bin"):
+        (own / file).write_bytes(b"\x06")
+    else:
+        text = (own / file).read_text(encoding="utf-8")
+        (own / file).write_text({"[1.0]": "[1.5]", '{"by": 2}': '{"by": 3}'}.get(text, text + "\n"))
+    after = resolved(own)
+    changed = {key for key in before.parts | after.parts if before.parts.get(key) != after.parts.get(key)}
+    assert changed == {part} - {None}
+    assert (before.fingerprint != after.fingerprint) == (part is not None)
+    assert (before.weights_sha256 != after.weights_sha256) == (file == "any.bin")
+
+
+def test_options_are_the_factorys_keyword_arguments_and_in_its_fingerprint(own: Path) -> None:
+    plain, wide, placed = (
+        resolved(own),
+        resolved(own, options={"width": 2}),
+        resolved(own, options={"places": 2}),
+    )
+    assert wide.settings == {"top_k": 5, "score_type": "softmax", "options": {"width": 2}}
+    assert wide.parts["module"] != plain.parts["module"] == placed.parts["module"]
+    assert placed.parts["transform"] != plain.parts["transform"] == wide.parts["transform"]
+    assert len({plain.fingerprint, wide.fingerprint, placed.fingerprint}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"options": {"widht": 2}},
+            "behind.main:build: got an unexpected keyword argument 'widht'; it takes options: width, places, "
+            "out_of, and `weights: FILE`",
+        ),
+        ({"options": {"weights": "x"}}, "options: found weights; write `weights: FILE` beside"),
+        ({"sha256": "0" * 64}, "another sha256"),
+        ({"weights": "/no/such/file.bin"}, "the weights file /no/such/file.bin cannot be read: No such file"),
+    ],
+)
+def test_arguments_that_a_factory_cannot_take_are_refused(
+    own: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=re.escape(message)):
+        resolved(own, **settings)
+
+
+def test_options_for_a_model_that_is_no_factory_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="options: found width for resnet50; allowed: for a model of your own"
+    ):
+        ClassifierSpec(model="resnet50", options={"width": 2})
+
+
+def test_weights_in_a_store_are_handed_over_as_a_file(own: Path) -> None:
+    with fsspec.open("memory://models/x.bin?", "wb") as file:
+        file.write(b"\x05")
+    near, far = resolved(own), resolved(own, weights="memory://models/x.bin?")
+    assert far.parts == near.parts
+    assert far.weights_sha256 == near.weights_sha256 == hashlib.sha256(b"\x05").hexdigest()
+    assert far.weights == "memory://models/x.bin?"
+
+
+def test_a_factory_that_changes_the_working_directory_does_not_move_it(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own / "moving.py").write_text(
+        "import os, tempfile\nfrom my_models import sky\n\n\ndef build():\n"
+        "    with tempfile.TemporaryDirectory() as folder:\n        os.chdir(folder)\n    return sky()\n"
+    )
+    monkeypatch.chdir(own)
+    load_classifier(ClassifierSpec(model="moving:build"))
+    assert os.getcwd() == str(own)
 
 
 @pytest.mark.parametrize(

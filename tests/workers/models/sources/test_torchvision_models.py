@@ -200,6 +200,14 @@ def test_weights_of_another_number_of_classes_are_refused(tmp_path: Path) -> Non
         load_classifier(ClassifierSpec(model="resnet18", weights=weights))
 
 
+def test_a_background_that_a_training_counted_is_named_where_the_family_has_none(tmp_path: Path) -> None:
+    module = models.get_model("retinanet_resnet50_fpn", weights=None, weights_backbone=None, num_classes=3)
+    path = saved(module, tmp_path / "own.pth")
+    spec = DetectorSpec(model="retinanet_resnet50_fpn", weights=path, categories=["cat", "dog"])
+    with pytest.raises(ModelError, match=r"one class more: .* put __background__ first in `categories`"):
+        load_detector(spec)
+
+
 def test_infinite_answers_are_not_mistaken_for_no_objects(tmp_path: Path) -> None:
     reference = reference_detector(FAST[0], 6)
     with torch.no_grad():
