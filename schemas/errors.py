@@ -68,11 +68,11 @@ class RowError:
         code: why, as a stable code.
         message: what happened; at most `MESSAGE_LIMIT` characters, without credentials.
         attempts: how often the step that failed was tried.
-        at: when it failed, in UTC.
+        failed_at: when it failed, in UTC.
     """
 
     stage: Stage
     code: ErrorCode
     message: str
     attempts: int
-    at: datetime
+    failed_at: datetime

@@ -69,6 +69,8 @@ class RunRecord(_Record):
         classifier: None where none was asked.
         detector: None where none was asked.
         code: the sha256 over the source of `schemas` and `workers`, which make the rows.
+        command: the command line that began it, quoted for a shell, without credentials.
+        not_kept: dotted keys of the spec whose URLs had credentials or a query, which were cut.
     """
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]  # a folder is named so
@@ -81,6 +83,8 @@ class RunRecord(_Record):
     classifier: ResolvedModel | None
     detector: ResolvedModel | None
     code: str
+    command: str = ""
+    not_kept: list[str] = []
 
     @model_validator(mode="after")
     def _has_the_settings_of_rows(self) -> Self:

@@ -5,6 +5,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from schemas.words import counted
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -25,8 +27,8 @@ class Cluster:
     price: float | None = None
 
     def __str__(self) -> str:
-        gpus = f" and {_counted(self.gpus, 'GPU')}" if self.gpus else ""
-        return f"{_counted(self.nodes, 'node')} of {_counted(self.cpus, 'CPU')}{gpus}"
+        gpus = f" and {counted(self.gpus, 'GPU')}" if self.gpus else ""
+        return f"{counted(self.nodes, 'node')} of {counted(self.cpus, 'CPU')}{gpus}"
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,6 @@ class SavedPrediction(BaseModel):
         if not prediction.images_per_s > 0:
             raise ValueError("images_per_s must be above 0")
         return prediction
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)

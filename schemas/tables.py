@@ -6,7 +6,7 @@ Rows are sorted by `manifest_index` (boxes: then by `object_index`).
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 """Version in the metadata of each file; within a major version columns are only added."""
 
 LABEL = pa.dictionary(pa.int32(), pa.string())
@@ -37,7 +37,7 @@ FACTS = (
     *SIZE,
     pa.field("format", pa.string(), nullable=False),  # sniffed: JPEG, PNG, WEBP, ...
     pa.field("byte_size", pa.int64(), nullable=False),
-    pa.field("sha256", pa.binary(32), nullable=False),  # of the file's bytes
+    pa.field("sha256", pa.binary(), nullable=False),  # of the file's bytes, 32 of them
     pa.field("exif_orientation", pa.int8(), nullable=False),  # 1 to 8, as applied
     pa.field("source_mode", pa.string(), nullable=False),  # the file's colour mode: RGB, L, CMYK, ...
     pa.field("frame_count", pa.int32(), nullable=False),  # only the first frame is labelled
@@ -85,20 +85,25 @@ ERRORS = pa.schema(
         pa.field("message", pa.string(), nullable=False),
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("retryable", pa.bool_(), nullable=False),
-        pa.field("at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("failed_at", pa.timestamp("us", "UTC"), nullable=False),
     ]
 )
 
 TABLES = {"labels": LABELS, "boxes": BOXES, "errors": ERRORS}
 """The tables by the name of their folder in the run directory."""
 
-FLOAT_COLUMNS = {
-    "labels": ("score",),
+MODERN_CALENDAR = {"org.apache.spark.version": "3.5.0"}
+"""What Spark wants to see in a file that has a date before 1582 or a time before 1900.
+
+Of any other file it holds that the calendar is not known (SPARK-31404), and refuses to read the table.
+"""
+
+HARDLY_REPEATED = {
+    "labels": ("sha256", "score", "topk.list.element.score"),
     "boxes": ("score", "x1", "y1", "x2", "y2"),
     "errors": (),
 }
-"""Columns stored as BYTE_STREAM_SPLIT (a million boxes: 20 bytes for a box in place of 31)."""
-
+"""Columns stored without a dictionary, which would only add to them, by their paths in Parquet."""
 
 WORKING = ("boxes", "error", "unit")
 """Columns that rows have in the workers, in addition to those of the labels table."""
@@ -139,7 +144,8 @@ def table_schema(name: str, carried: pa.Schema) -> pa.Schema:
     if name == "labels":
         names = carried_names(carried)
         fields += [pa.field(names[f.name], f.type) for f in carried]
-    return pa.schema(fields, metadata={"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION})
+    own = {"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION}
+    return pa.schema(fields, metadata={**own, **MODERN_CALENDAR})
 
 
 BOX = pa.struct(

@@ -16,7 +16,8 @@ HEAD = """\
 This page is generated from the code: change the help text there, then run `make docs`.
 
 `raylabel --help` lists the commands, `raylabel COMMAND --help` the options of one. An option that sets a key
-of the [job spec](spec.md) overrides the file. Errors go to stderr; `--json` prints [JSON](json.md) on stdout.
+of the [job spec](spec.md) overrides the file, or what a run directory keeps. Errors go to stderr; `--json`
+prints [JSON](json.md) on stdout. `raylabel --version` prints the version.
 """
 
 MEANINGS = {

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -34,10 +35,10 @@ from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec
 from schemas.spec_file import build_spec
 from schemas.tables import LABEL, TABLES, TOPK
 from tests import cli_page
-from tests.workers.tables.made_results import CARRIED, results_of
+from tests.workers.tables.made_results import CARRIED, CLASSIFIER, outcome, results_of, rows_of
 from workers.models.registry import load_classifier
 from workers.tables.parquet import parquet_bytes
-from workers.tables.results import split_results
+from workers.tables.results import ResultColumns, results_table, split_results
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -284,15 +285,34 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("run_directory")
-def test_the_queries_of_the_pages_answer() -> None:
-    (query,), (text,) = blocks(README, "sql"), blocks(TABLES_PAGE, "sql")
+def test_the_queries_of_the_pages_answer(run_directory: Path) -> None:
+    shutil.copytree(run_directory / "runs" / "today", run_directory / "runs" / "tomorrow")
+    (query,), (text, _) = blocks(README, "sql"), blocks(TABLES_PAGE, "sql")
     assert duckdb.sql(query).fetchall() == [("person", 6, 6), ("boat", 3, 3)]
-    objects, people, failures = (duckdb.sql(query) for query in text.split(";") if query.strip())
+    objects, people, failures, runs = (duckdb.sql(query) for query in text.split(";") if query.strip())
     assert objects.fetchall() == [("person", 6, 6), ("boat", 3, 3)]
     assert people.columns == ["uri", "label", "score", "people"]
     assert [row[3] for row in people.fetchall()] == [1] * 6
     assert [row[:4] for row in failures.fetchall()] == [("decode", "TRUNCATED", False, 3)]
+    assert runs.fetchall() == [
+        (run, name, n) for run in ("today", "tomorrow") for name, n in (("person", 6), ("boat", 3))
+    ]
+
+
+def test_the_macro_of_the_tables_page_counts_0_where_a_detector_found_none(run_directory: Path) -> None:
+    without = ResultColumns(CLASSIFIER, None, CARRIED)
+    results = results_table(0, rows_of(range(12, 14)), [outcome(12), outcome(13)], without)
+    labels = parquet_bytes(split_results(results, CARRIED)["labels"], "labels")
+    (run_directory / "runs" / "today" / "labels" / "shard-00001.parquet").write_bytes(labels)
+    table = "FROM 'runs/today/labels/*.parquet'"
+    with duckdb.connect() as database:
+        assert database.sql(f"{table} WHERE class_counts['person'] = 0").fetchall() == []
+        create, query = blocks(TABLES_PAGE, "sql")[1].strip().removesuffix(";").split(";")
+        database.sql(create)
+        assert database.sql(query).fetchall() == [(f"s3://bucket/{n}.jpg", 0) for n in (0, 6, 9)]
+        counts = f"SELECT manifest_index, class_count(class_counts, 'person') AS people {table}"
+        known = {2: 1, 4: 1, 1: 1, 5: 1, 8: 1, 10: 1, 0: 0, 6: 0, 9: 0, 12: None, 13: None}
+        assert dict(database.sql(counts).fetchall()) == known
 
 
 @pytest.mark.usefixtures("run_directory")

@@ -4,21 +4,32 @@ Each command imports what is slow to import (torch, ray, also rich and yaml) its
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
 from jobs.cli import clusters, running, runs
-from jobs.cli.options import print_error
+from jobs.cli.options import print_error, print_version
 from schemas.exceptions import RaylabelError
 from schemas.exit_codes import EXIT_CODES
 
 app = typer.Typer(
-    help="Label images in bulk: a manifest in; Parquet tables of labels, boxes and errors out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # frames took half of the time to show the help
 )
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Label images in bulk: a manifest in; Parquet tables of labels, boxes and errors out."""
+
 
 app.command()(running.run)
 app.command()(clusters.submit)

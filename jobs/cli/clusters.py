@@ -10,7 +10,7 @@ from jobs.cli.options import (
     CodeOption,
     DashboardOption,
     DetectorOption,
-    JobFile,
+    JobArgument,
     JsonOption,
     ManifestOption,
     OutputOption,
@@ -18,7 +18,6 @@ from jobs.cli.options import (
     SetOption,
     StopAfterOption,
     Submission,
-    job_path,
     overrides_of,
     seconds_of,
     settings_of,
@@ -30,7 +29,7 @@ RETRY_SETTINGS = ("fetch", "compute", "max_failed")
 
 
 def submit(
-    job: JobFile = None,
+    job: JobArgument = None,
     manifest: ManifestOption = None,
     output: OutputOption = None,
     classifier: ClassifierOption = None,
@@ -54,9 +53,9 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Submit a job to a cluster. Submitted again after a stop, it resumes."""
-    from schemas.spec_file import read_spec
+    from jobs.prepare.begun import spec_of
 
-    spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     _assert_one({"--wheel": wheel, "--no-ship": no_ship})
     _assert_one({"--restart": restart, "--retry": retry})
     arguments = _arguments(restart, stop_after, as_json)
@@ -66,7 +65,7 @@ def submit(
         raise SpecError("found --code without --retry")
     from jobs.cluster.submit import Command, SubmitOptions, submit_job
 
-    name = job.stem if job else "raylabel"
+    name = Path(job).stem if job else "raylabel"
     command: Command = "retry" if retry else "run"
     options = SubmitOptions(address, name, wheel, not no_ship, arguments, wait, as_json, command)
     raise typer.Exit(submit_job(spec, options))

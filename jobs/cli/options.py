@@ -1,7 +1,8 @@
 """Options of several commands, and functions that parse their values."""
 
+import platform
 import re
-from pathlib import Path
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,10 @@ import typer
 from schemas.exceptions import SpecError
 from workers.printable import printable
 
-JobFile = Annotated[Path | None, typer.Argument(help="Job spec file (YAML).", show_default=False)]
+JobArgument = Annotated[
+    str | None,
+    typer.Argument(help="Job spec file (YAML), or the run directory of a job begun.", show_default=False),
+]
 ManifestOption = Annotated[
     list[str] | None,
     typer.Option("--manifest", help="Manifest file, folder or glob (repeatable).", show_default=False),
@@ -60,7 +64,7 @@ CodeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--code",
-        help="Error code to retry (repeatable) [default: all retryable].",
+        help="Error code to retry, or 'all' (repeatable) [default: all retryable].",
         show_default=False,
     ),
 ]
@@ -78,11 +82,6 @@ def output_of(output_or_job: str) -> str:
     spec = read_spec(output_or_job, {})
     configure_storage(spec.reached)
     return spec.output
-
-
-def job_path(job: Path | None) -> str | None:
-    """The job spec's path as text."""
-    return str(job) if job else None
 
 
 def overrides_of(
@@ -140,6 +139,14 @@ def seconds_of(duration: str, option: str = "--stop-after") -> float:
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         raise SpecError(f"{option}: found {duration!r}, allowed: a duration such as 90s, 30m or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def print_version(is_asked: bool) -> None:
+    """Prints the versions that must be the same on all nodes of a cluster, and ends the command."""
+    if is_asked:
+        here = f"Python {platform.python_version()}, Ray {version('ray')}"
+        typer.echo(f"raylabel {version('raylabel')} ({here})")
+        raise typer.Exit
 
 
 def print_error(message: str) -> None:

@@ -1,6 +1,7 @@
 """Commands that run a job or prepare one: run, retry, check, plan."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from jobs.cli.options import (
     ClassifierOption,
     CodeOption,
     DetectorOption,
-    JobFile,
+    JobArgument,
     JsonOption,
     ManifestOption,
     Output,
@@ -22,7 +23,6 @@ from jobs.cli.options import (
     SetOption,
     StopAfterOption,
     VerboseOption,
-    job_path,
     output_of,
     overrides_of,
     print_error,
@@ -32,7 +32,7 @@ from jobs.cli.options import (
 
 
 def run(
-    job: JobFile = None,
+    job: JobArgument = None,
     manifest: ManifestOption = None,
     output: OutputOption = None,
     classifier: ClassifierOption = None,
@@ -45,9 +45,9 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Label a manifest's images. Run again after a stop, it resumes."""
-    from schemas.spec_file import read_spec
+    from jobs.prepare.begun import spec_of
 
-    spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     _preload_torch()
     from jobs.run.command import run_job
 
@@ -77,7 +77,7 @@ def retry(
 
 
 def check(
-    job: JobFile = None,
+    job: JobArgument = None,
     manifest: ManifestOption = None,
     output: OutputOption = None,
     classifier: ClassifierOption = None,
@@ -86,9 +86,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a job's spec, manifest, models and output without running it."""
-    from schemas.spec_file import read_spec
+    from jobs.prepare.begun import spec_of
 
-    spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     _preload_torch()
     from jobs.prepare.check import check_job
 
@@ -96,7 +96,7 @@ def check(
 
 
 def plan(
-    job: JobFile = None,
+    job: JobArgument = None,
     manifest: ManifestOption = None,
     output: OutputOption = None,
     classifier: ClassifierOption = None,
@@ -139,9 +139,9 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Predict a job's duration, bottleneck and cost from a sample of its images."""
-    from schemas.spec_file import read_spec
+    from jobs.prepare.begun import spec_of
 
-    spec = read_spec(job_path(job), overrides_of(manifest, output, classifier, detector, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     seconds = seconds_of(within, "--within") if within else None
     _preload_torch()
     from jobs.plan.command import PlanOptions, plan_job
@@ -177,6 +177,8 @@ def _exit_on_stop() -> Iterator[None]:
 
 def _options(address: str | None, stop_after: str | None, as_json: bool, verbose: bool) -> "RunOptions":
     """How `run` and `retry` are run, from their common options."""
+    from jobs.prepare.begun import kept_command
     from jobs.run.command import RunOptions
 
-    return RunOptions(address, seconds_of(stop_after) if stop_after else None, as_json, verbose)
+    seconds = seconds_of(stop_after) if stop_after else None
+    return RunOptions(address, seconds, as_json, verbose, kept_command(sys.argv[1:]))

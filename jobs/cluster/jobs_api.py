@@ -107,7 +107,7 @@ class _Client(JobSubmissionClient):  # type: ignore[misc] # ray is not typed
         read_timeout_s = CONNECT_TIMEOUT_S if endpoint == "/api/version" else READ_TIMEOUT_S
         answer = super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, read_timeout_s), **options)
         if answer.status_code >= 500:
-            raise OSError(f"{answer.status_code}: {last_line(answer.text)}")
+            raise OSError(f"{answer.status_code}: {telling_line(answer.text)}")
         return answer
 
 
@@ -244,6 +244,11 @@ def dashboard_url(address: str | None) -> str:
     return url.rstrip("/")
 
 
-def last_line(text: str) -> str:
-    """The last line of a text, without blank lines at its end; "" of an empty text."""
-    return (text.strip().splitlines() or [""])[-1]
+def telling_line(text: str) -> str:
+    """The line of a log that says how a job stands: raylabel's last error, or else the last line that is one.
+
+    An error may have more lines behind it, which mean little without it.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("raylabel: ")]
+    return (errors or lines or [""])[-1]

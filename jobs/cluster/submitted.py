@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from jobs.cluster.jobs_api import POLL_S, STOP_WAIT_S, JobsClient, Submission, last_line
+from jobs.cluster.jobs_api import POLL_S, STOP_WAIT_S, JobsClient, Submission, telling_line
 from jobs.cluster.submit import end_message, follow, follow_hint
 from jobs.results.status import Status, find_status, print_status
+from jobs.results.summary import shorten
 from schemas.exceptions import RaylabelError
 from workers.printable import one_line, printable
 
@@ -32,23 +32,20 @@ def show_jobs(address: str | None, *, as_json: bool) -> None:
     if not jobs:
         print(f"raylabel submitted no job to {client.address}")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("submission", "state", "since", "output", "last log line"):
-        table.add_column(heading, no_wrap=heading in ("submission", "state"), overflow="fold")
+    print_jobs(jobs, Console(highlight=False, markup=False, soft_wrap=True))
+
+
+def print_jobs(jobs: list[tuple[Submission, str]], console: Console) -> None:
+    """Prints jobs, each with what it says last, which is shortened to one line."""
     for job, line in jobs:
-        table.add_row(
-            job.id,
-            job.state.lower(),
-            format_time(job.ended_at or job.submitted_at),
-            one_line(job.output),
-            one_line(line),
-        )
-    Console(highlight=False, markup=False).print(table)
+        console.print(f"{job.id}  {job.state.lower()} since {format_time(job.ended_at or job.submitted_at)}")
+        console.print(f"  output: {one_line(job.output)}")
+        console.print(f"  {shorten(line, console.width - 2)}")
 
 
 def last_log_line(client: JobsClient, job: Submission) -> str:
-    """The last line of a running job's log, which shows its progress, or of the message about its end."""
-    return last_line(client.log(job.id) if job.state == "RUNNING" else job.message)
+    """What a job says last: of a running one its progress, of one that ended its end."""
+    return telling_line(client.log(job.id) if job.state == "RUNNING" else job.message)
 
 
 def show_log(submission: str, address: str | None, *, follow_log: bool) -> int:

@@ -9,6 +9,7 @@ from jobs.plan.bottleneck import describe_bottleneck
 from jobs.plan.probe import Probe
 from jobs.prepare.resolve import ResolvedJob
 from schemas.prediction import Prediction
+from schemas.words import by_code, counted
 from workers.storage.uris import clean_uri
 
 MIN_CPU_SHARE = 0.9
@@ -66,13 +67,16 @@ class PlanReport:
         probe, costs, prediction = self.probe, self.probe.costs, self.prediction
         yield (
             "probed",
-            f"{probe.images:,} of {_counted(prediction.rows, 'image')} in each of "
-            f"{_counted(probe.processes, 'process', 'es')}, on {probe.device}, in {_duration(probe.seconds)}",
+            f"{probe.images:,} of {counted(prediction.rows, 'image')} in each of "
+            f"{counted(probe.processes, 'process', 'processes')}, on {probe.device}, "
+            f"in {_duration(probe.seconds)}",
         )
         if probe.failed:
-            codes = ", ".join(f"{count:,} {code}" for code, count in sorted(probe.failed.items()))
             failed = sum(probe.failed.values())
-            yield "failed", f"{failed:,} of {probe.images:,}: {codes}; for example {probe.example}"
+            yield (
+                "failed",
+                f"{failed:,} of {probe.images:,}: {by_code(probe.failed)}; for example {probe.example}",
+            )
         if probe.share < MIN_CPU_SHARE:
             yield (
                 "note",
@@ -148,7 +152,3 @@ def _number(value: float) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 99.5 else str(timedelta(seconds=round(seconds)))
-
-
-def _counted(count: int, noun: str, plural: str = "s") -> str:
-    return f"{count:,} {noun}{'' if count == 1 else plural}"

@@ -9,6 +9,7 @@ from jobs.prepare.resolve import ResolvedJob, resolve
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import JobSpec
+from schemas.words import counted
 from workers.fetch.locate import describe, read_image
 from workers.ledger.state import read_success
 from workers.manifest.formats import FORMATS
@@ -70,4 +71,4 @@ def _first_image(job: ResolvedJob) -> str:
         if error.code in UNREACHABLE:
             raise StorageError(f"the first image cannot be read here: {error}") from None
         return f"a failed row: {error}"
-    return f"{describe(location)}, {len(data):,} bytes read in {time.monotonic() - start:.2f} s"
+    return f"{describe(location)}, {counted(len(data), 'byte')} read in {time.monotonic() - start:.2f} s"

@@ -1,9 +1,12 @@
 """`raylabel models`: the models that a job can use."""
 
 import json
+import textwrap
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
+
+from schemas.models import ModelInfo
 
 
 def list_models(text: str, *, timm: bool, as_json: bool) -> None:
@@ -13,12 +16,22 @@ def list_models(text: str, *, timm: bool, as_json: bool) -> None:
     models = [model for model in known_models(timm=timm) if text.lower() in model.name.lower()]
     if as_json:
         print(json.dumps([model.model_dump() for model in models]))
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "task", "source", "input", "classes", "quality", "licence"):
-        table.add_column(heading, no_wrap=heading in ("model", "task", "source"), overflow="fold")
+    elif models:
+        print_models(models, Console(highlight=False))
+    else:
+        print(f"found no model with {text!r} in its name" + ("" if timm else "; --timm lists timm's as well"))
+
+
+def print_models(models: list[ModelInfo], console: Console) -> None:
+    """Prints models: what fits a line of any terminal in columns, the rest wrapped below it."""
+    width = max(len(model.name) for model in models)
+    console.print(Text(f"{'model':{width}}  {'task':10}  classes  source", "bold"), soft_wrap=True)
     for model in models:
-        classes = str(model.categories)
-        row = (model.name, model.task, model.source, model.input_size, classes, model.quality, model.licence)
-        table.add_row(*row)
-    Console(highlight=False).print(table)
+        line = f"{model.name:{width}}  {model.task:10}  {model.categories:7}  {model.source}"
+        console.print(Text(line), soft_wrap=True)
+        for detail in (f"input {model.input_size}; {model.quality}", f"licence: {model.licence}"):
+            lines = textwrap.fill(detail, console.width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+            console.print(Text(lines, "dim"), soft_wrap=True)
+
+
+_INDENT = "    "

@@ -12,18 +12,21 @@ from typing import Any, Protocol
 
 import schemas
 import workers
+from jobs.prepare.begun import changed_keys
 from schemas.exceptions import ModelError, ProcessDiedError
 from schemas.identity import settings_of_rows
 from schemas.ledger import RunRecord, SourceFile
 from schemas.models import ResolvedModel
 from schemas.plan import Pass, Plan
-from schemas.spec import JobSpec, ModelSpec
+from schemas.spec import DetectorSpec, JobSpec, ModelSpec
+from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
 from workers.ledger.runs import assert_same_run, new_run_id, read_run
 from workers.manifest.find import find_sources
 from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source
+from workers.printable import one_line
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
 from workers.storage.options import assert_headers, configure_storage
@@ -68,6 +71,7 @@ class ResolvedJob:
         classifier: as built; None where the job has none.
         detector: as built; None where the job has none.
         began_with: of a retry: the manifest's files as they were when the run began, where they have changed.
+        command: the command line that asks for it, without credentials.
     """
 
     spec: JobSpec
@@ -75,6 +79,7 @@ class ResolvedJob:
     classifier: ResolvedModel | None
     detector: ResolvedModel | None
     began_with: list[SourceFile] | None = None
+    command: str = ""
 
     @property
     def files(self) -> list[SourceFile]:
@@ -112,7 +117,7 @@ class ResolvedJob:
         spec = self.spec
         manifest = ", ".join(_describe(source) for source in self.sources[:5])
         if len(self.sources) > 5:
-            manifest += f" and {len(self.sources) - 5} more files"
+            manifest += f" and {counted(len(self.sources) - 5, 'more file')}"
         facts = [("manifest", manifest)]
         if passed_over := [str(source.passed_over) for source in self.sources if source.passed_over]:
             facts.append(("passed over", "; ".join(passed_over)))
@@ -121,9 +126,7 @@ class ResolvedJob:
             facts.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
             facts += _own_weights("classifier", self.classifier, spec.classifier)
         if self.detector and spec.detector:
-            facts.append(
-                ("detector", f"{_model(self.detector)}, score above {spec.detector.score_threshold}")
-            )
+            facts.append(("detector", f"{_model(self.detector)}, score above {_thresholds(spec.detector)}"))
             facts += _own_weights("detector", self.detector, spec.detector)
         return facts
 
@@ -138,6 +141,11 @@ class ResolvedJob:
                 if isinstance(model[key], str) and Path(model[key]).is_file():
                     model[key] = _absolute(model[key])
         return public
+
+    def not_kept(self) -> list[str]:
+        """The dotted keys of the spec whose URLs have credentials or a query, which `public_spec` lacks."""
+        values = self.spec.model_dump(mode="json")
+        return list(changed_keys(values, _without_secrets(values)))
 
     def label_settings(
         self, manifest: Manifest, current: Pass, rows: int, actors: int, resources: ActorResources
@@ -182,6 +190,8 @@ class ResolvedJob:
             classifier=self.classifier,
             detector=self.detector,
             code=code_digest(),
+            command=self.command,
+            not_kept=self.not_kept(),
         )
 
 
@@ -228,14 +238,23 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
 
 
 def _describe(source: Source) -> str:
-    unit = "images" if source.format == "images" else "bytes"
-    if source.metadata:
-        unit += f" with metadata of {len(source.metadata.files)} files"
-    return f"{source.file.uri} ({source.format}, {source.file.size:,} {unit})".replace("(images, ", "(")
+    beside = source.metadata and counted(len(source.metadata.files), "file")
+    metadata = f" with metadata of {beside}" if beside else ""
+    if source.format == "images":
+        return f"{source.file.uri} ({counted(source.file.size, 'image')}{metadata})"
+    return f"{source.file.uri} ({source.format}, {counted(source.file.size, 'byte')})"
+
+
+def _thresholds(spec: DetectorSpec) -> str:
+    """The score that a box must exceed, and the classes with one of their own."""
+    own = [f"{one_line(name)} {score:g}" for name, score in spec.class_thresholds.items()]
+    return f"{spec.score_threshold:g}" + (f" ({', '.join(own)})" if own else "")
 
 
 def _model(model: ResolvedModel) -> str:
-    return f"{model.fingerprint} ({model.info.input_size}, {len(model.categories)} classes)"
+    return (
+        f"{model.fingerprint} ({model.info.input_size}, {counted(len(model.categories), 'class', 'classes')})"
+    )
 
 
 def _own_weights(task: str, model: ResolvedModel, spec: ModelSpec) -> list[tuple[str, str]]:

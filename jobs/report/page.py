@@ -3,6 +3,7 @@
 from html import escape
 
 from jobs.results.summary import OBJECT_BINS, ImageSummary, Summary, scored, short_uris, summarize
+from schemas.words import counted
 from workers.storage.store import Store
 
 REPORT = "report.html"
@@ -97,15 +98,13 @@ def render_html(summary: Summary, facts: dict[str, str]) -> str:
 
 
 def _numbers(summary: Summary) -> str:
-    numbers = {
-        "images": summary.labelled + summary.failed,
-        "labelled": summary.labelled,
-        "failed": summary.failed,
-    }
+    images = counted(summary.labelled + summary.failed, "image")
+    numbers = [images, f"{summary.labelled:,} labelled", f"{summary.failed:,} failed"]
     if summary.objects is not None:
-        numbers["objects"] = summary.objects
+        numbers.append(counted(summary.objects, "object"))
     bad = ' class="bad"' if summary.failed else ""
-    cells = (f"<div><b{bad if name == 'failed' else ''}>{n:,}</b>{name}</div>" for name, n in numbers.items())
+    pairs = (text.split(" ") for text in numbers)
+    cells = (f"<div><b{bad if noun == 'failed' else ''}>{n}</b>{noun}</div>" for n, noun in pairs)
     return f'<div class="numbers">{"".join(cells)}</div>'
 
 

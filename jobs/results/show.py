@@ -12,12 +12,17 @@ from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from schemas.ledger import RUN, RunRecord
 from schemas.spec import FetchSpec
+from schemas.words import counted
 from workers.fetch.locate import locate, read_image
 from workers.ledger.damage import damaged
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_shards, stray_tables
 from workers.printable import printable
 from workers.storage.options import configure_storage
+from workers.storage.uris import clean_uri, resolve_uri
+
+MAX_NOTES = 5
+"""Photos that could not be drawn of which each is said why."""
 
 
 def show_run(output: str, limit: int, draw: Path | None) -> None:
@@ -48,12 +53,16 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
         folders = [file.uri.rpartition("/")[0] for file in run.manifest]
         bases = dict.fromkeys(filter(None, [run.spec["manifest"].get("base"), *folders]))
         drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases), fetch), limit)
-        for note in drawn.skipped:
+        for note in drawn.skipped[:MAX_NOTES]:
             console.print(printable(f"not drawn: {note}"), markup=False, soft_wrap=True)
+        if (more := len(drawn.skipped) - MAX_NOTES) > 0:
+            console.print(f"not drawn: {more:,} more")
         if drawn.pictures:
             contact_sheet(drawn.pictures, draw / "contact-sheet.jpg")
         console.print(
-            printable(f"{len(drawn.pictures)} pictures drawn: {draw}"), markup=False, soft_wrap=True
+            printable(f"{counted(len(drawn.pictures), 'picture')} drawn: {draw}"),
+            markup=False,
+            soft_wrap=True,
         )
 
 
@@ -64,10 +73,13 @@ def _read(uri: str, bases: list[str], fetch: FetchSpec) -> bytes:
         ImageError: it cannot be read.
         FileNotFoundError: it is at none of the bases.
     """
+    places = dict.fromkeys(clean_uri(resolve_uri(uri, base)) for base in bases)
+    places.pop(uri, None)
     for base in bases:
         try:
             return read_image(locate(uri, base), fetch)
         except ImageError as error:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
-    raise FileNotFoundError(uri)
+    looked_for = f" (looked for {' and '.join(places)})" if places else ""
+    raise FileNotFoundError(f"it is not there any more{looked_for}")

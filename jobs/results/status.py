@@ -2,16 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
 from rich.console import Console
 
+from jobs.results.summary import one_line
 from schemas.errors import ErrorCode
 from schemas.exceptions import DamagedFileError
 from schemas.ledger import Attempt, HeartbeatRecord, Retry, Shard
+from schemas.words import by_code, counted
 from workers.ledger.attempts import is_gone
 from workers.ledger.damage import MISSING
 from workers.ledger.directory import RunDirectory
@@ -65,6 +67,7 @@ class Status:
         images_per_s: see `speed`; None unless it is running.
         now: when this was found, UTC.
         damage: a sentence for each damaged file that was come upon.
+        command: the command line that began the run, without credentials.
     """
 
     output: str
@@ -76,6 +79,7 @@ class Status:
     images_per_s: float | None
     now: datetime
     damage: tuple[str, ...] = ()
+    command: str = ""
 
     @property
     def reason(self) -> str | None:
@@ -85,8 +89,7 @@ class Status:
     @property
     def next(self) -> str:
         """What to do."""
-        retryable = sum(n for code, n in self.progress.failed.items() if code in _RETRYABLE)
-        again = f"`raylabel retry {self.output}`" if self.retry else "the command that started it"
+        again = f"`raylabel {'retry' if self.retry else 'run'} {self.output}`"
         match self.state:
             case "running":
                 return "wait for it; SIGTERM or Ctrl-C stops its process; the same command resumes"
@@ -97,12 +100,20 @@ class Status:
                 )
             case "failed":
                 return f"fix the cause; {again} resumes"
-            case "complete" if retryable:
-                return f"`raylabel retry {self.output}` retries {retryable:,} images that may succeed"
             case "complete":
-                return f"`raylabel show {self.output}` shows what was found"
+                return self._next_when_complete()
             case _:
                 return f"{again} resumes"
+
+    def _next_when_complete(self) -> str:
+        failed = self.progress.failed
+        if retryable := sum(n for code, n in failed.items() if ErrorCode(code).retryable):
+            return f"`raylabel retry {self.output}` retries {counted(retryable, 'image')} that may succeed"
+        shown = f"`raylabel show {self.output}` shows what was found"
+        if not failed:
+            return shown
+        again = retry_command(self.output, failed)
+        return f"{shown}; once the cause of the failures is removed, {again} labels those images again"
 
     def to_json(self) -> str:
         """The status as `--json` prints it: one object."""
@@ -126,6 +137,7 @@ class Status:
                 "images_per_s": self.images_per_s,
                 "tables": progress.tables,
                 "damage": self.damage,
+                "command": self.command,
                 "next": self.next,
             }
         )
@@ -134,6 +146,8 @@ class Status:
         """The status for a person: name and value."""
         yield "output", self.output
         yield "state", _LABELS[self.state] + (f": {self.reason}" if self.reason else "")
+        if self.command:
+            yield "begun by", one_line(self.command)
         if self.retry:
             yield "retry", f"{self.retry.number}, of what failed with {', '.join(self.retry.codes)}"
         if self.attempt:
@@ -158,13 +172,20 @@ class Status:
         progress = self.progress
         if progress.done is None:
             return f"{progress.rows:,}; the attempt is starting"
-        codes = ", ".join(f"{n:,} {code}" for code, n in sorted(progress.failed.items()))
-        failed = f"{sum(progress.failed.values()):,} failed" + (f" ({codes})" if codes else "")
+        codes = f" ({by_code(progress.failed)})" if progress.failed else ""
+        failed = f"{sum(progress.failed.values()):,} failed{codes}"
         share = f" ({progress.done / progress.rows:.1%})" if 0 < progress.done < progress.rows else ""
         return f"{progress.done:,} of {progress.rows:,} done{share}, {failed}"
 
 
-_RETRYABLE = {code.value for code in ErrorCode if code.retryable}
+def retry_command(output: str, failed: Mapping[str, int]) -> str:
+    """The command that labels the images of a run again that failed with some codes."""
+    codes = sorted(failed) if len(failed) <= MAX_CODES_NAMED else ["all"]
+    return f"`raylabel retry {output}{''.join(f' --code {code}' for code in codes)}`"
+
+
+MAX_CODES_NAMED = 3
+"""Error codes that a command names one by one."""
 
 _LABELS: dict[State, str] = {
     "not_started": "not started",
@@ -243,6 +264,7 @@ def find_status(output: str) -> Status:
         images_per_s=_speed_now(run, attempt, heartbeat) if state == "running" else None,
         now=now,
         damage=(*damage, *more),
+        command=run.record.command,
     )
 
 

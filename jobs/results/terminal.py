@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.results.summary import ImageSummary, Summary, scored, short_uris, shorten
+from schemas.words import counted
 from workers.printable import one_line
 
 _GAP = 3
@@ -51,13 +52,14 @@ def fitting(items: Iterable[str], width: int) -> str:
 
 
 def _headline(summary: Summary) -> Text:
-    parts = [(f"{summary.labelled:,}", "images labelled")]
+    parts = [f"{counted(summary.labelled, 'image')} labelled"]
     if summary.objects is not None:
-        parts.append((f"{summary.objects:,}", "objects"))
-    parts.append((f"{summary.failed:,}", "failed"))
+        parts.append(counted(summary.objects, "object"))
+    parts.append(f"{summary.failed:,} failed")
     text = Text(f"{one_line(summary.output)}\n")
-    for i, (number, noun) in enumerate(parts):
-        text.append("" if i == 0 else ", ").append(number, style="bold").append(f" {noun}")
+    for i, part in enumerate(parts):
+        number, _, noun = part.partition(" ")
+        text.append(", " if i else "").append(number, "bold").append(f" {noun}")
     return text
 
 

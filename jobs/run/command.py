@@ -1,18 +1,20 @@
 """`raylabel run` and `raylabel retry`: a job from its spec to its end."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from jobs.cluster import connect as cluster
+from jobs.prepare.begun import begun_spec
 from jobs.prepare.resolve import ResolvedJob, resolve, resolving
 from jobs.report.page import write_report
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
-from jobs.run.retry import as_it_began, begin_retry, retried_spec
+from jobs.run.retry import as_it_began, begin_retry, failed_by_code, nothing_to_retry
 from jobs.run.stop import Stopped, stoppable
 from schemas.spec import JobSpec
+from schemas.words import counted
 from workers.ledger.state import read_success
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
@@ -30,12 +32,14 @@ class RunOptions:
         stop_after: seconds after which it stops, to be resumed; None: when it is done.
         as_json: print for a program instead of a person.
         verbose: show log lines and Ray's own messages on stderr.
+        command: the command line, as `jobs.prepare.begun.kept_command` gives it.
     """
 
     address: str | None
     stop_after: float | None
     as_json: bool
     verbose: bool
+    command: str = ""
 
 
 def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> None:
@@ -71,14 +75,16 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
         Stopped: it was asked to stop.
     """
     console = RunConsole(options.as_json)
-    job = as_it_began(resolve(retried_spec(output, settings)), output)
+    job = as_it_began(resolve(begun_spec(output, {**settings, "output": output})), output)
     job.assert_same_run(Store(output))
+    failed = failed_by_code(output)
     rows = begin_retry(output, codes)
     if not rows:
-        console.message(f"no row of {clean_uri(output)} failed with {', '.join(codes)}. Nothing to do.")
-        console.event("complete", output=clean_uri(output), up_to_date=True)
+        console.message(nothing_to_retry(clean_uri(output), codes, failed))
+        console.event("complete", output=clean_uri(output), up_to_date=True, failed=failed)
         return
-    console.message(f"retrying {rows:,} rows that failed with {', '.join(codes)}")
+    taken = [code for code in codes if code in failed] or codes  # a pass that was stopped has done some
+    console.message(f"retrying {counted(rows, 'image')} that failed with {', '.join(taken)}")
     _run(job.spec, lambda: job, options, console, "retry")
 
 
@@ -95,7 +101,7 @@ def _run(
         left = None if options.stop_after is None else options.stop_after - console.seconds
         try:
             with stoppable(left):
-                job = resolved()
+                job = replace(resolved(), command=options.command)
                 if how == "run":  # of a retry it is known
                     job.assert_same_run(Store(spec.output))
                 for name, fact in job.facts():
@@ -125,4 +131,7 @@ def _run(
 
 def format_rows(rows: dict[str, int]) -> str:
     """A run's rows in a sentence."""
-    return f"{rows['labels']:,} images labelled, {rows['boxes']:,} objects, {rows['errors']:,} images failed"
+    labels, boxes, errors = (rows[name] for name in ("labels", "boxes", "errors"))
+    return (
+        f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}, {counted(errors, 'image')} failed"
+    )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from schemas.metrics import Usage
+from schemas.words import counted
 from workers.ledger.state import PassState
 from workers.printable import printable
 
@@ -37,7 +38,7 @@ class ProgressEvent:
     seconds_left: float | None
 
     def __str__(self) -> str:
-        line = f"{self.done:,} of {self.rows:,} images"
+        line = f"{self.done:,} of {counted(self.rows, 'image')}"
         if self.failed:
             line += f", {self.failed:,} failed"
         if self.images_per_s is not None and self.seconds_left is not None:

@@ -1,27 +1,33 @@
 """`raylabel retry`: the failed rows of a complete run once more."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from jobs.prepare.resolve import ResolvedJob
+from jobs.results.status import retry_command
 from jobs.results.summary import scan
 from schemas.errors import ErrorCode
 from schemas.exceptions import OutputConflictError, SpecError
 from schemas.ledger import MANIFEST, SUCCESS, Retry
 from schemas.ranges import to_ranges
-from schemas.spec import JobSpec
-from schemas.spec_file import override_spec
 from schemas.tables import KEYS
+from schemas.words import by_code, counted
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.ledger.state import assert_published, read_success
 from workers.manifest.held import held_manifest, is_enough
 from workers.manifest.manifest import Manifest
 from workers.storage.uris import clean_uri
+
+ALL = "all"
+"""The name that stands for every error code."""
+
+RETRYABLE = [code.value for code in ErrorCode if code.retryable]
 
 
 def codes_of(names: list[str] | None) -> list[str]:
@@ -31,25 +37,11 @@ def codes_of(names: list[str] | None) -> list[str]:
         SpecError: a name is none.
     """
     known = [code.value for code in ErrorCode]
-    if unknown := sorted(set(names or []) - set(known)):
-        raise SpecError(f"--code: found {', '.join(unknown)}; allowed: {', '.join(known)}")
-    return sorted(set(names)) if names else [code.value for code in ErrorCode if code.retryable]
-
-
-def retried_spec(output: str, settings: dict[str, Any]) -> JobSpec:
-    """The spec of the run in a directory.
-
-    Args:
-        output: the run directory.
-        settings: dotted keys of the spec to other values, such as {"fetch.concurrency": 4}.
-
-    Raises:
-        StorageError: there is no run.
-        DamagedFileError: its record is damaged.
-        SpecError: a setting is wrong.
-    """
-    record = find_run(output).record
-    return override_spec(record.spec, {**settings, "output": output}, "the run's spec")
+    if unknown := sorted(set(names or []) - {*known, ALL}):
+        raise SpecError(f"--code: found {', '.join(unknown)}; allowed: {', '.join(known)}, or {ALL}")
+    if names and ALL in names:
+        return known
+    return sorted(set(names)) if names else RETRYABLE
 
 
 def begin_retry(output: str, codes: list[str]) -> int:
@@ -69,7 +61,8 @@ def begin_retry(output: str, codes: list[str]) -> int:
     if read_success(run.store) is None:
         if not run.retry:
             raise OutputConflictError(
-                f"{clean_uri(run.store.url)} is not complete; run the command that started it, then retry"
+                f"{clean_uri(run.store.url)} is not complete: `raylabel run {clean_uri(run.store.url)}` "
+                "completes it; then retry"
             )
         return run.current.size
     assert_published(run)
@@ -78,6 +71,32 @@ def begin_retry(output: str, codes: list[str]) -> int:
         run.create(Retry(number=run.retry + 1, codes=codes, rows=to_ranges(rows)))
         run.store.delete([SUCCESS])
     return len(rows)
+
+
+def failed_by_code(output: str) -> Counter[str]:
+    """The images in a run's errors table, by error code."""
+    return Counter(code for batch in scan(output, "errors", ["code"]) for code in batch["code"].to_pylist())
+
+
+def nothing_to_retry(output: str, codes: list[str], failed: Mapping[str, int]) -> str:
+    """Why no image of a run is retried, and the command that takes those that failed.
+
+    Args:
+        output: the run directory, without credentials.
+        codes: that were asked for; none of them is in `failed`.
+        failed: the images that failed, by code.
+    """
+    if not failed:
+        return f"no image of {output} failed. Nothing to do."
+    why = (
+        "with codes that a retry does not take by itself"
+        if codes == RETRYABLE
+        else f"none of them with {', '.join(codes)}"
+    )
+    return (
+        f"{counted(sum(failed.values()), 'image')} of {output} failed, {why}: {by_code(failed)}. Nothing was "
+        f"retried. Once the cause is removed, {retry_command(output, failed)} labels them again"
+    )
 
 
 def failed_rows(output: str, codes: list[str]) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from schemas.ledger import StagedFile
 from schemas.tables import carried_names, table_schema
+from schemas.words import counted
 from workers.printable import short_line
 from workers.tables.parquet import count_codes, parquet_bytes
 
@@ -67,7 +68,9 @@ def check_file(
     """
     issues = []
     if len(data) != expected.size:
-        issues.append(Issue(file, f"{len(data):,} bytes", f"{expected.size:,} bytes, as the ledger says"))
+        issues.append(
+            Issue(file, counted(len(data), "byte"), f"{counted(expected.size, 'byte')}, as the ledger says")
+        )
     if (digest := hashlib.sha256(data).hexdigest()) != expected.sha256:
         issues.append(Issue(file, f"sha256 {digest}", f"{expected.sha256}, as the ledger says"))
     try:
@@ -78,7 +81,11 @@ def check_file(
     except (pa.ArrowException, OSError, ValueError) as error:
         return None, [*issues, Issue(file, f"no Parquet that can be read ({error})", "a Parquet file")]
     if table.num_rows != expected.rows:
-        issues.append(Issue(file, f"{table.num_rows:,} rows", f"{expected.rows:,} rows, as the ledger says"))
+        issues.append(
+            Issue(
+                file, counted(table.num_rows, "row"), f"{counted(expected.rows, 'row')}, as the ledger says"
+            )
+        )
     return table, issues + check_order(file, table)
 
 
@@ -153,10 +160,10 @@ def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: R
 
 def check_codes(file: str, errors: pa.Table, recorded: Mapping[str, int]) -> list[Issue]:
     """Checks that the ledger's record in a file counts failed images by code as the errors table has them."""
-    counted = count_codes(errors)
-    if counted == recorded:
+    there = count_codes(errors)
+    if there == recorded:
         return []
-    return [Issue(file, f"failed images {dict(recorded)}", f"{counted}, as in errors")]
+    return [Issue(file, f"failed images {dict(recorded)}", f"{there}, as in errors")]
 
 
 def _check_coverage(

@@ -18,6 +18,7 @@ from jobs.verify.shards import MAX_RETRIES, RunSnapshot, check_shard, table_key
 from schemas.exceptions import ReconcileError
 from schemas.ledger import SUCCESS, Commit, Publication, Shard, pass_name, shard_number
 from schemas.tables import TABLES
+from schemas.words import counted
 from workers.ledger.state import count_rows
 from workers.printable import printable
 from workers.storage.uris import clean_uri
@@ -94,21 +95,21 @@ class VerifyReport:
             more = len(self.issues) - MAX_ISSUES_SHOWN
             lines = [f"  {issue}" for issue in self.issues[:MAX_ISSUES_SHOWN]]
             lines += [f"  and {more:,} more"] if more > 0 else []
-            issues = "1 issue" if len(self.issues) == 1 else f"{len(self.issues):,} issues"
+            issues = counted(len(self.issues), "issue")
             return "\n".join([f"{self.output} is not as its ledger says, {issues}:", *lines, ADVICE])
         if self.complete:
             return (
-                f"{self.output} is complete and verified: each of {self.rows:,} manifest rows is there once, "
-                f"{self.tables['labels']:,} in labels and {self.tables['errors']:,} in errors; "
-                f"{self.tables['boxes']:,} boxes agree with the counts of their images; and the "
+                f"{self.output} is complete and verified: {counted(self.rows, 'manifest row')}, each there "
+                f"once, {self.tables['labels']:,} in labels and {self.tables['errors']:,} in errors; "
+                f"{counted(self.tables['boxes'], 'box', 'boxes')}, as the images' counts say; and the "
                 f"{len(TABLES) * self.shards:,} files are, byte for byte, the ones that were published"
             )
-        what = f"retry {self.retry} is" if self.retry else "it is"
+        what, again = (f"retry {self.retry} is", "retry") if self.retry else ("it is", "run")
         return (
-            f"{self.output} is verified as far as it goes, but {what} not complete yet: of {self.rows:,} "
-            f"rows {self.published:,} are published (in {self.published_shards:,} of {self.shards:,} "
-            f"shards), {self.committed:,} committed, {self.to_do:,} to do. The command that started it "
-            "resumes it"
+            f"{self.output} is verified as far as it goes, but {what} not complete yet: of "
+            f"{counted(self.rows, 'row')} {self.published:,} published (in {self.published_shards:,} of "
+            f"{counted(self.shards, 'shard')}), {self.committed:,} committed, {self.to_do:,} to do. "
+            f"`raylabel {again} {self.output}` resumes it"
         )
 
 

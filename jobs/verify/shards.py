@@ -27,6 +27,7 @@ from schemas.ledger import (
 from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
 from schemas.tables import LABELS, TABLES
+from schemas.words import counted
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import make_tables
 from workers.ledger.runs import find_run
@@ -318,7 +319,9 @@ def _read_files(
     read = whole.run.store.read_all(key for _, key, _ in named)
     for (name, key, recorded), data in zip(named, read, strict=True):
         if data is None:
-            expected = f"{recorded.rows:,} rows in {recorded.size:,} bytes, as the ledger says"
+            expected = (
+                f"{counted(recorded.rows, 'row')} in {counted(recorded.size, 'byte')}, as the ledger says"
+            )
             issues.append(Issue(key, "no such file", expected))
             continue
         table, wrong = check_file(key, data, recorded, whole.schema(name), name)

@@ -58,6 +58,6 @@ def tables(output: Path) -> dict[str, pa.Table]:
 def rows(table: pa.Table, *but: str) -> list[dict[str, Any]]:
     """A table's rows without the columns that differ from run to run."""
     found: list[dict[str, Any]] = table.drop_columns(
-        [name for name in ("processed_at", "at", *but) if name in table.column_names]
+        [name for name in ("processed_at", "failed_at", *but) if name in table.column_names]
     ).to_pylist()
     return found

@@ -71,7 +71,7 @@ def test_a_job_stopped_by_ctrl_c_sigterm_or_a_deadline_goes_on_where_it_was(
     assert not list(output.glob("labels/*"))
     assert not (output / "_SUCCESS").exists()
 
-    assert raylabel(*job).returncode == 0
+    assert raylabel("run", str(output)).returncode == 0
     assert found(output) == undisturbed(job, tmp_path / "undisturbed")
 
 

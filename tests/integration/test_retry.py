@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.run.retry import begin_retry, codes_of, retried_spec
+from jobs.prepare.begun import begun_spec
+from jobs.run.retry import begin_retry, codes_of
 from schemas.exceptions import OutputConflictError, SpecError
 from schemas.spec import JobSpec
 from tests.image_server import ImageServer, serving
@@ -43,7 +44,7 @@ def job(server: ImageServer, photos: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def retry_here(output: Path, codes: list[str] | None) -> dict[str, int]:
-    spec: JobSpec = retried_spec(str(output), {})
+    spec: JobSpec = begun_spec(str(output), {})
     assert begin_retry(str(output), codes_of(codes))
     return label_here(spec)
 
@@ -96,7 +97,7 @@ def test_a_retry_of_a_run_that_is_not_complete_is_refused(job: dict[str, Any], t
     output = tmp_path / "out"
     run_here(**job, output=str(output))
     (output / "_SUCCESS").unlink()
-    with pytest.raises(OutputConflictError, match="is not complete; run the command that started it"):
+    with pytest.raises(OutputConflictError, match=f"is not complete: `raylabel run {output}` completes"):
         begin_retry(str(output), ["TIMEOUT"])
     with pytest.raises(SpecError, match="--code: found SLOW; allowed: NOT_FOUND, DENIED"):
         codes_of(["SLOW"])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.ledger import StagedFile
-from schemas.tables import FLOAT_COLUMNS
+from schemas.tables import HARDLY_REPEATED
 from workers.storage.store import Store
 
 
@@ -42,20 +42,12 @@ def parquet_bytes(table: pa.Table, name: str) -> bytes:
 
     Args:
         table: the rows.
-        name: "labels", "boxes" or "errors"; decides which float columns are stored as BYTE_STREAM_SPLIT.
+        name: "labels", "boxes" or "errors"; decides which columns have a dictionary.
     """
     sink = pa.BufferOutputStream()
-    floats = list(FLOAT_COLUMNS[name])
-    # Every column but the floats has a dictionary; pyarrow refuses a column that is in both lists
-    others = [column for column in _leaves(table.schema) if column not in floats]
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        use_dictionary=others,
-        use_byte_stream_split=floats,
-        store_schema=True,
-    )
+    repeated = [column for column in _leaves(table.schema) if column not in HARDLY_REPEATED[name]]
+    # only encodings of Parquet's first version: Spark 3 and the services built on it read no others
+    pq.write_table(table, sink, compression="zstd", use_dictionary=repeated, store_schema=True)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

@@ -103,7 +103,7 @@ def row_error(error: ImageError, at: datetime) -> RowError:
 
 def error_values(error: RowError) -> dict[str, Any]:
     """An error as a value of `schemas.tables.ERROR`."""
-    values = {name: getattr(error, name) for name in ("stage", "code", "message", "attempts", "at")}
+    values = {name: getattr(error, name) for name in ("stage", "code", "message", "attempts", "failed_at")}
     return {**values, "retryable": error.code.retryable}
 
 

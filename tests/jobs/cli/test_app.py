@@ -1,5 +1,7 @@
 """What the command prints without starting Ray: checks, refusals, lists."""
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,13 @@ def test_a_job_that_cannot_run_is_refused_before_anything_starts(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["header.csv", "hostile.csv"]
+
+
+def test_the_version_is_printed_with_those_that_a_cluster_must_share() -> None:
+    done = raylabel("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    here = f"Python {platform.python_version()}, Ray {version('ray')}"
+    assert done.stdout == f"raylabel {version('raylabel')} ({here})\n"
 
 
 def test_models_lists_the_models_that_a_job_can_use() -> None:

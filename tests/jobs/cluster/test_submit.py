@@ -1,5 +1,6 @@
 """What a submission is made of; tests/integration/test_submit.py has its result."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import pytest
 import ray
 import yaml
 from ray.job_submission import JobDetails, JobStatus, JobType
+from rich.console import Console
 
-from jobs.cluster.jobs_api import ADDRESS, Submission, dashboard_url
+from jobs.cluster.jobs_api import ADDRESS, Submission, dashboard_url, telling_line
 from jobs.cluster.submit import SubmitOptions, absolute_paths, assert_fits, end_message, notes, pack
+from jobs.cluster.submitted import print_jobs
 from schemas.exceptions import ClusterError, SpecError
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec, read_spec
@@ -125,6 +128,24 @@ def test_a_cluster_with_another_ray_than_what_is_shipped_is_for_is_refused(tmp_p
         assert_fits(tmp_path, "http://head:8265", "2.9.3")
     shutil.rmtree(next(tmp_path.glob("*.dist-info")))
     assert_fits(tmp_path, "http://head:8265", "2.9.3")
+
+
+def test_what_a_job_says_last_is_its_error_or_its_last_line() -> None:
+    assert telling_line("") == ""
+    assert telling_line("5 of 9 images\n\n 6 of 9 images \n\n") == "6 of 9 images"
+    error = "raylabel: out holds a run whose rows would differ:"
+    assert telling_line(f"starting\n{error}\n  code: a there, b now\nChoose another output\n") == error
+
+
+def test_jobs_fit_a_terminal_with_what_they_say_last_on_one_line() -> None:
+    text, jobs = io.StringIO(), [submission(JobStatus.RUNNING, metadata={"output": "s3://bucket/out"})]
+    said = "1,234,567 of 12,345,678 images, 12 failed, 3,210.5 images/s, \x1b[2J0:57:41 left, and more"
+    print_jobs([(job, said) for job in jobs], Console(file=text, width=80, soft_wrap=True))
+    assert text.getvalue().splitlines() == [
+        "x  running since 1970-01-01 00:00:00 UTC",
+        "  output: s3://bucket/out",
+        "  1,234,567 of 12,345,678 images, 12 fail…5 images/s,  [2J0:57:41 left, and more",
+    ]
 
 
 def test_an_id_differs_from_any_run_directory() -> None:

@@ -77,7 +77,7 @@ def test_a_run_is_followed_from_its_record_to_its_end(
         "not_started",
         None,
         0,
-        "the command that started it resumes",
+        f"`raylabel run {output}` resumes",
     ]
     first = heartbeat_of(run)
     assert facts("last_heartbeat", "done") == ["running", None, 0]
@@ -92,7 +92,7 @@ def test_a_run_is_followed_from_its_record_to_its_end(
         raise FailureBudgetError("6 of 24 images failed")
     found = told(output, capsys)
     assert (found["state"], found["reason"]) == ("failed", "FailureBudgetError: 6 of 24 images failed")
-    assert found["next"] == "fix the cause; the command that started it resumes"
+    assert found["next"] == f"fix the cause; `raylabel run {output}` resumes"
     with contextlib.suppress(Stopped), heartbeat_of(run).running():
         commit_results(run, 2, results_of(PLAN, 6))
         raise Stopped("SIGTERM", 143)
@@ -111,7 +111,8 @@ def test_a_run_is_followed_from_its_record_to_its_end(
         {"TRUNCATED": 12},
         3,
         {"labels": 38, "boxes": 37, "errors": 12},
-        f"`raylabel show {output}` shows what was found",
+        f"`raylabel show {output}` shows what was found; once the cause of the failures is removed, "
+        f"`raylabel retry {output} --code TRUNCATED` labels those images again",
     ]
     assert told(output, capsys)["attempt"]["number"] == 3
 
@@ -222,7 +223,7 @@ def test_the_speed_is_told_only_where_the_files_tell_it() -> None:
 
 def test_a_person_is_told_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = str(tmp_path)
-    begin_run(Store(output), record())
+    begin_run(Store(output), record(command="raylabel run job.yaml"))
     run = run_directory(output, PLAN)
     alive = heartbeat_of(run)
     show_progress(alive, run, 24, TRUNCATED=6, TIMEOUT=1)
@@ -230,13 +231,14 @@ def test_a_person_is_told_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture
         show_status(output, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [
-        *("output", "state", "last attempt", "last heartbeat", "images", "shards", "speed", "next")
+        *("output", "state", "begun by", "last attempt", "last heartbeat"),
+        *("images", "shards", "speed", "next"),
     ]
-    assert lines[1] == "state: running"
-    assert re.fullmatch(rf"last attempt: 1 \(process {os.getpid()} on \S+, since \S+ \S+ UTC\)", lines[2])
-    assert re.fullmatch(r"last heartbeat: \S+ \S+ UTC, 0:00:0\d ago", lines[3])
-    assert lines[4] == "images: 24 of 50 done (48.0%), 7 failed (1 TIMEOUT, 6 TRUNCATED)"
-    assert lines[5] == "shards: 0 of 3 published"
+    assert lines[1:3] == ["state: running", "begun by: raylabel run job.yaml"]
+    assert re.fullmatch(rf"last attempt: 1 \(process {os.getpid()} on \S+, since \S+ \S+ UTC\)", lines[3])
+    assert re.fullmatch(r"last heartbeat: \S+ \S+ UTC, 0:00:0\d ago", lines[4])
+    assert lines[5] == "images: 24 of 50 done (48.0%), 7 failed (6 TRUNCATED, 1 TIMEOUT)"
+    assert lines[6] == "shards: 0 of 3 published"
 
 
 def test_of_a_running_run_no_commit_is_read(run: RunDirectory, output: str) -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.run.retry import retried_manifest
-from schemas.exceptions import ManifestError, OutputConflictError
+from jobs.run.retry import RETRYABLE, codes_of, failed_by_code, nothing_to_retry, retried_manifest
+from schemas.errors import ErrorCode
+from schemas.exceptions import ManifestError, OutputConflictError, SpecError
 from schemas.ledger import MANIFEST, Retry
 from schemas.plan import Plan
+from tests.jobs.results.test_terminal import put_run
 from tests.workers.tables.made_results import CARRIED, record, results_of, rows_of, run_directory
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
@@ -92,3 +95,41 @@ def test_rows_without_further_columns_are_those_that_the_run_holds_whatever_beca
 )
 def test_a_uri_leads_to_its_image_by_itself_where_nothing_was_cut_from_it(uri: Any, expected: bool) -> None:
     assert is_enough(uri) is expected
+
+
+def test_a_retry_takes_what_is_retryable_what_is_named_or_all() -> None:
+    assert codes_of(None) == RETRYABLE
+    assert codes_of(["TIMEOUT", "DENIED", "TIMEOUT"]) == ["DENIED", "TIMEOUT"]
+    assert codes_of(["all", "DENIED"]) == [code.value for code in ErrorCode]
+    with pytest.raises(SpecError, match=r"--code: found SLOW; allowed: NOT_FOUND, DENIED.*INTERNAL, or all"):
+        codes_of(["SLOW"])
+
+
+def test_failures_are_counted_by_code(tmp_path: Path) -> None:
+    put_run(str(tmp_path))
+    assert failed_by_code(str(tmp_path)) == Counter({"NOT_FOUND": 2, "TRUNCATED": 1})
+
+
+@pytest.mark.parametrize(
+    ("codes", "failed", "expected"),
+    [
+        (RETRYABLE, {}, "no image of out failed. Nothing to do."),
+        (
+            RETRYABLE,
+            {"NOT_FOUND": 1},
+            "1 image of out failed, with codes that a retry does not take by itself: 1 NOT_FOUND. Nothing "
+            "was retried. Once the cause is removed, `raylabel retry out --code NOT_FOUND` labels them again",
+        ),
+        (
+            ["DENIED"],
+            {"NOT_FOUND": 2, "EMPTY": 1, "TIMEOUT": 1, "TRUNCATED": 3},
+            "7 images of out failed, none of them with DENIED: 3 TRUNCATED, 2 NOT_FOUND, 1 EMPTY, 1 TIMEOUT. "
+            "Nothing was retried. Once the cause is removed, `raylabel retry out --code all` labels them "
+            "again",
+        ),
+    ],
+)
+def test_a_retry_that_takes_nothing_names_what_failed_and_the_command_that_takes_it(
+    codes: list[str], failed: dict[str, int], expected: str
+) -> None:
+    assert nothing_to_retry("out", codes, failed) == expected

@@ -72,9 +72,9 @@ def test_a_complete_run_is_proven(output: str, capsys: pytest.CaptureFixture[str
     completed(output)
     assert reconcile_run(output, as_json=False)
     assert capsys.readouterr().out == (
-        f"{output} is complete and verified: each of 50 manifest rows is there once, 38 in labels and 12 in "
-        "errors; 37 boxes agree with the counts of their images; and the 9 files are, byte for byte, the "
-        "ones that were published.\n"
+        f"{output} is complete and verified: 50 manifest rows, each there once, 38 in labels and 12 in "
+        "errors; 37 boxes, as the images' counts say; and the 9 files are, byte for byte, the ones that were "
+        "published.\n"
     )
     assert reconcile_run(output, as_json=True)
     assert json.loads(capsys.readouterr().out) == {
@@ -107,8 +107,8 @@ def test_a_run_that_is_not_complete_is_proven_as_far_as_it_goes(
     publish_shard(run, 0)
     assert not reconcile_run(output, as_json=False)
     assert capsys.readouterr().out == (
-        f"{output} is verified as far as it goes, but it is not complete yet: of 50 rows 24 are published "
-        "(in 1 of 3 shards), 6 committed, 20 to do. The command that started it resumes it.\n"
+        f"{output} is verified as far as it goes, but it is not complete yet: of 50 rows 24 published "
+        f"(in 1 of 3 shards), 6 committed, 20 to do. `raylabel run {output}` resumes it.\n"
     )
     commit_results(run, 2, results_of(PLAN, 6, 8, 9, 10, 11))
     publish_shard(run, 1)

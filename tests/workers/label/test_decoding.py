@@ -48,7 +48,7 @@ def settings(tmp_path: Path, photos: Path) -> LabelSettings:
 def without_times(results: pa.Table) -> list[dict[str, object]]:
     """Rows without when they were made."""
     rows = results.drop_columns(["processed_at"]).to_pylist()
-    return [{**row, "error": row["error"] and {**row["error"], "at": None}} for row in rows]
+    return [{**row, "error": row["error"] and {**row["error"], "failed_at": None}} for row in rows]
 
 
 def test_images_that_were_decoded_elsewhere_get_the_same_results_and_what_was_spent_is_told(

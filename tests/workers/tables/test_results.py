@@ -45,7 +45,7 @@ def test_a_row_goes_to_labels_or_to_errors_and_its_boxes_to_boxes() -> None:
             "message": "image 3 ends early",
             "attempts": 1,
             "retryable": False,
-            "at": AT,
+            "failed_at": AT,
         }
     ]
 
@@ -134,4 +134,4 @@ def test_a_missing_value_in_a_required_column_is_refused() -> None:
 
 
 def test_the_errors_table_has_a_column_for_every_fact_of_a_row_error() -> None:
-    assert ERRORS.names[3:] == ["stage", "code", "message", "attempts", "retryable", "at"]
+    assert ERRORS.names[3:] == ["stage", "code", "message", "attempts", "retryable", "failed_at"]

@@ -1,0 +1,20 @@
+"""Numbers in sentences."""
+
+from collections.abc import Mapping
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 image", "1,204 manifest rows".
+
+    Args:
+        number: how many.
+        noun: for one of them.
+        plural: for any other number; empty: the noun with an "s".
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def by_code(failed: Mapping[str, int]) -> str:
+    """Failed images by error code, the most frequent first: "12 TIMEOUT, 1 NOT_FOUND"."""
+    ranked = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number:,} {code}" for code, number in ranked)

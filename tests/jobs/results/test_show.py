@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+
+from jobs.results.show import show_run
+from tests.jobs.results.test_draw import Box, png, put_run
+from tests.workers.tables.made_results import record
+from workers.storage.store import Store
+
+
+def test_photos_that_are_gone_are_named_with_where_they_were_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    files = {"good.png": png(640, 480), **{f"{n}.png": png(64, 48) for n in range(7)}}
+    put_run(tmp_path / "run", files, {0: [Box(7, "dog", 0.5, 100, 200, 300, 400)]})
+    spec = record().spec
+    spec["manifest"]["base"], spec["fetch"] = str(tmp_path), {}
+    Store(str(tmp_path / "run")).create("run.json", record(spec=spec).to_json())
+    (tmp_path / "good.png").write_bytes(files["good.png"])
+    show_run(str(tmp_path / "run"), 20, tmp_path / "pictures")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-7:] == [
+        *(f"not drawn: {n}.png: it is not there any more (looked for {tmp_path}/{n}.png)" for n in range(5)),
+        "not drawn: 2 more",
+        f"1 picture drawn: {tmp_path}/pictures",
+    ]

@@ -1,0 +1,21 @@
+"""`python spark_rows.py RUN INTO`: all rows of a run's tables as Spark reads them, without any setting."""
+
+import pickle
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+
+def main(run: str, into: str) -> None:
+    spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    rows = {
+        table: [row.asDict(recursive=True) for row in spark.read.parquet(f"{run}/{table}").collect()]
+        for table in ("labels", "boxes", "errors")
+    }
+    Path(into).write_bytes(pickle.dumps(rows))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
