@@ -36,3 +36,9 @@ NOT_COMPLETE = 10
 
 CTRL_C, TERMINATED, DEADLINE = 130, 143, 9
 """Exit codes of runs that were stopped: by SIGINT and SIGTERM as in shells, and by `--stop-after`."""
+
+BROKEN_PIPE = 141
+"""Exit code of a command that prints and whose reader went away (`| head`), as in shells: 128 + SIGPIPE."""
+
+RAY_DIED = 12
+"""Exit code of a run that was stopped by the end of Ray under it."""

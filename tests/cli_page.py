@@ -8,7 +8,15 @@ from typing import Any, get_args, get_type_hints
 import typer
 
 from jobs.cli.app import app
-from schemas.exit_codes import CTRL_C, DEADLINE, EXIT_CODES, NOT_COMPLETE, TERMINATED
+from schemas.exit_codes import (
+    BROKEN_PIPE,
+    CTRL_C,
+    DEADLINE,
+    EXIT_CODES,
+    NOT_COMPLETE,
+    RAY_DIED,
+    TERMINATED,
+)
 
 HEAD = """\
 # The command line
@@ -32,6 +40,8 @@ MEANINGS = {
     8: "the tables do not add up to the manifest, or a file of the run is damaged, missing or foreign",
     DEADLINE: "stopped by `--stop-after`; the same command resumes",
     NOT_COMPLETE: "`raylabel reconcile` found no issue, but the run is not complete yet",
+    RAY_DIED: "stopped, as Ray died under the run; the same command resumes",
+    BROKEN_PIPE: "the reader of the output went away",
     11: "no dashboard answers at the address, it refuses the token, or it knows no such job",
     CTRL_C: "stopped by Ctrl-C; the same command resumes",
     TERMINATED: "stopped by SIGTERM; the same command resumes",
@@ -44,7 +54,7 @@ VALUES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 def exit_codes() -> set[int]:
     """Every exit code that a command can end with."""
-    return {0, CTRL_C, TERMINATED, DEADLINE, NOT_COMPLETE, *EXIT_CODES.values()}
+    return {0, CTRL_C, TERMINATED, DEADLINE, NOT_COMPLETE, RAY_DIED, BROKEN_PIPE, *EXIT_CODES.values()}
 
 
 def commands() -> dict[str, Any]:

@@ -3,15 +3,18 @@
 Each command imports what is slow to import (torch, ray, also rich and yaml) itself.
 """
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from jobs.cli import clusters, running, runs
-from jobs.cli.options import print_error, print_version
-from schemas.exceptions import RaylabelError
+from jobs.cli.options import print_version
+from jobs.run.stop import leave_on_signals
+from schemas.exceptions import RaylabelError, StorageError
 from schemas.exit_codes import EXIT_CODES
+from workers.process.streams import prepare_streams, print_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,8 +50,21 @@ app.command()(runs.reconcile)
 
 def main() -> None:
     """Runs the `raylabel` command; turns raylabel's errors into a message and an exit code."""
+    prepare_streams()
+    leave_on_signals()
     try:
+        _assert_folder()
         app()
     except RaylabelError as error:
         print_error(str(error))
         sys.exit(EXIT_CODES[type(error)])
+
+
+def _assert_folder() -> None:
+    """Raises StorageError where the current folder was deleted: no path can be told from there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise StorageError(
+            "the current folder does not exist any more; `cd` to one that does, and run the command again"
+        ) from None

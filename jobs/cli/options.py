@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from schemas.exceptions import SpecError
-from workers.printable import printable
 
 JobArgument = Annotated[
     str | None,
@@ -147,8 +146,3 @@ def print_version(is_asked: bool) -> None:
         here = f"Python {platform.python_version()}, Ray {version('ray')}"
         typer.echo(f"raylabel {version('raylabel')} ({here})")
         raise typer.Exit
-
-
-def print_error(message: str) -> None:
-    """Prints an error message on stderr."""
-    typer.echo(printable(f"raylabel: {message}"), err=True)

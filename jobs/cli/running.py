@@ -25,10 +25,11 @@ from jobs.cli.options import (
     VerboseOption,
     output_of,
     overrides_of,
-    print_error,
     seconds_of,
     settings_of,
 )
+from jobs.run.stop import Stopped, leave_on_signals
+from workers.process.streams import go_on_without_output, print_error
 
 
 def run(
@@ -45,6 +46,7 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Label a manifest's images. Run again after a stop, it resumes."""
+    leave_on_signals(resumes=True)
     from jobs.prepare.begun import spec_of
 
     spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
@@ -65,6 +67,7 @@ def retry(
     verbose: VerboseOption = False,
 ) -> None:
     """Retry the failed images of a complete run. The results replace their errors."""
+    leave_on_signals(resumes=True)
     _preload_torch()
     from jobs.run.command import retry_run
     from jobs.run.retry import codes_of
@@ -164,15 +167,12 @@ def _preload_torch() -> None:
 @contextlib.contextmanager
 def _exit_on_stop() -> Iterator[None]:
     """Turns a stop (deadline, signal, Ctrl-C) into a message and an exit code."""
-    from jobs.run.stop import Stopped
-    from schemas.exit_codes import CTRL_C
-
+    go_on_without_output()
     try:
         yield
-    except (Stopped, KeyboardInterrupt) as stop:
-        reason = str(stop) or "Ctrl-C"
-        print_error(f"stopped by {reason}; committed work stays, and the same command resumes")
-        raise typer.Exit(getattr(stop, "exit_code", CTRL_C)) from None
+    except Stopped as stop:
+        print_error(stop.message)
+        raise typer.Exit(stop.exit_code) from None
 
 
 def _options(address: str | None, stop_after: str | None, as_json: bool, verbose: bool) -> "RunOptions":

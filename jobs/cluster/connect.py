@@ -7,24 +7,28 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import grpc
+import psutil
 import ray
 from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel
 from ray.data import DataContext
 from ray.exceptions import RayError
 
+from jobs.cluster.own import is_gone, own_options, suspected_limits, vital_processes
 from jobs.cluster.pools import Pool, plan_decoders, plan_pool
 from jobs.cluster.versions import ray_wanted
-from schemas.exceptions import RaylabelError
+from schemas.exceptions import RaylabelError, SpecError
 from schemas.spec import ComputeSpec, StorageMap
 from workers import logs
 from workers.storage.options import configure_storage, configured_storage
+from workers.storage.uris import clean_uri
 
 REACHABLE_TIMEOUT_S = 10
 """Seconds to wait for a connection to the cluster's address."""
@@ -34,6 +38,9 @@ ANSWER_TIMEOUT_S = 20
 
 START_WAIT_S = 120
 """Seconds to wait at most while others start a Ray on this machine; one that hangs must not stop all."""
+
+WATCH_S = 0.1
+"""Seconds between two looks at the processes of Ray."""
 
 _IS_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
@@ -53,26 +60,33 @@ This setting of JobConfig does nothing else for a job without a runtime environm
 
 
 @contextlib.contextmanager
-def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
+def connect(
+    address: str | None, *, verbose: bool = False, on_death: Callable[[str], None] | None = None
+) -> Iterator[Path]:
     """Connects to Ray for the length of a block; yields the folder of Ray's own logs.
 
     Args:
         address: of the cluster to join; None: RAY_ADDRESS, or a new Ray on this machine.
         verbose: leave log lines and Ray's own messages on stderr; otherwise they go to `raylabel-driver.log`
             next to Ray's other logs.
+        on_death: see `watching`; for while Ray is started. None: nothing is watched.
 
     Raises:
-        RaylabelError: there is no cluster at the address.
+        SpecError: the address is of another kind.
+        RaylabelError: there is no cluster at the address, or none can be started here.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {}
-    if address == "local":
-        options = {"include_dashboard": False}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _assert_joinable(address)
     with _redirect_stderr(verbose) as redirect_to:
         try:
             assert_reachable(address)
-            with one_start_at_a_time() if address == "local" else contextlib.nullcontext():
+            options: dict[str, Any] = {}
+            if address == "local":
+                options = own_options()
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            one_start = one_start_at_a_time() if address == "local" else contextlib.nullcontext()
+            watched = watching(on_death) if on_death else contextlib.nullcontext()
+            with one_start, _own_sigterm_handler(), watched:
                 ray.init(
                     address=address,
                     job_config=ray.job_config.JobConfig(**OWN_PATH),
@@ -80,10 +94,14 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[Path]:
                     logging_level=logging.INFO if verbose else logging.WARNING,
                     **options,
                 )
+        except RaylabelError:
+            raise
         except Exception as error:  # Ray raises many kinds, a plain Exception among them
             raise RaylabelError(_join_error(address, str(error))) from error
         folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
         redirect_to(folder)
+        # Ray prints its errors, coloured, on stdout whatever log_to_driver says; they are in its logs as well
+        ray._private.worker._worker_logs_enabled = verbose
         logs.configure()
         try:
             _configure(DataContext.get_current())
@@ -131,9 +149,34 @@ def _join_error(address: str, reason: str) -> str:
             f"the Ray cluster at {address} has Ray {ray_there} and Python {python_there}; this machine "
             f"has Ray {ray_here} and Python {python_here}, and to join they must be the same. {advice}"
         )
+    if address == "local":
+        return f"cannot start a Ray on this machine: {reason.rstrip('.')}{suspected_limits()}"
     return (
         f"cannot join a Ray cluster at {address}: {reason.rstrip('.')}. Check --address and RAY_ADDRESS, or "
         "omit both to run on this machine alone"
+    )
+
+
+def _assert_joinable(address: str) -> None:
+    """Refuses an address of another kind: of a dashboard, or of Ray's client.
+
+    Raises:
+        SpecError: naming what is allowed.
+    """
+    scheme, separator, rest = clean_uri(address).partition("://")
+    if not separator:
+        return
+    server = rest.partition("/")[0]
+    host = server.rpartition(":")[0] or server or "HEAD"
+    kind = {
+        "http": "the address of a dashboard",
+        "https": "the address of a dashboard",
+        "ray": "an address of Ray's client, which cannot run Ray Data's actors",
+    }.get(scheme.lower(), "of no kind that is known here")
+    raise SpecError(
+        f"--address or RAY_ADDRESS: found {clean_uri(address)}, {kind}; allowed: {host}:6379 (the port of "
+        f"`ray start` on the head), auto on a node of the cluster, or local. From elsewhere use "
+        f"`raylabel submit --address http://{host}:8265`"
     )
 
 
@@ -147,26 +190,60 @@ def assert_reachable(address: str) -> None:
         OSError: nothing listens there, or what does is silent.
     """
     address = (services.canonicalize_bootstrap_address(address) or "") if address == "auto" else address
-    kind, separator, place = address.rpartition("://")
-    host, colon, port = place.partition("/")[0].rpartition(":")
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return
     socket.create_connection((host.strip("[]"), int(port)), REACHABLE_TIMEOUT_S).close()
-    if not separator or kind == "ray":  # what answers at http:// Ray itself says
-        unknown = () if separator else (grpc.StatusCode.UNIMPLEMENTED,)  # a client's server has no such call
-        _assert_answers(f"{host}:{port}", (*_SILENT, *unknown))
+    _assert_answers(address)
 
 
-def _assert_answers(place: str, refusals: tuple[grpc.StatusCode, ...]) -> None:
-    """Asks whether Ray's control service is alive; raises TimeoutError for one of some answers by gRPC."""
+def _assert_answers(place: str) -> None:
+    """Asks whether Ray's control service is alive; raises TimeoutError where nothing or something else is."""
     with init_grpc_channel(place, (("grpc.enable_http_proxy", 0),)) as channel:
         try:
             channel.unary_unary(_IS_ALIVE)(b"", timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            if error.code() in refusals:
+            if error.code() in (*_SILENT, grpc.StatusCode.UNIMPLEMENTED):
                 raise TimeoutError(
                     f"it accepts connections, but nothing there answers as Ray does in {ANSWER_TIMEOUT_S} s"
                 ) from None
+
+
+@contextlib.contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keeps this process's SIGTERM handler: Ray would set one that ends the process with 15 and no word."""
+    set_handler = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = set_handler
+
+
+@contextlib.contextmanager
+def watching(on_death: Callable[[str], None]) -> Iterator[None]:
+    """Watches this machine's processes of Ray for the length of a block.
+
+    Ray ends a driver whose raylet or GCS is gone: by exit code 1, without a word, seconds later.
+
+    Args:
+        on_death: called with the name of a process that is gone, from a thread.
+    """
+    names: dict[str, psutil.Process] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(WATCH_S):
+            names.update({} if names else {process.name(): process for process in vital_processes()})
+            if gone := [name for name, process in names.items() if is_gone(process)]:
+                on_death(gone[0])
+                return
+
+    threading.Thread(target=watch, name="ray-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextlib.contextmanager

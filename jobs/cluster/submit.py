@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ def follow(client: JobsClient, submission: str, *, as_json: bool = False) -> int
     Returns:
         The exit code: the job's, or 130 after Ctrl-C.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the command line's would end this at once
     try:
         for text in client.follow(submission):
             for line in text.splitlines(keepends=True):

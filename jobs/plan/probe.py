@@ -1,14 +1,12 @@
 """Measures what an image takes: a sample goes through as many labelling processes as a run has here."""
 
 import dataclasses
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -24,6 +22,7 @@ from workers.label.children import build_gpu_counter, build_profiler
 from workers.label.settings import LabelSettings
 from workers.manifest.manifest import Manifest
 from workers.process.child import Child
+from workers.process.cpus import usable_cpus
 from workers.process.forkserver import shared_fork_server
 
 SEED = 0
@@ -31,9 +30,6 @@ SEED = 0
 
 SAMPLE_RUNS = 16
 """Runs of consecutive rows that make up a sample: each may be a row group to read."""
-
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""A container's limit on CPU time: quota and period in microseconds, or "max" for no limit."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,7 @@ def this_machine() -> Cluster:
         gpus: int = counter(None)
     finally:
         counter.end()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = (CPU_QUOTA.read_text() if CPU_QUOTA.is_file() else "max 1").partition(" ")
-    return Cluster(1, cores if quota == "max" else max(1, min(cores, int(quota) // int(period))), gpus)
+    return Cluster(1, usable_cpus(), gpus)
 
 
 def sample_locations(manifest: Manifest, size: int) -> list[Location]:

@@ -15,7 +15,7 @@ from workers.ledger.state import read_success
 from workers.manifest.formats import FORMATS
 from workers.manifest.open import assert_common_columns, no_rows
 from workers.printable import printable
-from workers.storage.store import Store
+from workers.storage.store import UNCONDITIONAL, Store
 
 UNREACHABLE = (
     ErrorCode.DENIED,
@@ -41,8 +41,10 @@ def check_job(spec: JobSpec, *, as_json: bool) -> None:
     assert_common_columns(spec.manifest, job.sources)
     store = Store(spec.output)
     job.assert_same_run(store)
-    store.try_to_write()
+    creates_once = store.try_to_write()
     facts = [*job.facts(), ("first image", _first_image(job))]
+    if not creates_once:
+        facts.append(("note", UNCONDITIONAL))
     complete = read_success(store, lambda error: facts.append(("note", str(error))))
     state = "complete" if complete else "to do"
     if as_json:

@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 
 from rich.console import Console
 
-from jobs.results.summary import one_line
 from schemas.errors import ErrorCode
 from schemas.exceptions import DamagedFileError
 from schemas.ledger import Attempt, HeartbeatRecord, Retry, Shard
@@ -20,7 +19,7 @@ from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import HEARTBEAT_TIMEOUT_S, last_attempt, last_heartbeat, last_number
 from workers.ledger.runs import find_run
 from workers.ledger.state import PassState, read_shards, read_success
-from workers.printable import short_line
+from workers.printable import one_line, short_line
 from workers.storage.uris import clean_uri
 
 State = Literal["not_started", "running", "unresponsive", "crashed", "stopped", "failed", "complete"]

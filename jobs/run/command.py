@@ -1,5 +1,6 @@
 """`raylabel run` and `raylabel retry`: a job from its spec to its end."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,13 +13,17 @@ from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
 from jobs.run.retry import as_it_began, begin_retry, failed_by_code, nothing_to_retry
-from jobs.run.stop import Stopped, stoppable
+from jobs.run.stop import Stopped, StopRequest, leave, stoppable
+from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
 from schemas.words import counted
 from workers.ledger.state import read_success
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
+
+STOP_COMES_S, WRAP_UP_S = 1, 3
+"""Seconds to wait for a stop after Ray has died, and for the end of one that is under way."""
 
 How = Literal["run", "restart", "retry"]
 
@@ -97,10 +102,12 @@ def _run(
 ) -> None:
     """Connects to Ray while the job is resolved, labels, reports."""
     output = clean_uri(spec.output)
-    with cluster.connect(options.address, verbose=options.verbose) as logs, console.reporter() as reporter:
+    on_death = _leaver(console, output, StopRequest(), stop_comes_s=0)
+    connection = cluster.connect(options.address, verbose=options.verbose, on_death=on_death)
+    with connection as logs, console.reporter() as reporter:
         left = None if options.stop_after is None else options.stop_after - console.seconds
         try:
-            with stoppable(left):
+            with stoppable(left) as request, cluster.watching(_leaver(console, output, request)):
                 job = replace(resolved(), command=options.command)
                 if how == "run":  # of a retry it is known
                     job.assert_same_run(Store(spec.output))
@@ -127,6 +134,27 @@ def _run(
     console.message(f"a look: raylabel show {reached}")
     predicted = {"predicted": accuracy.to_dict()} if accuracy else {}
     console.event("complete", output=output, up_to_date=False, seconds=round(seconds, 1), **rows, **predicted)
+
+
+def _leaver(
+    console: RunConsole, output: str, request: StopRequest, stop_comes_s: float = STOP_COMES_S
+) -> Callable[[str], None]:
+    """What ends this process, from any thread, once a process of Ray is gone, whose name it is called with.
+
+    Ray itself would end it seconds later, without a word. Who stops a whole job may stop Ray first and this
+    process right after: then that is the reason, and what can be wrapped up without Ray is.
+    """
+
+    def on_death(process: str) -> None:
+        time.sleep(stop_comes_s)
+        if stop := request.stopped:
+            time.sleep(WRAP_UP_S)
+            leave(stop.message, stop.exit_code)
+        reason = f"Ray's process {process} has died"
+        console.event("stopped", output=output, reason=reason, seconds=round(console.seconds, 1))
+        leave(f"stopped, as {reason}; committed work stays, and the same command resumes", RAY_DIED)
+
+    return on_death
 
 
 def format_rows(rows: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 from ray.util import metrics as ray_metrics
 
@@ -22,6 +23,9 @@ from schemas.metrics import (
 from workers.ledger.state import PassState
 from workers.storage.uris import clean_uri
 
+PRINTABLE = "".join(map(chr, range(ord(" "), ord("~") + 1)))
+"""The characters of a label that stay as they are."""
+
 REFRESH_S = 1.0
 """Seconds between two settings of the gauge. Ray 2.60 exports a gauge when it was set since the last export,
 and drops it when two of its report intervals (ten seconds by default) brought nothing."""
@@ -35,7 +39,7 @@ class Exporter:
     """
 
     def __init__(self, output: str) -> None:
-        self._run = clean_uri(output)
+        self._run = ascii_label(clean_uri(output))
         self._done: int | None = None
         self._failed: Counter[str] = Counter()
         self._pending = 0
@@ -89,6 +93,11 @@ class Exporter:
     def _count(self, metric: Metric, value: float, **labels: str) -> None:
         if value > 0:  # Ray takes nothing else
             ray_metric(metric).inc(value, {"run": self._run, **labels})
+
+
+def ascii_label(text: str) -> str:
+    """A label's value as Ray takes it, in ASCII: what else a path holds is percent-encoded, as in a URL."""
+    return quote(text, safe=PRINTABLE, errors="surrogateescape")
 
 
 @functools.cache

@@ -35,12 +35,7 @@ from workers.ledger.runs import begin_run, remove_previous_runs, replace_run
 from workers.ledger.state import PassState, finish_run, lost_records, stray_tables
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
-from workers.storage.store import Store
-
-UNCONDITIONAL = (
-    "note: this store does not refuse to overwrite (no conditional PUT). A run that is killed still loses "
-    "and doubles nothing, but only as long as no two attempts at it run at once: make sure of that yourself"
-)
+from workers.storage.store import UNCONDITIONAL, Store
 
 MAX_DAMAGE_SHOWN = 10
 """Damaged files of the ledger that are named one by one."""
@@ -123,7 +118,7 @@ def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Run
     store = Store(job.spec.output)
     store.conditional = store.creates_once()
     if not store.conditional:
-        reporter.message(UNCONDITIONAL)
+        reporter.message(f"note: {UNCONDITIONAL}")
     manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
     record = job.record(manifest)
     record = (

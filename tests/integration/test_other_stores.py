@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs.run.pipeline import UNCONDITIONAL
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.integration.killing import Attempt
 from tests.integration.test_object_storage import NAMES
 from tests.stores import KEY, Server, new_bucket, reaching
 from workers.models.sources.nanodet import WEIGHTS
-from workers.storage.store import Store
+from workers.storage.store import UNCONDITIONAL, Store
 
 ROUNDS = 12
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobs.run.pipeline import UNCONDITIONAL
 from schemas.exceptions import StorageError
 from tests.integration.jobs_here import raylabel, rows, run_here, tables
 from tests.s3 import running_rclone
+from workers.storage.store import UNCONDITIONAL
 
 
 @pytest.fixture

@@ -41,10 +41,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with packages of its own that are named as raylabel's."""
+    """A folder with packages that are named as raylabel's, and a module that is named as Python's."""
     for name in ("jobs", "workers", "schemas"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(SHADOW.format(mark=str(tmp_path / "shadowed")))
+    (tmp_path / "secrets.py").write_text(SHADOW.format(mark=str(tmp_path / "shadowed")))
     return tmp_path
 
 
@@ -58,7 +59,7 @@ def test_an_installed_raylabel_runs_beside_folders_named_as_its_packages(
         text=True,
         check=False,
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env={**os.environ, "PYTHONPATH": "."},
     )
     shadowed = folder / "shadowed"
     assert not shadowed.exists(), shadowed.read_text()

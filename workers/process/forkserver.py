@@ -26,12 +26,20 @@ from multiprocessing.connection import Client, Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 
+from workers.process.sockets import short_folder
+
 LABELLER_MODULE = "workers.label.labeller"
 """What a fork server for labelling imports: with torch, torchvision and timm, which takes seconds."""
 
 MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 """Environment of children, for glibc: keep up to 256 MB of freed memory for the next images. Memory that is
 returned to the kernel and taken again must be zeroed again, which takes a third of the time of decoding."""
+
+SOCKET_BYTES = len("/raylabel-12345678/socket")
+"""Of the socket's path below the folder for temporary files."""
+
+LAST = "RAYLABEL_LAST_ON_PATH"
+"""Variable with folders that children search last for modules: see `raylabel.py`, which sets it."""
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 
@@ -50,7 +58,7 @@ class ForkServer:
     """
 
     def __init__(self, preload: str) -> None:
-        folder = tempfile.mkdtemp(prefix="raylabel-")
+        folder = tempfile.mkdtemp(prefix="raylabel-", dir=short_folder(SOCKET_BYTES))
         self.address = f"{folder}/socket"
         # -P keeps the working directory, which may hold another `workers`, off the module path; PYTHONPATH
         # below gives the server exactly this process's path
@@ -72,6 +80,7 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
+                process_group=0,  # Ctrl-C at the terminal is for this process, which ends the server
                 env={
                     **MALLOC_ENV,
                     "TORCHINDUCTOR_CACHE_DIR": folder,  # else torch creates a folder on import, and leaves it
@@ -97,13 +106,19 @@ def shared_fork_server() -> ForkServer:
     return fork_server
 
 
+def end_shared_fork_server() -> None:
+    """Ends this process's fork server, if there is one, which by itself ends only once it has imported."""
+    if shared_fork_server.cache_info().currsize:
+        shared_fork_server().end()
+
+
 @dataclass(frozen=True)
 class ProcessContext:
     """What a child inherits from the process that it serves, as if that process had forked it.
 
     Attributes:
         environment: environment variables.
-        path: `sys.path`.
+        path: `sys.path`, and at its end the folders that hide modules of Python or raylabel.
         niceness: scheduling priority.
         oom_score: the kernel's score for killing it when memory runs out; "" if unknown.
     """
@@ -117,7 +132,9 @@ class ProcessContext:
     def here(cls) -> "ProcessContext":
         """The context of this process."""
         score = _OOM_SCORE.read_text() if _OOM_SCORE.is_file() else ""
-        return cls(dict(os.environ), list(sys.path), os.getpriority(os.PRIO_PROCESS, 0), score)
+        last = filter(None, os.environ.get(LAST, "").split(os.pathsep))
+        path = list(dict.fromkeys([*sys.path, *last]))
+        return cls(dict(os.environ), path, os.getpriority(os.PRIO_PROCESS, 0), score)
 
     def apply(self) -> None:
         """Gives this process the context."""
@@ -169,6 +186,8 @@ def run_server() -> None:
     Its arguments are in `sys.argv`: the module, the socket's path, the number of the inherited socket.
     """
     preload, address, listener = sys.argv[1:]
+    # a stop that is sent to all processes of a job is for the owner, whose end ends this one
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     with contextlib.suppress(Exception):  # the child that needs the module raises it again
         importlib.import_module(preload)
     # A collection writes into each object that it visits, and so would copy the shared pages into each child
@@ -182,6 +201,8 @@ def run_server() -> None:
                     pipe.send(_code_of(pid, codes))
                 elif (child := os.fork()) == 0:
                     server.close()
+                    for number, handler in before.items():
+                        signal.signal(number, handler)
                     _run_child(pipe)
                 else:
                     codes.pop(child, None)  # an earlier child had the same pid

@@ -5,19 +5,17 @@ from typing import NamedTuple
 
 import psutil
 
+from workers.process.groups import MEMBERSHIP, MOUNTED, group_folders, number_in
+
 NEARLY_FULL = 0.9
 """Fraction of memory in use above which processes over their share are killed; Ray kills one at 0.95."""
 
-GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Files of a control group, version 2 and 1: its limit, its use, and the line of `memory.stat` (in the same
-folder) with the bytes of that use that are cached files, which the kernel may drop."""
+"""Files of a control group, version 2 and 1: its limit, its use, and the line of `memory.stat` with the bytes
+of that use that are cached files, which the kernel may drop."""
 
 
 class Memory(NamedTuple):
@@ -32,15 +30,27 @@ class Memory(NamedTuple):
         return self.used > NEARLY_FULL * self.limit
 
 
-def memory() -> Memory:
-    """The memory of the container if its limit is below the machine's memory, else of the machine."""
+def memory(membership: Path = MEMBERSHIP, mounted: Path = MOUNTED) -> Memory:
+    """The memory of the control group with the least, where that is below the machine's; else the machine's.
+
+    Args:
+        membership: see `group_folders`.
+        mounted: see `group_folders`.
+    """
     machine = psutil.virtual_memory()
-    for limit_file, used_file, droppable in GROUPS:
-        limit = _number(limit_file)
-        if limit is not None and limit < machine.total:
-            cached = read_number(droppable, str(Path(used_file).with_name("memory.stat")))
-            return Memory((_number(used_file) or 0) - cached, limit)
-    return Memory(machine.total - machine.available, machine.total)
+    whole = Memory(machine.total - machine.available, machine.total)
+    folders = group_folders("memory", membership, mounted)
+    groups = [group for folder in folders for files in FILES if (group := _group_memory(folder, *files))]
+    return min([whole, *groups], key=lambda memory: memory.limit)
+
+
+def _group_memory(folder: Path, limit_file: str, used_file: str, droppable: str) -> Memory | None:
+    """The memory of a control group; None where it has no limit, or is of the other version."""
+    limit = number_in(folder / limit_file)
+    if limit is None:
+        return None
+    used = number_in(folder / used_file) or 0
+    return Memory(used - read_number(droppable, str(folder / "memory.stat")), limit)
 
 
 def kernel_kills() -> int:
@@ -53,9 +63,3 @@ def read_number(name: str, file: str) -> int:
     lines = Path(file).read_text().splitlines() if Path(file).is_file() else []
     entries = (line.split() for line in lines)
     return next((int(number) for key, number in entries if key == name), 0)
-
-
-def _number(file: str) -> int | None:
-    """The number in a file; None if there is no such file, or if it holds a word ("max")."""
-    text = Path(file).read_text().strip() if Path(file).is_file() else ""
-    return int(text) if text.isdigit() else None

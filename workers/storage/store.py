@@ -6,7 +6,6 @@ import errno
 import functools
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +19,20 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.exceptions import StorageError
 from schemas.ledger import TEMPORARY
 from workers.storage.filesystem import file_system, full_url, with_fresh_credentials
+from workers.storage.naming import name_new, names_once
 from workers.storage.options import kind_of
 from workers.storage.uris import clean_uri
 
 READERS = 16
 """Threads that read files at once."""
 
+
+UNCONDITIONAL = (
+    "this store does not refuse to overwrite (no conditional PUT, or a disk with neither hard links nor a "
+    "rename that refuses). A run that is killed still loses and doubles nothing, but only as long as no two "
+    "attempts at it run at once: make sure of that yourself"
+)
+"""What a person is told of a store that does not create once."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -174,7 +181,7 @@ class Store:
 
     @_renews_credentials
     def create(self, key: str, data: bytes) -> bool:
-        """Writes a key only if it does not exist (a conditional PUT; on a local disk a hard link).
+        """Writes a key only if it does not exist: by a conditional PUT, or on a local disk by `name_new`.
 
         If the store is not `conditional`, two writers at the same moment can both get True.
 
@@ -187,7 +194,8 @@ class Store:
         with self._storage_errors("create", key):
             if self.is_local:
                 with self._temporary_file(key, data) as temporary:
-                    return _link(temporary, self.path(key))
+                    name = name_new if self.conditional else _look_and_rename
+                    return name(temporary, self.path(key))
             if not self.conditional and self.fs.exists(self.path(key)):
                 return False
             try:
@@ -204,14 +212,16 @@ class Store:
     def creates_once(self) -> bool:
         """Whether of two `create` calls for a key only one succeeds, tried with a key of its own.
 
-        A local disk guarantees it; servers of S3, Google and Azure are tried, because some ignore the
-        condition; other file systems only look before they write.
+        Local disks are tried, as some have neither hard links nor a rename that refuses, and servers of S3,
+        Google and Azure, as some ignore the condition. Other file systems only look before they write.
 
         Raises:
             StorageError: nothing can be written to the store.
         """
         if self.is_local:
-            return True
+            with self._storage_errors("write", TEMPORARY):
+                Path(self._temporary).mkdir(parents=True, exist_ok=True)
+                return names_once(self._temporary)
         key = f"{TEMPORARY}/create-{uuid.uuid4().hex}"
         try:
             # the first is refused if its response was lost and the client sent it again
@@ -224,20 +234,23 @@ class Store:
             with contextlib.suppress(StorageError):
                 self.delete([key])
 
-    def try_to_write(self) -> None:
+    def try_to_write(self) -> bool:
         """Writes a file and deletes it; on a local disk in the nearest folder that exists.
+
+        Returns:
+            Whether `create` creates once there; see `creates_once`, which makes the folder.
 
         Raises:
             StorageError: it cannot be written or deleted.
         """
         key = f"{TEMPORARY}/try-{uuid.uuid4().hex}"
-        if not self.is_local:
-            self.write(key, b"raylabel was here")
-            self.delete([key])
-            return
-        existing = next(folder for folder in (Path(self.root), *Path(self.root).parents) if folder.exists())
-        with self._storage_errors("write", key), tempfile.TemporaryFile(dir=existing):
-            pass
+        if self.is_local:
+            with self._storage_errors("write", key):
+                folder = next(it for it in (Path(self.root), *Path(self.root).parents) if it.exists())
+                return names_once(str(folder))
+        self.write(key, b"raylabel was here")
+        self.delete([key])
+        return self.creates_once()
 
     @_renews_credentials
     def delete(self, keys: Iterable[str]) -> None:
@@ -278,21 +291,20 @@ class Store:
 
     @contextlib.contextmanager
     def _storage_errors(self, verb: str, key: str) -> Iterator[None]:
-        """Turns any error but FileNotFoundError into a StorageError that names the operation and the key."""
+        """Turns an error into a StorageError with verb and key, but for a file that is read and not there."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except Exception as error:
+            if verb == "read" and isinstance(error, FileNotFoundError):
+                raise
             raise StorageError(
                 f"cannot {verb} {clean_uri(self.url)}/{key}: {error or type(error).__name__}"
             ) from error
 
 
-def _link(temporary: str, path: str) -> bool:
-    """Gives a finished file its name; False if the name is taken (a rename would overwrite)."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
+def _look_and_rename(temporary: str, path: str) -> bool:
+    """Gives a finished file its name unless it is taken, where the disk cannot do both at once."""
+    if os.path.exists(path):
         return False
+    os.replace(temporary, path)
     return True

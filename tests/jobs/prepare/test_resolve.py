@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from jobs.prepare.begun import begun_spec
 from jobs.prepare.resolve import resolve
-from jobs.run.retry import retried_spec
 from schemas.exceptions import ModelError, OutputConflictError
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
@@ -91,7 +91,7 @@ def test_a_run_goes_on_only_with_all_that_its_model_was_made_of(project: Path) -
 
     shutil.copy("one.bin", "two.bin")
     resolve(job(weights=os.path.abspath("two.bin"))).assert_same_run(store)  # the same file at another place
-    resolve(retried_spec("out", {})).assert_same_run(store)
+    resolve(begun_spec("out", {"output": "out"})).assert_same_run(store)
 
     def refused(spec: JobSpec) -> list[str]:
         with pytest.raises(OutputConflictError) as caught:

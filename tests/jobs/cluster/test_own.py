@@ -1,0 +1,62 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.cluster.own import SOCKET_BYTES, is_gone, own_options
+from tests.conftest import ROOT
+from workers.process.cpus import usable_cpus
+from workers.process.sockets import MAX_PATH, SHORT
+
+ASK = "from jobs.cluster.own import *; print(own_options().get('object_store_memory'), suspected_limits())"
+
+
+def limited(limits: str) -> subprocess.CompletedProcess[str]:
+    """Asks for the options of a Ray under limits of a shell."""
+    return subprocess.run(
+        ["bash", "-c", f'{limits}; "$PYTHON" -c "$CODE"'],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "CODE": ASK, "PYTHON": sys.executable},
+    )
+
+
+def test_a_ray_of_its_own_has_the_cores_that_this_process_may_use() -> None:
+    assert own_options()["num_cpus"] == usable_cpus()
+
+
+def test_a_long_path_of_temporary_files_is_not_rays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "_temp_dir" not in own_options()
+    for folder in (tmp_path / ("long" * 20), tmp_path / "gone"):
+        monkeypatch.setenv("RAY_TMPDIR", str(folder))
+        chosen = own_options()["_temp_dir"]
+        assert chosen in {f"{short}/ray" for short in SHORT}
+        assert len(chosen) - len("/ray") + SOCKET_BYTES <= MAX_PATH
+
+
+def test_low_limits_of_the_shell_are_kept_to_or_named() -> None:
+    assert limited("ulimit -v 4500000").stdout == f"{(4_500_000 << 10) - (4 << 30)} \n"
+    done = limited("ulimit -f 1000")
+    assert done.stderr.splitlines()[-1].partition(": ")[2] == (
+        "`ulimit -f` limits this process to 1,000 KB, which is too little for "
+        "a Ray; raise it (`ulimit -f unlimited`) and run the command again"
+    )
+    said = limited("ulimit -n 200").stdout
+    assert said.endswith(". `ulimit -n` limits this process to 200 open files: raise it\n")
+
+
+def test_a_process_that_has_ended_is_gone_also_before_its_parent_knows() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = psutil.Process(child.pid)
+    assert not is_gone(process)
+    child.kill()
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        pass
+    assert is_gone(process)
+    child.communicate()
+    assert is_gone(process)
