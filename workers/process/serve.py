@@ -21,10 +21,14 @@ def serve(pipe: Connection) -> None:
     Receives `(build, argument, address)`, the last of the memory that shows its steps; then requests. Sends
     `("stage", stage)` while a request is under way, then its outcome, see `_outcome`. An exception that is
     not raylabel's ends the process as a crash does, because the process may be unusable after it: a GPU
-    fault, for example, breaks its CUDA context.
+    fault, for example, breaks its CUDA context. A copy of this process that a call forked ends where it would
+    say a stage or answer: the parent would take its messages for this one's.
     """
+    pid = os.getpid()
 
     def on_stage(stage: Stage) -> None:
+        if os.getpid() != pid:
+            os._exit(0)
         pipe.send(("stage", stage))
 
     with contextlib.suppress(EOFError, OSError):  # the parent has exited

@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 class StepBoard:
-    """The steps of this process, in memory that its parent has made.
+    """The steps of this process, in memory that its parent has made. A copy that a model forks writes none.
 
     Args:
         memory: of the board.
@@ -54,6 +54,7 @@ class StepBoard:
         self._slots = _slots(memory)
         self._numbers, self._serials = itertools.count(), itertools.count(1)
         self._thread = threading.local()
+        self._pid = os.getpid()
 
     @contextlib.contextmanager
     def step(self, stage: Stage, rows: Sequence[int]) -> Iterator[None]:
@@ -73,9 +74,12 @@ class StepBoard:
         try:
             yield
         finally:
-            slot[_SERIAL] = 0
+            if os.getpid() == self._pid:
+                slot[_SERIAL] = 0
 
     def _slot(self) -> NDArray[np.int64] | None:
+        if os.getpid() != self._pid:
+            return None
         number: int | None = getattr(self._thread, "number", None)
         if number is None:
             number = self._thread.number = next(self._numbers)

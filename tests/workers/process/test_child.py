@@ -55,6 +55,8 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
                 compute(value)
             case "wait":
                 wait_at_a_step()
+            case "fork and say":
+                fork_and(lambda: on_stage(Stage.CLASSIFY))
             case _:
                 return misbehave(verb, str(value))
         return os.getpid()
@@ -79,6 +81,8 @@ def misbehave(verb: str, value: str) -> object:
             raise ManifestError("in both")
         case "spawn":
             return subprocess.Popen(["sleep", "60"]).pid
+        case "compute beside a copy":
+            compute_beside_a_copy()
         case "read":
             return sys.stdin.read()
         case "print":
@@ -100,6 +104,26 @@ def compute(rows: object) -> None:
     with step(Stage.DECODE, rows):
         while True:
             pass
+
+
+def fork_and(act: Callable[[], None]) -> None:
+    """Exits with 7 once a copy has acted."""
+    if copy := os.fork():
+        os.waitpid(copy, 0)
+        os._exit(7)
+    act()
+    os._exit(0)
+
+
+def compute_beside_a_copy() -> None:
+    """The copy leaves the step, and begins and ends the next one."""
+    with step(Stage.DECODE, [7]):
+        if copy := os.fork():
+            os.waitpid(copy, 0)
+            while True:
+                pass
+    with step(Stage.DECODE, [8]):
+        os._exit(0)
 
 
 def wait_at_a_step() -> None:
@@ -163,6 +187,20 @@ def test_a_copy_that_raises_does_not_answer(child: Child) -> None:
     with pytest.raises(ManifestError, match="in both"):
         child(("fork and raise", None))
     assert child(("echo", 1)) == 1
+
+
+def test_a_copy_that_says_a_stage_is_not_heard(child: Child) -> None:
+    with pytest.raises(ProcessDiedError, match="exit code 7") as died:
+        child(("fork and say", None))
+    assert died.value.stage == Stage.DETECT
+
+
+def test_a_copy_does_not_hide_that_a_step_takes_too_long(fork_server: ForkServer) -> None:
+    child = Child(fork_server.address, serving, None, SHARE, {Stage.DECODE: 0.2})
+    with pytest.raises(ProcessDiedError) as died:
+        child(("compute beside a copy", None))
+    assert (died.value.code, died.value.row) == (ErrorCode.TIMEOUT, 7)
+    child.end()
 
 
 def test_a_child_has_no_input(child: Child) -> None:
