@@ -73,7 +73,8 @@ def read_header(data: bytes) -> Header:
         ImageError: TRUNCATED: it ends before its first scan. UNSUPPORTED: it has more segments or
             larger tables than `MAX_SEGMENTS` and `MAX_TABLES`.
     """
-    kept, exif = [data[:2]], []
+    kept = [data[:2]]
+    exif: list[bytes] = []
     xmp, arithmetic = b"", False
     for segment in _segments(data):
         marker, payload = segment.marker, segment.payload

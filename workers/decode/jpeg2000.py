@@ -65,4 +65,4 @@ def _parts(data: bytes, position: int, size: _Size) -> int:
         exponents = data[position + 10 + level] if style & 1 else 0xFF
         precinct = 1 << (exponents & 15) + (exponents >> 4)
         precincts += tiles + (pixels >> 2 * (levels - level)) // precinct
-    return size.components * (pixels // area + tiles + precincts * max(layers, 1))
+    return int(size.components * (pixels // area + tiles + precincts * max(layers, 1)))

@@ -25,13 +25,13 @@ class Layout(NamedTuple):
 
     Attributes:
         order: "<" or ">", as `struct` names it.
-        count: format of the number of a directory's entries.
+        number: format of the number of a directory's entries.
         offset: format of an offset.
         entry: format of an entry: tag, type, count, value.
     """
 
     order: str
-    count: str
+    number: str
     offset: str
     entry: str
 
@@ -84,9 +84,9 @@ def _exif_value(tiff: bytes) -> int | None:
     if layout is None:
         return None
     start = first_directory(tiff, layout)
-    (count,) = layout.read(layout.count, tiff, start)
+    (count,) = layout.read(layout.number, tiff, start)
     size = struct.calcsize(layout.order + layout.entry)
-    first = start + struct.calcsize(layout.order + layout.count)
+    first = start + struct.calcsize(layout.order + layout.number)
     entries = min(count, MAX_ENTRIES)
     for position in range(first, min(first + entries * size, len(tiff) - size + 1), size):
         if layout.read("H", tiff, position)[0] == ORIENTATION:

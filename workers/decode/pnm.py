@@ -103,14 +103,14 @@ def _scale(header: PnmHeader) -> NDArray[np.uint8]:
     return ((deep * 255 + 32_767) // 65_535).astype(np.uint8)
 
 
-def _raw(data: bytes, header: PnmHeader) -> NDArray[np.integer[Any]]:
+def _raw(data: bytes, header: PnmHeader) -> NDArray[np.unsignedinteger[Any]]:
     """The values of a raw file; one above the maximum counts as the maximum, as Pillow has it."""
     start = header.end + 1  # one white space character
     if header.kind == 4:
         size = -(-header.width // 8)
         rows = np.frombuffer(_exactly(data, start, size * header.height), np.uint8)
         return np.unpackbits(rows.reshape(header.height, size), axis=1)[:, : header.width].reshape(-1)
-    kind = np.dtype(np.uint8 if header.maximum < 256 else ">u2")
+    kind: np.dtype[np.unsignedinteger[Any]] = np.dtype(np.uint8 if header.maximum < 256 else ">u2")
     count = header.width * header.height * header.bands
     values = np.frombuffer(_exactly(data, start, count * kind.itemsize), kind)
     return values if header.maximum in {255, 65_535} else np.minimum(values, header.maximum)

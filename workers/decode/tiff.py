@@ -54,12 +54,12 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
 class _Entry(NamedTuple):
-    """A tag of a page: its position, number, type, count of values, and its values or their offset."""
+    """A tag of a page: its position, number, type, number of values, and its values or their offset."""
 
     position: int
     tag: int
     kind: int
-    count: int
+    length: int
     value: bytes
 
 
@@ -93,8 +93,8 @@ def first_picture(data: bytes) -> Picture:
             "photos. Export the photo as JPEG or TIFF.",
         )
     tags = [entry for tag, entry in sorted(page.entries.items()) if tag in _PICTURE_TAGS]
-    kept = [entry for entry in tags if entry.count * _SIZES.get(entry.kind, len(data)) <= len(data)]
-    values = sum(entry.count for entry in kept)
+    kept = [entry for entry in tags if entry.length * _SIZES.get(entry.kind, len(data)) <= len(data)]
+    values = sum(entry.length for entry in kept)
     if values > MAX_VALUES:
         raise too_many("TIFF", f"{values:,} strips, tiles and other values", MAX_VALUES)
     orientation = orientation_of(data, _xmp(data, layout, page))
@@ -103,9 +103,9 @@ def first_picture(data: bytes) -> Picture:
 
 def _page(data: bytes, layout: Layout, position: int) -> _Page:
     """The page at a position; raises struct.error where it lies behind the end."""
-    (count,) = layout.read(layout.count, data, position)
+    (count,) = layout.read(layout.number, data, position)
     size = struct.calcsize(layout.order + layout.entry)
-    first = position + struct.calcsize(layout.order + layout.count)
+    first = position + struct.calcsize(layout.order + layout.number)
     (following,) = layout.read(layout.offset, data, first + count * size)
     if count > MAX_TAGS:
         raise too_many("TIFF", f"{count:,} tags", MAX_TAGS)
@@ -131,7 +131,7 @@ def _with_page(data: bytes, layout: Layout, page: _Page, kept: list[_Entry]) -> 
 
 
 def _ends(layout: Layout, kept: list[_Entry]) -> list[tuple[str, int]]:
-    return [(layout.count, len(kept)), (layout.offset, 0)]
+    return [(layout.number, len(kept)), (layout.offset, 0)]
 
 
 def _why_preview(data: bytes, layout: Layout, page: _Page) -> str | None:
@@ -171,11 +171,11 @@ def _integers(data: bytes, layout: Layout, entry: _Entry | None) -> Iterator[int
         return
     source, position = data, 0
     size = struct.calcsize(f"={number}")
-    if entry.count * size <= len(entry.value):
+    if entry.length * size <= len(entry.value):
         source = entry.value
     else:
         (position,) = layout.read(layout.offset, entry.value, 0)
-    for index in range(min(entry.count, MAX_SUB_PAGES)):
+    for index in range(min(entry.length, MAX_SUB_PAGES)):
         try:
             yield layout.read(number, source, position + index * size)[0]
         except struct.error:
@@ -187,15 +187,16 @@ def _xmp(data: bytes, layout: Layout, page: _Page) -> bytes:
     entry = page.entries.get(XMP)
     if entry is None or _SIZES.get(entry.kind) != 1:
         return b""
-    if entry.count <= len(entry.value):
+    if entry.length <= len(entry.value):
         return entry.value
     (position,) = layout.read(layout.offset, entry.value, 0)
-    return data[position : position + entry.count]
+    return data[position : position + entry.length]
 
 
 def _count_pages(data: bytes, layout: Layout, first: _Page) -> int:
     """The pages that follow one another, the first included, as far as they can be read."""
-    seen, following = {first.position}, first.following
+    seen = {first.position}
+    following: int | None = first.following
     while following and following not in seen and len(seen) < MAX_FRAMES:
         try:
             position, following = following, _following(data, layout, following)
@@ -209,9 +210,9 @@ def _count_pages(data: bytes, layout: Layout, first: _Page) -> int:
 
 def _following(data: bytes, layout: Layout, position: int) -> int | None:
     """The position of the page behind the one at a position, 0 behind the last; None if there is no page."""
-    (count,) = layout.read(layout.count, data, position)
+    (count,) = layout.read(layout.number, data, position)
     size = struct.calcsize(layout.order + layout.entry)
-    first = position + struct.calcsize(layout.order + layout.count)
+    first = position + struct.calcsize(layout.order + layout.number)
     # tags are sorted, and only two of a picture's come before its width
     tags = [layout.read("H", data, first + index * size)[0] for index in range(min(count, 3))]
     if count > MAX_TAGS or WIDTH not in tags:

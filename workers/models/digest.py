@@ -184,7 +184,7 @@ def _tensor_parts(tensor: Tensor) -> Iterator[bytes]:
         return
     dense = plain.to_dense() if plain.layout != torch.strided else plain
     flat = dense.resolve_conj().resolve_neg().contiguous().reshape(-1)
-    yield hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).digest() if flat.numel() else b""
+    yield hashlib.sha256(flat.view(torch.uint8).numpy().data).digest() if flat.numel() else b""
 
 
 def _structure(module: nn.Module) -> str:
