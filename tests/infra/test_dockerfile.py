@@ -59,9 +59,9 @@ def ignored(name: str) -> bool:
 
 def test_all_that_the_wheel_is_made_of_gets_into_the_build() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    code = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     project = settings["project"]
-    assert {"pyproject.toml", project["readme"], *project["license-files"], *packages} == set(copied())
+    assert {"pyproject.toml", project["readme"], *project["license-files"], *code} == set(copied())
     assert all((ROOT / name).exists() and not ignored(name) for name in copied())
 
 

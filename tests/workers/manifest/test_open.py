@@ -143,9 +143,8 @@ def test_a_damaged_page_of_a_parquet_file_is_told_with_the_file(tmp_path: Path) 
     path.write_bytes(data)
     manifest = opened(ManifestSpec(uri=str(path)), tmp_path / "out")
     assert manifest.read(range(1000)).table.num_rows == 1000
-    with pytest.raises(
-        ManifestError, match=r"^cannot read .*/m\.parquet: it is damaged, or its end is missing"
-    ):
+    damaged = r"^cannot read .*/m\.parquet as Parquet: it is damaged, or its end is missing: "
+    with pytest.raises(ManifestError, match=damaged):
         manifest.read(range(999, 1001))
 
 
