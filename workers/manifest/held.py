@@ -11,10 +11,7 @@ from schemas.exceptions import ManifestError
 from schemas.tables import KEYS
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest, Rows
-from workers.storage.uris import is_local
-
-_CUT = ("http://", "https://", "ftp://")
-"""What begins URIs whose query may have been cut when they were stored."""
+from workers.storage.uris import QUERY_SCHEMES, file_of, is_data, is_local, scheme_of
 
 
 @dataclass
@@ -42,8 +39,10 @@ class HeldManifest(Manifest):
 
 def is_enough(uri: str) -> bool:
     """Whether a URI, as tables hold it, leads to its image by itself."""
-    outer = uri.rpartition("::")[2]
-    return outer.startswith("/") if is_local(outer) else not outer.lower().startswith(_CUT)
+    file = file_of(uri)
+    if is_local(file):
+        return file.startswith("/")
+    return not is_data(file) and scheme_of(file) not in QUERY_SCHEMES  # both are cut in tables
 
 
 def held_manifest(failed: pa.Table, into: str) -> HeldManifest:

@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas.exceptions import StorageError
 from schemas.spec import StorageMap, StorageOptions
-from workers.storage.uris import scheme_of, split_chain
+from workers.storage.uris import file_of, scheme_of
 
 S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 """Seconds to connect, and between two bytes of a response."""
@@ -73,7 +73,7 @@ def filesystem_options(url: str, timeout_s: float | None = None) -> dict[str, An
     Raises:
         StorageError: an environment variable that should hold credentials is not set.
     """
-    inner = _store_of(url)
+    inner = file_of(url)
     scheme = scheme_of(inner)
     if not scheme:
         return {}
@@ -96,17 +96,11 @@ def kind_of(url: str) -> str:
 
 def install_hint(url: str) -> str | None:
     """What to install or write for a URL whose file system is missing; None if unknown."""
-    kind = kind_of(_store_of(url))
+    kind = kind_of(file_of(url))
     if requirement := _EXTRAS.get(kind):
         package, extra = requirement
         return f"{package} is not installed. Install raylabel[{extra}], on every node of a cluster"
     return _HINTS.get(kind)
-
-
-def _store_of(url: str) -> str:
-    """The URL of the whole file: the last part of a chained URL, which names the store."""
-    chain = split_chain(url)
-    return chain[1] if chain else url
 
 
 def _timeouts(kind: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ address (`http://[::1]/a.jpg`)."""
 _OUTER = re.compile(r"::(?=/|[A-Za-z][A-Za-z0-9+.-]+:/)")
 """Where in a chain an absolute path or a URL begins."""
 
-_QUERY_SCHEMES = ("http", "https", "ftp")
+QUERY_SCHEMES = ("http", "https", "ftp")
+"""Schemes of URIs whose query is not shown, as it may be secret."""
 
 _LOCAL_SECRETS = re.compile(r"//[^/]*@|//.*\?.*=", re.DOTALL)
 """How a web address begins that lost its scheme, and has a user or a query."""
@@ -72,14 +73,20 @@ def split_chain(uri: str) -> tuple[str, str] | None:
     return uri[:end], uri[end + 2 :]
 
 
+def file_of(uri: str) -> str:
+    """The URI of the whole file: of a chain its last part, which names the store."""
+    chain = split_chain(uri)
+    return chain[1] if chain else uri
+
+
 def is_web(uri: str) -> bool:
     """Whether a URI is that of a file on a web server, and not a chain."""
-    return uri.partition("://")[0].lower() in ("http", "https")
+    return scheme_of(uri) in ("http", "https")
 
 
 def host_of(uri: str) -> str:
     """The scheme and the host or bucket of a URI, of a chain those of its last part; "" of a path."""
-    scheme, separator, rest = clean_uri(uri.rpartition("::")[2]).partition("://")
+    scheme, separator, rest = clean_uri(file_of(uri)).partition("://")
     return f"{scheme}://{rest.partition('/')[0]}" if separator else ""
 
 
@@ -90,7 +97,7 @@ def absolute_uri(uri: str) -> str:
 
 def parent_url(url: str) -> str:
     """The folder of a file; the query of a web address is dropped."""
-    if scheme_of(url) in _QUERY_SCHEMES:
+    if scheme_of(url) in QUERY_SCHEMES:
         url = re.split(r"[?#]", url, maxsplit=1)[0]
     return url.rpartition("/")[0]
 
@@ -111,7 +118,7 @@ def clean_uri(uri: str) -> str:
     if scheme == "file" or (not scheme and not _LOCAL_SECRETS.match(uri)):
         return text_of(text_uri(uri))
     start, slashes, rest = _split_authority(uri)
-    if not scheme or scheme in _QUERY_SCHEMES:
+    if not scheme or scheme in QUERY_SCHEMES:
         rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
     return text_of(f"{start}{slashes}{host.rpartition('@')[2]}{slash}{path}")

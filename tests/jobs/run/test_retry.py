@@ -87,7 +87,11 @@ def test_rows_without_further_columns_are_those_that_the_run_holds_whatever_beca
     ("uri", "expected"),
     [
         ("/data/a.jpg", True),
+        ("/data/a::b.jpg", True),
         ("s3://b/a.jpg", True),
+        ("s3://b/a::b.jpg", True),
+        ("data:image/png;base64,iVBORw0KGgo…", False),
+        ("http://[::1]/a.jpg", False),
         ("tar://a.jpg::/data/0.tar", True),
         ("parquet://image/1::s3://b/0.parquet", True),
         *((uri, False) for uri in ("a.jpg", "https://h/a.jpg", "HTTP://h/a.jpg", "tar://a.jpg::0.tar", "")),

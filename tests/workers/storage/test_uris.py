@@ -12,6 +12,7 @@ from workers.storage.uris import (
     absolute_uri,
     clean_uri,
     data_of,
+    host_of,
     is_data,
     is_local,
     parent_url,
@@ -170,3 +171,17 @@ def test_two_colons_in_a_name_are_the_name(tmp_path: Path) -> None:
     assert (fs.isdir(path), path) == (True, f"{tmp_path}/a::b")
     assert file_system("s3://bucket/a::b.csv")[1] == "bucket/a::b.csv"
     assert file_system("HTTP://[::1]:80/a::b.csv")[1] == "http://[::1]:80/a::b.csv"
+
+
+@pytest.mark.parametrize(
+    ("uri", "host"),
+    [
+        ("http://[::1]:80/a.jpg", "http://[::1]:80"),
+        ("s3://bucket/a::b.jpg", "s3://bucket"),
+        ("tar://a.jpg::https://user:secret@h/0.tar", "https://h"),
+        ("data:image/png;base64,iVBO", ""),
+        ("/data/a::b.jpg", ""),
+    ],
+)
+def test_the_host_of_a_uri_is_that_of_its_file(uri: str, host: str) -> None:
+    assert host_of(uri) == host
