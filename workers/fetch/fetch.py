@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from fsspec.asyn import AsyncFileSystem, sync
-from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError, StorageError
@@ -147,8 +146,8 @@ def _read(location: str, part: Part, timeout_s: float) -> bytes:
     if bucket_and_key := s3.bucket_and_key(location):
         return s3.read(*bucket_and_key, part, timeout_s)
     if is_web(location):
-        fs, path = file_system(location, timeout_s)
-        web_data: bytes = fs.read_part(path, part)
+        fs, _ = file_system(location, timeout_s)
+        web_data: bytes = fs.read_part(location, part)  # a slash at its end is a part of the address
         return web_data
     return within(timeout_s, lambda: _read_anywhere(location, start, size, timeout_s))
 
@@ -156,8 +155,6 @@ def _read(location: str, part: Part, timeout_s: float) -> bytes:
 def _read_anywhere(location: str, start: int, size: int, timeout_s: float) -> bytes:
     """Reads at most `size` bytes through fsspec."""
     fs, path = file_system(location, timeout_s)
-    if isinstance(fs, LocalFileSystem):
-        return _read_file(path, start, size)
     try:
         # With a range s3fs sends one GET; without, a HEAD first
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:

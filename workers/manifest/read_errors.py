@@ -1,6 +1,7 @@
 """What goes wrong when a file of a manifest is read, told as the file's."""
 
 import contextlib
+import gzip
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from schemas.exceptions import ImageError, ManifestError, RaylabelError
+from workers.storage.encodings import EncodingError
 from workers.storage.uris import clean_uri
 
 
@@ -39,6 +41,6 @@ def _is_damage(error: Exception) -> bool:
     """Whether an error is of a file's content, rather than of its disk or the network."""
     if isinstance(error, EOFError | zlib.error | lzma.LZMAError | pa.ArrowException):
         return True
-    return (
-        isinstance(error, OSError) and error.errno is None and type(error).__module__ in ("builtins", "gzip")
-    )
+    # What libraries raise where they cannot decode; a disk's errors have numbers, a network's classes
+    is_own = type(error) in (OSError, gzip.BadGzipFile, EncodingError)
+    return is_own and getattr(error, "errno", None) is None

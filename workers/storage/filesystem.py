@@ -18,7 +18,6 @@ from workers.storage.uris import clean_uri, lower_scheme, scheme_of, split_chain
 
 _log = logging.getLogger(__name__)
 
-
 _renewal_lock = threading.Lock()
 _T = TypeVar("_T")
 

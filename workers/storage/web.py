@@ -22,6 +22,7 @@ from yarl import URL
 
 from schemas.exceptions import StorageError
 from schemas.spec import is_harmless
+from workers.printable import short_line
 from workers.storage.answers import NotPartialError, Part, TooManyBytesError
 from workers.storage.encodings import EncodingError, Readable, decoded, encodings_of, reader
 from workers.storage.options import S3_TIMEOUTS, headers_for
@@ -242,7 +243,7 @@ class WebStream(io.RawIOBase):
             offset + (0 if whence == io.SEEK_SET else self._position) != self._position
             or whence == io.SEEK_END
         ):
-            raise OSError(
+            raise io.UnsupportedOperation(  # so that it is not taken for damage
                 f"{self._name} cannot be read in parts: its server knows no range requests, or sends it "
                 "compressed (Content-Encoding). Download it and name the copy"
             )
@@ -356,8 +357,9 @@ def _assert_answered(response: ClientResponse, url: URL) -> ClientResponse:
     response.release()
     if response.status in _GONE:
         raise FileNotFoundError(f"status {response.status}: {clean_uri(str(url))}")
-    reason = "".join(c for c in response.reason or "" if c.isprintable())[:100]
-    raise WebError(response.status, reason, response.headers.get("Retry-After", ""))
+    raise WebError(
+        response.status, short_line(response.reason or ""), response.headers.get("Retry-After", "")
+    )
 
 
 def _encodings(response: ClientResponse) -> list[str]:

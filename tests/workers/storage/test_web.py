@@ -277,3 +277,18 @@ def test_compressed_text_is_read_whatever_its_name_and_its_server_say(
     )
     with open_text(server.url(name)) as file:
         assert list(file) == ["uri\n", "a.jpg\n"]
+
+
+def test_a_manifest_that_a_server_does_not_send_is_not_called_damaged(server: ImageServer) -> None:
+    server.manner = lambda _: Reply(404)
+    with (
+        pytest.raises(ManifestError, match=r"^cannot read http.*/gone\.csv: status 404"),
+        open_text(server.url("gone.csv")),
+    ):
+        pass
+
+
+def test_the_slash_at_the_end_of_an_address_is_kept(server: ImageServer) -> None:
+    server.manner = lambda _: Reply(200, DATA)
+    fetch(f"{server.url('a.jpg')}/", SPEC)
+    assert server.asked[-1].path.endswith("a.jpg/")
