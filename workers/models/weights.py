@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
+from workers.printable import one_line
 from workers.storage.filesystem import open_file
 from workers.storage.uris import absolute_uri, clean_uri, is_local
 
@@ -316,7 +317,7 @@ def _differences(own: State, given: State) -> str:
         "of another shape": sorted(shapes),
     }
     return "; ".join(
-        f"{_tensors(len(names))} {kind} ({_one_line(', '.join(names[:_SHOWN]))}"
+        f"{_tensors(len(names))} {kind} ({one_line(', '.join(names[:_SHOWN]))}"
         f"{', …' if len(names) > _SHOWN else ''})"
         for kind, names in kinds.items()
         if names
@@ -328,9 +329,4 @@ def _tensors(count: int) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return _one_line(next(iter(str(error).splitlines()), type(error).__name__))
-
-
-def _one_line(text: str) -> str:
-    """A text of a file's with spaces for control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return one_line(next(iter(str(error).splitlines()), type(error).__name__))
