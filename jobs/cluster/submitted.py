@@ -39,7 +39,7 @@ def print_jobs(jobs: list[tuple[Submission, str]], console: Console) -> None:
     """Prints jobs, each with what it says last, which is shortened to one line."""
     for job, line in jobs:
         console.print(f"{job.id}  {job.state.lower()} since {format_time(job.ended_at or job.submitted_at)}")
-        console.print(f"  output: {one_line(job.output)}")
+        console.print(f"  output: {one_line(job.output or '')}")
         console.print(f"  {shorten(line, console.width - 2)}")
 
 

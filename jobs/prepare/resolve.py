@@ -55,6 +55,7 @@ MAKES_NO_ROWS = frozenset(
         "workers/logs.py",
         "workers/printable.py",
         "workers/process/output.py",
+        "workers/process/streams.py",
         *(f"workers/ledger/{name}.py" for name in ("attempts", "damage", "heartbeat", "runs", "state")),
     )
 )

@@ -19,7 +19,7 @@ from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import HEARTBEAT_TIMEOUT_S, last_attempt, last_heartbeat, last_number
 from workers.ledger.runs import find_run
 from workers.ledger.state import PassState, read_shards, read_success
-from workers.printable import one_line, short_line
+from workers.printable import printable, short_line
 from workers.storage.uris import clean_uri
 
 State = Literal["not_started", "running", "unresponsive", "crashed", "stopped", "failed", "complete"]
@@ -146,7 +146,7 @@ class Status:
         yield "output", self.output
         yield "state", _LABELS[self.state] + (f": {self.reason}" if self.reason else "")
         if self.command:
-            yield "begun by", one_line(self.command)
+            yield "begun by", self.command
         if self.retry:
             yield "retry", f"{self.retry.number}, of what failed with {', '.join(self.retry.codes)}"
         if self.attempt:
@@ -223,7 +223,7 @@ def print_status(status: Printable, *, as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, fact in status.facts():
-        console.print(short_line(f"{name}: {fact}", MAX_CHARACTERS), markup=False)
+        console.print(short_line(printable(f"{name}: {fact}"), MAX_CHARACTERS), markup=False)
 
 
 def find_status(output: str) -> Status:

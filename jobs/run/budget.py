@@ -79,7 +79,7 @@ class FailureLimits:
         """The servers and buckets of some rows of units, spread evenly."""
         chosen = units[np.linspace(0, len(units) - 1, min(HOSTS_SAMPLE, len(units)), dtype=int)]
         of_each = -(-HOSTS_SAMPLE // len(chosen))
-        hosts = set()
+        hosts: set[str] = set()
         for unit in chosen.tolist():
             rows = self._run.current.rows_of_unit(unit)
             read = self._manifest.read(list(rows[:: -(-len(rows) // of_each)]))

@@ -140,9 +140,10 @@ def retried_manifest(run: RunDirectory, manifest: Manifest) -> Manifest:
 
 def _failed_keys(run: RunDirectory) -> pa.Table:
     """The keys of the rows to retry that are still failed, ascending."""
-    names = [field.name for field in KEYS]
+    names, retried = [field.name for field in KEYS], run.current.rows
+    assert retried is not None
     batches = [
-        batch.filter(np.isin(batch["manifest_index"].to_numpy(), run.current.rows))
+        batch.filter(np.isin(batch["manifest_index"].to_numpy(), retried))
         for batch in scan(run.store.url, "errors", names)
     ]
     return pa.Table.from_batches(batches, pa.schema(KEYS))

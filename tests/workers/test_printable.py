@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from jobs.cli.options import print_error
 from jobs.results.status import print_status
 from jobs.run.console import RunConsole
 from workers import logs
 from workers.printable import one_line, printable
+from workers.process.streams import print_error
 
 HOSTILE = "\x1b[31mred\x1b[0m \x07\r\b\x9b2J \u202eevil\u2066 \ud83d"
 SHOWN = r"\x1b[31mred\x1b[0m \x07\r\x08\x9b2J \u202eevil\u2066 \ud83d"
@@ -38,7 +38,7 @@ class _Status:
 
 
 def test_no_message_reaches_a_terminal_raw(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Console, "is_terminal", True)
     print_error(HOSTILE)
@@ -49,7 +49,7 @@ def test_no_message_reaches_a_terminal_raw(
         logging.getLogger("workers.anything").warning(HOSTILE)
     finally:
         logs.reset()
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out.count(SHOWN) == 2
     assert err.count(SHOWN) == 2
     assert not set("\x1b\x07\x9b\u202e") & set(out + err)

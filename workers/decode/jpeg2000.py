@@ -58,7 +58,7 @@ def _blocks(data: bytes, position: int) -> int:
 def _parts(data: bytes, position: int, size: _Size) -> int:
     """Code blocks and packets by the segment of the coding style (COD)."""
     style, _, layers, _, levels, wide, high = struct.unpack_from(">BBHBBBB", data, position)
-    area, pixels = 1 << (wide + 2) + (high + 2), size.width * size.height
+    area, pixels = 1 << int(wide + high + 4), size.width * size.height
     tiles = -(-size.width // size.tile_width) * -(-size.height // size.tile_height)
     precincts = 0
     for level in range(levels + 1):

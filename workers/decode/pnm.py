@@ -112,8 +112,10 @@ def _raw(data: bytes, header: PnmHeader) -> NDArray[np.unsignedinteger[Any]]:
         return np.unpackbits(rows.reshape(header.height, size), axis=1)[:, : header.width].reshape(-1)
     kind: np.dtype[np.unsignedinteger[Any]] = np.dtype(np.uint8 if header.maximum < 256 else ">u2")
     count = header.width * header.height * header.bands
-    values = np.frombuffer(_exactly(data, start, count * kind.itemsize), kind)
-    return values if header.maximum in {255, 65_535} else np.minimum(values, header.maximum)
+    values: NDArray[np.integer[Any]] = np.frombuffer(_exactly(data, start, count * kind.itemsize), kind)
+    if header.maximum not in {255, 65_535}:
+        values = np.minimum(values, header.maximum)
+    return values
 
 
 def _exactly(data: bytes, start: int, size: int) -> memoryview:

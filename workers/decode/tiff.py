@@ -199,12 +199,13 @@ def _count_pages(data: bytes, layout: Layout, first: _Page) -> int:
     following: int | None = first.following
     while following and following not in seen and len(seen) < MAX_FRAMES:
         try:
-            position, following = following, _following(data, layout, following)
+            behind = _following(data, layout, following)
         except struct.error:
             break
-        if following is None:
+        if behind is None:
             break
-        seen.add(position)
+        seen.add(following)
+        following = behind
     return len(seen)
 
 

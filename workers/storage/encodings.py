@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from typing import IO, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -81,7 +81,7 @@ def _all_of(file: Readable, size: int) -> bytes:
     return whole.getvalue()
 
 
-def reader(file: IO[bytes], encoding: str) -> Readable:
+def reader(file: Readable, encoding: str) -> Readable:
     """A reader of what an encoded file holds; of the file itself if it is not encoded so after all.
 
     Servers name encodings that they did not apply, for files that are as they were.
@@ -104,7 +104,7 @@ def reader(file: IO[bytes], encoding: str) -> Readable:
 class _Rejoined(io.RawIOBase):
     """A file whose first bytes were looked at."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Readable) -> None:
         super().__init__()
         self.head = self._rest = file.read(4)
         self._file = file

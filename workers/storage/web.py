@@ -59,7 +59,7 @@ def user_agent() -> str:
         return "raylabel"
 
 
-class WebFileSystem(HTTPFileSystem):
+class WebFileSystem(HTTPFileSystem):  # type: ignore[misc] # fsspec is not typed
     """The files of web servers, read only.
 
     Args:
@@ -67,6 +67,8 @@ class WebFileSystem(HTTPFileSystem):
         client_kwargs: of `aiohttp.ClientSession`.
         options: of fsspec's HTTPFileSystem.
     """
+
+    _session: "_Session | None"
 
     def __init__(
         self, *, timeout_s: float | None = None, client_kwargs: dict[str, Any] | None = None, **options: Any
@@ -89,8 +91,7 @@ class WebFileSystem(HTTPFileSystem):
             )
             self._session = _Session(client)
             weakref.finalize(self, self.close_session, self.loop, client)
-        session: _Session = self._session
-        return session
+        return self._session
 
     def read_part(self, url: str, part: Part) -> bytes:
         """Reads a file, or a part of one, by one request, or two where the server stumbles over the first.
@@ -196,7 +197,7 @@ class WebFileSystem(HTTPFileSystem):
         return io.BufferedReader(WebStream(self, path), 2**18)
 
 
-class WebFile(HTTPFile):
+class WebFile(HTTPFile):  # type: ignore[misc] # fsspec is not typed
     """A file of a web server that is read in parts, each by a request."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:

@@ -1,6 +1,7 @@
 """Turns the models' answers into Arrow tables: the results of a unit, and the three tables made of them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,7 +65,7 @@ def facts_of(image: LoadedImage) -> dict[str, Any]:
 
 
 def results_table(
-    unit: int, rows: pa.Table, outcomes: list[LabelledImage | RowError], columns: ResultColumns
+    unit: int, rows: pa.Table, outcomes: Sequence[LabelledImage | RowError], columns: ResultColumns
 ) -> pa.Table:
     """One row for each manifest row of a unit, under `schemas.tables.results_schema`.
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.results.draw import Box
 from jobs.results.show import show_run
-from tests.jobs.results.test_draw import Box, png, put_run
+from tests.jobs.results.test_draw import png, put_run
 from tests.workers.tables.made_results import record
 from workers.storage.store import Store
 
@@ -15,7 +16,7 @@ def test_photos_that_are_gone_are_named_with_where_they_were_looked_for(
     files = {"good.png": png(640, 480), **{f"{n}.png": png(64, 48) for n in range(7)}}
     put_run(tmp_path / "run", files, {0: [Box(7, "dog", 0.5, 100, 200, 300, 400)]})
     spec = record().spec
-    spec["manifest"]["base"], spec["fetch"] = str(tmp_path), {}
+    spec["manifest"]["base"], spec["fetch"]["max_bytes"] = str(tmp_path), 1_000_000
     Store(str(tmp_path / "run")).create("run.json", record(spec=spec).to_json())
     (tmp_path / "good.png").write_bytes(files["good.png"])
     show_run(str(tmp_path / "run"), 20, tmp_path / "pictures")

@@ -44,12 +44,12 @@ def test_a_date_is_seconds_from_now() -> None:
 
 def test_it_is_known_from_each_library_that_reads_files() -> None:
     botocore = {"ResponseMetadata": {"HTTPHeaders": {"retry-after": "7"}}}
-    azure = RefusedError(headers={"Retry-After": "7"})
+    headers = {"Retry-After": "7"}
     for error in (
         RefusedError(response=botocore),
-        RefusedError(response=azure),
-        RefusedError(headers=azure.headers),
-    ):  # type: ignore[attr-defined]
+        RefusedError(response=RefusedError(headers=headers)),
+        RefusedError(headers=headers),
+    ):
         wrapped = OSError()
         wrapped.__cause__ = error
         assert retry_after_s(wrapped) == 7

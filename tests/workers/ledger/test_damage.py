@@ -64,7 +64,8 @@ def test_what_is_wrong_is_said_in_words_that_are_safe_to_print(data: bytes, word
 
 def test_a_run_of_another_spec_or_with_an_id_that_is_a_path_is_none() -> None:
     values = record().model_dump(mode="json")
-    for change in ({"spec": {}}, {"spec": {"manifest": []}}, {"id": "../../home"}):
+    changes: list[dict[str, object]] = [{"spec": {}}, {"spec": {"manifest": []}}, {"id": "../../home"}]
+    for change in changes:
         with pytest.raises(ValueError, match=r"spec|id"):
             RunRecord.model_validate({**values, **change})
 
