@@ -350,7 +350,7 @@ class Shard(LedgerRecord):
 def _misfit_of_parts(units: Ranges, files: dict[str, list[StagedFile]], of_shard: range) -> str | None:
     if not _within(units, of_shard):
         return "units that its shard does not have"
-    return _misfit_of_tables([name for name, held in files.items() if held])
+    return _misfit_of_tables(files if all(files.values()) else ())
 
 
 def _misfit_of_tables(names: Collection[str]) -> str | None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from schemas.errors import ErrorCode
 from schemas.exceptions import FailureBudgetError, ModelError, StorageError
 from schemas.metrics import Usage
+from schemas.words import by_code
 from workers.fetch.locate import describe
 from workers.ledger.directory import RunDirectory
 from workers.ledger.state import PassState
@@ -113,7 +114,7 @@ def check_budget(limit: float | None, failed: Mapping[str, int], done: int, rows
         allowed = limit * rows
     if count > allowed:
         raise FailureBudgetError(
-            f"stopped: {count:,} of the {done:,} images done have failed ({_format_codes(failed)}), and "
+            f"stopped: {count:,} of the {done:,} images done have failed ({by_code(failed)}), and "
             f"max_failed is {limit}. What is committed stays. Fix the cause of the errors and run in a new "
             "output; or raise max_failed and run the same command to resume"
         )
@@ -138,7 +139,7 @@ def check_models(failed: Mapping[str, int], done: int, rows: int, example_of: Ca
     example = example_of(max(blamed, key=blamed.__getitem__))
     raise ModelError(
         f"stopped: the models failed on each of the {count:,} images that they were given "
-        f"({_format_codes(blamed)}), so the cause is the models, not the images. One of the failures: "
+        f"({by_code(blamed)}), so the cause is the models, not the images. One of the failures: "
         f"{example}. Fix the model, its weights or its settings, and run in a new output or with --restart"
     )
 
@@ -170,7 +171,7 @@ def refusal(failed: Mapping[str, int], done: int, example_of: Callable[[str], st
     refused = _only(_OF_ACCESS, failed)
     example = example_of(max(refused, key=refused.__getitem__))
     return StorageError(
-        f"stopped: the store refused each of the first {done:,} images ({_format_codes(refused)}). One of "
+        f"stopped: the store refused each of the first {done:,} images ({by_code(refused)}). One of "
         f"them: {example}. Give the cluster's nodes the right to read them (storage in the job spec says "
         "with which credentials; fetch.headers is what web servers are sent), and run with --restart or in a "
         "new output. With max_failed set, a run does not stop for this"
@@ -180,8 +181,3 @@ def refusal(failed: Mapping[str, int], done: int, example_of: Callable[[str], st
 def _only(codes: tuple[ErrorCode, ...], failed: Mapping[str, int]) -> dict[str, int]:
     """The failures with some codes."""
     return {code.value: failed[code] for code in codes if failed.get(code)}
-
-
-def _format_codes(failed: Mapping[str, int]) -> str:
-    """Codes and counts, most frequent first."""
-    return ", ".join(f"{code} {n:,}" for code, n in sorted(failed.items(), key=lambda item: -item[1]))

@@ -82,8 +82,8 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
     console = RunConsole(options.as_json)
     job = as_it_began(resolve(begun_spec(output, {**settings, "output": output})), output)
     job.assert_same_run(Store(output))
+    rows = begin_retry(output, codes)  # refuses a run with damage, so it goes first
     failed = failed_by_code(output)
-    rows = begin_retry(output, codes)
     if not rows:
         console.message(nothing_to_retry(clean_uri(output), codes, failed))
         console.event("complete", output=clean_uri(output), up_to_date=True, failed=failed)

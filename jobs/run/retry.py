@@ -141,7 +141,7 @@ def retried_manifest(run: RunDirectory, manifest: Manifest) -> Manifest:
 def _failed_keys(run: RunDirectory) -> pa.Table:
     """The keys of the rows to retry that are still failed, ascending."""
     names, retried = [field.name for field in KEYS], run.current.rows
-    assert retried is not None
+    assert retried is not None  # as every retry's are
     batches = [
         batch.filter(np.isin(batch["manifest_index"].to_numpy(), retried))
         for batch in scan(run.store.url, "errors", names)

@@ -255,11 +255,9 @@ def _check_published(whole: RunSnapshot, shard: int, record: Shard) -> list[Issu
 
 
 def _check_record(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
-    """A shard's record is about that shard, its three files, and a pass that can have published it."""
+    """A shard's record is about its three files, and a pass that can have published it."""
     key, passes = whole.full_key(Shard.key_of(shard)), whole.passes_of(shard)
     issues = []
-    if record.shard != shard:
-        issues.append(Issue(key, f"shard {record.shard}", f"shard {shard}"))
     if record.retry not in passes:
         allowed = " or ".join(str(number) for number in passes)
         issues.append(Issue(key, f"retry {record.retry}", f"{allowed}, which had rows to do in it"))
@@ -283,10 +281,7 @@ def _check_commits(whole: RunSnapshot, snapshot: ShardSnapshot) -> list[Issue]:
 def _check_commit(whole: RunSnapshot, shard: int, key: str, commit: Commit) -> list[Issue]:
     """A commit's staged files are the ones it names, and hold exactly the rows of its units."""
     called, units = whole.full_key(key), from_ranges(commit.units)
-    if (commit.retry, commit.shard) != (whole.run.retry, shard) or not _is_whole(commit):
-        found = f"shard {commit.shard} in retry {commit.retry} with {sorted(commit.files)}"
-        return [Issue(called, found, f"shard {shard} in retry {whole.run.retry} with {sorted(TABLES)}")]
-    if len(others := np.setdiff1d(units, whole.run.current.units_of_shard(shard))) or not len(units):
+    if len(others := np.setdiff1d(units, whole.run.current.units_of_shard(shard))):
         return [Issue(called, f"units {others.tolist()[:5]}", "units that this pass has of the shard")]
     held = {n: [(whole.full_key(file.key), file) for file in files] for n, files in commit.files.items()}
     tables, issues = _read_files(whole, held)
@@ -295,10 +290,6 @@ def _check_commit(whole: RunSnapshot, shard: int, key: str, commit: Commit) -> l
     files = {name: named[0][0] if len(named) == 1 else called for name, named in held.items()}
     issues += check_rows(files, tables, whole.rows_of_units(shard, units))
     return issues + check_codes(called, tables["errors"], commit.failed)
-
-
-def _is_whole(commit: Commit) -> bool:
-    return commit.files.keys() == TABLES.keys() and all(commit.files.values())
 
 
 def _read_files(
@@ -339,9 +330,6 @@ def _check_unfinished(whole: RunSnapshot, snapshot: ShardSnapshot, publication: 
     holds the shard's rows.
     """
     called, shard = whole.full_key(publication.key), snapshot.shard
-    if (publication.retry, publication.shard) != (whole.run.retry, shard):
-        found = f"shard {publication.shard} in retry {publication.retry}"
-        return [Issue(called, found, f"shard {shard} in retry {whole.run.retry}")]
     before = snapshot.record.files if isinstance(snapshot.record, Shard) else {}
     files = {name: table_key(name, shard) for name in TABLES}
     try:

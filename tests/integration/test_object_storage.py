@@ -151,7 +151,7 @@ def test_whoever_may_not_read_the_photos_is_refused_at_the_start(
     path = job(s3, bucket, tmp_path, output=f"s3://{bucket}/unread", detector=None, storage=storage)
     said = {
         "check": "raylabel: the first image cannot be read here: ",
-        "run": f"stopped: the store refused each of the first {len(NAMES)} images (DENIED 4)",
+        "run": f"stopped: the store refused each of the first {len(NAMES)} images (4 DENIED)",
     }
     done = raylabel(command, path, **PEOPLE)
     assert done.returncode == 5

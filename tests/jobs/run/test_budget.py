@@ -17,7 +17,7 @@ from workers.ledger.state import PassState
 from workers.manifest.files import ManifestFile
 from workers.manifest.manifest import Manifest
 from workers.storage.store import Store
-from workers.tables.results import ResultColumns, results_table
+from workers.tables.results import LabelledImage, ResultColumns, results_table
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_message_counts_the_codes_and_says_what_to_do() -> None:
     with pytest.raises(FailureBudgetError) as raised:
         check_budget(2, {"TIMEOUT": 1, "NOT_FOUND": 2000}, 5000, 10_000)
     assert str(raised.value) == (
-        "stopped: 2,001 of the 5,000 images done have failed (NOT_FOUND 2,000, TIMEOUT 1), and max_failed is "
+        "stopped: 2,001 of the 5,000 images done have failed (2,000 NOT_FOUND, 1 TIMEOUT), and max_failed is "
         "2. What is committed stays. Fix the cause of the errors and run in a new output; or raise "
         "max_failed and run the same command to resume"
     )
@@ -86,8 +86,8 @@ def test_a_model_at_fault_is_blamed_with_an_example() -> None:
             {"NOT_FOUND": 3, "NON_FINITE": 60, "MODEL_ERROR": 4}, 67, 1_000, lambda code: f"a {code} image"
         )
     assert str(raised.value) == (
-        "stopped: the models failed on each of the 64 images that they were given (NON_FINITE 60, "
-        "MODEL_ERROR 4), so the cause is the models, not the images. One of the failures: a NON_FINITE "
+        "stopped: the models failed on each of the 64 images that they were given (60 NON_FINITE, "
+        "4 MODEL_ERROR), so the cause is the models, not the images. One of the failures: a NON_FINITE "
         "image. Fix the model, its weights or its settings, and run in a new output or with --restart"
     )
 
@@ -134,7 +134,9 @@ PLAN = Plan(rows=ROWS, unit_rows=40, shard_units=100)
 def refuse_unit(run: RunDirectory, state: PassState, manifest: Manifest, unit: int) -> None:
     """Commits a unit of which every image was refused."""
     rows = list(run.current.rows_of_unit(unit))
-    errors = [RowError(Stage.FETCH, ErrorCode.DENIED, "status 403", 1, AT) for _ in rows]
+    errors: list[LabelledImage | RowError] = [
+        RowError(Stage.FETCH, ErrorCode.DENIED, "status 403", 1, AT) for _ in rows
+    ]
     table = results_table(
         unit, manifest.read(rows).table, errors, ResultColumns(CLASSIFIER, None, NO_COLUMNS)
     )

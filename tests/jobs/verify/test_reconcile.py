@@ -162,6 +162,14 @@ def rewrite(store: Store, key: str, change: Callable[[Any], Any]) -> None:
         store.write(key, json.dumps(change(json.loads(data))).encode())
 
 
+def with_units(run: RunDirectory, key: str, units: list[tuple[int, int]]) -> Commit:
+    """Puts in the place of a commit one that says to hold other units."""
+    commit = Commit.model_validate_json(run.ledger.read(key)).model_copy(update={"units": units})
+    run.ledger.delete([key])
+    run.put(commit)
+    return commit
+
+
 def flip(data: bytes) -> bytes:
     return bytes([*data[:200], data[200] ^ 1, *data[201:]])
 
@@ -197,10 +205,16 @@ DAMAGE: dict[str, tuple[Callable[[Store], object], list[tuple[str, str]]]] = {
         lambda s: s.delete([SHARD]),
         [(SHARD, "no such file")],
     ),
-    "a record that is no JSON": (lambda s: s.write(SHARD, b"{"), [(SHARD, "Invalid JSON")]),
+    "a record that is no JSON": (lambda s: s.write(SHARD, b"{"), [(SHARD, "it is no JSON")]),
     "a record of another shard": (
         lambda s: s.write(SHARD, s.read(f"{LEDGER}/shards/shard-00000.json")),
-        [(SHARD, "shard 0"), (SHARD, "files ['boxes/shard-00000.parquet'")],
+        [(SHARD, "it is that of shards/shard-00000.json")],
+    ),
+    "a record of another shard's files": (
+        lambda s: rewrite(
+            s, SHARD, lambda r: {**r, "files": json.loads(s.read(SHARD.replace("00001", "00000")))["files"]}
+        ),
+        [(SHARD, "files ['boxes/shard-00000.parquet'")],
     ),
     "a record of a retry that was not": (
         lambda s: rewrite(s, SHARD, lambda r: {**r, "retry": 4}),
@@ -258,19 +272,27 @@ def test_damage_to_parts_and_commits_is_named(output: str) -> None:
     files = json.loads(run.ledger.read(first))["files"]
     run.ledger.write(files["labels"][0]["key"], flip(run.ledger.read(files["labels"][0]["key"])))
     run.ledger.delete([files["errors"][0]["key"]])
-    rewrite(run.ledger, second, lambda r: {**r, "units": [[2, 4]]})
+    parts = with_units(run, second, [(2, 4)]).files
     rewrite(run.ledger, third, lambda r: {**r, "units": [[3, 4], [8, 9]]})
-    found = [(issue.file, issue.found.split()[0], issue.expected) for issue in verify_run(output).issues]
-    parts = json.loads(run.ledger.read(second))["files"]
-    both = " and ".join(f"{LEDGER}/{parts[name][0]['key']}" for name in ("labels", "errors"))
+    found = [(issue.file, issue.found.split()[0], issue.found) for issue in verify_run(output).issues]
+    both = " and ".join(f"{LEDGER}/{parts[name][0].key}" for name in ("labels", "errors"))
     assert [(file, what) for file, what, _ in found] == [
         (f"{LEDGER}/{files['labels'][0]['key']}", "sha256"),
         (f"{LEDGER}/{files['errors'][0]['key']}", "no"),
         (both, "no"),
-        (f"{LEDGER}/{third}", "units"),
+        (f"{LEDGER}/{third}", "it"),
     ]
-    assert found[-1][-1] == "units that this pass has of the shard"
+    assert found[-1][-1] == "it has units that its shard does not have"
     assert verify_run(output).state == "damaged"
+
+
+def test_a_commit_of_units_that_its_pass_does_not_have_is_named(output: str) -> None:
+    retry = retried(output, 3, 7, 27)
+    (commit,) = commit_results(retry, 2, results_of(retry.current, 0, 1))
+    changed = with_units(retry, commit.key, [(0, 3)])
+    assert issues(output) == [
+        f"{LEDGER}/{changed.key}: found units [2]; expected units that this pass has of the shard"
+    ]
 
 
 def test_what_a_killed_publisher_leaves_is_no_fault_and_damage_to_it_is(output: str) -> None:
