@@ -103,7 +103,7 @@ def _scale(header: PnmHeader) -> NDArray[np.uint8]:
     return ((deep * 255 + 32_767) // 65_535).astype(np.uint8)
 
 
-def _raw(data: bytes, header: PnmHeader) -> NDArray[np.unsignedinteger[Any]]:
+def _raw(data: bytes, header: PnmHeader) -> NDArray[np.integer[Any]]:
     """The values of a raw file; one above the maximum counts as the maximum, as Pillow has it."""
     start = header.end + 1  # one white space character
     if header.kind == 4:
