@@ -395,6 +395,8 @@ def test_the_status_names_what_is_damaged(runs: Runs) -> None:
     attempt, commit = find(store, "attempt")[0], find(store, "commit")[0]
     for path in (attempt, commit):
         path.write_bytes(b"")
+    for path in find(store, "heartbeat"):  # the last one was long ago
+        path.write_text(json.dumps({**json.loads(path.read_text()), "at": "2026-01-01T00:00:00Z"}))
     status = find_status(store.url)
     assert status.state == "unresponsive"
     assert [sentence.partition(": ")[0] for sentence in status.damage] == [
