@@ -126,6 +126,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "any.bin").write_bytes(b"\x05")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # else a file changed within a second goes unseen
+    for name in ("my_models", "my_detectors", "behind"):  # of another test's folder, which is gone
+        monkeypatch.delitem(sys.modules, name, raising=False)
     forget(tmp_path)
     yield tmp_path
     forget(tmp_path)
