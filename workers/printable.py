@@ -24,3 +24,8 @@ def short_line(text: str, length: int = 160) -> str:
     """A text of a file as part of a message: in one line, and cut where it is longer than that."""
     text = one_line(text)
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def message_of(error: BaseException) -> str:
+    """An exception's message in one line; "" where it has none."""
+    return " ".join(str(error).split())

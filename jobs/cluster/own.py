@@ -10,6 +10,7 @@ import psutil
 import ray
 
 from schemas.exceptions import RaylabelError
+from workers.process.child import has_exited
 from workers.process.cpus import usable_cpus
 from workers.process.memory import memory
 from workers.process.sockets import short_folder
@@ -114,7 +115,4 @@ def _joined_raylet(socket: str) -> Iterator[psutil.Process]:
 
 def is_gone(process: psutil.Process) -> bool:
     """Whether a process has ended."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    return not process.is_running() or has_exited(process.pid)

@@ -16,6 +16,7 @@ from schemas.locations import ParquetCell
 from schemas.spec import FetchSpec
 from workers.fetch.fetch import code_of, wrong_size
 from workers.fetch.ranges import RangeFile
+from workers.printable import message_of
 from workers.storage.uris import clean_uri, is_local
 
 BATCH_ROWS = 16
@@ -55,7 +56,7 @@ class ColumnReader:
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             raise ImageError(Stage.FETCH, code_of(error), f"{self._name}: {error}") from None
         except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(_one_line(error)) from None
+            raise self._unreadable(message_of(error)) from None
         self._leaf = f"{column}.bytes" if pa.types.is_struct(kind) else column
         meta = self._file.metadata
         self._starts = [0, *accumulate(meta.row_group(n).num_rows for n in range(meta.num_row_groups))]
@@ -91,8 +92,8 @@ class ColumnReader:
             raise
         except (pa.ArrowException, OSError) as error:
             self._group = -1
-            self._damage[group] = (self._next, _one_line(error))
-            raise self._unreadable(_one_line(error)) from None
+            self._damage[group] = (self._next, message_of(error))
+            raise self._unreadable(message_of(error)) from None
 
     def _begin(self, group: int) -> None:
         """Starts reading a row group from its first row."""
@@ -118,10 +119,6 @@ class ColumnReader:
 
 def _open(file: str, spec: FetchSpec) -> Any:
     return pa.OSFile(file) if is_local(file) else RangeFile(file, spec)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _bytes(value: Any) -> bytes | None:

@@ -10,6 +10,7 @@ from schemas.exceptions import ManifestError
 from workers.manifest.read_errors import read_errors
 from workers.manifest.reader import BATCH_ROWS, open_parquet
 from workers.manifest.types import as_type
+from workers.printable import message_of
 from workers.storage.uris import clean_uri
 
 
@@ -23,7 +24,7 @@ def reason_not_exact(uri: str, column: str, kind: pa.DataType) -> str | None:
         try:
             as_type(values, kind)
         except pa.ArrowException as error:
-            return " ".join(str(error).split())
+            return message_of(error)
     return None
 
 

@@ -108,7 +108,7 @@ class Child:
                     self._assert_responsive(last_message)
                     self._assert_in_time(self.pid)
                     # a process that it forked may hold its end of the pipe
-                    if _has_exited(self.pid) and not self._pipe.poll():
+                    if has_exited(self.pid) and not self._pipe.poll():
                         raise self._exit_error()
                 kind, value = self._pipe.recv()
                 match kind:
@@ -182,7 +182,7 @@ class Child:
         return ProcessDiedError(self._stage, code, message, row)
 
 
-def _has_exited(pid: int) -> bool:
+def has_exited(pid: int) -> bool:
     """Whether a process has exited; its parent, the fork server, may not have reaped it."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from workers.printable import message_of
+
 GZIP, BROTLI, ZSTD, DEFLATE = "gzip", "brotli", "zstd", "deflate"
 
 _NAMES = {"gzip": GZIP, "x-gzip": GZIP, "br": BROTLI, "zstd": ZSTD, "deflate": DEFLATE}
@@ -136,7 +138,7 @@ class _Decompressed:
         try:
             return bytes(self._stream.read(None if size < 0 else size))
         except (pa.ArrowException, OSError) as error:
-            why = " ".join(str(error).split())
+            why = message_of(error)
             raise EncodingError(f"no {self._encoding} data: {why}", cut="Truncated" in why) from None
 
 

@@ -22,7 +22,7 @@ from yarl import URL
 
 from schemas.exceptions import StorageError
 from schemas.spec import is_harmless
-from workers.printable import short_line
+from workers.printable import message_of, short_line
 from workers.storage.answers import NotPartialError, Part, TooManyBytesError
 from workers.storage.encodings import EncodingError, Readable, decoded, encodings_of, reader
 from workers.storage.options import S3_TIMEOUTS, headers_for
@@ -277,7 +277,7 @@ class _ResponseBody:
         try:
             return bytes(sync(self._loop, self._response.content.read, size))
         except (aiohttp.ClientError, TimeoutError) as error:
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = message_of(error) or type(error).__name__
             raise ConnectionError(f"the connection failed while the file was read: {why}") from error
 
     def close(self) -> None:
