@@ -53,7 +53,6 @@ class ActorResources(Protocol):
 MAKES_NO_ROWS = frozenset(
     (
         "workers/logs.py",
-        "workers/printable.py",
         "workers/process/output.py",
         "workers/process/streams.py",
         *(f"workers/ledger/{name}.py" for name in ("attempts", "damage", "heartbeat", "runs", "state")),
