@@ -377,6 +377,11 @@ def shard_number(name: str) -> int | None:
     return int(number) if number.isdecimal() and shard_name(int(number)) == name else None
 
 
+def table_key(table: str, shard: int) -> str:
+    """Where readers find a table of a shard."""
+    return f"{table}/{shard_name(shard)}.parquet"
+
+
 def pass_name(retry: int) -> str:
     """A pass's name in folders."""
     return f"{retry:03d}"

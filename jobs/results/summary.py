@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 from rich.cells import cell_len
 
-from schemas.ledger import shard_name, shard_number
+from schemas.ledger import shard_number, table_key
 from schemas.spec import FetchSpec
 from schemas.tables import TABLES
 from workers.fetch.ranges import RangeFile
@@ -152,7 +152,7 @@ def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) 
 def _own_key(table: str, key: str) -> str | None:
     """The key of a shard's table that has the number in a key."""
     shard = shard_number(key.rpartition("/")[2].removesuffix(".parquet"))
-    return None if shard is None else f"{table}/{shard_name(shard)}.parquet"
+    return None if shard is None else table_key(table, shard)
 
 
 def _fragment(url: str) -> ds.ParquetFileFragment:

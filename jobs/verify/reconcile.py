@@ -14,9 +14,9 @@ from pydantic_core import from_json
 from rich.console import Console
 
 from jobs.verify.checks import Issue
-from jobs.verify.shards import MAX_RETRIES, RunSnapshot, check_shard, table_key
+from jobs.verify.shards import MAX_RETRIES, RunSnapshot, check_shard
 from schemas.exceptions import ReconcileError
-from schemas.ledger import SUCCESS, Commit, Publication, Shard, pass_name, shard_number
+from schemas.ledger import SUCCESS, Commit, Publication, Shard, pass_name, shard_number, table_key
 from schemas.tables import TABLES
 from schemas.words import counted
 from workers.ledger.state import count_rows

@@ -22,7 +22,7 @@ from schemas.ledger import (
     StagedFile,
     ledger_folder,
     shard_folder,
-    shard_name,
+    table_key,
 )
 from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
@@ -147,11 +147,6 @@ class ShardReport:
     published: bool
     committed: int
     issues: list[Issue]
-
-
-def table_key(table: str, shard: int) -> str:
-    """Where readers find a table of a shard."""
-    return f"{table}/{shard_name(shard)}.parquet"
 
 
 def check_shard(whole: RunSnapshot, shard: int) -> ShardReport:

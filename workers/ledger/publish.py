@@ -19,6 +19,7 @@ from schemas.ledger import (
     pass_name,
     shard_folder,
     shard_name,
+    table_key,
 )
 from schemas.ranges import from_ranges, to_ranges
 from schemas.tables import TABLES, table_schema
@@ -173,7 +174,7 @@ def _merged(run: RunDirectory, shard: int, name: str, new: pa.Table) -> pa.Table
     Raises:
         DamagedFileError: the file is neither the one that was published last, nor already what is made of it.
     """
-    key = f"{name}/{shard_name(shard)}.parquet"
+    key = table_key(name, shard)
     record = run.get(Shard, shard)
     if record is None:
         raise run.damaged(Shard, Shard.key_of(shard), MISSING)

@@ -25,8 +25,8 @@ from schemas.ledger import (
     StagedFile,
     ledger_folder,
     pass_name,
-    shard_name,
     shard_number,
+    table_key,
 )
 from schemas.ranges import from_ranges
 from schemas.tables import TABLES
@@ -337,7 +337,7 @@ def lost_records(run: RunDirectory) -> str | None:
 
 def stray_tables(run: RunDirectory) -> list[str]:
     """A sentence for each file in the folders of the tables that no shard of the run has."""
-    own = {f"{name}/{shard_name(shard)}.parquet" for name in TABLES for shard in range(run.plan.shards)}
+    own = {table_key(name, shard) for name in TABLES for shard in range(run.plan.shards)}
     strays = [key for name in TABLES for key in run.store.list(name) if key not in own]
     advice = "is no file of this run, but readers of the tables may take it for one: move it elsewhere"
     return [f"{clean_uri(run.store.url)}/{short_line(key)} {advice}" for key in strays]
