@@ -43,10 +43,10 @@ class ErrorCode(StrEnum):
     @property
     def retryable(self) -> bool:
         """Whether a retry of the same image can succeed without any change."""
-        return self in _RETRYABLE
+        return self in RETRYABLE
 
 
-_RETRYABLE = frozenset(
+RETRYABLE = frozenset(
     {
         ErrorCode.EXPIRED,
         ErrorCode.THROTTLED,
@@ -57,6 +57,7 @@ _RETRYABLE = frozenset(
         ErrorCode.WORKER_CRASHED,
     }
 )
+"""The codes of failures that may pass."""
 
 
 @dataclass(frozen=True, slots=True)

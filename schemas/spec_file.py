@@ -56,13 +56,27 @@ def build_spec(values: dict[str, Any], source: str) -> JobSpec:
         raise SpecError(f"{source} is not a job that can run:\n{lines}") from None
 
 
+def parse_yaml(text: str) -> Any:
+    """The value that a YAML text has.
+
+    Raises:
+        ValueError: it is not YAML, or a value in it is none (a 30th of February).
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"cannot read the job spec {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not YAML: {error}") from None
+    except ValueError as error:
+        raise SpecError(f"{path} is not YAML in UTF-8: {error}") from None
     if not isinstance(values, dict):
         raise SpecError(
             f"{path} holds {type(values).__name__}, not keys and values; the smallest job spec is\n"

@@ -1,5 +1,6 @@
-"""Numbers in sentences."""
+"""Numbers and commands in sentences."""
 
+import shlex
 from collections.abc import Mapping
 
 
@@ -12,6 +13,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
         plural: for any other number; empty: the noun with an "s".
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def raylabel_command(name: str, *arguments: str) -> str:
+    """A command of raylabel in a sentence, quoted as a shell wants it: `raylabel run '/my runs/x'`."""
+    return f"`{shlex.join(['raylabel', name, *arguments])}`"
 
 
 def by_code(failed: Mapping[str, int]) -> str:

@@ -8,11 +8,17 @@ import re
 
 _UNSEEN = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but the line break, further line breaks, marks of direction, and what is no Unicode."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def printable(text: str) -> str:
     r"""A message with escapes such as `\x1b` for what would act on a terminal; its lines stay lines."""
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def printable_log(text: str) -> str:
+    """Lines of another program's log: without colours, with tabs, all else as `printable` has it."""
+    return "\t".join(printable(part) for part in _COLOUR.sub("", text).split("\t"))
 
 
 def one_line(text: str) -> str:

@@ -110,7 +110,7 @@ def settings_of(settings: list[str] | None) -> dict[str, Any]:
     Raises:
         SpecError: a setting is not KEY=VALUE, or its value is not YAML.
     """
-    import yaml
+    from schemas.spec_file import parse_yaml
 
     values: dict[str, Any] = {}
     for setting in settings or []:
@@ -118,8 +118,8 @@ def settings_of(settings: list[str] | None) -> dict[str, Any]:
         if not equals:
             raise SpecError(f"--set takes KEY=VALUE, found {setting!r}")
         try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[key] = parse_yaml(value)
+        except ValueError:
             raise SpecError(f"--set {key}: the value {value!r} is not YAML") from None
     return values
 

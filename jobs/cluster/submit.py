@@ -30,7 +30,8 @@ from schemas.exit_codes import CTRL_C, DEADLINE, TERMINATED
 from schemas.spec import JobSpec, ModelSpec
 from schemas.spec_file import override_spec
 from schemas.submission import new_submission_id
-from workers.printable import printable
+from schemas.words import raylabel_command
+from workers.printable import printable, printable_log
 from workers.storage.uris import absolute_uri, clean_uri
 
 JOB_FILE = "job.yaml"
@@ -147,7 +148,7 @@ def follow(client: JobsClient, submission: str, *, as_json: bool = False) -> int
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the command line's would end this at once
     try:
         for text in client.follow(submission):
-            for line in text.splitlines(keepends=True):
+            for line in printable_log(text).splitlines(keepends=True):
                 print(line, end="", flush=True, file=sys.stderr if as_json and line[0] != "{" else sys.stdout)
         job = client.job(submission)
     except KeyboardInterrupt:
@@ -174,8 +175,9 @@ def end_message(job: Submission) -> str:
 
 def follow_hint(client: JobsClient, submission: str) -> str:
     """The commands that follow and stop a job, in a sentence."""
-    arguments = f"{submission} --address {client.address}"
-    return f"`raylabel logs --follow {arguments}` follows it, `raylabel stop {arguments}` stops it"
+    job = (submission, "--address", client.address)
+    follow_it, stop_it = raylabel_command("logs", "--follow", *job), raylabel_command("stop", *job)
+    return f"{follow_it} follows it, {stop_it} stops it"
 
 
 def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:

@@ -15,7 +15,8 @@ from jobs.cluster.submit import end_message, follow, follow_hint
 from jobs.results.status import Status, find_status, print_status
 from jobs.results.summary import shorten
 from schemas.exceptions import RaylabelError
-from workers.printable import one_line, printable
+from schemas.words import raylabel_command
+from workers.printable import one_line, printable, printable_log
 
 
 def show_jobs(address: str | None, *, as_json: bool) -> None:
@@ -65,7 +66,7 @@ def show_log(submission: str, address: str | None, *, follow_log: bool) -> int:
     client = JobsClient(address)
     if follow_log:
         return follow(client, submission)
-    sys.stdout.write(client.log(submission))
+    sys.stdout.write(printable_log(client.log(submission)))
     return 0
 
 
@@ -112,7 +113,9 @@ class SubmissionStatus:
             return self.follow_hint
         if self.job.state != "SUCCEEDED":
             return end_message(self.job)
-        return self.run.next if isinstance(self.run, Status) else f"`raylabel show {self.job.output}`"
+        if isinstance(self.run, Status):
+            return self.run.next
+        return raylabel_command("show", self.job.output or "OUTPUT")
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """The status for a person: name and value."""

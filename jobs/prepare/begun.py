@@ -1,9 +1,9 @@
 """The job of a run that was begun: its directory keeps it, without what may be secret."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from schemas.exceptions import SpecError, StorageError
@@ -26,7 +26,7 @@ def spec_of(job: str | None, overrides: dict[str, Any]) -> JobSpec:
         SpecError: the spec is wrong, or lacks what a run does not keep.
         StorageError: the directory cannot be read.
     """
-    is_run = job is not None and ("://" in job or Path(job).is_dir())
+    is_run = job is not None and ("://" in job or os.path.isdir(job))
     return begun_spec(job, overrides) if job and is_run else read_spec(job, overrides)
 
 

@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 
 from rich.console import Console
 
-from schemas.errors import ErrorCode
+from schemas.errors import RETRYABLE
 from schemas.exceptions import DamagedFileError
 from schemas.ledger import Attempt, HeartbeatRecord, Retry, Shard
-from schemas.words import by_code, counted
+from schemas.words import by_code, counted, raylabel_command
 from workers.ledger.attempts import is_gone
 from workers.ledger.damage import MISSING
 from workers.ledger.directory import RunDirectory
@@ -29,6 +29,9 @@ MAX_CHARACTERS = 2_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """When an attempt of which nothing is known may have started."""
+
+MAX_CODES_NAMED = 3
+"""Error codes that a command names one by one."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Status:
     @property
     def next(self) -> str:
         """What to do."""
-        again = f"`raylabel {'retry' if self.retry else 'run'} {self.output}`"
+        again = raylabel_command("retry" if self.retry else "run", self.output)
         match self.state:
             case "running":
                 return "wait for it; SIGTERM or Ctrl-C stops its process; the same command resumes"
@@ -106,9 +109,10 @@ class Status:
 
     def _next_when_complete(self) -> str:
         failed = self.progress.failed
-        if retryable := sum(n for code, n in failed.items() if ErrorCode(code).retryable):
-            return f"`raylabel retry {self.output}` retries {counted(retryable, 'image')} that may succeed"
-        shown = f"`raylabel show {self.output}` shows what was found"
+        if retryable := sum(number for code, number in failed.items() if code in RETRYABLE):
+            again = raylabel_command("retry", self.output)
+            return f"{again} retries {counted(retryable, 'image')} that may succeed"
+        shown = f"{raylabel_command('show', self.output)} shows what was found"
         if not failed:
             return shown
         again = retry_command(self.output, failed)
@@ -180,11 +184,8 @@ class Status:
 def retry_command(output: str, failed: Mapping[str, int]) -> str:
     """The command that labels the images of a run again that failed with some codes."""
     codes = sorted(failed) if len(failed) <= MAX_CODES_NAMED else ["all"]
-    return f"`raylabel retry {output}{''.join(f' --code {code}' for code in codes)}`"
+    return raylabel_command("retry", output, *(word for code in codes for word in ("--code", code)))
 
-
-MAX_CODES_NAMED = 3
-"""Error codes that a command names one by one."""
 
 _LABELS: dict[State, str] = {
     "not_started": "not started",

@@ -16,7 +16,7 @@ from jobs.run.retry import as_it_began, begin_retry, failed_by_code, nothing_to_
 from jobs.run.stop import Stopped, StopRequest, leave, stoppable
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
-from schemas.words import counted
+from schemas.words import counted, raylabel_command
 from workers.ledger.state import read_success
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
@@ -130,8 +130,8 @@ def _run(
     if accuracy:
         console.message(f"predicted: {accuracy}")
     console.message(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
-    reached = "JOB.yaml (its storage section says how the tables are reached)" if spec.storage else output
-    console.message(f"a look: raylabel show {reached}")
+    reached = "raylabel show JOB.yaml (its storage section says how the tables are reached)"
+    console.message(f"a look: {reached if spec.storage else raylabel_command('show', output).strip('`')}")
     predicted = {"predicted": accuracy.to_dict()} if accuracy else {}
     console.event("complete", output=output, up_to_date=False, seconds=round(seconds, 1), **rows, **predicted)
 

@@ -18,7 +18,7 @@ from jobs.verify.shards import MAX_RETRIES, RunSnapshot, check_shard
 from schemas.exceptions import ReconcileError
 from schemas.ledger import SUCCESS, Commit, Publication, Shard, pass_name, shard_number, table_key
 from schemas.tables import TABLES
-from schemas.words import counted
+from schemas.words import counted, raylabel_command
 from workers.ledger.state import count_rows
 from workers.printable import printable
 from workers.storage.uris import clean_uri
@@ -109,7 +109,7 @@ class VerifyReport:
             f"{self.output} is verified as far as it goes, but {what} not complete yet: of "
             f"{counted(self.rows, 'row')} {self.published:,} published (in {self.published_shards:,} of "
             f"{counted(self.shards, 'shard')}), {self.committed:,} committed, {self.to_do:,} to do. "
-            f"`raylabel {again} {self.output}` resumes it"
+            f"{raylabel_command(again, self.output)} resumes it"
         )
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.prepare.begun import spec_of
 from schemas.exceptions import SpecError
 from schemas.spec import FetchSpec
 from schemas.spec_file import build_spec, read_spec
@@ -254,16 +255,27 @@ def test_cpus_and_gpus_are_no_custom_resources() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2]", "holds list, not keys and values"), ("a: [", "is not YAML"), ("", "holds NoneType")],
+    [
+        (b"[1, 2]", "holds list, not keys and values"),
+        (b"a: [", "is not YAML"),
+        (b"", "holds NoneType"),
+        (b"output: caf\xe9", "is not YAML in UTF-8: 'utf-8' codec can't decode byte 0xe9"),
+        (b"manifest: 2024-02-30", "is not YAML in UTF-8: day is out of range for month"),
+        (b"[" * 3000, "is not YAML in UTF-8: it is nested too deeply"),
+    ],
 )
-def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(text)
     with pytest.raises(SpecError, match=message):
-        read_spec(write(tmp_path, text), {})
+        read_spec(str(path), {})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"cannot read the job spec .*nothing\.yaml: No such file"):
         read_spec(str(tmp_path / "nothing.yaml"), {})
+    with pytest.raises(SpecError, match=r"cannot read the job spec a{300}: File name too long"):
+        spec_of("a" * 300, {})
 
 
 def test_a_spec_cannot_be_changed() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from jobs.results.status import print_status
 from jobs.run.console import RunConsole
 from workers import logs
-from workers.printable import one_line, printable
+from workers.printable import one_line, printable, printable_log
 from workers.process.streams import print_error
 
 HOSTILE = "\x1b[31mred\x1b[0m \x07\r\b\x9b2J \u202eevil\u2066 \ud83d"
@@ -19,6 +19,10 @@ SHOWN = r"\x1b[31mred\x1b[0m \x07\r\x08\x9b2J \u202eevil\u2066 \ud83d"
 def test_what_would_act_on_a_terminal_is_shown_as_an_escape_and_all_else_as_it_is() -> None:
     assert printable(f"a\n  é 猫 👩‍🚀 \xa0 {HOSTILE}") == f"a\n  é 猫 👩‍🚀 \xa0 {SHOWN}"
     assert one_line("a\nb\x1b[31m") == "a b [31m"
+
+
+def test_a_log_has_no_colours_and_its_tabs() -> None:
+    assert printable_log("\x1b[1;36m(raylet)\x1b[0m a\tb\n\x1b[2Jc\r\n") == "(raylet) a\tb\n\\x1b[2Jc\\r\n"
 
 
 @given(st.text(st.characters()))

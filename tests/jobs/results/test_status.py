@@ -155,6 +155,14 @@ def test_what_may_do_better_is_advised_to_be_retried(run: RunDirectory, output: 
     assert find_status(output).next == f"`raylabel retry {output}` retries 2 images that may succeed"
 
 
+def test_a_code_of_a_newer_raylabel_is_counted_and_named(run: RunDirectory, output: str) -> None:
+    complete(run)
+    key = "shards/shard-00001.json"
+    shard = json.loads(run.ledger.read(key))
+    run.ledger.write(key, json.dumps({**shard, "errors": {"HAUNTED": 6}}).encode())
+    assert "--code HAUNTED" in find_status(output).next
+
+
 def test_a_killed_attempt_has_died_and_one_that_is_stopped_short_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
