@@ -18,6 +18,7 @@ from schemas.ledger import (
     SUCCESS,
     Commit,
     Publication,
+    Retry,
     Shard,
     StagedFile,
     ledger_folder,
@@ -202,16 +203,17 @@ def check_snapshot(whole: RunSnapshot, snapshot: ShardSnapshot) -> ShardReport:
     """Checks a shard as it was at one moment."""
     if isinstance(snapshot.record, Issue):
         return ShardReport(None, False, 0, [snapshot.record])
+    open_ = whole.is_open(snapshot.shard, snapshot.record)
     issues = _check_commits(whole, snapshot)
     if isinstance(snapshot.pinned, Issue):
         issues.append(snapshot.pinned)
     elif snapshot.pinned:
         issues = issues or _check_unfinished(whole, snapshot, snapshot.pinned)
     elif snapshot.record:
-        issues += _check_published(whole, snapshot.shard, snapshot.record)
+        wrong = _check_published(whole, snapshot.shard, snapshot.record)
+        issues += [*wrong, _no_choice(whole, snapshot)] if wrong and open_ else wrong
     else:
         issues += _check_unpublished(whole, snapshot)
-    open_ = whole.is_open(snapshot.shard, snapshot.record)
     published = snapshot.record is not None and not open_
     return ShardReport(snapshot.record, published, _committed(whole, snapshot) if open_ else 0, issues)
 
@@ -227,10 +229,18 @@ def _check_unpublished(whole: RunSnapshot, snapshot: ShardSnapshot) -> list[Issu
     """A shard without a record has no file that readers would see; after the first pass all have records."""
     expected = "none, as no record says that the shard is published"
     issues = [Issue(table_key(name, snapshot.shard), "a file", expected) for name in snapshot.files]
+    if issues:
+        issues.append(_no_choice(whole, snapshot))
     if whole.complete or whole.run.retry:
         record = whole.full_key(Shard.key_of(snapshot.shard))
         issues.append(Issue(record, "no such file", "the record of a shard that was published"))
     return issues
+
+
+def _no_choice(whole: RunSnapshot, snapshot: ShardSnapshot) -> Issue:
+    """That nothing says that the publishing of a shard began, whose files are not as they were before."""
+    key = whole.full_key(Publication.key_of(whole.run.retry, snapshot.shard))
+    return Issue(key, "no such file", "the choice of parts, if the shard's publishing had begun")
 
 
 def _check_published(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
@@ -254,8 +264,10 @@ def _check_record(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
     key, passes = whole.full_key(Shard.key_of(shard)), whole.passes_of(shard)
     issues = []
     if record.retry not in passes:
-        allowed = " or ".join(str(number) for number in passes)
-        issues.append(Issue(key, f"retry {record.retry}", f"{allowed}, which had rows to do in it"))
+        allowed = f"{' or '.join(map(str, passes))}, which had rows to do in it"
+        if record.retry not in whole.passes:
+            allowed += f"; there is no {whole.full_key(Retry.key_of(record.retry))}"
+        issues.append(Issue(key, f"retry {record.retry}", allowed))
     expected = {name: table_key(name, shard) for name in TABLES}
     recorded = {name: file.key for name, file in record.files.items()}
     if recorded != expected:
