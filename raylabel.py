@@ -15,8 +15,8 @@ LAST = "RAYLABEL_LAST_ON_PATH"
 
 def main() -> None:
     """Runs the command."""
-    put_last(hiding_folders())
     leave_on_signals()
+    put_last(hiding_folders())
     from jobs.cli.app import main as command
 
     command()
@@ -24,17 +24,18 @@ def main() -> None:
 
 def leave_on_signals() -> None:
     """Until `jobs.run.stop` is imported, a signal that stops ends this process with a sentence."""
-    import signal
+    import _signal as signal  # type: ignore[import-not-found]  # built in: no folder hides it
 
-    names = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+    names = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
     def on_signal(number: int, _: object) -> None:
-        name = names[signal.Signals(number)]
+        name = names[number]
         os.write(2, f"raylabel: stopped by {name} while starting; the same command begins again\n".encode())
         os._exit(128 + number)
 
     for number in names:
-        signal.signal(number, on_signal)
+        if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP:  # nohup's
+            signal.signal(number, on_signal)
 
 
 def hiding_folders() -> list[str]:

@@ -34,8 +34,8 @@ EXIT_CODES: dict[type[RaylabelError], int] = {
 NOT_COMPLETE = 10
 """Exit code of `reconcile` for a run whose files are undamaged, but that is not complete."""
 
-CTRL_C, TERMINATED, DEADLINE = 130, 143, 9
-"""Exit codes of runs that were stopped: by SIGINT and SIGTERM as in shells, and by `--stop-after`."""
+CTRL_C, TERMINATED, HUNG_UP, DEADLINE = 130, 143, 129, 9
+"""Exit codes of runs that were stopped: by SIGINT, SIGTERM and SIGHUP as in shells, and by `--stop-after`."""
 
 BROKEN_PIPE = 141
 """Exit code of a command that prints and whose reader went away (`| head`), as in shells: 128 + SIGPIPE."""

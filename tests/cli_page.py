@@ -13,6 +13,7 @@ from schemas.exit_codes import (
     CTRL_C,
     DEADLINE,
     EXIT_CODES,
+    HUNG_UP,
     NOT_COMPLETE,
     RAY_DIED,
     TERMINATED,
@@ -45,6 +46,7 @@ MEANINGS = {
     11: "no dashboard answers at the address, it refuses the token, or it knows no such job",
     CTRL_C: "stopped by Ctrl-C; the same command resumes",
     TERMINATED: "stopped by SIGTERM; the same command resumes",
+    HUNG_UP: "stopped by SIGHUP (its terminal was closed); the same command resumes",
 }
 """Every exit code in words."""
 
@@ -54,7 +56,17 @@ VALUES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 def exit_codes() -> set[int]:
     """Every exit code that a command can end with."""
-    return {0, CTRL_C, TERMINATED, DEADLINE, NOT_COMPLETE, RAY_DIED, BROKEN_PIPE, *EXIT_CODES.values()}
+    return {
+        0,
+        CTRL_C,
+        TERMINATED,
+        HUNG_UP,
+        DEADLINE,
+        NOT_COMPLETE,
+        RAY_DIED,
+        BROKEN_PIPE,
+        *EXIT_CODES.values(),
+    }
 
 
 def commands() -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_a_folder_on_pythonpath_that_hides_nothing_keeps_its_place(tmp_path: Pat
 
 def test_a_signal_while_the_command_starts_ends_it_with_a_sentence(tmp_path: Path) -> None:
     """The modules that it imports first send it, which is as early as can be."""
-    for number, name, code in ((2, "Ctrl-C", 130), (15, "SIGTERM", 143)):
+    for number, name, code in ((2, "Ctrl-C", 130), (15, "SIGTERM", 143), (1, "SIGHUP", 129)):
         script = (
             f"import os, sys; sys.path.append({str(ROOT)!r}); import raylabel; raylabel.leave_on_signals(); "
         )

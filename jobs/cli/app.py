@@ -11,7 +11,7 @@ import typer
 
 from jobs.cli import clusters, running, runs
 from jobs.cli.options import print_version
-from jobs.run.stop import leave_on_signals
+from jobs.run.stop import ignore_signals, leave_on_signals
 from schemas.exceptions import RaylabelError, StorageError
 from schemas.exit_codes import EXIT_CODES
 from workers.process.streams import prepare_streams, print_error
@@ -58,6 +58,8 @@ def main() -> None:
     except RaylabelError as error:
         print_error(str(error))
         sys.exit(EXIT_CODES[type(error)])
+    finally:
+        ignore_signals()
 
 
 def _assert_folder() -> None:

@@ -28,8 +28,8 @@ from jobs.cli.options import (
     seconds_of,
     settings_of,
 )
-from jobs.run.stop import Stopped, leave_on_signals
-from workers.process.streams import go_on_without_output, print_error
+from jobs.run.stop import Stopped, leave_on_signals, say_end
+from workers.process.streams import go_on_without_output
 
 
 def run(
@@ -166,13 +166,18 @@ def _preload_torch() -> None:
 
 @contextlib.contextmanager
 def _exit_on_stop() -> Iterator[None]:
-    """Turns a stop (deadline, signal, Ctrl-C) into a message and an exit code."""
+    """Turns a stop (deadline, signal, Ctrl-C) into a message and an exit code; leaves no process running."""
+    from workers.process.family import adopt_orphans, end_family
+
     go_on_without_output()
+    adopt_orphans()
     try:
         yield
     except Stopped as stop:
-        print_error(stop.message)
+        say_end(stop.message, stop.exit_code)
         raise typer.Exit(stop.exit_code) from None
+    finally:
+        end_family()
 
 
 def _options(address: str | None, stop_after: str | None, as_json: bool, verbose: bool) -> "RunOptions":

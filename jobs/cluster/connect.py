@@ -7,26 +7,24 @@ import os
 import re
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import grpc
-import psutil
 import ray
 from ray._private import services
-from ray._private.grpc_utils import init_grpc_channel
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from jobs.cluster.own import is_gone, own_options, suspected_limits, vital_processes
+from jobs.cluster.own import own_options
 from jobs.cluster.pools import Pool, plan_decoders, plan_pool
 from jobs.cluster.versions import ray_wanted
+from jobs.cluster.watch import answers, watching_start
 from schemas.exceptions import RaylabelError, SpecError
 from schemas.spec import ComputeSpec, StorageMap
 from workers import logs
+from workers.process.limits import low_limits
 from workers.storage.options import configure_storage, configured_storage
 from workers.storage.uris import clean_uri
 
@@ -38,12 +36,6 @@ ANSWER_TIMEOUT_S = 20
 
 START_WAIT_S = 120
 """Seconds to wait at most while others start a Ray on this machine; one that hangs must not stop all."""
-
-WATCH_S = 0.1
-"""Seconds between two looks at the processes of Ray."""
-
-_IS_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-_SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 TASK_RETRIES = 3
 """Times that one of raylabel's own tasks is tried again after its process died."""
@@ -69,7 +61,7 @@ def connect(
         address: of the cluster to join; None: RAY_ADDRESS, or a new Ray on this machine.
         verbose: leave log lines and Ray's own messages on stderr; otherwise they go to `raylabel-driver.log`
             next to Ray's other logs.
-        on_death: see `watching`; for while Ray is started. None: nothing is watched.
+        on_death: see `jobs.cluster.watch`; for while Ray is started. None: nothing is watched.
 
     Raises:
         SpecError: the address is of another kind.
@@ -85,7 +77,7 @@ def connect(
                 options = own_options()
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             one_start = one_start_at_a_time() if address == "local" else contextlib.nullcontext()
-            watched = watching(on_death) if on_death else contextlib.nullcontext()
+            watched = watching_start(on_death) if on_death else contextlib.nullcontext()
             with one_start, _own_sigterm_handler(), watched:
                 ray.init(
                     address=address,
@@ -150,7 +142,7 @@ def _join_error(address: str, reason: str) -> str:
             f"has Ray {ray_here} and Python {python_here}, and to join they must be the same. {advice}"
         )
     if address == "local":
-        return f"cannot start a Ray on this machine: {reason.rstrip('.')}{suspected_limits()}"
+        return f"cannot start a Ray on this machine: {reason.rstrip('.')}{low_limits()}"
     return (
         f"cannot join a Ray cluster at {address}: {reason.rstrip('.')}. Check --address and RAY_ADDRESS, or "
         "omit both to run on this machine alone"
@@ -194,19 +186,10 @@ def assert_reachable(address: str) -> None:
     if not colon or not port.isdigit():
         return
     socket.create_connection((host.strip("[]"), int(port)), REACHABLE_TIMEOUT_S).close()
-    _assert_answers(address)
-
-
-def _assert_answers(place: str) -> None:
-    """Asks whether Ray's control service is alive; raises TimeoutError where nothing or something else is."""
-    with init_grpc_channel(place, (("grpc.enable_http_proxy", 0),)) as channel:
-        try:
-            channel.unary_unary(_IS_ALIVE)(b"", timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
-        except grpc.RpcError as error:
-            if error.code() in (*_SILENT, grpc.StatusCode.UNIMPLEMENTED):
-                raise TimeoutError(
-                    f"it accepts connections, but nothing there answers as Ray does in {ANSWER_TIMEOUT_S} s"
-                ) from None
+    if not answers(address, ANSWER_TIMEOUT_S):
+        raise TimeoutError(
+            f"it accepts connections, but nothing there answers as Ray does in {ANSWER_TIMEOUT_S} s"
+        )
 
 
 @contextlib.contextmanager
@@ -218,32 +201,6 @@ def _own_sigterm_handler() -> Iterator[None]:
         yield
     finally:
         ray._private.utils.set_sigterm_handler = set_handler
-
-
-@contextlib.contextmanager
-def watching(on_death: Callable[[str], None]) -> Iterator[None]:
-    """Watches this machine's processes of Ray for the length of a block.
-
-    Ray ends a driver whose raylet or GCS is gone: by exit code 1, without a word, seconds later.
-
-    Args:
-        on_death: called with the name of a process that is gone, from a thread.
-    """
-    names: dict[str, psutil.Process] = {}
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(WATCH_S):
-            names.update({} if names else {process.name(): process for process in vital_processes()})
-            if gone := [name for name, process in names.items() if is_gone(process)]:
-                on_death(gone[0])
-                return
-
-    threading.Thread(target=watch, name="ray-watch", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ import workers
 from jobs.cluster.jobs_api import JobsClient, Submission
 from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import ClusterError, SpecError
-from schemas.exit_codes import CTRL_C, DEADLINE, TERMINATED
+from schemas.exit_codes import CTRL_C, DEADLINE, RAY_DIED, TERMINATED
 from schemas.spec import JobSpec, ModelSpec
 from schemas.spec_file import override_spec
 from schemas.submission import new_submission_id
@@ -166,7 +166,7 @@ def end_message(job: Submission) -> str:
     advice = "Submit the same job again to resume"
     if job.state == "STOPPED":
         return f"{job.id} was stopped; committed work stays. {advice}"
-    if job.exit_code in (CTRL_C, TERMINATED, DEADLINE):
+    if job.exit_code in (CTRL_C, TERMINATED, DEADLINE, RAY_DIED):
         return f"{job.id} was stopped with exit code {job.exit_code}; committed work stays. {advice}"
     if job.exit_code is None:
         return f"{job.id} failed with this message of Ray: {job.message.strip()}\n{advice}"

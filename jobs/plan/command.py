@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +32,7 @@ from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
 from workers.manifest.sources import Source
 from workers.printable import printable
+from workers.process.forkserver import shared_fork_server
 from workers.storage.store import Store
 
 SAMPLE_TARS = 16
@@ -110,9 +112,13 @@ def plan_job(spec: JobSpec, options: PlanOptions) -> None:
 
 
 def take_sample(job: ResolvedJob, size: int, cluster: Cluster) -> Sample:
-    """Opens the manifest in a temporary folder and finds the images to probe."""
+    """Opens the manifest in a temporary folder and finds the images to probe.
+
+    The folder is in the fork server's, which is deleted however this process ends.
+    """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="raylabel-plan-") as folder:
+    parent = Path(shared_fork_server().address).parent
+    with tempfile.TemporaryDirectory(prefix="plan-", dir=parent) as folder:
         sources, share = sample_sources(job.sources)
         manifest = open_manifest(job.spec.manifest, sources, Store(folder), _map_here)
         opening_s = time.monotonic() - start

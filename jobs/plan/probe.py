@@ -13,6 +13,7 @@ import pyarrow as pa
 from jobs.cluster.pools import Pool, pool_on
 from jobs.plan.predict import OVERHEAD_CPU_S
 from jobs.prepare.resolve import ResolvedJob
+from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ProcessDiedError, RaylabelError
 from schemas.locations import Location
 from schemas.plan import Pass, Plan
@@ -152,11 +153,22 @@ def _profiles(
             list(threads.map(lambda child, order: child(order), children, orders))
             profiles = list(threads.map(lambda child: child(None), children))
         except ProcessDiedError as death:
-            raise RaylabelError(
-                f"the process that probed the images died in stage {death.stage}: {death.message}. A run "
-                "finds the image that is the cause and continues; for a plan use another --sample"
-            ) from None
+            raise RaylabelError(_died(death)) from None
         return time.monotonic() - start, profiles
+
+
+def _died(death: ProcessDiedError) -> str:
+    """Why a process that probes died, and what to do."""
+    if death.code == ErrorCode.TIMEOUT:
+        key = "decode.timeout_s" if death.stage == Stage.DECODE else "compute.timeout_s"
+        return (
+            f"an image of the sample {death.message} in stage {death.stage} ({key}). A run makes it a failed "
+            f"row and continues; for a plan use another --sample, or raise {key}"
+        )
+    return (
+        f"the process that probed the images died in stage {death.stage}: {death.message}. A run "
+        "finds the image that is the cause and continues; for a plan use another --sample"
+    )
 
 
 def pool_here(compute: ComputeSpec, here: Cluster) -> Pool:

@@ -29,6 +29,7 @@ from workers.manifest.sources import Source
 from workers.printable import one_line
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
+from workers.process.limits import low_limits
 from workers.storage.options import assert_headers, configure_storage
 from workers.storage.store import Store
 from workers.storage.uris import absolute_uri, clean_uri
@@ -53,8 +54,7 @@ class ActorResources(Protocol):
 MAKES_NO_ROWS = frozenset(
     (
         "workers/logs.py",
-        "workers/process/output.py",
-        "workers/process/streams.py",
+        *(f"workers/process/{name}.py" for name in ("family", "limits", "output", "streams")),
         *(f"workers/ledger/{name}.py" for name in ("attempts", "damage", "heartbeat", "runs", "state")),
     )
 )
@@ -226,7 +226,9 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
         try:
             classifier, detector = builder(None)
         except ProcessDiedError as death:
-            raise ModelError(f"the process that built the models died: {death.message}") from None
+            raise ModelError(
+                f"the process that built the models died: {death.message}{low_limits()}"
+            ) from None
         finally:
             builder.end()
         return ResolvedJob(spec, sources, classifier, detector)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from jobs.cluster import connect as cluster
+from jobs.cluster.watch import watching
 from jobs.prepare.begun import begun_spec
 from jobs.prepare.resolve import ResolvedJob, resolve, resolving
 from jobs.report.page import write_report
@@ -13,7 +14,7 @@ from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
 from jobs.run.retry import as_it_began, begin_retry, failed_by_code, nothing_to_retry
-from jobs.run.stop import Stopped, StopRequest, leave, stoppable
+from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
 from schemas.words import counted, raylabel_command
@@ -102,12 +103,12 @@ def _run(
 ) -> None:
     """Connects to Ray while the job is resolved, labels, reports."""
     output = clean_uri(spec.output)
-    on_death = _leaver(console, output, StopRequest(), stop_comes_s=0)
+    on_death = _leaver(console, output, StopRequest())
     connection = cluster.connect(options.address, verbose=options.verbose, on_death=on_death)
     with connection as logs, console.reporter() as reporter:
         left = None if options.stop_after is None else options.stop_after - console.seconds
         try:
-            with stoppable(left) as request, cluster.watching(_leaver(console, output, request)):
+            with stoppable(left) as request, watching(_leaver(console, output, request)):
                 job = replace(resolved(), command=options.command)
                 if how == "run":  # of a retry it is known
                     job.assert_same_run(Store(spec.output))
@@ -136,21 +137,18 @@ def _run(
     console.event("complete", output=output, up_to_date=False, seconds=round(seconds, 1), **rows, **predicted)
 
 
-def _leaver(
-    console: RunConsole, output: str, request: StopRequest, stop_comes_s: float = STOP_COMES_S
-) -> Callable[[str], None]:
-    """What ends this process, from any thread, once a process of Ray is gone, whose name it is called with.
+def _leaver(console: RunConsole, output: str, request: StopRequest) -> Callable[[str], None]:
+    """What ends this process, from any thread, once a part of Ray is gone; it is called with what happened.
 
     Ray itself would end it seconds later, without a word. Who stops a whole job may stop Ray first and this
     process right after: then that is the reason, and what can be wrapped up without Ray is.
     """
 
-    def on_death(process: str) -> None:
-        time.sleep(stop_comes_s)
-        if stop := request.stopped:
+    def on_death(reason: str) -> None:
+        time.sleep(STOP_COMES_S)
+        if stop := request.stopped or received():
             time.sleep(WRAP_UP_S)
             leave(stop.message, stop.exit_code)
-        reason = f"Ray's process {process} has died"
         console.event("stopped", output=output, reason=reason, seconds=round(console.seconds, 1))
         leave(f"stopped, as {reason}; committed work stays, and the same command resumes", RAY_DIED)
 

@@ -29,7 +29,12 @@ class Attempt:
     def __init__(self, *arguments: str, **environment: str) -> None:
         env = {**os.environ, "COLUMNS": "200", **environment}
         self.process = subprocess.Popen(
-            [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+            [COMMAND, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+            start_new_session=True,
         )
         self._family: dict[int, psutil.Process] = {}
 
@@ -37,7 +42,7 @@ class Attempt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        family = self._look()
+        family = self.processes()
         self.process.kill()
         for each in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -45,7 +50,7 @@ class Attempt:
         psutil.wait_procs(family, 30)
         self.process.communicate()
 
-    def _look(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """The processes that this attempt has started and that are alive, orphans included."""
         with contextlib.suppress(psutil.NoSuchProcess):
             for parent in (psutil.Process(self.process.pid), *self._family.values()):
@@ -53,11 +58,19 @@ class Attempt:
                     self._family |= {child.pid: child for child in parent.children(recursive=True)}
         return [each for each in self._family.values() if each.is_running()]
 
+    def family(self) -> list[str]:
+        """The command lines of the processes that this attempt has started and that are alive."""
+        lines = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                lines.append(" ".join(process.cmdline()))
+        return lines
+
     def pids(self, victim: Victim) -> list[int]:
         """The processes of one kind."""
         if victim == "driver":
             return [self.process.pid]
-        return [each.pid for each in self._look() if victim == _kind_of(each)]
+        return [each.pid for each in self.processes() if victim == _kind_of(each)]
 
     def kill(self, victim: Victim, choose: random.Random) -> bool:
         """Kills one process of a kind; False where there was none."""

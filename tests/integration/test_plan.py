@@ -100,6 +100,25 @@ def test_a_probe_that_dies_says_in_which_stage(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_never_ends_ends_the_probe_after_its_timeout(tmp_path: Path) -> None:
+    paint(tmp_path)
+    spec = spec_of(
+        manifest=str(tmp_path / "black*"),
+        output=str(tmp_path / "out"),
+        classifier={"model": "tests.poison:poisoned"},
+        detector=None,
+        compute={"actors": 1, "timeout_s": 0.5},
+    )
+    said = (
+        r"an image of the sample took more than 0.5 s of processor time in stage classify "
+        r"\(compute\.timeout_s\)\. A run makes it a failed row and continues; "
+        r"for a plan use another --sample, or raise compute\.timeout_s$"
+    )
+    with pytest.raises(RaylabelError, match=said):
+        plan_job(spec, HERE)
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_run_in_the_output_is_refused_as_by_check(manifest: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "out" / "labels" / "shard-00000.parquet"
     stranger.parent.mkdir(parents=True)

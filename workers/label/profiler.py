@@ -20,6 +20,7 @@ from workers.label.reader import File, ImageReader
 from workers.label.settings import LabelSettings
 from workers.models.predictor import Predictor
 from workers.process.serve import StageCallback
+from workers.process.steps import UNKNOWN, step
 
 T = TypeVar("T")
 
@@ -142,8 +143,12 @@ class Profiler(Labeller):
     ) -> dict[int, ImageError]:
         """Times a model on a chunk; returns the errors of images that it fails on, by their positions."""
         on_stage(model.stage)
+
+        def watch(batch: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+            return step(model.stage, [UNKNOWN] * len(batch))
+
         clock = time.process_time if self._settings.device == "cpu" else time.perf_counter
-        results, seconds = _timed(clock, lambda: model(images))
+        results, seconds = _timed(clock, lambda: model(images, watch))
         times.models[name] = times.models.get(name, 0.0) + seconds
         return {n: result for n, result in enumerate(results) if isinstance(result, ImageError)}
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,12 @@ from schemas.exit_codes import BROKEN_PIPE, EXIT_CODES
 from workers.printable import printable
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+
+READER_S = 60
+"""Seconds that a job waits for whoever should read its output; for a person at a terminal it waits longer."""
+
+PIPE_BYTES = select.PIPE_BUF
+"""As many can be written to a pipe without waiting as soon as it takes any."""
 
 _errors = STDERR
 """Where error messages go: stderr as it was when the command started. Ray's lines on stderr go to a file."""
@@ -81,15 +88,29 @@ class _Unfailing(io.FileIO):
         self._on_failure = on_failure
 
     def write(self, data: Any) -> int:
-        """Writes, or drops; returns the number of bytes in either case."""
+        """Writes some, or drops all; returns the number of bytes in either case."""
         try:
-            return super().write(data)
+            return super().write(self._at_once(data))
         except OSError as error:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
             self._on_failure(error)
             return len(data)
+
+    def _at_once(self, data: Any) -> Any:
+        """What can be written without waiting.
+
+        Raises:
+            TimeoutError: nothing can, as nobody reads it.
+        """
+        if not _goes_on or self.isatty():
+            return data
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT)
+        if not poll.poll(READER_S * 1000):
+            raise TimeoutError(errno.ETIMEDOUT, f"nobody has read it for {READER_S} s")
+        return data[:PIPE_BYTES]
 
 
 def _on_unwritable(error: OSError) -> None:

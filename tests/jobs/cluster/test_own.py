@@ -3,15 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from jobs.cluster.own import SOCKET_BYTES, is_gone, own_options
+from jobs.cluster.own import SOCKET_BYTES, own_options
 from tests.conftest import ROOT
 from workers.process.cpus import usable_cpus
 from workers.process.sockets import MAX_PATH, SHORT
 
-ASK = "from jobs.cluster.own import *; print(own_options().get('object_store_memory'), suspected_limits())"
+ASK = "from jobs.cluster.own import *; print(own_options().get('object_store_memory'))"
 
 
 def limited(limits: str) -> subprocess.CompletedProcess[str]:
@@ -40,23 +39,9 @@ def test_a_long_path_of_temporary_files_is_not_rays(tmp_path: Path, monkeypatch:
 
 
 def test_low_limits_of_the_shell_are_kept_to_or_named() -> None:
-    assert limited("ulimit -v 4500000").stdout == f"{(4_500_000 << 10) - (4 << 30)} \n"
+    assert limited("ulimit -v 4500000").stdout == f"{(4_500_000 << 10) - (4 << 30)}\n"
     done = limited("ulimit -f 1000")
     assert done.stderr.splitlines()[-1].partition(": ")[2] == (
         "`ulimit -f` limits this process to 1,000 KB, which is too little for "
         "a Ray; raise it (`ulimit -f unlimited`) and run the command again"
     )
-    said = limited("ulimit -n 200").stdout
-    assert said.endswith(". `ulimit -n` limits this process to 200 open files: raise it\n")
-
-
-def test_a_process_that_has_ended_is_gone_also_before_its_parent_knows() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = psutil.Process(child.pid)
-    assert not is_gone(process)
-    child.kill()
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        pass
-    assert is_gone(process)
-    child.communicate()
-    assert is_gone(process)

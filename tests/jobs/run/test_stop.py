@@ -12,6 +12,12 @@ import pytest
 from jobs.run.stop import Stopped, stoppable
 from tests.conftest import ROOT
 
+KINDS = [
+    (signal.SIGINT, "Ctrl-C", 130),
+    (signal.SIGTERM, "SIGTERM", 143),
+    (signal.SIGHUP, "SIGHUP", 129),
+]
+
 STARTING = """
 import time
 from jobs.run.stop import leave_on_signals
@@ -22,9 +28,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "name", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
-)
+@pytest.mark.parametrize(("number", "name", "code"), KINDS)
 def test_a_signal_before_images_are_labelled_leaves_nothing(number: int, name: str, code: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", STARTING],
@@ -44,9 +48,7 @@ def test_a_signal_before_images_are_labelled_leaves_nothing(number: int, name: s
     assert gone == [fork_server]
 
 
-@pytest.mark.parametrize(
-    ("number", "name", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
-)
+@pytest.mark.parametrize(("number", "name", "code"), KINDS)
 def test_a_signal_while_images_are_labelled_raises_once_and_then_acts_as_before(
     number: int, name: str, code: int
 ) -> None:
@@ -69,6 +71,59 @@ def test_a_signal_while_images_are_labelled_raises_once_and_then_acts_as_before(
         assert later == [number]
     finally:
         signal.signal(number, before)
+
+
+LOST = """
+import os, time
+from jobs.run.stop import leave_on_signals, stoppable
+leave_on_signals()
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+
+with stoppable(None):
+    Dropped()
+    time.sleep(60)
+"""
+
+
+def test_a_stop_where_nothing_can_be_raised_stops_all_the_same() -> None:
+    command = [sys.executable, "-c", LOST.format(number=signal.SIGTERM)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=30)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == (
+        "raylabel: stopped by SIGTERM; committed work stays, and the same command resumes\n"
+    )
+
+
+NATIVE = """
+import ctypes
+from jobs.run.stop import leave_on_signals
+leave_on_signals()
+lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+lock(mutex)
+print("locked", flush=True)
+lock(mutex)
+"""
+
+
+def test_a_signal_is_heeded_while_the_main_thread_waits_in_native_code() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", NATIVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "locked\n"
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (143, "raylabel: stopped by SIGTERM\n")
+
+
+def test_what_nohup_keeps_away_does_not_stop() -> None:
+    code = "from jobs.run.stop import *; leave_on_signals(); os.kill(os.getpid(), signal.SIGHUP); print('on')"
+    command = ["nohup", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "on\n")
 
 
 def test_a_deadline_raises_and_is_taken_back_with_the_block() -> None:

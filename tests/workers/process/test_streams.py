@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
+GOES_ON = "the job goes on, and its tables are written"
 PREPARE = "import os, sys; from workers.process.streams import *; prepare_streams(); "
 
 
@@ -54,9 +55,21 @@ def test_a_command_that_does_more_goes_on_and_says_so_once(streams: str, why: st
     done = shell(f"{code} open({str(done_file)!r}, 'w')", streams)
     assert done.returncode == 0
     assert done.stderr.startswith(f"raylabel: cannot print any more ({why}")
-    assert done.stderr.endswith("; the job goes on, and its tables are written\n")
+    assert done.stderr.endswith(f"; {GOES_ON}\n")
     assert done.stderr.count("\n") == 1
     assert done_file.exists()
+
+
+def test_a_command_that_does_more_goes_on_where_nobody_reads(tmp_path: Path) -> None:
+    done_file = tmp_path / "done"
+    lines = "[print('x' * 9999, flush=True) for _ in range(99)]"
+    code = f"import workers.process.streams as s; s.READER_S = 1; go_on_without_output(); {lines}; "
+    done = shell(
+        f"{code} open({str(done_file)!r}, 'w')", "| while ! [ -e $DONE ]; do :; done", DONE=str(done_file)
+    )
+    why = "nobody has read it for 1 s"
+    assert done.stderr == f"raylabel: cannot print any more ({why}); {GOES_ON}\n"
+    assert done.returncode == 0
 
 
 def test_what_an_encoding_lacks_is_replaced() -> None:

@@ -1,0 +1,62 @@
+"""Ray's processes, and a GCS elsewhere: when one is gone, that is said once."""
+
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.cluster.watch import is_gone, silence_of, watching_start
+from workers.process.limits import low_limits
+
+
+def test_a_process_that_has_ended_is_gone_also_before_its_parent_knows() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = psutil.Process(child.pid)
+    assert not is_gone(process)
+    child.kill()
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        pass
+    assert is_gone(process)
+    child.communicate()
+    assert is_gone(process)
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_ray_that_is_killed_while_it_starts_is_told_of(name: str, tmp_path: Path) -> None:
+    told: queue.Queue[str] = queue.Queue()
+    program = tmp_path / name
+    program.symlink_to(str(shutil.which("sleep")))
+    with watching_start(told.put):
+        child = subprocess.Popen([program, "60"])
+        time.sleep(0.5)
+        child.kill()
+        assert told.get(timeout=30) == f"Ray's process {name} has died"
+    child.wait()
+
+
+def test_what_fails_by_itself_while_ray_starts_is_told_of_with_low_limits(tmp_path: Path) -> None:
+    told: queue.Queue[str] = queue.Queue()
+    program = tmp_path / "raylet"
+    program.symlink_to(str(shutil.which("sleep")))
+    with watching_start(told.put):
+        child = subprocess.Popen([program, "60"])
+        time.sleep(0.5)
+        child.send_signal(signal.SIGABRT)
+        assert told.get(timeout=30) == f"Ray's process raylet has failed while it started{low_limits()}"
+    child.wait()
+
+
+def test_a_gcs_that_is_silent_is_told_of_before_ray_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.cluster.watch.ASK_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        gcs = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert silence_of(gcs)() is None  # Ray waits for a minute
+        monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "0.1")
+        assert str(silence_of(gcs)()).startswith(f"Ray's GCS at {gcs} has not answered for ")
