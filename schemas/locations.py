@@ -57,7 +57,7 @@ NO_URI = MissingImage(ErrorCode.NOT_FOUND, "the manifest's row has no URI")
 
 MEMBERS = pa.schema(
     [
-        pa.field("image_id", pa.string()),  # key of the sample
+        pa.field("image_id", pa.string()),  # key of the sample; of several images in one their names
         pa.field("name", pa.string()),  # of the member; the key for a sample without an image
         pa.field("start", pa.int64()),  # first byte in the tar file; null without an image
         pa.field("size", pa.int64()),

@@ -77,6 +77,8 @@ BOXES = pa.schema(
     ]
 )
 
+ABSOLUTE_URI = pa.field("absolute_uri", pa.string())  # null where `uri` lacks a secret, or there is none
+
 ERRORS = pa.schema(
     [
         *KEYS,
@@ -86,6 +88,7 @@ ERRORS = pa.schema(
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("retryable", pa.bool_(), nullable=False),
         pa.field("failed_at", pa.timestamp("us", "UTC"), nullable=False),
+        ABSOLUTE_URI,
     ]
 )
 
@@ -105,18 +108,21 @@ HARDLY_REPEATED = {
 }
 """Columns stored without a dictionary, which would only add to them, by their paths in Parquet."""
 
-WORKING = ("boxes", "error", "unit")
+WITH_CARRIED = ("labels", "errors")
+"""Tables that end with the manifest's own columns."""
+
+WORKING = ("boxes", "error", "unit", ABSOLUTE_URI.name)
 """Columns that rows have in the workers, in addition to those of the labels table."""
 
 
-def carried_names(carried: pa.Schema) -> dict[str, str]:
-    """The names of the manifest's own columns in the labels table, by their names in the manifest.
+def carried_names(carried: pa.Schema, table: str = "labels") -> dict[str, str]:
+    """The names of the manifest's own columns in a table, by their names in the manifest.
 
-    A name stays the same, unless a table uses it, or an earlier column does, in whatever case: then
-    `manifest_` is put in front. Spark, Hive and DuckDB take names that differ only in their case for the
+    A name stays the same, unless labels or the table uses it, or an earlier column does, in whatever case:
+    then `manifest_` is put in front. Spark, Hive and DuckDB take names that differ only in their case for the
     same.
     """
-    taken = {name.casefold() for name in (*LABELS.names, *WORKING)}
+    taken = {name.casefold() for name in (*LABELS.names, *WORKING, *TABLES[table].names)}
     names: dict[str, str] = {}
     for name in carried.names:
         if name.casefold() not in taken:
@@ -137,12 +143,12 @@ def table_schema(name: str, carried: pa.Schema) -> pa.Schema:
 
     Args:
         name: "labels", "boxes" or "errors".
-        carried: the manifest's own columns, under their names in the manifest; the labels table ends with
+        carried: the manifest's own columns, under their names in the manifest; labels and errors end with
             them.
     """
     fields = list(TABLES[name])
-    if name == "labels":
-        names = carried_names(carried)
+    if name in WITH_CARRIED:
+        names = carried_names(carried, name)
         fields += [pa.field(names[f.name], f.type) for f in carried]
     own = {"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION}
     return pa.schema(fields, metadata={**own, **MODERN_CALENDAR})
@@ -154,7 +160,7 @@ BOX = pa.struct(
         for name in ("class_id", "class_name", "score", "x1", "y1", "x2", "y2")
     ]
 )
-ERROR = pa.struct([f.with_nullable(True) for f in ERRORS if f not in KEYS])
+ERROR = pa.struct([f.with_nullable(True) for f in ERRORS if f not in (*KEYS, ABSOLUTE_URI)])
 
 
 def results_schema(carried: pa.Schema) -> pa.Schema:
@@ -170,6 +176,7 @@ def results_schema(carried: pa.Schema) -> pa.Schema:
             *(f if f in KEYS else f.with_nullable(True) for f in plain),
             pa.field("boxes", pa.list_(BOX)),
             pa.field("error", ERROR),
+            ABSOLUTE_URI,
             pa.field("unit", pa.int64(), nullable=False),
         ]
     )

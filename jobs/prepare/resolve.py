@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import schemas
 import workers
 from jobs.prepare.begun import changed_keys
-from schemas.exceptions import ModelError, ProcessDiedError
+from schemas.exceptions import ManifestError, ModelError, ProcessDiedError, StorageError
 from schemas.identity import settings_of_rows
 from schemas.ledger import RunRecord, SourceFile
 from schemas.models import ResolvedModel
 from schemas.plan import Pass, Plan
-from schemas.spec import DetectorSpec, JobSpec, ModelSpec
+from schemas.spec import DetectorSpec, JobSpec, ManifestSpec, ModelSpec
 from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
@@ -71,6 +71,7 @@ class ResolvedJob:
         classifier: as built; None where the job has none.
         detector: as built; None where the job has none.
         began_with: of a retry: the manifest's files as they were when the run began, where they have changed.
+        not_found: of a retry: why none of these files is there; "" where some are.
         command: the command line that asks for it, without credentials.
     """
 
@@ -79,6 +80,7 @@ class ResolvedJob:
     classifier: ResolvedModel | None
     detector: ResolvedModel | None
     began_with: list[SourceFile] | None = None
+    not_found: str = ""
     command: str = ""
 
     @property
@@ -116,6 +118,8 @@ class ResolvedJob:
         """Name and value of the lines that describe a job."""
         spec = self.spec
         manifest = ", ".join(_describe(source) for source in self.sources[:5])
+        if self.not_found:
+            manifest = "gone; the rows to retry are those that the run holds"
         if len(self.sources) > 5:
             manifest += f" and {counted(len(self.sources) - 5, 'more file')}"
         facts = [("manifest", manifest)]
@@ -195,21 +199,32 @@ class ResolvedJob:
         )
 
 
-def resolve(spec: JobSpec) -> ResolvedJob:
+def resolve(spec: JobSpec, began_with: list[SourceFile] | None = None) -> ResolvedJob:
     """Finds the manifest's files and builds the models once, on the CPU.
+
+    Args:
+        spec: the job.
+        began_with: see `resolving`.
 
     Raises:
         RaylabelError: see `resolving`.
     """
-    with resolving(spec) as resolved:
+    with resolving(spec, began_with) as resolved:
         return resolved()
 
 
 @contextlib.contextmanager
-def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
+def resolving(
+    spec: JobSpec, began_with: list[SourceFile] | None = None
+) -> Iterator[Callable[[], ResolvedJob]]:
     """Starts to resolve a job; yields a function that waits for the result. Sets the job's storage options.
 
     A child process builds the models: this process need not import torch, and is free meanwhile.
+
+    Args:
+        spec: the job.
+        began_with: of a retry: the manifest's files as they were when the run began. They may have changed,
+            or be gone.
 
     Raises:
         ManifestError: the manifest does not exist, or its format is unknown.
@@ -217,7 +232,8 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
     """
     configure_storage(spec.reached)
     assert_headers()
-    sources = find_sources(spec.manifest)
+    sources, not_found = _sources(spec.manifest, are_needed=began_with is None)
+    changed = None if began_with == [source.file for source in sources] else began_with
     builder = Child(
         shared_fork_server().address, build_model_resolver, spec, memory_share=1, plain_output=True
     )
@@ -231,12 +247,22 @@ def resolving(spec: JobSpec) -> Iterator[Callable[[], ResolvedJob]]:
             ) from None
         finally:
             builder.end()
-        return ResolvedJob(spec, sources, classifier, detector)
+        return ResolvedJob(spec, sources, classifier, detector, changed, not_found)
 
     try:
         yield resolved
     finally:
         builder.end()
+
+
+def _sources(spec: ManifestSpec, *, are_needed: bool) -> tuple[list[Source], str]:
+    """The manifest's files; where there are none and none is needed, why."""
+    try:
+        return find_sources(spec), ""
+    except (ManifestError, StorageError) as error:
+        if are_needed:
+            raise
+        return [], str(error)
 
 
 def _describe(source: Source) -> str:

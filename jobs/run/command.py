@@ -13,11 +13,12 @@ from jobs.report.page import write_report
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
-from jobs.run.retry import as_it_began, begin_retry, failed_by_code, nothing_to_retry
+from jobs.run.retry import assert_retriable, begin_retry, failed_by_code, nothing_to_retry
 from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
 from schemas.words import counted, raylabel_command
+from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
@@ -81,16 +82,21 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
         Stopped: it was asked to stop.
     """
     console = RunConsole(options.as_json)
-    job = as_it_began(resolve(begun_spec(output, {**settings, "output": output})), output)
+    spec = begun_spec(output, {**settings, "output": output})
+    job = resolve(spec, find_run(output).record.manifest)
     job.assert_same_run(Store(output))
-    rows = begin_retry(output, codes)  # refuses a run with damage, so it goes first
+    assert_retriable(job, output, codes)
+    retry = begin_retry(output, codes)  # refuses a run with damage, so it goes first
     failed = failed_by_code(output)
-    if not rows:
+    if not retry:
         console.message(nothing_to_retry(clean_uri(output), codes, failed))
         console.event("complete", output=clean_uri(output), up_to_date=True, failed=failed)
         return
-    taken = [code for code in codes if code in failed] or codes  # a pass that was stopped has done some
-    console.message(f"retrying {counted(rows, 'image')} that failed with {', '.join(taken)}")
+    taken = [code for code in retry.codes if code in failed] or retry.codes  # once stopped it has done some
+    rows = counted(sum(stop - start for start, stop in retry.rows), "image")
+    console.message(f"retrying {rows} that failed with {', '.join(taken)}")
+    if later := sorted(set(codes) & failed.keys() - set(retry.codes)):
+        console.message(f"a retry that began before goes first; {', '.join(later)} can be retried after it")
     _run(job.spec, lambda: job, options, console, "retry")
 
 

@@ -20,7 +20,7 @@ from jobs.run.console import Reporter
 from jobs.run.metrics import Exporter
 from jobs.run.observers import Observers
 from jobs.run.publisher import Publisher
-from jobs.run.retry import retried_manifest
+from jobs.run.retry import retried_manifest, retried_run
 from schemas.ledger import Attempt, Commit
 from schemas.metrics import Usage
 from schemas.plan import make_bundles, one_per_bundle
@@ -119,21 +119,24 @@ def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> Run
     store.conditional = store.creates_once()
     if not store.conditional:
         reporter.message(f"note: {UNCONDITIONAL}")
-    manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
-    record = job.record(manifest)
-    record = (
-        replace_run(store, record, reporter.message)
-        if restart
-        else begin_run(store, record, reporter.message)
-    )
-    logs.configure(record.id)
-    run = RunDirectory.first(store, record, manifest.carried)
+
+    def opened() -> Manifest:
+        return open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
+
+    manifest = opened() if job.began_with is None else None
+    if manifest is None:
+        job.assert_same_run(store)
+        run = retried_run(store)
+    else:
+        record = (replace_run if restart else begin_run)(store, job.record(manifest), reporter.message)
+        run = RunDirectory.first(store, record, manifest.carried)
+    logs.configure(run.record.id)
     attempt = start_attempt(run, reporter.message)
     _log.info("%s starts", attempt)
     # the pass is looked for last: until the number is taken another attempt may start the next one
     run = run.newest()
-    if job.began_with is not None:
-        manifest = retried_manifest(run, manifest)
+    if manifest is None:
+        manifest = retried_manifest(job, run, opened)
     return RunningAttempt(job, manifest, run, attempt)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.ledger import StagedFile
-from schemas.tables import carried_names, table_schema
+from schemas.tables import WITH_CARRIED, carried_names, table_schema
 from schemas.words import counted
 from workers.printable import short_line
 from workers.tables.parquet import count_codes, parquet_bytes
@@ -97,9 +97,9 @@ def declared(name: str, carried: Mapping[str, str]) -> tuple[str, ...]:
         carried: the manifest's own columns, name to Arrow type, as run.json has them.
     """
     lines = _declared(name)
-    if name != "labels":
+    if name not in WITH_CARRIED:
         return lines
-    names = carried_names(pa.schema([(column, pa.null()) for column in carried]))
+    names = carried_names(pa.schema([(column, pa.null()) for column in carried]), name)
     return (*lines, *(f"{names[column]}: {kind}" for column, kind in carried.items()))
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from jobs.prepare.resolve import resolve
 from jobs.run.console import Reporter
 from jobs.run.pipeline import label
+from schemas.ledger import SourceFile
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
 
@@ -31,9 +32,11 @@ def run_here(*, restart: bool = False, **spec: Any) -> dict[str, int]:
     return label_here(build_spec(spec, "a test"), restart=restart)
 
 
-def label_here(spec: JobSpec, *, restart: bool = False) -> dict[str, int]:
-    """Runs a job as its spec says on the Ray that this process is connected to."""
-    return label(resolve(spec), Reporter(Console(quiet=True)), restart=restart)
+def label_here(
+    spec: JobSpec, began_with: list[SourceFile] | None = None, *, restart: bool = False
+) -> dict[str, int]:
+    """Runs a job as its spec says, or retries it, on the Ray that this process is connected to."""
+    return label(resolve(spec, began_with), Reporter(Console(quiet=True)), restart=restart)
 
 
 def raylabel(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

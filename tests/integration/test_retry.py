@@ -15,6 +15,7 @@ from schemas.exceptions import OutputConflictError, SpecError
 from schemas.spec import JobSpec
 from tests.image_server import ImageServer, serving
 from tests.integration.jobs_here import label_here, rows, run_here, tables
+from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
 from workers.storage.store import Store
 
@@ -46,10 +47,10 @@ def job(server: ImageServer, photos: Path, tmp_path: Path) -> dict[str, Any]:
 def retry_here(output: Path, codes: list[str] | None) -> dict[str, int]:
     spec: JobSpec = begun_spec(str(output), {})
     assert begin_retry(str(output), codes_of(codes))
-    return label_here(spec)
+    return label_here(spec, find_run(str(output)).record.manifest)
 
 
-def test_a_retry_labels_failed_rows_and_the_rest_stays_as_it_is(
+def test_a_retry_labels_failed_rows_without_the_manifest_and_the_rest_stays_as_it_is(
     server: ImageServer, job: dict[str, Any], tmp_path: Path
 ) -> None:
     whole, output = tmp_path / "whole", tmp_path / "out"
@@ -60,6 +61,8 @@ def test_a_retry_labels_failed_rows_and_the_rest_stays_as_it_is(
     assert run_here(**job, output=str(output)) == {"labels": 15, "boxes": 0, "errors": 6}
     before = tables(output)
 
+    manifest = Path(str(job["manifest"]))
+    manifest.unlink()
     answers = {6: 503}  # the others are back
     server.requests.clear()
     assert retry_here(output, ["THROTTLED"]) == {"labels": 18, "boxes": 0, "errors": 3}
@@ -77,9 +80,10 @@ def test_a_retry_labels_failed_rows_and_the_rest_stays_as_it_is(
     assert [row for row in after["labels"].to_pylist() if row["manifest_index"] in old] == list(old.values())
 
     answers = {}
+    manifest.write_text("uri,other\n/no/image.jpg,1\n")
     assert retry_here(output, ["NOT_FOUND", "THROTTLED"]) == {"labels": 21, "boxes": 0, "errors": 0}
     assert_same_labels(tables(output)["labels"], undisturbed["labels"])
-    assert begin_retry(str(output), codes_of(None)) == 0
+    assert begin_retry(str(output), codes_of(None)) is None
     assert read_success(Store(str(output))) == {"labels": 21, "boxes": 0, "errors": 0}
 
 

@@ -18,7 +18,7 @@ from workers.fetch.parquet_column import read_value
 from workers.fetch.tar import find_member
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.storage import uris
-from workers.storage.uris import clean_uri, resolve_uri, split_chain
+from workers.storage.uris import clean_uri, resolve_uri, split_chain, without_copies
 
 _TAR = re.compile(r"tar://(.+)", re.DOTALL)
 _PARQUET = re.compile(r"parquet://([^/]+)/(\d+)")
@@ -27,9 +27,11 @@ _PARQUET = re.compile(r"parquet://([^/]+)/(\d+)")
 def locate(uri: str, base: str) -> Location:
     """The location of the image of a URI; a relative path is resolved against `base`.
 
-    A member of a compressed tar file stays a URI: fsspec reads it, with all that is before it in the file.
+    A member of a compressed tar file stays a URI: fsspec reads it, with all that is before it in the file. Of
+    a copy of a file (`simplecache::`) it is the file itself.
     """
-    if not (chain := split_chain(uri.strip())):
+    uri = without_copies(uri.strip())
+    if not (chain := split_chain(uri)):
         return resolve_uri(uri, base)
     inner, outer = chain
     if (match := _TAR.fullmatch(inner)) and clean_uri(outer).lower().endswith(".tar"):
@@ -46,6 +48,23 @@ def uri_of(location: TarMember | ParquetCell) -> str:
             return f"tar://{name}::{clean_uri(tar)}"
         case ParquetCell(file, column, row):
             return f"parquet://{quote(column, safe='')}/{row}::{clean_uri(file)}"
+
+
+def absolute_uri_of(location: Location) -> str | None:
+    """The URI by which `location_of` finds an image again; None where that would show a secret."""
+    match location:
+        case MissingImage():
+            return None
+        case str():
+            file, uri = location, clean_uri(location)
+        case TarMember(file) | ParquetCell(file):
+            uri = uri_of(location)
+    return uri if clean_uri(file) == uris.text_uri(file) else None
+
+
+def location_of(absolute_uri: str) -> Location:
+    """The location of an image by its absolute URI, in which spaces around it are its own."""
+    return locate(absolute_uri, "/") if split_chain(absolute_uri) else absolute_uri
 
 
 def describe(location: Location) -> str:

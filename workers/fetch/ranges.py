@@ -11,6 +11,7 @@ from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from workers.fetch.fetch import code_of, fetch, persist
 from workers.fetch.patience import within
+from workers.storage.answers import COMPRESSED, NotPartialError
 from workers.storage.filesystem import file_system, with_fresh_credentials
 from workers.storage.uris import clean_uri, is_local
 
@@ -126,7 +127,10 @@ def _size(uri: str, spec: FetchSpec) -> int:
 
     def size() -> int | None:
         fs, path = file_system(uri, spec.timeout_s)
-        return with_fresh_credentials(fs, lambda: fs.size(path))  # type: ignore[no-any-return]
+        info = with_fresh_credentials(fs, lambda: fs.info(path))
+        if info.get("encoded"):
+            raise NotPartialError(f"{COMPRESSED}. Download it and name the copy")
+        return info["size"]  # type: ignore[no-any-return]
 
     failed_at, failure = _unanswered.get(uri, (-math.inf, None))
     if failure and time.monotonic() - failed_at < ASK_AGAIN_S:

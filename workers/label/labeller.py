@@ -82,7 +82,7 @@ class Labeller:
             for chunk in chunks(zip(request.rows, images, strict=True), self._settings.chunk_size)
             for outcome in self._outcomes(chunk, on_stage)
         ]
-        results = results_table(request.unit, rows.table, outcomes, self._columns)
+        results = results_table(request.unit, rows.for_results(), outcomes, self._columns)
         return results, self._read.usage.take()
 
     def _images(self, rows: Rows, request: UnitRequest) -> Iterator[InputImage | ImageError]:

@@ -197,7 +197,7 @@ class LabelUnits(SupervisedUnits):
     def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
         manifest = self._settings.manifest
         columns = ResultColumns(None, None, manifest.carried)
-        return results_table(unit, manifest.read([row]).table, [error], columns)
+        return results_table(unit, manifest.read([row]).for_results(), [error], columns)
 
 
 class DecodeUnits(SupervisedUnits):

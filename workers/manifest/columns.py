@@ -12,6 +12,7 @@ from schemas.spec import ManifestSpec
 from workers.manifest.types import (
     exact_id_types,
     exact_types,
+    fields_alike,
     has_text,
     is_lossless,
     is_text,
@@ -134,7 +135,13 @@ def carried_type(name: str, sources: list[SourceColumns]) -> pa.DataType:
         ManifestError: there is none. It names the column and two sources.
     """
     kinds = _kinds(name, sources)
-    return _first_exact(name, sources, exact_types(list(kinds)), kinds)
+    kind = _first_exact(name, sources, exact_types(list(kinds)), kinds)
+    if alike := fields_alike(kind):
+        raise ManifestError(
+            f"column {name!r} of the manifest has fields that differ only in case: "
+            f"{' and '.join(map(repr, alike))}. Spark and DuckDB cannot read such a table. Rename one of them"
+        )
+    return kind
 
 
 def id_type(name: str, sources: list[SourceColumns]) -> pa.DataType:

@@ -160,6 +160,9 @@ def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
     metadata = _metadata(fs, uri, files)
     version = listing.digest
     if metadata:
+        count, example = metadata.naming_none(file.name for file in listing)
+        if count:
+            files.passed.add_rows(count, example)
         records = [each.file.model_dump() for each in metadata.files]
         version = hashlib.sha256(json.dumps([version, records]).encode()).hexdigest()
     record = SourceFile(uri=clean_uri(uri), size=listing.count, version=version)

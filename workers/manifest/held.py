@@ -1,17 +1,26 @@
-"""Failed rows as a manifest, made of what a run holds of them."""
+"""Failed rows as a manifest, made of what a run holds of them: its errors table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ManifestError
-from schemas.tables import KEYS
-from workers.manifest.convert import write_parquet
+from schemas.locations import Location, MissingImage
+from schemas.tables import ABSOLUTE_URI, KEYS, carried_names
+from workers.fetch.locate import location_of
+from workers.manifest.convert import ROW_GROUP_ROWS
+from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.manifest import Manifest, Rows
-from workers.storage.uris import QUERY_SCHEMES, file_of, is_data, is_local, scheme_of
+from workers.storage.filesystem import file_system
+
+_ERROR = ("stage", "code", "message")
 
 
 @dataclass
@@ -20,41 +29,85 @@ class HeldManifest(Manifest):
 
     Attributes:
         index: their positions in the manifest, int64, ascending.
+        located_by: a manifest that has the same rows in the same places, and their images' locations; None:
+            the rows lead to their images themselves.
     """
 
     index: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    located_by: Manifest | None = None
 
     def read(self, rows: Sequence[int]) -> Rows:
         """Returns the rows at some positions of the whole manifest, ascending.
 
         Raises:
-            ManifestError: one of them is not held.
+            ManifestError: one of them is not held, or a file cannot be read.
         """
-        places = np.searchsorted(self.index, rows)
-        if not np.array_equal(self.index[places.clip(max=len(self.index) - 1)], rows):
+        if np.setdiff1d(rows, self.index).size:
             raise ManifestError(f"not all rows from {rows[0]:,} to {rows[-1]:,} are among those that failed")
-        held = super().read(places.tolist())
-        return Rows(held.table.set_column(0, KEYS[0], pa.array(rows, pa.int64())), held.locations)
+        held = super().read(np.searchsorted(self.index, rows).tolist())
+        locations = self.located_by.read(rows).locations if self.located_by else held.locations
+        return Rows(held.table.set_column(0, KEYS[0], pa.array(rows, pa.int64())), locations)
+
+    def _wanted(self, file: ManifestFile) -> list[str]:
+        return list(file.columns)
+
+    def _arranged(self, rows: FileRows) -> Rows:
+        table = _columns(self.carried).empty_table() if rows.table is None else rows.table
+        where = zip(table[ABSOLUTE_URI.name].to_pylist(), table["error"].to_pylist(), strict=True)
+        locations = [_location(uri, error) for uri, error in where]
+        return Rows(table.drop_columns([ABSOLUTE_URI.name, "error"]), locations)
 
 
-def is_enough(uri: str) -> bool:
-    """Whether a URI, as tables hold it, leads to its image by itself."""
-    file = file_of(uri)
-    if is_local(file):
-        return file.startswith("/")
-    return not is_data(file) and scheme_of(file) not in QUERY_SCHEMES  # both are cut in tables
+def _location(absolute_uri: str | None, error: dict[str, Any]) -> Location:
+    """Where the image of a failed row is; of a row that has none, why."""
+    if absolute_uri is not None:
+        return location_of(absolute_uri)
+    return MissingImage(ErrorCode(error["code"]), error["message"])
 
 
-def held_manifest(failed: pa.Table, into: str) -> HeldManifest:
-    """Writes failed rows as the files of a manifest.
+def not_held(failed: pa.Table) -> pa.Table:
+    """Those of some rows of an errors table whose image is known, but not by what the table may show."""
+    return failed.filter(
+        pc.and_(pc.is_null(failed[ABSOLUTE_URI.name]), pc.not_equal(failed["stage"], Stage.LIST.value))
+    )
+
+
+def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManifest:
+    """Writes failed rows as a file of a manifest.
 
     Args:
-        failed: manifest_index, image_id and uri of each, ascending.
-        into: where to write: a path or URL that file names are appended to.
+        failed: rows of an errors table, ascending.
+        carried: the manifest's own columns, under their names in it.
+        into: where to write: a path or URL without the file's ending.
     """
-    columns = failed.select(["uri", "image_id"])
-    rows = (row for batch in columns.to_batches(1024) for row in batch.to_pylist())
-    files = write_parquet(rows, into, "/", columns.schema)
-    return HeldManifest(
-        files, "uri", "image_id", pa.schema([]), index=failed["manifest_index"].to_numpy().astype(np.int64)
+    schema, in_errors = _columns(carried), carried_names(carried, "errors")
+    error = pa.StructArray.from_arrays([failed[n].combine_chunks() for n in _ERROR], fields=list(_ERRORS))
+    own = {"image_id": failed["image_id"], "uri": failed["uri"], ABSOLUTE_URI.name: failed[ABSOLUTE_URI.name]}
+    own |= {name: failed[in_errors[n]] for n, name in carried_names(carried).items()}
+    table = pa.table({**own, "error": error}).select(schema.names)
+    uri = f"{into}.parquet"
+    fs, path = file_system(uri)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with fs.open(path, "wb") as file:
+        pq.write_table(table, file, ROW_GROUP_ROWS, compression="zstd")
+    groups = [min(ROW_GROUP_ROWS, len(table) - start) for start in range(0, len(table), ROW_GROUP_ROWS)]
+    files = [ManifestFile(uri, tuple(groups), tuple(schema.names), "/")]
+    index = failed["manifest_index"].to_numpy().astype(np.int64)
+    return HeldManifest(files, "uri", "image_id", carried, index=index)
+
+
+def located(held: HeldManifest, manifest: Manifest) -> HeldManifest:
+    """The same rows with the locations that a manifest has of them."""
+    return replace(held, located_by=manifest)
+
+
+_ERRORS = pa.struct([(name, pa.string()) for name in _ERROR])
+
+
+def _columns(carried: pa.Schema) -> pa.Schema:
+    """The columns of the file: those of the rows, and what leads to their images."""
+    names = carried_names(carried)
+    own = [pa.field(names[f.name], f.type) for f in carried]
+    return pa.schema(
+        [("image_id", pa.string()), ("uri", pa.string()), *own, ABSOLUTE_URI, ("error", _ERRORS)]
     )

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from schemas.locations import Location
-from schemas.tables import KEYS, carried_names
+from schemas.tables import ABSOLUTE_URI, KEYS, carried_names
+from workers.fetch.locate import absolute_uri_of
 from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.formats import FORMATS
 from workers.manifest.reader import RowReader
@@ -28,6 +29,11 @@ class Rows(NamedTuple):
 
     table: pa.Table
     locations: list[Location]
+
+    def for_results(self) -> pa.Table:
+        """The table with a further column: the absolute URI of each image, where the tables may show it."""
+        uris = [absolute_uri_of(location) for location in self.locations]
+        return self.table.append_column(ABSOLUTE_URI, pa.array(uris, ABSOLUTE_URI.type))
 
 
 @dataclass

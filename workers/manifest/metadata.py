@@ -3,7 +3,7 @@
 import json
 import posixpath
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ class ImageMetadata:
 
     def __init__(self, files: list[MetadataFile]) -> None:
         self.files = sorted(files, key=lambda file: (file.path.count("/"), file.path))
+        self._without_name = 0
         self._file = sqlite3.connect("", check_same_thread=False)  # a temporary file, which goes with it
 
     def __del__(self) -> None:
@@ -52,7 +53,9 @@ class ImageMetadata:
         database.execute("CREATE TABLE rows (name TEXT PRIMARY KEY, row TEXT) WITHOUT ROWID")
         for file in self.files:
             for chunk in chunks(_rows(file), CHUNK_ROWS):
-                database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", chunk)
+                named = [(name, row) for name, row in chunk if name]
+                self._without_name += len(chunk) - len(named)
+                database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", named)
         return database
 
     @cached_property
@@ -65,6 +68,21 @@ class ImageMetadata:
         query = "SELECT DISTINCT key FROM rows, json_each(rows.row) ORDER BY 1"
         return [name for (name,) in self._database.execute(query)]
 
+    def naming_none(self, paths: Iterable[str]) -> tuple[int, str]:
+        """How many rows name no image that is there, and such a name.
+
+        Args:
+            paths: of all images, on the file system.
+        """
+        database = self._database
+        database.execute("CREATE TEMP TABLE images (name TEXT)")
+        for chunk in chunks(((_key(path),) for path in paths), CHUNK_ROWS):
+            database.executemany("INSERT INTO images VALUES (?)", chunk)
+        query = "SELECT count(*), min(name) FROM rows WHERE name NOT IN (SELECT name FROM images)"
+        ((count, name),) = database.execute(query)
+        database.execute("DROP TABLE images")
+        return count + self._without_name, name or ""
+
     def row(self, path: str) -> Mapping[str, str | None]:
         """What is said of the image at a path on the file system; nothing where no file names it."""
         stored = self._database.execute("SELECT row FROM rows WHERE name = ?", (_key(path),)).fetchone()
@@ -73,13 +91,13 @@ class ImageMetadata:
 
 
 def _rows(file: MetadataFile) -> Iterator[tuple[str, str]]:
-    """The name of each image, as a path, and what is said of it, as JSON."""
+    """The name of each image, as a path, and what is said of it, as JSON; of a row that names none "" ."""
     folder = posixpath.dirname(file.path)
     for row in file.rows():
         values = dict(row)
-        if name := values.pop(FILE_NAME, None):
-            carried = {("manifest_uri" if key == "uri" else key): value for key, value in values.items()}
-            yield _key(f"{folder}/{name}"), json.dumps(carried)
+        name = values.pop(FILE_NAME, None)
+        carried = {("manifest_uri" if key == "uri" else key): value for key, value in values.items()}
+        yield _key(f"{folder}/{name}") if name else "", json.dumps(carried)
 
 
 def _key(path: str) -> str:

@@ -327,3 +327,15 @@ _FAMILIES: tuple[
     (_is_list, _list),
     (pt.is_map, _map),
 )
+
+
+def fields_alike(kind: pa.DataType) -> tuple[str, ...]:
+    """Two fields of a struct, at any depth of a type, whose names are the same or differ only in case."""
+    fields = [kind.field(number) for number in range(kind.num_fields)]
+    if pt.is_struct(kind):
+        first: dict[str, str] = {}
+        for name in (field.name for field in fields):
+            if (folded := name.casefold()) in first:
+                return first[folded], name
+            first[folded] = name
+    return next(filter(None, (fields_alike(field.type) for field in fields)), ())

@@ -17,6 +17,10 @@ class Part(NamedTuple):
     most: int
 
 
+COMPRESSED = "its server sends it compressed (Content-Encoding), so not in parts"
+"""Why a part of a file cannot be read."""
+
+
 class NotPartialError(OSError):
     """The server does not send the part of a file that it was asked for."""
 

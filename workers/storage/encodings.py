@@ -7,6 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from workers.printable import message_of
+from workers.storage.answers import TooManyBytesError
 
 GZIP, BROTLI, ZSTD, DEFLATE = "gzip", "brotli", "zstd", "deflate"
 
@@ -57,30 +58,69 @@ def encodings_of(header: str, name: str) -> list[str]:
     return known
 
 
-def decoded(data: bytes, encodings: list[str], limit: int) -> bytes:
-    """Undoes encodings; stops at more bytes than a limit, and returns one more than it then.
+def decoded(file: Readable, encodings: list[str], most: int) -> bytes:
+    """Undoes encodings while the bytes come: only what is decoded is in memory, and a step of the rest.
 
     Args:
-        data: the encoded bytes.
+        file: the encoded bytes, at their beginning.
         encodings: to undo, in this order; see `encodings_of`.
-        limit: the most bytes that are wanted.
+        most: the most bytes that are wanted, and read.
 
     Raises:
         EncodingError: the bytes are damaged or cut, or there are too many encodings.
+        TooManyBytesError: there are more, as they come or once an encoding is undone.
+    """
+    source, whole = undone(Bounded(file, most), encodings, most), io.BytesIO()
+    while piece := source.read(STEP):
+        whole.write(piece)
+    return whole.getvalue()
+
+
+def undone(file: Readable, encodings: list[str], most: int | None = None) -> Readable:
+    """A reader of what an encoded file holds.
+
+    Args:
+        file: at its beginning.
+        encodings: to undo, in this order; see `encodings_of`.
+        most: the most bytes that each encoding may hold; None: any number.
+
+    Raises:
+        EncodingError: there are too many encodings; from reading: see `reader`.
+        TooManyBytesError: from reading.
     """
     if len(encodings) > MAX_ENCODINGS:
         raise EncodingError(f"{len(encodings)} encodings, one after another; allowed: {MAX_ENCODINGS}")
     for encoding in encodings:
-        data = _all_of(reader(io.BytesIO(data), encoding), limit + 1)
-    return data
+        file = reader(file, encoding)
+        file = file if most is None else Bounded(file, most, " when it is decompressed")
+    return file
 
 
-def _all_of(file: Readable, size: int) -> bytes:
-    """Up to `size` bytes of a file, held once in memory."""
-    whole = io.BytesIO()
-    while whole.tell() < size and (piece := file.read(min(STEP, size - whole.tell()))):
-        whole.write(piece)
-    return whole.getvalue()
+class Bounded:
+    """A file of which no more than so many bytes are read.
+
+    Args:
+        file: at its beginning.
+        most: bytes.
+        when: further words for the message.
+    """
+
+    def __init__(self, file: Readable, most: int, when: str = "") -> None:
+        self._file = file
+        self._most = self._left = most
+        self._when = when
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Reads up to `size` bytes.
+
+        Raises:
+            TooManyBytesError: they are more than there may be.
+        """
+        data = self._file.read(size if 0 <= size <= self._left else self._left + 1)
+        self._left -= len(data)
+        if self._left < 0:
+            raise TooManyBytesError(f"more than {self._most:,} bytes{self._when}")
+        return data
 
 
 def reader(file: Readable, encoding: str) -> Readable:
@@ -137,6 +177,8 @@ class _Decompressed:
         """Reads up to `size` bytes of what was encoded."""
         try:
             return bytes(self._stream.read(None if size < 0 else size))
+        except (ConnectionError, TimeoutError, TooManyBytesError):  # of the file that is read
+            raise
         except (pa.ArrowException, OSError) as error:
             why = message_of(error)
             raise EncodingError(f"no {self._encoding} data: {why}", cut="Truncated" in why) from None

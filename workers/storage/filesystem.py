@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.exceptions import StorageError
 from workers.storage.options import filesystem_options, install_hint, kind_of
 from workers.storage.s3 import EXPIRED_CODES, s3_code
-from workers.storage.uris import clean_uri, lower_scheme, scheme_of, split_chain
+from workers.storage.uris import clean_uri, lower_scheme, scheme_of, split_chain, without_copies
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def file_system(url: str, timeout_s: float | None = None) -> tuple[Any, str]:
     Raises:
         StorageError: no installed file system takes the URL.
     """
-    url = lower_scheme(url)
+    url = lower_scheme(without_copies(url))
     if reason := _refusal(url):
         raise StorageError(f"cannot use {clean_uri(url)}: {reason}")
     if "http" in url:

@@ -146,9 +146,7 @@ def read(bucket_name: str, key: str, part: Part, timeout_s: float) -> bytes:
     data, encodings = _read_stored(bucket, key, part)
     if part.size is not None or not encodings:
         return data
-    if len(data := decoded(data, encodings, part.most)) > part.most:
-        raise TooManyBytesError(f"more than {part.most:,} bytes when it is decompressed")
-    return data
+    return decoded(io.BytesIO(data), encodings, part.most)
 
 
 def _read_stored(bucket: _Bucket, key: str, part: Part) -> tuple[bytes, list[str]]:

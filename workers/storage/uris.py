@@ -18,6 +18,9 @@ _CHAIN = re.compile(
 """How a URI begins that names a part or a copy of another one. Elsewhere "::" is a part of a name, or of an
 address (`http://[::1]/a.jpg`)."""
 
+_COPY = re.compile(r"(^|::)(?:(?:simplecache|filecache|blockcache|cached)::)+")
+"""What asks for a copy of a file in a chain."""
+
 _OUTER = re.compile(r"::(?=/|[A-Za-z][A-Za-z0-9+.-]+:/)")
 """Where in a chain an absolute path or a URL begins."""
 
@@ -71,6 +74,11 @@ def split_chain(uri: str) -> tuple[str, str] | None:
     absolute = list(_OUTER.finditer(uri))
     end = absolute[-1].start() if absolute else uri.rindex("::")
     return uri[:end], uri[end + 2 :]
+
+
+def without_copies(uri: str) -> str:
+    """A URI without the parts of its chain that ask for a copy: each file is read once, within bounds."""
+    return _COPY.sub(r"\1", uri) if _CHAIN.match(uri) else uri
 
 
 def file_of(uri: str) -> str:

@@ -8,6 +8,7 @@ import io
 import re
 import sys
 import weakref
+from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Generator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,8 +24,8 @@ from yarl import URL
 from schemas.exceptions import StorageError
 from schemas.spec import is_harmless
 from workers.printable import message_of, short_line
-from workers.storage.answers import NotPartialError, Part, TooManyBytesError
-from workers.storage.encodings import EncodingError, Readable, decoded, encodings_of, reader
+from workers.storage.answers import COMPRESSED, NotPartialError, Part, TooManyBytesError
+from workers.storage.encodings import decoded, encodings_of, undone
 from workers.storage.options import S3_TIMEOUTS, headers_for
 from workers.storage.proxies import proxy_for
 from workers.storage.uris import clean_uri
@@ -105,27 +106,30 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc] # fsspec is not typed
             TimeoutError: it took longer than the request may.
             aiohttp.ClientError: the connection failed.
         """
-        data, encodings = sync(self.loop, self._body, url, part, timeout=self._timeout.total)
-        if not encodings:
-            return bytes(data)
-        if part.size is not None:
-            raise NotPartialError("its server sends it compressed (Content-Encoding), so not in parts")
-        if len(data := decoded(data, encodings, part.most)) > part.most:
-            raise TooManyBytesError(f"more than {part.most:,} bytes when it is decompressed")
-        return data
+        body: bytes | _ResponseBody = sync(self.loop, self._body, url, part, timeout=self._timeout.total)
+        if isinstance(body, bytes):
+            return body
+        try:  # in this thread: the one of all connections is not kept from the others
+            return decoded(body, body.encodings, part.most)
+        finally:
+            body.close()
 
-    async def _body(self, url: str, part: Part) -> tuple[bytes, list[str]]:
-        """The bytes that a server sends, and the encodings to undo."""
+    async def _body(self, url: str, part: Part) -> "bytes | _ResponseBody":
+        """The bytes that a server sends; of a file that it sends encoded, what they are read from."""
         response = await self._ask(url, part)
+        encodings = _encodings(response)
+        if encodings and part.size is None and not part.start and response.status != 416:
+            return _ResponseBody(self.loop, response)
         try:
             if response.status == 416:  # the file ends before `start`
-                return b"", []
-            encodings = _encodings(response)
+                return b""
+            if encodings:
+                raise NotPartialError(COMPRESSED)
             if part.size is None:
-                return await _up_to(response, part.most), encodings
-            if response.status != 206 and part.start and not encodings:
+                return await _up_to(response, part.most)
+            if response.status != 206 and part.start:
                 raise NotPartialError("its server does not support range requests")
-            return await _first_of(response, part.size), encodings
+            return await _first_of(response, part.size)
         finally:
             response.close() if not response.content.at_eof() else response.release()
 
@@ -148,13 +152,14 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc] # fsspec is not typed
     async def _cat_file(self, url: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         """A file or a part of it, as its server sends it."""
         size = None if end is None else end - (start or 0)
-        data, encodings = await self._body(url, Part(start or 0, size, sys.maxsize))
-        if encodings and size is not None:
-            raise NotPartialError("its server sends it compressed (Content-Encoding), so not in parts")
-        return decoded(data, encodings, sys.maxsize)
+        body = await self._body(url, Part(start or 0, size, sys.maxsize))
+        if isinstance(body, bytes):
+            return body
+        encoded = io.BytesIO(await body.response.read())
+        return decoded(encoded, body.encodings, sys.maxsize - 1)
 
     async def _info(self, url: str, **_: Any) -> dict[str, Any]:
-        """The size and version of a file, and whether it can be read in parts; by a GET of its first byte.
+        """The size and version of a file, and whether it is read in parts, or encoded; by a GET of one byte.
 
         Presigned URLs and some servers refuse a HEAD.
         """
@@ -167,23 +172,10 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc] # fsspec is not typed
                 "name": url,
                 "type": "file",
                 "size": None if encoded else _length(response),
+                "encoded": encoded,
                 "partial": response.status == 206 and not encoded,
                 **info,
             }
-        finally:
-            response.close()
-
-    async def _get_file(self, rpath: str, lpath: str, **_: Any) -> None:
-        """Copies a file to a local one, as `simplecache::` does."""
-        response = await self._ask(rpath, Part(0, None, 0))
-        try:
-            if _encodings(response):
-                raise EncodingError(
-                    "its server sends it compressed (Content-Encoding), which is not undone here"
-                )
-            with open(lpath, "wb") as file:
-                async for piece in response.content.iter_any():
-                    file.write(piece)
         finally:
             response.close()
 
@@ -219,17 +211,18 @@ class WebStream(io.RawIOBase):
     def __init__(self, fs: WebFileSystem, url: str) -> None:
         super().__init__()
         self._name = clean_uri(url)
-        body = _ResponseBody(fs, url)
+        body = _ResponseBody(fs.loop, sync(fs.loop, fs._ask, url, Part(0, None, 0)))
         self._close_body = body.close
-        source: Readable = body
-        for encoding in body.encodings:
-            source = reader(source, encoding)
-        self._source = source
+        self._source = undone(body, body.encodings)
         self._position = 0
 
     def readinto(self, buffer: Any) -> int:
         """Reads the next bytes into a buffer; returns how many."""
-        data = self._source.read(len(buffer))
+        try:
+            data = self._source.read(len(buffer))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = message_of(error) or type(error).__name__
+            raise ConnectionError(f"the connection failed while the file was read: {why}") from error
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -268,20 +261,16 @@ class WebStream(io.RawIOBase):
 class _ResponseBody:
     """The bytes of an answer as they come, for a thread."""
 
-    def __init__(self, fs: WebFileSystem, url: str) -> None:
-        self._loop = fs.loop
-        self._response = sync(fs.loop, fs._ask, url, Part(0, None, 0))
-        self.encodings = _encodings(self._response)
+    def __init__(self, loop: AbstractEventLoop, response: ClientResponse) -> None:
+        self._loop = loop
+        self.response = response
+        self.encodings = _encodings(response)
 
     def read(self, size: int = -1, /) -> bytes:
-        try:
-            return bytes(sync(self._loop, self._response.content.read, size))
-        except (aiohttp.ClientError, TimeoutError) as error:
-            why = message_of(error) or type(error).__name__
-            raise ConnectionError(f"the connection failed while the file was read: {why}") from error
+        return bytes(sync(self._loop, self.response.content.read, size))
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._response.close)
+        self._loop.call_soon_threadsafe(self.response.close)
 
 
 class _Session:

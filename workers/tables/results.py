@@ -14,7 +14,16 @@ from schemas.errors import MESSAGE_LIMIT, RowError
 from schemas.exceptions import ImageError
 from schemas.images import Classification, Detections, LoadedImage
 from schemas.models import ResolvedModel
-from schemas.tables import BOX, BOXES, ERROR, KEYS, results_schema, table_schema
+from schemas.tables import (
+    ABSOLUTE_URI,
+    BOX,
+    BOXES,
+    ERROR,
+    KEYS,
+    carried_names,
+    results_schema,
+    table_schema,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,8 @@ def results_table(
 
     Args:
         unit: its number.
-        rows: manifest_index, image_id, uri and the carried columns, as the manifest gives them.
+        rows: manifest_index, image_id, uri, absolute_uri and the carried columns, as
+            `workers.manifest.manifest.Rows.for_results` gives them.
         outcomes: the result or the error of each row, in the same order.
         columns: what the tables need in addition.
     """
@@ -150,7 +160,7 @@ def split_results(results: pa.Table, carried: pa.Schema) -> dict[str, pa.Table]:
     tables = {
         "labels": labelled,
         "boxes": _boxes(labelled),
-        "errors": pa.table({**_keys(errors), **_fields(errors["error"], ERROR)}),
+        "errors": _errors(errors, carried),
     }
     return {name: _cast(table, table_schema(name, carried)) for name, table in tables.items()}
 
@@ -166,6 +176,13 @@ def _boxes(labelled: pa.Table) -> pa.Table:
     columns = {**_keys(parents), "object_index": pa.array(index, pa.int32()), **from_image}
     columns |= _fields(pc.list_flatten(boxes), BOX)
     return pa.table({name: columns[name] for name in BOXES.names})
+
+
+def _errors(failed: pa.Table, carried: pa.Schema) -> pa.Table:
+    """One row for each failed row."""
+    own = {ABSOLUTE_URI.name: failed[ABSOLUTE_URI.name], **_fields(failed["error"], ERROR)}
+    in_labels, in_errors = carried_names(carried), carried_names(carried, "errors")
+    return pa.table({**_keys(failed), **own, **{in_errors[n]: failed[in_labels[n]] for n in carried.names}})
 
 
 def _keys(table: pa.Table) -> dict[str, Any]:

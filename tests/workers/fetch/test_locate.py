@@ -10,7 +10,7 @@ from schemas.exceptions import ImageError
 from schemas.locations import NO_URI, Location, MissingImage, ParquetCell, TarMember
 from schemas.spec import FetchSpec
 from tests.workers.archives import tar_bytes, write_hf
-from workers.fetch.locate import is_local, locate, read_image, uri_of
+from workers.fetch.locate import absolute_uri_of, is_local, locate, location_of, read_image, uri_of
 
 SPEC = FetchSpec(attempts=1, throttle_timeout_s=0)
 
@@ -35,6 +35,59 @@ def test_no_credentials_are_in_a_uri() -> None:
     assert uri_of(TarMember(tar, "a@b.jpg")) == "tar://a@b.jpg::https://host/0.tar"
     value = ParquetCell("s3://key:secret@bucket/a.parquet", "image", 3)
     assert uri_of(value) == "parquet://image/3::s3://bucket/a.parquet"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "/data/ a::b.jpg ",
+        "/data/caf\udce9.jpg",
+        "file:///data/a%20b.jpg",
+        "s3://b/a::b?c#d.jpg",
+        "https://h/a b.jpg",
+        "data:,short",
+        TarMember("/data/0.tar", "a::b.jpg"),
+        ParquetCell("s3://b/t.parquet", "a/b", 7),
+    ],
+)
+def test_an_absolute_uri_leads_back_to_its_image(location: Location) -> None:
+    uri = absolute_uri_of(location)
+    assert uri is not None
+    expected = "file:///data/caf%E9.jpg" if "caf" in uri else location
+    assert location_of(uri) == expected
+    assert absolute_uri_of(TarMember("/0.tar", "a.jpg", (512, 9))) == "tar://a.jpg::/0.tar"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://h/a.jpg?signature=secret",
+        "https://me:secret@h/a.jpg",
+        "s3://key:secret@bucket/a.jpg",
+        "data:image/png;base64," + "A" * 1000,
+        "zip://a.jpg::https://h/a.zip?secret",
+        TarMember("https://h/0.tar?secret", "a.jpg"),
+        ParquetCell("https://me:secret@h/t.parquet", "image", 1),
+        NO_URI,
+    ],
+)
+def test_an_image_whose_uri_has_a_secret_has_no_absolute_uri(location: Location) -> None:
+    assert absolute_uri_of(location) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "location"),
+    [
+        ("simplecache::a.jpg", "s3://b/in/a.jpg"),
+        ("filecache::https://h/a.jpg?x", "https://h/a.jpg?x"),
+        ("tar://a.jpg::simplecache::s3://c/0.tar", TarMember("s3://c/0.tar", "a.jpg")),
+        ("zip://a.jpg::blockcache::https://h/a.zip", "zip://a.jpg::https://h/a.zip"),
+        ("cached::simplecache::/a.jpg", "/a.jpg"),
+        ("a::simplecache::b.jpg", "s3://b/in/a::simplecache::b.jpg"),  # a name
+    ],
+)
+def test_a_copy_of_a_file_is_the_file_itself(uri: str, location: Location) -> None:
+    assert locate(uri, "s3://b/in") == location
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ import pytest
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError, ManifestError
+from schemas.locations import TarMember
 from tests.s3 import S3Server
 from tests.workers.archives import SPEC, found_in, shard_of, sizes, tar_bytes, watched
+from workers.fetch.locate import locate, read_image, uri_of
 from workers.fetch.tar import find_member
 from workers.manifest.formats.tar import rows_of_tar
 
@@ -45,12 +47,32 @@ def test_every_image_of_a_sample_is_a_row_and_so_is_one_that_is_there_twice(tmp_
     names = ["1.left.jpg", "1.right.jpg", "1.json", "2.jpg", "2.jpg"]
     tar = write(tmp_path / "a.tar", tar_bytes((name, IMAGE) for name in names))
     assert found_in(tar) == [
-        ("1", "1.left.jpg", None),
-        ("1", "1.right.jpg", None),
+        ("1.left.jpg", "1.left.jpg", None),
+        ("1.right.jpg", "1.right.jpg", None),
         ("2", "2.jpg", None),
         ("2", "2.jpg", None),
     ]
     assert len({row["start"] for row in rows_of_tar(str(tar), SPEC)}) == 4
+
+
+def test_images_whose_names_have_dots_are_told_apart_and_each_uri_leads_to_its_own(tmp_path: Path) -> None:
+    names = [
+        "v1.0_a.jpg",
+        "v1.0_b.jpg",
+        "./photo 2.0 (clean).jpg",
+        "000.seg.png",
+        "000.cls",
+        "1.jpg",
+        "1.PNG",
+    ]
+    tar = write(tmp_path / "a.tar", tar_bytes((name, name.encode()) for name in names))
+    rows = list(rows_of_tar(str(tar), SPEC))
+    assert [row["image_id"] for row in rows] == [
+        *("v1.0_a.jpg", "v1.0_b.jpg", "./photo 2", "000", "1.jpg", "1.PNG"),
+    ]
+    for row in rows:
+        uri = uri_of(TarMember(str(tar), row["name"]))
+        assert read_image(locate(uri, ""), SPEC) == row["name"].encode()
 
 
 def test_a_sample_without_an_image_is_a_row_that_will_fail(tmp_path: Path) -> None:

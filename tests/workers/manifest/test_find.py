@@ -224,7 +224,28 @@ def test_metadata_beside_images_is_carried(somewhere: str, tmp_path: Path) -> No
         ("deep/c.jpg", None, None, None, None, None),
         ("typed/d.jpg", None, None, None, None, "0.5"),
     ]
-    assert passed_over(somewhere) == "1 .csv"
+    gone = f"{file_system(somewhere)[1]}/gone.jpg"
+    assert passed_over(somewhere) == f"1 .csv, 1 row of metadata naming no image (such as {gone})"
+
+
+def test_rows_of_metadata_that_name_no_image_are_counted_with_an_example(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "b.jpg").write_bytes(b"image")
+    lines = [
+        "file_name,text",
+        "deep/b.jpg,one",
+        "B.jpg,two",
+        "../x/a\x1b[31m.jpg,three",
+        ",four",
+        "b.jpg,five",
+    ]
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    example = f"{folder.parent}/x/a [31m.jpg"
+    assert passed_over(folder) == f"4 rows of metadata naming no image (such as {folder}/B.jpg)"
+    (folder / "metadata.csv").write_text("\n".join([*lines[:2], lines[3]]))
+    assert passed_over(folder) == f"1 row of metadata naming no image (such as {example})"
+    (folder / "metadata.csv").write_text("\n".join(lines[:2]))
+    assert passed_over(folder) == ""
 
 
 def test_a_listing_changes_with_its_metadata_and_not_with_the_time_of_a_file(folder: Path) -> None:

@@ -424,6 +424,19 @@ def test_uris_may_be_any_kind_of_text(tmp_path: Path) -> None:
         opened(ManifestSpec(uri=f"{tmp_path}/3.parquet"), tmp_path / "out")
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_fields_that_differ_only_in_case_are_refused_before_anything_starts(
+    tmp_path: Path, nested: bool
+) -> None:
+    boxes: pa.Array = pa.array([{"Name": "x", "name": 1}])
+    columns = [pa.array([[{"Name": "x", "name": 1}]]) if nested else boxes]
+    spec = ManifestSpec(uri=write_files(tmp_path, "box", columns))
+    with pytest.raises(
+        ManifestError, match=r"column 'box' of the manifest has fields.*: 'Name' and 'name'\..*Rename one of"
+    ):
+        assert_common_columns(spec, find_sources(spec))
+
+
 def test_a_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["uri", "a", "a"])
     pq.write_table(table, tmp_path / "m.parquet")

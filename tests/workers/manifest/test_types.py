@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.manifest.types import as_type, exact_id_types, exact_types, is_lossless
+from workers.manifest.types import as_type, exact_id_types, exact_types, fields_alike, is_lossless
 
 NS, US, MS = (pa.timestamp(unit) for unit in ("ns", "us", "ms"))
 TIME = pa.time64("ns")
@@ -178,3 +178,26 @@ def test_ids_that_were_doubles_for_their_gaps_are_integers() -> None:
     assert exact_id_types([pa.int64()]) == [pa.int64()]
     assert exact_id_types([pa.uuid()]) == [pa.string()]
     assert exact_id_types([pa.binary(16)]) == exact_id_types([pa.struct([("x", pa.int8())])]) == []
+
+
+ALIKE = pa.struct([("Name", pa.string()), ("size", pa.int64()), ("name", pa.int64())])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (pa.struct([("a", pa.int64()), ("b", pa.struct([("a", pa.int64()), ("A2", pa.int64())]))]), ()),
+        (pa.int64(), ()),
+        (pa.list_(pa.struct([("a", pa.int64())])), ()),
+        (ALIKE, ("Name", "name")),
+        (pa.struct([("a", pa.int64()), ("a", pa.int64())]), ("a", "a")),
+        (pa.struct([("x", pa.int64()), ("y", pa.struct([("z", ALIKE)]))]), ("Name", "name")),
+        (pa.list_(ALIKE), ("Name", "name")),
+        (pa.list_(pa.list_(ALIKE, 2)), ("Name", "name")),
+        (pa.map_(pa.string(), ALIKE), ("Name", "name")),
+    ],
+)
+def test_fields_of_a_struct_that_are_alike_but_for_case_are_found_at_any_depth(
+    kind: pa.DataType, expected: tuple[str, ...]
+) -> None:
+    assert fields_alike(kind) == expected

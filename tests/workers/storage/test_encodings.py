@@ -6,10 +6,16 @@ import zlib
 import pyarrow as pa
 import pytest
 
-from workers.storage.encodings import EncodingError, decoded, encodings_of, reader
+from workers.storage.answers import TooManyBytesError
+from workers.storage.encodings import STEP, EncodingError, Readable, encodings_of, reader
+from workers.storage.encodings import decoded as decoded_from
 
 DATA = os.urandom(50_000) + bytes(50_000)
 LIMIT = 2**20
+
+
+def decoded(data: bytes, encodings: list[str], most: int) -> bytes:
+    return decoded_from(io.BytesIO(data), encodings, most)
 
 
 def encode(encoding: str, data: bytes) -> bytes:
@@ -37,18 +43,61 @@ def test_what_is_encoded_is_decoded_to_its_end(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_bomb_is_decoded_to_one_byte_more_than_is_wanted(encoding: str) -> None:
+def test_a_bomb_is_refused_once_it_is_too_large(encoding: str) -> None:
     bomb = encode(encoding, bytes(64 * 2**20))
     assert len(bomb) < 2**20
-    assert decoded(bomb, [encoding.rsplit(maxsplit=1)[-1]], 1000) == bytes(1001)
+    with pytest.raises(TooManyBytesError, match="more than 1,000,000 bytes when it is decompressed"):
+        decoded(bomb, [encoding.rsplit(maxsplit=1)[-1]], 10**6)
 
 
 def test_a_bomb_within_a_bomb_is_bounded_at_each_step() -> None:
-    assert decoded(gzip.compress(gzip.compress(bytes(64 * 2**20))), ["gzip", "gzip"], 10**6) == bytes(
-        10**6 + 1
-    )
+    within = gzip.compress(gzip.compress(bytes(10)) + gzip.compress(b"") * 200_000)
+    with pytest.raises(TooManyBytesError, match="more than 1,000,000 bytes when"):
+        decoded(within, ["gzip", "gzip"], 10**6)
     with pytest.raises(EncodingError, match="4 encodings, one after another; allowed: 3"):
         decoded(b"", ["gzip"] * 4, LIMIT)
+
+
+class Endless:
+    """Encoded bytes without an end; holds how many were taken."""
+
+    def __init__(self, piece: bytes) -> None:
+        self.piece, self.taken = piece, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        start = self.taken % len(self.piece)
+        data = self.piece[start : start + size]
+        self.taken += len(data)
+        return data
+
+
+def test_no_more_encoded_bytes_are_taken_than_are_wanted_even_where_they_hold_nothing() -> None:
+    file = Endless(gzip.compress(b"", mtime=0))
+    with pytest.raises(TooManyBytesError, match=r"more than 100,000 bytes$"):
+        decoded_from(file, ["gzip"], 100_000)
+    assert file.taken <= 100_001
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_bytes_are_decoded_as_they_come(encoding: str) -> None:
+    data = os.urandom(8 * STEP)
+    file = io.BytesIO(encode(encoding, data))
+    source: Readable = reader(file, encoding.rsplit(maxsplit=1)[-1])
+    assert source.read(1000) == data[:1000]
+    assert file.tell() <= 2 * STEP
+
+
+@pytest.mark.parametrize("error", [TimeoutError("late"), ConnectionResetError("gone")])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_connection_that_fails_is_not_taken_for_damage(encoding: str, error: Exception) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if data := super().read(size):
+                return data
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        decoded_from(Failing(encode(encoding, DATA)[:-9]), [encoding.rsplit(maxsplit=1)[-1]], LIMIT)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

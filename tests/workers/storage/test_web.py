@@ -2,6 +2,7 @@
 
 import gzip
 import resource
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import ErrorCode
-from schemas.exceptions import ImageError, ManifestError
+from schemas.exceptions import ImageError, ManifestError, StorageError
 from schemas.spec import FetchSpec, StorageOptions, reached_by
 from tests.image_server import (
     Asked,
@@ -28,6 +29,7 @@ from tests.image_server import (
 from workers.fetch.fetch import fetch
 from workers.fetch.locate import locate, read_image
 from workers.manifest.formats.text_files import open_text
+from workers.manifest.reader import open_parquet
 from workers.storage.filesystem import file_system, open_file
 from workers.storage.options import configure_storage
 
@@ -286,6 +288,57 @@ def test_a_manifest_that_a_server_does_not_send_is_not_called_damaged(server: Im
         open_text(server.url("gone.csv")),
     ):
         pass
+
+
+def test_a_parquet_file_that_its_server_sends_compressed_is_refused_with_the_cause_and_what_to_do(
+    server: ImageServer,
+) -> None:
+    server.manner = encoded("gzip", gzip.compress(DATA))
+    with pytest.raises(
+        ManifestError,
+        match=r"^cannot read http.*/list\.parquet: .*sends it compressed \(Content-Encoding\), so not in "
+        r"parts\. Download it and name the copy$",
+    ):
+        open_parquet(server.url("list.parquet"))
+
+
+@pytest.mark.parametrize("copy", ["simplecache", "filecache", "blockcache", "filecache::simplecache"])
+def test_a_copy_is_the_file_itself_read_within_bounds(server: ImageServer, copy: str) -> None:
+    assert read_image(locate(f"{copy}::{server.url('a.jpg')}", ""), SPEC) == DATA
+    server.manner = endless
+    assert failure(f"{copy}::{server.url('a.jpg')}").code is ErrorCode.TOO_LARGE
+    server.manner = encoded("gzip", gzip.compress(bytes(2**26)))
+    assert failure(f"{copy}::{server.url('a.jpg')}").code is ErrorCode.TOO_LARGE
+    with pytest.raises(StorageError, match=r"cannot use nowhere://a\.jpg"):
+        file_system(f"{copy}::nowhere://a.jpg")
+
+
+def test_an_encoded_body_without_an_end_takes_no_more_than_may_come(server: ImageServer) -> None:
+    sent: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        piece = gzip.compress(b"", mtime=0) * 500
+        while True:
+            sent.append(len(piece))
+            yield piece
+
+    server.manner = lambda _: Reply(200, pieces(), {"Content-Encoding": "gzip"})
+    error = failure(server.url("a.jpg"), SPEC.model_copy(update={"max_bytes": 10**6}))
+    assert (error.code, error.attempts) == (ErrorCode.TOO_LARGE, 1)
+
+
+def test_a_server_that_falls_silent_within_an_encoded_body_costs_the_timeout(server: ImageServer) -> None:
+    stopped = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield gzip.compress(DATA)[:100]
+        stopped.wait(20)
+
+    server.manner = lambda _: Reply(200, pieces(), {"Content-Encoding": "gzip"})
+    try:
+        assert failure(server.url("a.jpg"), IMPATIENT).code is ErrorCode.TIMEOUT
+    finally:
+        stopped.set()
 
 
 def test_the_slash_at_the_end_of_an_address_is_kept(server: ImageServer) -> None:

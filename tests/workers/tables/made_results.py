@@ -100,7 +100,7 @@ def record(**changes: Any) -> RunRecord:
 
 
 def rows_of(rows: Sequence[int]) -> pa.Table:
-    """A table of manifest rows as `workers.manifest.manifest.Manifest.read` gives it."""
+    """A table of manifest rows as `workers.manifest.manifest.Rows.for_results` gives it."""
     return pa.table(
         {
             "manifest_index": pa.array(rows, pa.int64()),
@@ -108,6 +108,7 @@ def rows_of(rows: Sequence[int]) -> pa.Table:
             "uri": pa.array([f"s3://bucket/{n}.jpg" for n in rows]),
             "split": pa.array(["train"] * len(rows)),
             "manifest_label": pa.array(rows, pa.int64()),
+            "absolute_uri": pa.array([f"s3://bucket/{n}.jpg" for n in rows]),
         }
     )
 

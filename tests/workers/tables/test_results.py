@@ -9,6 +9,7 @@ from tests.workers.tables.made_results import (
     CLASSIFIER,
     COLUMNS,
     DETECTOR,
+    labelled,
     outcome,
     results_of,
     rows_of,
@@ -46,6 +47,9 @@ def test_a_row_goes_to_labels_or_to_errors_and_its_boxes_to_boxes() -> None:
             "attempts": 1,
             "retryable": False,
             "failed_at": AT,
+            "absolute_uri": "s3://bucket/3.jpg",
+            "split": "train",
+            "manifest_label": 3,
         }
     ]
 
@@ -134,4 +138,19 @@ def test_a_missing_value_in_a_required_column_is_refused() -> None:
 
 
 def test_the_errors_table_has_a_column_for_every_fact_of_a_row_error() -> None:
-    assert ERRORS.names[3:] == ["stage", "code", "message", "attempts", "retryable", "failed_at"]
+    assert ERRORS.names[3:-1] == ["stage", "code", "message", "attempts", "retryable", "failed_at"]
+
+
+def test_columns_of_the_manifest_are_called_in_errors_as_in_labels_unless_errors_has_that_name() -> None:
+    carried = pa.schema([("Code", pa.string()), ("width", pa.int64()), ("split", pa.string())])
+    rows = rows_of([3]).select(["manifest_index", "image_id", "uri", "absolute_uri"])
+    for name, value in (("Code", "x"), ("manifest_width", 7), ("split", "train")):
+        rows = rows.append_column(name, pa.array([value]))
+    columns = ResultColumns(CLASSIFIER, DETECTOR, carried)
+    for which, expected in (
+        ("labels", {"Code": "x", "manifest_width": 7, "split": "train"}),
+        ("errors", {"manifest_Code": "x", "manifest_width": 7, "split": "train"}),
+    ):
+        found = [labelled(3)] if which == "labels" else [outcome(3)]
+        row = split_results(results_table(0, rows, found, columns), carried)[which].to_pylist()[0]
+        assert dict(list(row.items())[-3:]) == expected

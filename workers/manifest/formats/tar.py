@@ -70,7 +70,7 @@ class Tar(RowFormat):
         return uris, locations
 
     def ids(self, rows: FileRows, image_column: str | None) -> pa.Array | None:
-        """The keys of the samples."""
+        """The keys of the samples; of several images in one the names of these."""
         return rows.column("image_id", pa.string())
 
 
@@ -90,7 +90,9 @@ def rows_of_tar(tar: str, spec: FetchSpec) -> Iterator[Row]:
     try:
         for key, sample in groupby(members(tar, spec), _key_of):
             files = list(sample)
-            rows = [_row(file) for file in files if not isinstance(file, Member) or file.is_image]
+            images = [file for file in files if not isinstance(file, Member) or file.is_image]
+            is_one = len({image.name for image in images if isinstance(image, Member)}) == 1
+            rows = [_row(image, is_one=is_one) for image in images]
             yield from rows or [_without_image(str(key), [f.name for f in files if isinstance(f, Member)])]
     except ImageError as error:
         raise ManifestError(f"cannot read the headers of {error.message}") from None
@@ -100,14 +102,15 @@ def _key_of(member: Member | MissingImage) -> str | None:
     return member.key if isinstance(member, Member) else None
 
 
-def _row(member: Member | MissingImage) -> Row:
-    match member:
-        case MissingImage(code, why):
-            return {"code": code.value, "why": why}
-        case Member(name, key, _, fault) if fault:
-            return {"image_id": key, "name": name, "code": ErrorCode.UNSUPPORTED.value, "why": fault}
-        case Member(name, key, (start, size)):
-            return {"image_id": key, "name": name, "start": start, "size": size}
+def _row(image: Member | MissingImage, *, is_one: bool) -> Row:
+    """The row of an image, or of what is lost; `is_one`: no other image is in its sample."""
+    if isinstance(image, MissingImage):
+        return {"code": image.code.value, "why": image.why}
+    row = {"image_id": image.key if is_one else image.name, "name": image.name}
+    if image.fault:
+        return {**row, "code": ErrorCode.UNSUPPORTED.value, "why": image.fault}
+    start, size = image.span
+    return {**row, "start": start, "size": size}
 
 
 def _without_image(key: str, names: list[str]) -> Row:
