@@ -13,7 +13,8 @@ from jobs.report.page import write_report
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
-from jobs.run.retry import assert_retriable, begin_retry, failed_by_code, nothing_to_retry
+from jobs.run.retried import assert_retriable
+from jobs.run.retry import begin_retry, failed_by_code, nothing_to_retry
 from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec

@@ -20,7 +20,7 @@ from jobs.run.console import Reporter
 from jobs.run.metrics import Exporter
 from jobs.run.observers import Observers
 from jobs.run.publisher import Publisher
-from jobs.run.retry import retried_manifest, retried_run
+from jobs.run.retried import retried_manifest, retried_run
 from schemas.ledger import Attempt, Commit
 from schemas.metrics import Usage
 from schemas.plan import make_bundles, one_per_bundle

@@ -1,207 +1,16 @@
 from collections import Counter
-from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from jobs.prepare.resolve import ResolvedJob
-from jobs.run.retry import (
-    RETRYABLE,
-    assert_retriable,
-    codes_of,
-    failed_by_code,
-    nothing_to_retry,
-    retried_manifest,
-    retried_run,
-)
+from jobs.run.retry import DEFAULT_CODES, codes_of, failed_by_code, nothing_to_retry
 from schemas.errors import ErrorCode
-from schemas.exceptions import ManifestError, OutputConflictError, SpecError
-from schemas.ledger import MANIFEST, SUCCESS, Retry, SourceFile
-from schemas.locations import MissingImage
-from schemas.plan import Pass, Plan
-from schemas.spec import JobSpec, ManifestSpec
+from schemas.exceptions import SpecError
 from tests.jobs.results.test_terminal import put_run
-from tests.workers.tables.made_results import AT, CARRIED, CLASSIFIER, DETECTOR, outcome, record, rows_of
-from workers.ledger.commit import commit_results
-from workers.ledger.directory import RunDirectory
-from workers.ledger.publish import publish_shard
-from workers.manifest.files import ManifestFile
-from workers.manifest.find import find_sources
-from workers.manifest.manifest import Manifest
-from workers.manifest.sources import Source
-from workers.storage.store import Store
-from workers.tables.results import ResultColumns, results_table
-
-FAILED = [3, 7, 11]
-
-
-def run_with(tmp_path: Path, rows: pa.Table, carried: pa.Schema = CARRIED) -> RunDirectory:
-    """A run of rows in units of four, of which every fourth failed, in a retry of those."""
-    plan = Plan(rows=len(rows), unit_rows=4, shard_units=3)
-    files = [SourceFile(uri=str(tmp_path / "m.parquet"), size=1, version="1")]
-    columns = {field.name: str(field.type) for field in carried}
-    kept = record(plan=plan, manifest_columns=columns, manifest=files)
-    run = RunDirectory(Store(str(tmp_path / "out")), kept, Pass(plan), carried)
-    units = [results_of_rows(unit, rows.slice(4 * unit, 4), carried) for unit in range(len(rows) // 4)]
-    commit_results(run, 1, pa.concat_tables(units))
-    publish_shard(run, 0)
-    failed = [(n, n + 1) for n in range(3, len(rows), 4)]
-    run.create(Retry(number=1, codes=["TRUNCATED"], rows=failed))
-    run.store.write("run.json", kept.to_json())
-    return run.newest()
-
-
-def results_of_rows(unit: int, rows: pa.Table, carried: pa.Schema) -> pa.Table:
-    outcomes = [outcome(n) for n in rows["manifest_index"].to_pylist()]
-    return results_table(unit, rows, outcomes, ResultColumns(CLASSIFIER, DETECTOR, carried))
-
-
-def job_of(run: RunDirectory, manifest: Manifest | None) -> ResolvedJob:
-    began_with = run.record.manifest
-    spec = JobSpec(manifest=ManifestSpec(uri=began_with[0].uri), output=run.store.url)
-    there = [] if manifest is None else [Source(began_with[0], began_with[0].uri, "parquet", "/")]
-    return ResolvedJob(spec, there, None, None, began_with, "" if there else "found no manifest at m.parquet")
-
-
-def manifest_of(path: Path, rows: pa.Table) -> Manifest:
-    table = rows.select(["image_id", "uri", "split"])
-    pq.write_table(table, path)
-    file = ManifestFile(str(path), (len(rows),), tuple(table.column_names), "/")
-    return Manifest([file], "uri", "image_id", pa.schema([("split", pa.string())]))
-
-
-def retried(run: RunDirectory, manifest: Manifest | None) -> Manifest:
-    def opened() -> Manifest:
-        assert manifest
-        return manifest
-
-    return retried_manifest(job_of(run, manifest), run, opened)
-
-
-def with_uris(rows: pa.Table, uris: list[str], absolute: list[str | None]) -> pa.Table:
-    kept = rows.drop_columns(["uri", "absolute_uri"])
-    return kept.append_column("uri", pa.array(uris)).append_column(
-        "absolute_uri", pa.array(absolute, pa.string())
-    )
-
-
-def test_rows_are_those_that_the_run_holds_with_all_their_columns_whatever_became_of_the_manifest(
-    tmp_path: Path,
-) -> None:
-    rows = rows_of(range(12))
-    run = run_with(tmp_path, rows)
-    other = manifest_of(tmp_path / "m.parquet", rows_of(range(1, 20)))
-    for manifest in (None, other):
-        held = retried(retried_run(run.store).newest(), manifest)
-        for unit in range(3):
-            read = held.read(run.current.rows_of_unit(unit))
-            assert read.for_results().to_pylist() == rows.slice(FAILED[unit], 1).to_pylist()
-            assert read.locations == [f"s3://bucket/{FAILED[unit]}.jpg"]
-        assert held.read(FAILED).table["manifest_index"].to_pylist() == FAILED
-        assert held.read([]).locations == []
-        with pytest.raises(ManifestError, match="not all rows from 3 to 4 are among those that failed"):
-            held.read([3, 4])
-    assert run.store.list(MANIFEST) == [f"{MANIFEST}/retry-000001.parquet"]
-
-
-def test_columns_keep_their_types_and_names_that_errors_has_itself(tmp_path: Path) -> None:
-    carried = pa.schema(
-        [
-            ("stage", pa.string()),
-            ("tags", pa.list_(pa.field("element", pa.string()))),
-            ("label", pa.decimal128(9, 2)),
-            ("taken", pa.timestamp("us", "UTC")),
-        ]
-    )
-    values: dict[str, list[Any]] = {
-        "stage": [f"s{n}" for n in range(4)],
-        "tags": [["a", "b"], None, [], ["c", None]],
-        "manifest_label": [Decimal("1.50")] * 4,
-        "taken": [AT, None, AT, AT],
-    }
-    rows = rows_of(range(4)).drop_columns(["split", "manifest_label"])
-    for field, (name, column) in zip(carried, values.items(), strict=True):
-        rows = rows.append_column(name, pa.array(column, field.type))
-    run = run_with(tmp_path, rows, carried)
-    again = retried_run(run.store).newest()
-    assert again.carried == carried
-    read = retried(again, None).read([3]).for_results()
-    assert read.to_pylist() == rows.slice(3).select(read.column_names).to_pylist()
-    results_of_rows(0, read, carried)  # the types are those of the tables
-
-
-def test_what_the_tables_do_not_show_comes_from_a_manifest_with_the_same_rows(tmp_path: Path) -> None:
-    rows, signed = rows_of(range(8)), [f"https://h/{n}.jpg?key=new" for n in range(8)]
-    cut = with_uris(rows, [f"https://h/{n}.jpg" for n in range(8)], [None] * 8)
-    run = run_with(tmp_path, cut)
-    grown = with_uris(rows_of(range(20)), [*signed, *(["s3://b/x"] * 12)], [None] * 20)
-    held = retried(run, manifest_of(tmp_path / "m.parquet", grown))
-    assert held.read([3, 7]).locations == [signed[3], signed[7]]
-    assert (
-        held.read([3]).table.to_pylist()
-        == cut.drop_columns(["absolute_uri"])
-        .slice(3, 1)
-        .select(held.read([3]).table.column_names)
-        .to_pylist()
-    )
-    for gone in (None, manifest_of(tmp_path / "other.parquet", grown.slice(1))):
-        with pytest.raises(
-            OutputConflictError,
-            match=r"the URIs of 2 images that failed \(row 3, https://h/3\.jpg\) have a password, a query.*"
-            r"As it is now: (found no manifest at m|the manifest has changed).*\. Put it back, or name",
-        ):
-            retried(run, gone)
-
-
-def test_a_retry_that_lacks_something_is_refused_before_it_begins(tmp_path: Path) -> None:
-    cut = with_uris(rows_of(range(4)), [f"https://h/{n}.jpg" for n in range(4)], [None] * 4)
-    run = run_with(tmp_path, cut)
-    run.ledger.clear(Retry.folder)
-    run.store.write(SUCCESS, b'{"labels": 3, "boxes": 3, "errors": 1}')
-    pq.write_table(pa.table({"uri": ["a.jpg"]}), tmp_path / "m.parquet")
-    (source,) = find_sources(ManifestSpec(uri=str(tmp_path / "m.parquet")))
-    for job in (job_of(run, None), replace(job_of(run, None), sources=[source])):
-        with pytest.raises(OutputConflictError, match="the URIs of 1 image that failed"):
-            assert_retriable(job, run.store.url, ["TRUNCATED"])
-        assert_retriable(job, run.store.url, ["DENIED"])
-        assert_retriable(replace(job, began_with=None), run.store.url, ["TRUNCATED"])
-    assert (run.store.exists(SUCCESS), run.store.list(MANIFEST)) == (True, [])
-
-
-def test_images_in_a_file_of_the_manifest_that_is_gone_or_another_are_refused_with_its_name(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "m.parquet"
-    cells = [f"parquet://image/{n}::{path}" for n in range(4)]
-    run = run_with(tmp_path, with_uris(rows_of(range(4)), cells, list(cells)))
-    manifest = manifest_of(path, rows_of(range(4)))  # without the rows that failed
-    gone = job_of(run, None)
-    (there,) = job_of(run, manifest).sources
-    changed = replace(gone, sources=[replace(there, file=there.file.model_copy(update={"version": "2"}))])
-    for job in (gone, changed):
-        with pytest.raises(
-            OutputConflictError, match=f"images that failed are in {path}, which is gone or has changed"
-        ):
-            retried_manifest(job, run, lambda: manifest)
-    same = retried_manifest(job_of(run, manifest), run, lambda: manifest)
-    assert same.read([3]).table["uri"].to_pylist() == cells[3:]
-
-
-def test_a_row_that_has_no_image_fails_again_as_it_did(tmp_path: Path) -> None:
-    rows = rows_of(range(4)).drop_columns(["absolute_uri"])
-    run = run_with(tmp_path, rows)
-    tables = pq.read_table(tmp_path / "out/errors/shard-00000.parquet")
-    listed = tables.set_column(tables.column_names.index("stage"), "stage", pa.array(["list"]))
-    pq.write_table(listed, tmp_path / "out/errors/shard-00000.parquet")
-    assert retried(run, None).read([3]).locations == [MissingImage(ErrorCode.TRUNCATED, "image 3 ends early")]
 
 
 def test_a_retry_takes_what_is_retryable_what_is_named_or_all() -> None:
-    assert codes_of(None) == RETRYABLE
+    assert codes_of(None) == DEFAULT_CODES
     assert codes_of(["TIMEOUT", "DENIED", "TIMEOUT"]) == ["DENIED", "TIMEOUT"]
     assert codes_of(["all", "DENIED"]) == [code.value for code in ErrorCode]
     with pytest.raises(SpecError, match=r"--code: found SLOW; allowed: NOT_FOUND, DENIED.*INTERNAL, or all"):
@@ -216,9 +25,9 @@ def test_failures_are_counted_by_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codes", "failed", "expected"),
     [
-        (RETRYABLE, {}, "no image of out failed. Nothing to do."),
+        (DEFAULT_CODES, {}, "no image of out failed. Nothing to do."),
         (
-            RETRYABLE,
+            DEFAULT_CODES,
             {"NOT_FOUND": 1},
             "1 image of out failed, with codes that a retry does not take by itself: 1 NOT_FOUND. Nothing "
             "was retried. Once the cause is removed, `raylabel retry out --code NOT_FOUND` labels them again",
