@@ -1,6 +1,7 @@
 """Decodes the bytes of an image file to upright 8-bit RGB pixels."""
 
 import io
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,19 +44,27 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 }
 
 _BYTES_A_PIXEL = {
-    "AVIF": 24,
-    "BMP": 14,
-    "GIF": 12,
+    "AVIF": 12,
+    "BMP": 9,
+    "GIF": 6,
     "JPEG": 10,
-    "JPEG2000": 17,
-    "PNG": 22,
+    "JPEG CMYK": 16,
+    "JPEG2000": 20,
+    "JPEG2000 RGBA": 25,
+    "PNG": 16,
     "PPM": 5,
-    "TIFF": 20,
-    "WEBP": 30,
+    "TIFF": 16,
+    "WEBP": 17,
 }
-"""What decoding takes at its peak, measured with pictures of 9 megapixels: docs/notes/decoders.md."""
+"""What decoding takes at its peak, of a mode where that differs, measured: docs/notes/decoders.md."""
 
 MEGABYTE = 2**20
+
+PIECE = 2**18
+"""Pixels that are converted at once."""
+
+# A thread that decodes is the one whose time counts, and its process has no more threads than it should
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 class _Source(io.BytesIO):
@@ -94,7 +103,8 @@ def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> Decode
         CMYK, YCCK, YCbCr: Pillow's own conversion, without ICC profiles.
         32-bit and signed integers, floats: UNSUPPORTED, as nothing in the file says which value is white.
 
-    Thread-safe: it sets no global state of Pillow, and does not depend on it.
+    Thread-safe: it sets no global state of Pillow, and does not depend on it. (To import it makes Pillow read
+    and write AVIF in one thread.)
 
     Args:
         data: the whole file.
@@ -106,9 +116,9 @@ def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> Decode
 
     Raises:
         ImageError: stage DECODE. EMPTY: no bytes. NOT_AN_IMAGE: another kind of file. TOO_LARGE: over
-            max_pixels. TRUNCATED: the bytes end before the picture does. UNSUPPORTED: a format, a variant or
-            damage that cannot be decoded here, a preview of a raw photo, or a file of so many parts that it
-            would take long. OUT_OF_MEMORY: there is none left, or it would take more than `memory`.
+            max_pixels, or decoding would take more than `memory`. TRUNCATED: the bytes end before the picture
+            does. UNSUPPORTED: a format, a variant or damage that cannot be decoded here, a preview of a raw
+            photo, or a file of so many parts that it would take long. OUT_OF_MEMORY: there is none left.
     """
     if not data:
         raise decode_error(ErrorCode.EMPTY, "The file has no bytes.")
@@ -161,7 +171,7 @@ def _decode(name: str, data: bytes, source: _Source, limits: Limits) -> DecodedI
     if name == "WEBP":  # libwebp allocates the canvas when it opens a file
         _check_size(name, _webp_size(data), limits)
     image: Any = _PLUGINS[name](source)  # plugins add attributes that ImageFile's type does not have
-    _check_size(name, image.size, limits)
+    _check_size(name, image.size, limits, image.mode)
     if name == "JPEG2000":
         jpeg2000.assert_few_blocks(data)
     mode = image.mode
@@ -205,7 +215,7 @@ def _decode_jpeg(data: bytes, source: _Source, limits: Limits) -> DecodedImage:
     source.give(file)
     image = JpegImagePlugin.JpegImageFile(source)
     width, height = image.size
-    _check_size("JPEG", image.size, limits)
+    _check_size("JPEG", image.size, limits, image.mode)
     if not jpeg.has_every_scan(data, image):
         raise ends_early("JPEG", "it lacks scans")
     mode, orientation = image.mode, orientation_of(header.exif, header.xmp)
@@ -226,32 +236,69 @@ def _decode_jpeg(data: bytes, source: _Source, limits: Limits) -> DecodedImage:
 
 
 def _to_rgb(image: Any) -> NDArray[np.uint8]:
-    """Loads a Pillow image as uint8 (height, width, 3), by the rules in `decode`."""
+    """Loads a Pillow image as uint8 (height, width, 3), by the rules in `decode`, and closes it.
+
+    In pieces, so that hardly more memory is taken than for the image and the result.
+    """
     image.load()
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    convert = _converter(image)
+    for left, top, right, bottom in _pieces(width, height):
+        pixels[top:bottom, left:right] = convert(image.crop((left, top, right, bottom)))
+    image.close()
+    return pixels
+
+
+def _pieces(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) of up to `PIECE` pixels that together are a picture."""
+    wide = min(width, PIECE)
+    high = PIECE // wide
+    for top in range(0, height, high):
+        for left in range(0, width, wide):
+            yield left, top, min(left + wide, width), min(top + high, height)
+
+
+def _converter(image: Any) -> Callable[[Any], NDArray[np.uint8]]:
+    """What makes uint8 (height, width, 3 or 1) of a piece of a loaded Pillow image."""
     # Mode I is 32 bits wide, but some versions of Pillow use it for 16-bit PNG
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return _deep_grey(image)
+        return _deep_grey_converter(image)
     if image.mode in {"I", "F"}:
         kind = "signed or 32-bit integers" if image.mode == "I" else "floats"
         message = f"{image.format} pixels are {kind} of unknown range."
         raise decode_error(ErrorCode.UNSUPPORTED, message)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGB", rgba.size, "white")
-        image.paste(rgba, mask=rgba)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return _on_white if image.has_transparency_data else _in_rgb
 
 
-def _deep_grey(image: Any) -> NDArray[np.uint8]:
-    """Scales a grey Pillow image of 16 bits, 12 of which a TIFF may use, to uint8 (height, width, 3)."""
+def _in_rgb(piece: Any) -> NDArray[np.uint8]:
+    return np.asarray(piece if piece.mode == "RGB" else piece.convert("RGB"))
+
+
+def _on_white(piece: Any) -> NDArray[np.uint8]:
+    rgba = piece.convert("RGBA")
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba, mask=rgba)
+    return np.asarray(white)
+
+
+def _deep_grey_converter(image: Any) -> Callable[[Any], NDArray[np.uint8]]:
+    """Scales pieces of a grey Pillow image of 16 bits, 12 of which a TIFF may use, to uint8."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     white = 4095 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 65535
-    values = np.asarray(image).astype(np.uint32)
-    grey = ((values * 255 + white // 2) // white).astype(np.uint8)
-    if tags and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0:
-        grey = 255 - grey  # Pillow inverts 8 bits and fewer by itself
-    grey[values == image.info.get("transparency", -1)] = 255
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    # Pillow inverts 8 bits and fewer by itself
+    is_inverted = tags and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
+    transparent = image.info.get("transparency", -1)
+
+    def convert(piece: Any) -> NDArray[np.uint8]:
+        values = np.asarray(piece).astype(np.uint32)
+        grey = ((values * 255 + white // 2) // white).astype(np.uint8)
+        if is_inverted:
+            grey = 255 - grey
+        grey[values == transparent] = 255
+        return grey[:, :, None]
+
+    return convert
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -282,16 +329,18 @@ def _ends_early(name: str, data: bytes) -> bool:
     return end > len(data)
 
 
-def _check_size(name: str, size: tuple[int, int], limits: Limits) -> None:
+def _check_size(name: str, size: tuple[int, int], limits: Limits, mode: str = "") -> None:
+    """Refuses a picture by its size, before memory is taken for it; the mode is not always known by then."""
     width, height = size
     pixels = width * height
     if pixels > limits.pixels:
         message = f"{width} x {height} = {pixels:,} pixels, over the limit of {limits.pixels:,} (max_pixels)."
         raise decode_error(ErrorCode.TOO_LARGE, message)
-    takes = pixels * _BYTES_A_PIXEL[name]
+    takes = pixels * _BYTES_A_PIXEL.get(f"{name} {mode}", _BYTES_A_PIXEL[name])
     if limits.memory is not None and takes > limits.memory:
         message = (
             f"To decode this {name} file of {width} x {height} pixels takes about {takes // MEGABYTE:,} MB, "
-            f"this process's share is {limits.memory // MEGABYTE:,} MB. Use fewer actors or more memory."
+            f"this process's share of the memory is {limits.memory // MEGABYTE:,} MB. Set compute.cpus to "
+            "more for each actor (next to a GPU: to fewer), or use more memory."
         )
-        raise decode_error(ErrorCode.OUT_OF_MEMORY, message)
+        raise decode_error(ErrorCode.TOO_LARGE, message)

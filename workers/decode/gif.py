@@ -1,12 +1,15 @@
 """Counts the frames of a GIF without decoding them (GIF89a specification)."""
 
+import re
+
 from workers.decode.errors import too_many
 from workers.decode.picture import MAX_FRAMES
 
 MAX_BLOCKS = 2_000_000
-"""Data blocks that are walked through; each has up to 255 bytes."""
+"""Blocks that are walked through; each has up to 255 bytes."""
 
-_IMAGE, _EXTENSION = 0x2C, 0x21
+_BLOCK = re.compile(rb"[,!;]")
+"""What begins an image, an extension or the end; other bytes are stepped over, as in Pillow."""
 
 
 def count_frames(data: bytes) -> int:
@@ -15,23 +18,29 @@ def count_frames(data: bytes) -> int:
     Raises:
         ImageError: UNSUPPORTED: more than `MAX_BLOCKS` blocks come before the first frame ends.
     """
-    frames, blocks = 0, 0
+    frames, left = 0, MAX_BLOCKS
     position = 13 + _colours(data, 10)
-    while frames < MAX_FRAMES and position + 9 < len(data) and data[position] in {_IMAGE, _EXTENSION}:
-        if data[position] == _IMAGE:
-            frames += 1
-            position += 11 + _colours(data, position + 9)  # and a byte for the size of LZW codes
-        else:
-            position += 2
-        while position < len(data) and data[position]:
-            position += data[position] + 1
-            blocks += 1
-            if blocks > MAX_BLOCKS:
-                if frames <= 1:
-                    raise too_many("GIF", f"over {MAX_BLOCKS:,} blocks of data or comments", MAX_BLOCKS)
-                return frames
-        position += 1
+    while frames < MAX_FRAMES and (begin := _BLOCK.search(data, position)) and begin[0] != b";":
+        is_frame = begin[0] == b","
+        if is_frame and begin.end() + 8 >= len(data):
+            break
+        # a frame: 8 bytes of its place, flags, colours, a byte for the size of LZW codes; else: a label
+        behind = 10 + _colours(data, begin.end() + 8) if is_frame else 1
+        position, left = _behind_data(data, begin.end() + behind, left - 1)
+        if left < 0:
+            break
+        frames += is_frame
+    if left < 0 and frames == 0:
+        raise too_many("GIF", f"over {MAX_BLOCKS:,} blocks of data or comments", MAX_BLOCKS)
     return max(frames, 1)
+
+
+def _behind_data(data: bytes, position: int, left: int) -> tuple[int, int]:
+    """The position behind the data blocks at a position, and how many more blocks may follow (-1: none)."""
+    while left >= 0 and position < len(data) and data[position]:
+        position += data[position] + 1
+        left -= 1
+    return position + 1, left
 
 
 def _colours(data: bytes, position: int) -> int:

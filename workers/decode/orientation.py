@@ -69,8 +69,9 @@ def orientation_of(exif: bytes, xmp: bytes) -> int:
         exif: a TIFF, perhaps with "Exif" and two zero bytes before it; may be empty.
         xmp: an XMP packet; may be empty.
     """
+    name = _EXIF_NAME.match(exif)
     try:
-        value = _exif_value(_EXIF_NAME.sub(b"", exif[:12], count=1) + exif[12:])
+        value = _exif_value(exif[name.end() :] if name else exif)
     except struct.error:
         value = None
     if value is None and (match := _XMP_ORIENTATION.search(xmp)):

@@ -7,6 +7,8 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from schemas.errors import ErrorCode
@@ -19,6 +21,9 @@ MAX_CHUNKS = 500_000
 
 MAX_METADATA = 2**20
 """Bytes of a chunk, compressed or not, in which an orientation is looked for."""
+
+MAX_TEXTS = 8
+"""With the same keyword that are looked at, whether they are damaged or not."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS"})
@@ -34,6 +39,38 @@ class _Chunk(NamedTuple):
     whole: bytes
 
 
+@dataclass
+class _Parts:
+    """What a picture is made of, as its chunks are taken one by one."""
+
+    kept: dict[bytes, bytes] = field(default_factory=dict)
+    pixels: list[memoryview] = field(default_factory=list)
+    metadata: list[_Chunk] = field(default_factory=list)
+    animation_frames: int = 0
+    is_default_image_extra: bool = True
+    is_cut: bool = True
+
+    def take(self, chunk: _Chunk) -> None:
+        match chunk.name:
+            case b"IEND":
+                self.is_cut = False
+            case b"IDAT":
+                self.pixels.append(chunk.content)
+            case _ if chunk.name in _KEPT and not self.pixels and _is_sound(chunk):
+                self.kept.setdefault(chunk.name, chunk.whole)
+            case b"acTL" if not self.pixels and len(chunk.content) >= 4:
+                self.animation_frames = int.from_bytes(chunk.content[:4])
+            case b"fcTL" if not self.pixels:
+                self.is_default_image_extra = False
+            case b"eXIf" | b"tEXt" | b"zTXt" | b"iTXt" if len(chunk.content) <= MAX_METADATA:
+                self.metadata.append(chunk)
+
+    @property
+    def frames(self) -> int:
+        frames = self.animation_frames
+        return min(frames + self.is_default_image_extra, MAX_FRAMES) if frames else 1
+
+
 def first_picture(data: bytes) -> Picture:
     """The first picture of a PNG: header, palette, transparency and pixels.
 
@@ -41,35 +78,17 @@ def first_picture(data: bytes) -> Picture:
         ImageError: TRUNCATED: it ends before any pixels. UNSUPPORTED: it is damaged before them, or has more
             than `MAX_CHUNKS` chunks.
     """
-    kept: dict[bytes, bytes] = {}
-    pixels: list[memoryview] = []
-    metadata: list[_Chunk] = []
-    frames, default_image, is_cut = 0, True, True
+    parts = _Parts()
     for chunk in _chunks(data):
-        match chunk.name:
-            case b"IEND":
-                is_cut = False
-            case b"IDAT":
-                pixels.append(chunk.content)
-            case _ if chunk.name in _KEPT and not pixels and _is_sound(chunk):
-                kept.setdefault(chunk.name, chunk.whole)
-            case b"acTL" if not pixels and len(chunk.content) >= 4:
-                frames = int.from_bytes(chunk.content[:4])
-            case b"fcTL" if not pixels:
-                default_image = False
-            case b"eXIf" | b"tEXt" | b"zTXt" | b"iTXt" if len(chunk.content) <= MAX_METADATA:
-                metadata.append(chunk)
-    if not pixels:
+        parts.take(chunk)
+    if not parts.pixels:
         missing = "it has no pixels"
-        raise (
-            ends_early("PNG", missing)
-            if is_cut
-            else decode_error(ErrorCode.UNSUPPORTED, f"This PNG file is damaged: {missing}.")
-        )
-    body = b"".join(pixels)
-    file = b"".join([SIGNATURE, *kept.values(), struct.pack(">I", len(body)), b"IDAT", body, bytes(4), _END])
-    frames = frames + default_image if frames else 1
-    return Picture(file, _orientation(metadata), min(frames, MAX_FRAMES), is_cut)
+        if parts.is_cut:
+            raise ends_early("PNG", missing)
+        raise decode_error(ErrorCode.UNSUPPORTED, f"This PNG file is damaged: {missing}.")
+    size = struct.pack(">I", sum(map(len, parts.pixels)))
+    file = b"".join([SIGNATURE, *parts.kept.values(), size, b"IDAT", *parts.pixels, bytes(4), _END])
+    return Picture(file, _orientation(parts.metadata), parts.frames, parts.is_cut)
 
 
 def _is_sound(chunk: _Chunk) -> bool:
@@ -102,19 +121,19 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
 
 def _orientation(metadata: list[_Chunk]) -> int:
     """The orientation that a PNG's EXIF chunk, its text with EXIF, or its XMP tells; the first of each."""
-    exif: dict[bool, bytes] = {}
-    xmp = b""
-    for chunk in metadata:
-        if chunk.name == b"eXIf":
-            exif.setdefault(True, bytes(chunk.content))
-            continue
-        keyword = bytes(chunk.content[:80]).partition(b"\0")[0]
-        text = bytes(chunk.content[len(keyword) + 1 :])
-        if keyword == b"Raw profile type exif":
-            exif.setdefault(False, _hexadecimal(_text(chunk.name, text)))
-        elif keyword == b"XML:com.adobe.xmp":
-            xmp = xmp or _text(chunk.name, text)
-    return orientation_of(exif.get(True) or exif.get(False) or b"", xmp)
+    exif = next((bytes(chunk.content) for chunk in metadata if chunk.name == b"eXIf"), b"")
+    if not exif:
+        texts = _texts(metadata, b"Raw profile type exif")
+        exif = next(filter(None, map(_hexadecimal, texts)), b"")
+    return orientation_of(exif, next(filter(None, _texts(metadata, b"XML:com.adobe.xmp")), b""))
+
+
+def _texts(metadata: list[_Chunk], keyword: bytes) -> Iterator[bytes]:
+    """The first texts with a keyword, up to `MAX_TEXTS`; empty ones for those that are damaged."""
+    start = keyword + b"\0"
+    named = (chunk for chunk in metadata if chunk.content[: len(start)] == start)
+    for chunk in islice(named, MAX_TEXTS):
+        yield _text(chunk.name, bytes(chunk.content[len(start) :]))
 
 
 def _text(name: bytes, content: bytes) -> bytes:

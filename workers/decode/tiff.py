@@ -125,9 +125,8 @@ def _with_page(data: bytes, layout: Layout, page: _Page, kept: list[_Entry]) -> 
     tags = [data[entry.position : entry.position + size] for entry in kept]
     count, following = (struct.pack(layout.order + kind, value) for kind, value in _ends(layout, kept))
     written = b"".join([count, *tags, following])
-    file = bytearray(data)
-    file[page.position : page.position + len(written)] = written
-    return bytes(file)
+    view = memoryview(data)
+    return b"".join([view[: page.position], written, view[page.position + len(written) :]])
 
 
 def _ends(layout: Layout, kept: list[_Entry]) -> list[tuple[str, int]]:

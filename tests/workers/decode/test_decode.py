@@ -1,7 +1,9 @@
+import os
 import resource
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +31,8 @@ from tests.workers.image_files import (
     png_chunk,
     tiff_12_bit,
 )
-from workers.decode.decode import decode
+from workers.decode import decode as module
+from workers.decode.decode import _BYTES_A_PIXEL, decode
 
 PHOTOS = sorted(path for folder in ("eval", "photos") for path in (SHARED / folder).rglob("*.jp*g"))
 
@@ -350,14 +353,83 @@ def test_no_bytes_are_empty() -> None:
     assert str(fails(b"")) == "decode: EMPTY: The file has no bytes."
 
 
-def test_more_memory_than_a_process_may_take_is_refused_before_it_is_taken() -> None:
-    error = fails(FILES["WEBP"], memory=150_000)
-    assert (error.code, error.code.retryable) == (ErrorCode.OUT_OF_MEMORY, True)
+def test_more_memory_than_a_process_may_take_is_refused_before_it_is_taken_and_not_to_be_retried() -> None:
+    error = fails(FILES["WEBP"], memory=80_000)
+    assert (error.code, error.code.retryable) == (ErrorCode.TOO_LARGE, False)
     assert error.message == (
-        "To decode this WEBP file of 83 x 61 pixels takes about 0 MB, this process's share is 0 MB. "
-        "Use fewer actors or more memory."
+        "To decode this WEBP file of 83 x 61 pixels takes about 0 MB, this process's share of the memory is "
+        "0 MB. Set compute.cpus to more for each actor (next to a GPU: to fewer), or use more memory."
     )
-    assert decode(FILES["WEBP"], max_pixels=MAX_PIXELS, memory=200_000).width == 83
+    assert decode(FILES["WEBP"], max_pixels=MAX_PIXELS, memory=90_000).width == 83
+
+
+PEAK_SCRIPT = """
+import sys
+from workers.decode.decode import decode
+
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+
+decode(bytes.fromhex(sys.stdin.readline()), max_pixels=10**9)
+for line in sys.stdin:
+    data = bytes.fromhex(line)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak begins anew
+    before = kilobytes("VmRSS")
+    size = decode(data, max_pixels=10**9).pixels.size
+    print(1024 * (kilobytes("VmHWM") - before) // (size // 3))
+"""
+
+
+def test_a_picture_takes_no_more_memory_than_is_counted() -> None:
+    colour = picture(300, 200).resize((1_500, 1_000))
+    alpha = colour.copy()
+    alpha.putalpha(colour.convert("L"))
+    files = {
+        "AVIF": encode(alpha, "AVIF", speed=10),
+        "BMP": encode(alpha, "BMP"),
+        "GIF": encode(colour.convert("P"), "GIF", transparency=1),
+        "JPEG": encode(colour, "JPEG", progressive=True, subsampling=0, exif=exif(6)),
+        "JPEG CMYK": encode(colour.convert("CMYK"), "JPEG", progressive=True, subsampling=0),
+        "JPEG2000": encode(colour, "JPEG2000"),
+        "JPEG2000 RGBA": encode(alpha, "JPEG2000"),
+        "PNG": encode(alpha, "PNG", compress_level=0, exif=exif(6)),
+        "TIFF": encode(alpha, "TIFF", exif=exif(6)),
+        "WEBP": encode(alpha, "WEBP", method=0, exif=exif(6)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK_SCRIPT],
+        input="\n".join([FILES["PNG"].hex(), *(data.hex() for data in files.values())]),
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"},
+        check=True,
+    )
+    peaks = dict(zip(files, map(int, done.stdout.split()), strict=True))
+    fixed = 4  # 6 MB of code and buffers
+    assert {name: peak for name, peak in peaks.items() if peak > _BYTES_A_PIXEL[name] + fixed} == {}
+
+
+@pytest.mark.parametrize("name", ["AVIF", "WEBP"])
+def test_all_time_of_decoding_is_that_of_the_thread_that_decodes(name: str) -> None:
+    data = encode(picture(400, 300).resize((1_000, 800)), name, method=0, speed=10)
+    process, thread = time.process_time(), time.thread_time()
+    for _ in range(3):
+        decode(data, max_pixels=MAX_PIXELS)
+    process, thread = time.process_time() - process, time.thread_time() - thread
+    assert process < 1.3 * thread
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("piece", [1, 7, 100, 200])
+def test_a_picture_is_the_same_whatever_its_pieces_are(
+    mode: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(picture(29, 13).convert(mode), "TIFF" if mode == "CMYK" else "PNG")
+    whole = decode(data, max_pixels=MAX_PIXELS)
+    monkeypatch.setattr(module, "PIECE", piece)
+    same(decode(data, max_pixels=MAX_PIXELS), whole)
 
 
 def test_threads_decode_alike_and_leave_pillow_as_it_was() -> None:

@@ -1,3 +1,4 @@
+import time
 import zlib
 
 import pytest
@@ -95,3 +96,24 @@ def test_many_chunks_are_refused_by_their_number(monkeypatch: pytest.MonkeyPatch
         ErrorCode.UNSUPPORTED,
         "This PNG file has over 9 chunks; allowed: 9. Save it again with an image program.",
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(1 << 21), 9)),
+        png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1 << 20), 9)),
+    ],
+    ids=["xmp", "exif"],
+)
+def test_many_texts_without_an_orientation_cost_hardly_any_time(text: bytes) -> None:
+    began = time.thread_time()
+    same(decoded(behind_header(text * 1_000)), WANT)
+    assert time.thread_time() - began < 0.5
+
+
+def test_orientation_is_found_behind_a_damaged_text() -> None:
+    xmp = b"XML:com.adobe.xmp\0%b\0\0\0"
+    sound = png_chunk(b"iTXt", xmp % b"\0" + b'<rdf:Description tiff:Orientation="6"/>')
+    damaged = png_chunk(b"iTXt", xmp % b"\1" + b"no deflate")
+    assert decoded(behind_header(damaged * 3 + sound)).exif_orientation == 6

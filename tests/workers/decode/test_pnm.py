@@ -1,4 +1,7 @@
+import contextlib
 import io
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from schemas.errors import ErrorCode
+from schemas.exceptions import ImageError
 from tests.workers.decode.checks import decoded, fails, unsupported
+from workers.decode import pnm
+from workers.decode.decode import decode
+
+FIXED = 8_000_000
+"""Bytes that any picture may take: a piece of the file and its values."""
 
 
 def pillows(data: bytes) -> NDArray[np.uint8]:
@@ -46,10 +55,99 @@ def test_each_kind_equals_pillow(kind: int, maximum: int, width: int, height: in
 
 
 def test_comments_among_the_values_are_passed_over() -> None:
-    data = b"P2 3 1 255\n0 # one\n128# two\r255#"
+    data = b"P2 3 1 255\n0 # one\n128 # two\r255#"
     assert decoded(data).pixels[0, :, 0].tolist() == [0, 128, 255]
     many = b"P2 1 1 255\n" + b"#\n" * 200_000 + b"7"
-    assert unsupported(many).startswith("This PPM file has 200,000 comments; allowed: 100,000.")
+    assert unsupported(many).startswith("This PPM file has over 100,000 comments; allowed: 100,000.")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P6 1 1 255#c\n \1\2\3",
+        b"P6 1 1 255 #\1\2",
+        b"P6 1 1 255#c\r\n\1\2\3",
+        b"P5 1 1 25#c\n5 \1",
+        b"P4 1#1\n 1\n\x80",
+        b"P2 2 1 255\n1#c\n2 3",
+        b"P1 4 1 0#c\n1 0#c\r\n1",
+        b"P2 2 1 255\n1 2 no numbers",
+    ],
+)
+def test_comments_are_cut_out_where_pillow_cuts_them_out(data: bytes) -> None:
+    np.testing.assert_array_equal(decoded(data).pixels, pillows(data), strict=True)
+
+
+def test_what_ends_a_number_wrongly_is_no_number() -> None:
+    assert unsupported(b"P6 1 1 255#c\n\1\2\3") == (  # to Pillow "255" and these bytes are one word
+        "This PPM file is damaged: its header has no numbers."
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 11])
+def test_a_plain_file_is_the_same_picture_whatever_its_pieces_are(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pnm, "PIECE", size)
+    grey = b"P2 6 1 999\n1 20\t300 # a comment # of words\r\n#\n 400   5#\n0 999 and more"
+    np.testing.assert_array_equal(decoded(grey).pixels, pillows(grey), strict=True)
+    bits = b"P1 4 2\n01 1\n#1 1\n0 0\n0#0\n11"
+    np.testing.assert_array_equal(decoded(bits).pixels, pillows(bits), strict=True)
+    assert fails(grey[:-12]).code == ErrorCode.TRUNCATED
+
+
+SLOW_HEADERS = [b"P5 1" + b" " * 40 + b"x", b"P5 " + b"# \n" * 90_000 + b"x"]
+
+
+@pytest.mark.parametrize("data", SLOW_HEADERS, ids=["spaces", "comments"])
+def test_a_header_takes_no_longer_than_its_bytes(data: bytes) -> None:
+    began = time.thread_time()
+    assert unsupported(data) == "This PPM file is damaged: its header has no numbers."
+    assert time.thread_time() - began < 1
+
+
+def peak(data: bytes) -> int:
+    """Bytes that decoding takes at its peak, whatever comes of it."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ImageError):
+            decode(data, max_pixels=10**9)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P3 1500 1500 255\n" + b"7 " * 6_750_000,
+        b"P2 1500 1500 65535\n" + b"7 " * 2_250_000,
+        b"P1 1500 1500\n" + b"1" * 2_250_000,
+        b"P4 1501 1500\n" + bytes(188 * 1500),
+        b"P5 1500 1500 65000\n" + bytes(4_500_000),
+        b"P6 1500 1500 254\n" + bytes(6_750_000),
+        b"P6 1500 1500 65000\n" + bytes(13_500_000),
+    ],
+    ids=lambda data: data[:7].decode(),
+)
+def test_a_picture_takes_the_memory_that_is_counted(data: bytes) -> None:
+    assert peak(data) < 5 * 1500 * 1500 + FIXED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P3 1 1 255\n" + b"7 " * 10_000_000,
+        b"P2 1 1 255\n" + b"7" * 20_000_000,
+        b"P2 1 1 255\n#" + b" " * 20_000_000 + b"\n7 ",
+        b"P3 9999 9999 255\n7 7 7",
+        b"P5 " + b"#\n" * 2_000_000,
+        b"P5 1" + b" " * 20_000_000 + b"1 255 1",
+    ],
+    ids=["values", "digits", "comment", "cut", "comments", "spaces"],
+)
+def test_what_is_around_the_values_takes_no_memory(data: bytes) -> None:
+    assert peak(data) < FIXED
 
 
 @pytest.mark.parametrize(

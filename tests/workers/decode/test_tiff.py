@@ -1,4 +1,5 @@
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -151,3 +152,14 @@ def test_a_cut_directory_ends_early() -> None:
     data = rewritten()
     assert fails(data[:-20]).code == ErrorCode.TRUNCATED
     assert fails(b"II*\0\x08\0").code == ErrorCode.TRUNCATED
+
+
+def test_the_file_is_copied_once() -> None:
+    data = rewritten(data=PLAIN + bytes(20_000_000))
+    tracemalloc.start()
+    try:
+        decoded(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * len(data)
