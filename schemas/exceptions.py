@@ -59,17 +59,19 @@ class DamagedFileError(ReconcileError):
 
     Args:
         kind: what it should be, such as "commit".
-        file: where it is, without credentials.
+        file: where it is, without credentials, fit to print.
         reason: what is wrong with it.
         advice: what that means, and what to do.
+        key: of the file, as it is: in the ledger for what that holds, otherwise in the run directory.
     """
 
-    def __init__(self, kind: str, file: str, reason: str, advice: str) -> None:
-        super().__init__(kind, file, reason, advice)
+    def __init__(self, kind: str, file: str, reason: str, advice: str, key: str) -> None:
+        super().__init__(kind, file, reason, advice, key)
         self.kind = kind
         self.file = file
         self.reason = reason
         self.advice = advice
+        self.key = key
 
     @property
     def finding(self) -> str:

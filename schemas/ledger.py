@@ -15,7 +15,7 @@ from schemas.identity import settings_of_rows
 from schemas.models import ResolvedModel
 from schemas.plan import Plan
 from schemas.ranges import Ranges
-from schemas.spec import StorageMap, StorageOptions, reached_by
+from schemas.spec import ManifestFormat, StorageMap, StorageOptions, reached_by
 from schemas.tables import TABLES
 
 RUN = "run.json"
@@ -48,11 +48,15 @@ class SourceFile(_Record):
         size: its bytes; of a listing: how many images.
         version: its ETag; on a local disk the sha256 of its contents, or of parts of a large Parquet or tar
             file; else when it was last changed; of a listing: the sha256 over names, sizes and versions.
+        format: what it is read as.
+        partitions: the columns that its folders say.
     """
 
     uri: str
     size: int
     version: str
+    format: ManifestFormat | None = None
+    partitions: dict[str, str | None] = {}
 
 
 class RunRecord(_Record):
@@ -385,6 +389,11 @@ def table_key(table: str, shard: int) -> str:
 def pass_name(retry: int) -> str:
     """A pass's name in folders."""
     return f"{retry:03d}"
+
+
+def manifest_folder(retry: int) -> str:
+    """The folder below the run directory with what a pass made of the manifest."""
+    return f"{MANIFEST}/{pass_name(retry)}"
 
 
 def shard_folder(kind: str, retry: int, shard: int) -> str:

@@ -86,7 +86,7 @@ class ResolvedJob:
     @property
     def files(self) -> list[SourceFile]:
         """What its manifest is known by."""
-        return self.began_with or [source.file for source in self.sources]
+        return self.began_with or [source.pinned for source in self.sources]
 
     def identity(self) -> dict[str, Any]:
         """The `RunRecord.identity` of a run of this job, without opening the manifest."""
@@ -189,7 +189,7 @@ class ResolvedJob:
             created_at=datetime.now(UTC),
             spec=self.public_spec(),
             manifest=self.files,
-            manifest_columns={f.name: str(f.type) for f in manifest.carried},
+            manifest_columns=manifest.columns,
             plan=Plan.of(manifest.rows, self.spec.units),
             classifier=self.classifier,
             detector=self.detector,

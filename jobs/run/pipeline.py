@@ -1,8 +1,8 @@
 """THE pipeline: manifest → pending units → fetch, decode, label and commit → publish → reconcile."""
 
 import logging
-from collections.abc import Collection, Generator
-from contextlib import closing
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,9 @@ from jobs.run.console import Reporter
 from jobs.run.metrics import Exporter
 from jobs.run.observers import Observers
 from jobs.run.publisher import Publisher
-from jobs.run.retried import retried_manifest, retried_run
-from schemas.ledger import Attempt, Commit
+from jobs.run.retried import retried_manifest, with_carried
+from schemas.exceptions import OutputConflictError, StorageError
+from schemas.ledger import MANIFEST, Attempt, Commit, RunRecord, manifest_folder
 from schemas.metrics import Usage
 from schemas.plan import make_bundles, one_per_bundle
 from workers import logs
@@ -31,8 +32,16 @@ from workers.label.supervise import longest_s
 from workers.ledger.attempts import start_attempt
 from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import Heartbeat
-from workers.ledger.runs import begin_run, remove_previous_runs, replace_run
-from workers.ledger.state import PassState, finish_run, lost_records, stray_tables
+from workers.ledger.runs import (
+    assert_replaceable,
+    assert_same_rows,
+    assert_same_run,
+    begin_run,
+    read_run,
+    remove_previous_runs,
+    replace_run,
+)
+from workers.ledger.state import PassState, finish_run, lost_records, read_success, stray_tables
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import open_manifest
 from workers.storage.store import UNCONDITIONAL, Store
@@ -88,11 +97,13 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
         StorageError: a file cannot be read or written.
         ReconcileError: the tables do not add up.
     """
-    running = start(job, reporter, restart=restart)
-    run = running.run
-    heartbeat, metrics = Heartbeat(run, running.attempt), Exporter(run.store.url)
+    run, attempt, manifest = start(job, reporter, restart=restart)
+    heartbeat, metrics = Heartbeat(run, attempt), Exporter(run.store.url)
     with heartbeat.running(), metrics.exporting():
         remove_previous_runs(run)
+        manifest = manifest or reopened(job, run, heartbeat)
+        run = replace(run, carried=manifest.carried)
+        running = RunningAttempt(job, manifest, run, attempt)
         publisher, limits = Publisher(run), FailureLimits(job.spec.max_failed, run, running.manifest)
         observers = Observers(heartbeat, reporter, metrics, limits, publisher)
         published = False
@@ -113,31 +124,80 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
     return rows
 
 
-def start(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> RunningAttempt:
-    """Opens the manifest, makes or finds the run, and takes an attempt's number."""
+def start(
+    job: ResolvedJob, reporter: Reporter, *, restart: bool = False
+) -> tuple[RunDirectory, Attempt, Manifest | None]:
+    """Makes or finds the run, and takes an attempt's number.
+
+    Returns:
+        The run in its newest pass, the attempt, and the manifest where the run is new: its record tells how
+        many rows that has. Otherwise the manifest is not opened yet, so that what is refused writes nothing.
+    """
     store = Store(job.spec.output)
     store.conditional = store.creates_once()
     if not store.conditional:
         reporter.message(f"note: {UNCONDITIONAL}")
-
-    def opened() -> Manifest:
-        return open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
-
-    manifest = opened() if job.began_with is None else None
-    if manifest is None:
-        job.assert_same_run(store)
-        run = retried_run(store)
-    else:
-        record = (replace_run if restart else begin_run)(store, job.record(manifest), reporter.message)
-        run = RunDirectory.first(store, record, manifest.carried)
-    logs.configure(run.record.id)
+    record, manifest = begin(job, store, reporter, restart=restart)
+    logs.configure(record.id)
+    run = RunDirectory.first(store, record)
     attempt = start_attempt(run, reporter.message)
     _log.info("%s starts", attempt)
     # the pass is looked for last: until the number is taken another attempt may start the next one
-    run = run.newest()
-    if manifest is None:
-        manifest = retried_manifest(job, run, opened)
-    return RunningAttempt(job, manifest, run, attempt)
+    return run.newest(), attempt, manifest
+
+
+def begin(
+    job: ResolvedJob, store: Store, reporter: Reporter, *, restart: bool
+) -> tuple[RunRecord, Manifest | None]:
+    """The record of a new run, with its manifest; or of the one that the directory holds."""
+    if restart:
+        assert_replaceable(store, reporter.message)
+    elif there := read_run(store):
+        assert_same_run(store, there.identity(), job.identity())
+        return there, None
+    with nothing_left_if_complete(store):
+        manifest = open_manifest(job.spec.manifest, job.sources, store, cluster.map_tasks)
+        new = job.record(manifest)
+        put = replace_run if restart else begin_run
+        record = put(store, new, reporter.message)
+    return record, manifest if record == new else None
+
+
+@contextmanager
+def nothing_left_if_complete(store: Store) -> Iterator[None]:
+    """Where a block fails next to a run that is complete, deletes what it made of the manifest.
+
+    Elsewhere the next attempt goes on with it; it has whole URLs, with what may be secret.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(StorageError):
+            if read_success(store, lambda _: None):
+                store.clear(MANIFEST)
+        raise
+
+
+def reopened(job: ResolvedJob, run: RunDirectory, heartbeat: Heartbeat) -> Manifest:
+    """The manifest of a run that was begun before, whose rows are those that it began with.
+
+    Raises:
+        OutputConflictError: they are not; nothing is left of it.
+    """
+
+    def opened() -> Manifest:
+        return open_manifest(job.spec.manifest, job.sources, run.store, cluster.map_tasks, run.retry)
+
+    try:
+        if job.began_with is not None:
+            return retried_manifest(job, with_carried(run), opened)
+        manifest = opened()
+        assert_same_rows(run, manifest.rows, manifest.columns)
+    except OutputConflictError:
+        heartbeat.assert_newest()
+        run.store.clear(manifest_folder(run.retry))
+        raise
+    return manifest
 
 
 def undamaged_state(

@@ -1,6 +1,7 @@
 """The rows of a retry: those that the run holds, and what of them only the manifest has."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from jobs.prepare.resolve import ResolvedJob
 from schemas.exceptions import ManifestError, OutputConflictError, StorageError
-from schemas.ledger import MANIFEST, table_key
+from schemas.ledger import manifest_folder, table_key
 from schemas.tables import KEYS, carried_names
 from schemas.words import counted
 from workers.ledger.damage import TABLE, damaged
@@ -26,17 +27,16 @@ from workers.storage.store import Store
 from workers.storage.uris import clean_uri, split_chain
 
 
-def retried_run(store: Store) -> RunDirectory:
+def with_carried(run: RunDirectory) -> RunDirectory:
     """The run of a retry whose manifest has changed, with the columns that its tables have of it.
 
     Raises:
         DamagedFileError: its tables are damaged.
     """
-    record = find_run(store.url).record
-    names = carried_names(pa.schema([(name, pa.null()) for name in record.manifest_columns]), "errors")
-    schema = _errors(store, 0).schema
-    return RunDirectory.first(
-        store, record, pa.schema([(name, schema.field(there).type) for name, there in names.items()])
+    names = carried_names(pa.schema([(name, pa.null()) for name in run.record.manifest_columns]), "errors")
+    schema = _errors(run.store, 0).schema
+    return replace(
+        run, carried=pa.schema([(name, schema.field(there).type) for name, there in names.items()])
     )
 
 
@@ -55,10 +55,15 @@ def assert_retriable(job: ResolvedJob, output: str, codes: list[str]) -> None:
     failed = pa.concat_tables(table.filter(pc.is_in(table["code"], pa.array(codes))) for table in tables)
     if not _lacks(failed, job):
         return
+    retry = run.retry + 1
+
+    def opened() -> Manifest:
+        return open_manifest(job.spec.manifest, job.sources, run.store, _here, retry)
+
     try:
-        _locating(job, run, failed, lambda: open_manifest(job.spec.manifest, job.sources, run.store, _here))
+        _locating(job, run, failed, opened)
     except OutputConflictError:
-        run.store.clear(MANIFEST)
+        run.store.clear(manifest_folder(retry))
         raise
 
 
@@ -83,7 +88,7 @@ def retried_manifest(job: ResolvedJob, run: RunDirectory, opened: Callable[[], M
     tables = [_errors(run.store, shard) for shard in run.current.shards]
     failed = pa.concat_tables(table.filter(pc.is_in(table["manifest_index"], rows)) for table in tables)
     manifest = _locating(job, run, failed, opened)
-    held = held_manifest(failed, run.carried, f"{run.store.url}/{MANIFEST}/retry-{run.retry:06d}")
+    held = held_manifest(failed, run.carried, f"{run.store.url}/{manifest_folder(run.retry)}/held")
     return held if manifest is None else located(held, manifest)
 
 

@@ -18,7 +18,7 @@ CLASSES = [
 def test_every_exception_survives_the_way_through_ray(kind: type[RaylabelError]) -> None:
     coded: dict[type[RaylabelError], RaylabelError] = {
         ImageError: ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4),
-        DamagedFileError: DamagedFileError("commit", "out/c.json", "it is empty", "Run again"),
+        DamagedFileError: DamagedFileError("commit", "out/c.json", "it is empty", "Run again", "c.json"),
         ProcessDiedError: ProcessDiedError(Stage.DETECT, ErrorCode.TIMEOUT, "60 s", row=7),
     }
     error = coded.get(kind) or kind("what, why")

@@ -68,7 +68,7 @@ def damaged(kind: type[BaseModel] | str, store: Store, key: str, reason: str) ->
     """
     file = short_line(f"{clean_uri(store.url)}/{key}", 1000)
     name = NAMES[kind] if kind in NAMES else str(kind)
-    return DamagedFileError(name, file, reason, ADVICE[kind])
+    return DamagedFileError(name, file, reason, ADVICE[kind], key)
 
 
 def parse(kind: type[Parsed], store: Store, key: str, data: bytes) -> Parsed:

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -135,6 +136,35 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
             + "\n".join(lines[:MAX_DIFFERENCES] + more)
             + "\nChoose another output, or start over with --restart, which deletes its tables"
         )
+
+
+def assert_same_rows(run: RunDirectory, rows: int, columns: dict[str, str]) -> None:
+    """Refuses to resume a run with a manifest that has become another one, though its files are the same.
+
+    That is one whose store says neither when a file was changed nor what is in it, or one that was changed
+    while it was read.
+
+    Args:
+        run: that was begun.
+        rows: of the manifest, as it is now.
+        columns: carried into the labels table now, name to Arrow type.
+
+    Raises:
+        OutputConflictError: naming every value that differs.
+    """
+    there = {"rows": run.record.plan.rows, "columns": run.record.manifest_columns}
+    assert_same_run(run.store, {"manifest": there}, {"manifest": {"rows": rows, "columns": columns}})
+
+
+def assert_replaceable(store: Store, message: Callable[[str], None]) -> None:
+    """Refuses to replace a run while an attempt at it is running, before anything is made for the new one.
+
+    Raises:
+        OutputConflictError: naming the attempt.
+    """
+    with suppress(DamagedFileError):  # `replace_run` looks for its attempts
+        if old := read_run(store):
+            assert_not_running(RunDirectory.first(store, old), message)
 
 
 def replace_run(store: Store, record: RunRecord, message: Callable[[str], None]) -> RunRecord:

@@ -23,7 +23,7 @@ from schemas.ledger import (
     Publication,
     Shard,
     StagedFile,
-    ledger_folder,
+    manifest_folder,
     pass_name,
     shard_number,
     table_key,
@@ -101,15 +101,20 @@ class PassState:
         choices, commits = state._read_choices(lost), state._read_commits()
         # after the records of them: a part is there before
         sizes = run.ledger.sizes(f"{PARTS}/{pass_name(run.retry)}") if choices or commits else {}
+        incomplete: dict[str, DamagedFileError] = {}
         for choice in choices:
             files = [file for one in choice.chosen for held in one.files.values() for file in held]
-            state._is_whole(choice, choice.shard, files, sizes, suspects)
+            if error := _damage(run, files, sizes, read=choice.shard in suspects):
+                incomplete[choice.key] = error
         for _, of_shard in groupby(commits, key=lambda commit: commit.shard):
             # the largest first: where merging was cut short, entries are there next to the one made of them
             for commit in sorted(of_shard, key=lambda commit: -len(from_ranges(commit.units))):
                 files = [file for held in commit.files.values() for file in held]
-                if state._is_whole(commit, commit.shard, files, sizes, suspects):
+                if error := _damage(run, files, sizes, read=commit.shard in suspects):
+                    incomplete[commit.key] = error
+                else:
                     state.add(commit)
+        state._lose_incomplete(incomplete)
         return state
 
     def _read_shards(self) -> set[int]:
@@ -137,29 +142,18 @@ class PassState:
         keys = [key for key in self.run.list(Commit, pass_name(self.run.retry)) if self._is_open(key)]
         return list(self.run.read(Commit, keys, self._lose_record))
 
-    def _is_whole(
-        self,
-        record: Commit | Publication,
-        shard: int,
-        files: list[StagedFile],
-        sizes: Mapping[str, int],
-        suspects: Collection[int],
-    ) -> bool:
-        """Whether the parts that a record names are there; the loss is noted, unless they were published."""
-        try:
-            _assert_there(self.run, files, sizes)
-            if shard in suspects:
-                for _ in self.run.read_parts(files):
-                    pass
-        except DamagedFileError as error:
-            if record.key in self.run.list(type(record)):
-                self._lose(error, record.key)
-            return False
-        return True
+    def _lose_incomplete(self, incomplete: Mapping[str, DamagedFileError]) -> None:
+        """Notes that parts of records are damaged; a record that is gone by now was published meanwhile."""
+        if incomplete:
+            folder = pass_name(self.run.retry)
+            there = {*self.run.list(Publication, folder), *self.run.list(Commit, folder)}
+            for key, error in incomplete.items():
+                if key in there:
+                    self._lose(error, key)
 
     def _lose_record(self, error: DamagedFileError) -> None:
         """Notes that a record of the ledger cannot be read."""
-        self._lose(error, error.file.partition(f"{ledger_folder(self.run.record.id)}/")[2])
+        self._lose(error, error.key)
 
     def _lose(self, error: DamagedFileError, *keys: str) -> None:
         self.damage.append(Damage(error.finding, keys))
@@ -261,11 +255,10 @@ def read_shards(run: RunDirectory) -> tuple[dict[int, Shard], dict[int, DamagedF
         DamagedFileError: a shard was published by a retry whose record is gone.
     """
     errors: dict[int, DamagedFileError] = {}
+    of_record = {Shard.key_of(shard): shard for shard in range(run.plan.shards)}
 
     def on_damage(error: DamagedFileError) -> None:
-        shard = shard_number(error.file.rpartition("/")[2].removesuffix(".json"))
-        assert shard is not None
-        errors[shard] = error
+        errors[of_record[error.key]] = error
 
     records = {record.shard: record for record in run.read_shards(on_damage)}
     run.assert_begun(
@@ -307,15 +300,20 @@ def _is_changing(run: RunDirectory, record: Shard) -> bool:
     return is_open and read_success(run.store, lambda _: None) is None
 
 
-def _assert_there(run: RunDirectory, files: Iterable[StagedFile], sizes: Mapping[str, int]) -> None:
-    """Refuses parts of which one is gone or has another size.
-
-    Raises:
-        DamagedFileError: naming it.
-    """
+def _damage(
+    run: RunDirectory, files: Iterable[StagedFile], sizes: Mapping[str, int], *, read: bool
+) -> DamagedFileError | None:
+    """The error of a part that is gone or has another size, or, where they are read, another content."""
+    files = list(files)
     for file in files:
         if sizes.get(file.key) != file.size:
-            raise run.damaged(PART, file.key, _of_size(sizes.get(file.key), file))
+            return run.damaged(PART, file.key, _of_size(sizes.get(file.key), file))
+    try:
+        for _ in run.read_parts(files if read else ()):
+            pass
+    except DamagedFileError as error:
+        return error
+    return None
 
 
 def _of_size(size: int | None, file: StagedFile) -> str:
@@ -390,7 +388,9 @@ def _clear_work(run: RunDirectory) -> None:
     Not those of a later pass: an attempt that slept since it completed this one may find it started. The
     manifest as it was made into Parquet has each URL whole, with what may be secret.
     """
-    run.store.clear(MANIFEST)
-    for kind in (COMMITS, PUBLICATIONS, PARTS):
-        for retry in range(run.retry + 1):
+    for retry in range(run.retry + 1):
+        run.store.clear(manifest_folder(retry))
+        for kind in (COMMITS, PUBLICATIONS, PARTS):
             run.ledger.clear(f"{kind}/{pass_name(retry)}")
+    # an older version kept them right there
+    run.store.delete([key for key in run.store.list(MANIFEST) if key.count("/") == MANIFEST.count("/") + 1])

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.errors import ErrorCode, Stage
@@ -15,10 +14,9 @@ from schemas.exceptions import ManifestError
 from schemas.locations import Location, MissingImage
 from schemas.tables import ABSOLUTE_URI, KEYS, carried_names
 from workers.fetch.locate import location_of
-from workers.manifest.convert import ROW_GROUP_ROWS
+from workers.manifest.convert import GROUP_ROWS, write_parquet
 from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.manifest import Manifest, Rows
-from workers.storage.filesystem import file_system
 
 _ERROR = ("stage", "code", "message")
 
@@ -78,21 +76,16 @@ def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManife
     Args:
         failed: rows of an errors table, ascending.
         carried: the manifest's own columns, under their names in it.
-        into: where to write: a path or URL without the file's ending.
+        into: where to write: a path or URL that the rest of the name is appended to.
     """
     schema, in_errors = _columns(carried), carried_names(carried, "errors")
     error = pa.StructArray.from_arrays([failed[n].combine_chunks() for n in _ERROR], fields=list(_ERRORS))
     own = {"image_id": failed["image_id"], "uri": failed["uri"], ABSOLUTE_URI.name: failed[ABSOLUTE_URI.name]}
     own |= {name: failed[in_errors[n]] for n, name in carried_names(carried).items()}
     table = pa.table({**own, "error": error}).select(schema.names)
-    uri = f"{into}.parquet"
-    fs, path = file_system(uri)
-    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-    with fs.open(path, "wb") as file:
-        pq.write_table(table, file, ROW_GROUP_ROWS, compression="zstd")
-    groups = [min(ROW_GROUP_ROWS, len(table) - start) for start in range(0, len(table), ROW_GROUP_ROWS)]
-    files = [ManifestFile(uri, tuple(groups), tuple(schema.names), "/")]
     index = failed["manifest_index"].to_numpy().astype(np.int64)
+    rows = (row for batch in table.to_batches(GROUP_ROWS) for row in batch.to_pylist())
+    files = write_parquet(rows, into, "/", schema)
     return HeldManifest(files, "uri", "image_id", carried, index=index)
 
 

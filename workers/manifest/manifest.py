@@ -62,6 +62,11 @@ class Manifest:
         """Rows of the whole manifest."""
         return self._starts[-1]
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns carried into the labels table, name to Arrow type, as run.json keeps them."""
+        return {field.name: str(field.type) for field in self.carried}
+
     @cached_property
     def _starts(self) -> list[int]:
         """The position of each file's first row, and the number of all rows."""
@@ -109,7 +114,8 @@ class Manifest:
         if not wanted:
             return None
         if self._reader is None or self._reader.uri != file.uri:
-            self._reader = RowReader(file.uri, wanted, exactly=bool(self.image_column))
+            own = file.format != "parquet"
+            self._reader = RowReader(file.uri, wanted, exactly=bool(self.image_column), checked=own)
         return self._reader.read(group, start, stop)
 
     def _wanted(self, file: ManifestFile) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.exceptions import ManifestError
+from schemas.ledger import manifest_folder
 from schemas.spec import ManifestSpec
 from workers.manifest.columns import (
     SourceColumns,
@@ -18,7 +19,7 @@ from workers.manifest.columns import (
     plain_columns,
     strings,
 )
-from workers.manifest.convert import convert, is_converted, read_records
+from workers.manifest.convert import convert, is_converted, kept_conversions
 from workers.manifest.exact import assert_whole_microseconds, reason_not_exact
 from workers.manifest.files import ManifestFile
 from workers.manifest.formats import FORMATS
@@ -35,23 +36,27 @@ MapTasks = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
 """Runs one function over many argument lists, somewhere, and gives the results in order."""
 
 
-def open_manifest(spec: ManifestSpec, sources: list[Source], store: Store, map_tasks: MapTasks) -> Manifest:
+def open_manifest(
+    spec: ManifestSpec, sources: list[Source], store: Store, map_tasks: MapTasks, retry: int = 0
+) -> Manifest:
     """Returns a manifest whose rows can be read by position.
 
-    What is not Parquet is converted to it in the run directory, once: what an earlier attempt recorded is
-    taken as it is.
+    What is not Parquet is converted to it in the run directory, once a pass: what an earlier attempt recorded
+    is taken as it is.
 
     Args:
         spec: which columns it has.
         sources: of `find_sources`.
         store: the run directory.
         map_tasks: where sources are converted.
+        retry: the pass that it is opened for; 0 is the first.
 
     Raises:
         ManifestError: it has no rows, or not the columns the spec names, or a file is malformed.
     """
-    files = read_records(store, sources)
-    files |= _convert_others(store, sources, files, map_tasks)
+    folder = store.below(manifest_folder(retry))
+    files = kept_conversions(folder, sources)
+    files |= _convert_others(folder, sources, files, map_tasks)
     opened = {number: (some, _string_columns(some)) for number, some in files.items()}
     opened |= _read_footers(sources)
     return _manifest(spec, [(source, *opened[number]) for number, source in enumerate(sources)])
@@ -63,13 +68,13 @@ def no_rows(spec: ManifestSpec) -> ManifestError:
 
 
 def _convert_others(
-    store: Store, sources: list[Source], done: dict[int, list[ManifestFile]], map_tasks: MapTasks
+    folder: Store, sources: list[Source], done: dict[int, list[ManifestFile]], map_tasks: MapTasks
 ) -> dict[int, list[ManifestFile]]:
     """Converts the sources that are still to be: files in tasks; listings here, as they are on this disk."""
     todo = [(n, source) for n, source in enumerate(sources) if is_converted(source) and n not in done]
-    named = [(store.url, n, source) for n, source in todo if source.listing is None]
-    files = dict(zip((n for _, n, _ in named), map_tasks(convert, named), strict=True))
-    return files | {n: convert(store.url, n, source) for n, source in todo if source.listing is not None}
+    named = {n: (folder, source) for n, source in todo if source.listing is None}
+    files = dict(zip(named, map_tasks(convert, list(named.values())), strict=True))
+    return files | {n: convert(folder, source) for n, source in todo if source.listing is not None}
 
 
 def _string_columns(files: list[ManifestFile]) -> pa.Schema:

@@ -21,23 +21,35 @@ BUFFER = 2**20
 """Bytes of a column that are read at once. Of a column's dictionary and pages, one page is in memory."""
 
 
-def open_parquet(uri: str, *, exactly: bool = False, int96_unit: str = "us") -> pq.ParquetFile:
+def open_parquet(
+    uri: str, *, exactly: bool = False, checked: bool = False, int96_unit: str = "us"
+) -> pq.ParquetFile:
     """Opens a Parquet file, to be read in small steps.
 
     Args:
         uri: of the file.
         exactly: whether to skip the bytes between the columns wanted, which may be images; ranges of a store
             are merged otherwise.
+        checked: whether to compare the checksums of its pages; it was written here.
         int96_unit: of timestamps that are stored as INT96: nanoseconds of 64 bits end in the year 2262.
 
     Raises:
         ManifestError: it cannot be read, or is no Parquet file.
     """
-    with read_errors(uri, " as Parquet"):
+    with read_errors(uri, _as_parquet(checked)):
         file: Any = pa.OSFile(uri) if is_local(uri) else _open_remote(uri, exactly=exactly)
         return pq.ParquetFile(
-            file, buffer_size=BUFFER, pre_buffer=False, coerce_int96_timestamp_unit=int96_unit
+            file,
+            buffer_size=BUFFER,
+            pre_buffer=False,
+            coerce_int96_timestamp_unit=int96_unit,
+            page_checksum_verification=checked,
         )
+
+
+def _as_parquet(checked: bool) -> str:
+    remade = " (it was converted here, and the same command converts it again)"
+    return f" as Parquet{remade if checked else ''}"
 
 
 def _open_remote(uri: str, *, exactly: bool) -> Any:
@@ -54,15 +66,17 @@ class RowReader:
         uri: of the file.
         columns: their names, those within a struct by their paths.
         exactly: see `open_parquet`.
+        checked: see `open_parquet`.
 
     Attributes:
         uri: of the file.
     """
 
-    def __init__(self, uri: str, columns: list[str], *, exactly: bool) -> None:
+    def __init__(self, uri: str, columns: list[str], *, exactly: bool, checked: bool = False) -> None:
         self.uri = uri
         self._columns = columns
-        self._file = open_parquet(uri, exactly=exactly)
+        self._how = _as_parquet(checked)
+        self._file = open_parquet(uri, exactly=exactly, checked=checked)
         self._kept: list[tuple[int, int, pa.Table]] = []  # row group, first row in it, rows
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._group, self._next = -1, 0  # where the next batch begins
@@ -86,7 +100,7 @@ class RowReader:
         for kept, first, table in self._kept:
             if kept == group and first <= row < first + len(table):
                 return first, table
-        with read_errors(self.uri, " as Parquet"):
+        with read_errors(self.uri, self._how):
             try:
                 return self._forward(group, row, wanted)
             except Exception:

@@ -165,7 +165,9 @@ def killed(done: Done) -> Done:
 def named(changes: list[str]) -> list[str]:
     """The kind of each change: a temporary file is named after what becomes of it."""
     names = [
-        re.sub(r"\d{8}T\d{6}-\w{8}|[\d-]+\d-\w+(?=\.)|(?<=-)\w{12}(?=\.)|\d+(-\w{32})?", "N", each)
+        re.sub(
+            r"[0-9a-f]{32}|\d{8}T\d{6}-\w{8}|[\d-]+\d-\w+(?=\.)|(?<=-)\w{12}(?=\.)|\d+(-\w{32})?", "N", each
+        )
         for each in changes
     ]
     for number, name in enumerate(names):
@@ -449,7 +451,7 @@ PUBLISHING = [
 ]
 BEGINNING = ["add _work/N/attempts/N.json", "add _work/N/heartbeats/N.json"]
 FINISHING = ["add _SUCCESS", "delete _work/N/publications/N"]
-RUN = ["add _work/manifest/N.json", "add run.json", *BEGINNING, *COMMITTING, *PUBLISHING, *FINISHING]
+RUN = ["add _work/manifest/N/N.json", "add run.json", *BEGINNING, *COMMITTING, *PUBLISHING, *FINISHING]
 RETRY = ["add _work/N/retries/N.json", "delete _SUCCESS", *BEGINNING, *COMMITTING, *PUBLISHING, *FINISHING]
 CLEARING = ["delete labels/shard-N.parquet", "delete _work/N/attempts"]
 """A multi-object delete is known by its first key."""

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from schemas.exceptions import ReconcileError
-from schemas.ledger import COMMITS, SUCCESS
+from schemas.ledger import COMMITS, MANIFEST, PARTS, SUCCESS, Commit, Publication, Shard
 from schemas.plan import Pass, Plan
 from tests.workers.tables.made_results import results_of, run_directory
 from workers.ledger.commit import commit_results, merge_commits
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
 from workers.ledger.state import MERGE_AT, PassState, finish_run, read_success
+from workers.storage.store import Store
 
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
@@ -79,6 +80,57 @@ def test_a_run_is_complete_only_when_the_sums_agree(run: RunDirectory) -> None:
     rows = finish_run(run)
     assert rows == read_success(run.store)
     assert (rows["labels"], rows["errors"]) == (38, 12)
+
+
+def test_what_a_later_pass_made_of_the_manifest_outlives_an_attempt_that_slept(run: RunDirectory) -> None:
+    commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
+    for shard in range(PLAN.shards):
+        publish_shard(run, shard)
+    for key in ("000/a.parquet", "000/a.json", "001/a.parquet", "of-an-older-version.parquet"):
+        run.store.write(f"{MANIFEST}/{key}", b"")
+    finish_run(run)
+    assert run.store.list(MANIFEST) == [f"{MANIFEST}/001/a.parquet"]
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> RunDirectory:
+    """A run whose path is longer than a message shows."""
+    folder = tmp_path.joinpath(*["x" * 200] * 5)
+    folder.mkdir(parents=True)
+    return run_directory(folder, PLAN)
+
+
+def test_damage_is_taken_back_however_long_the_path_of_the_output(deep: RunDirectory) -> None:
+    commits = commit_results(deep, 1, results_of(PLAN, *range(PLAN.units)))
+    publish_shard(deep, 2)
+    cut, lost = commits[0].key, Shard.key_of(2)
+    deep.ledger.write(cut, b"{")
+    deep.ledger.write(lost, b"")
+    state = PassState.read(deep)
+    assert [damage.keys for damage in state.damage] == [(Publication.key_of(0, 2), lost), (cut,)]
+    state.take_back()
+    assert deep.list(Shard) == deep.list(Publication) == []
+    assert cut not in deep.list(Commit)
+    assert PassState.read(deep).damage == []
+
+
+def test_however_many_parts_are_lost_the_records_are_listed_once_more(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for unit in range(6):
+        commit_results(run, 1, results_of(PLAN, unit))
+    run.ledger.clear(PARTS)
+    listed: list[str] = []
+    sizes = Store.sizes
+
+    def listing(store: Store, prefix: str) -> dict[str, int]:
+        listed.append(prefix)
+        return sizes(store, prefix)
+
+    monkeypatch.setattr(Store, "sizes", listing)
+    state = PassState.read(run)
+    assert len(state.damage) == 6
+    assert listed.count(f"{COMMITS}/000") == 2
 
 
 def test_a_merge_that_was_cut_short_counts_every_image_once(run: RunDirectory) -> None:

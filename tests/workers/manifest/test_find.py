@@ -17,7 +17,7 @@ from tests.s3 import S3Server
 from tests.workers.archives import tar_bytes
 from workers.manifest import contents
 from workers.manifest.contents import digest_of
-from workers.manifest.convert import to_parquet
+from workers.manifest.convert import convert
 from workers.manifest.find import find_sources
 from workers.manifest.open import open_manifest
 from workers.storage.filesystem import file_system
@@ -280,7 +280,7 @@ def test_a_file_is_known_by_what_is_in_it(folder: Path, tmp_path: Path, name: st
     assert find_sources(spec) == before
     (source,) = before
     if name != "m.parquet":
-        assert to_parquet(source, str(tmp_path / "out"))[0].rows == 1
+        assert convert(Store(str(tmp_path / "out")), source)[0].rows == 1
     file.write_bytes(contents_of[name].replace(b"a.jpg", b"b.jpg"))  # of the same size
     assert find_sources(spec) != before
 

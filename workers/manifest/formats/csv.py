@@ -46,8 +46,8 @@ class Csv(TextFormat):
                 )
             yield dict(zip(table.header, values, strict=True))
 
-    def columns(self, source: Source) -> pa.Schema:
-        """The columns of its header, even where no row follows."""
+    def schema_of(self, source: Source) -> pa.Schema:
+        """The columns of its header."""
         with open_text(source.uri) as file:
             table = _table(file, source)
             return s3_inventory.schema_of(table.inventory) if table.inventory else strings(table.header)
