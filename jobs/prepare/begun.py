@@ -90,5 +90,6 @@ def _kept_argument(argument: str) -> str:
     setting = _SETTING.fullmatch(argument)
     key, value = setting.groups() if setting else ("", argument)
     cleaned = clean_uri(value)
+    is_one_uri = cleaned == value or not value.lstrip().startswith(("{", "[", '"', "'"))
     is_clear = "://" not in cleaned or not any(mark in cleaned for mark in "?@")
-    return key + (cleaned if is_clear else "…")
+    return key + (cleaned if is_one_uri and is_clear else "…")

@@ -17,7 +17,7 @@ from workers.storage import s3
 from workers.storage.answers import NotPartialError, Part, TooManyBytesError
 from workers.storage.encodings import EncodingError
 from workers.storage.filesystem import file_system, local_path
-from workers.storage.uris import clean_uri, data_of, is_data, is_local, is_web, text_of
+from workers.storage.uris import clean_message, clean_uri, data_of, is_data, is_local, is_web, text_of
 
 _CODES_BY_HTTP_STATUS = {
     401: ErrorCode.DENIED,
@@ -243,4 +243,4 @@ def _describe(error: BaseException, location: str) -> str:
     """An exception in one line, without the credentials in a location."""
     reason = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else "no reason given")
     message = " ".join(f"{type(error).__name__}: {reason}".split())
-    return text_of(message.replace(location, clean_uri(location)))[:MESSAGE_LIMIT]
+    return text_of(clean_message(message, location))[:MESSAGE_LIMIT]

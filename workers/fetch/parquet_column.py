@@ -1,5 +1,6 @@
 """Reads images that are values of a Parquet column, from the beginning of a row group to its end."""
 
+import os
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -118,7 +119,7 @@ class ColumnReader:
 
 
 def _open(file: str, spec: FetchSpec) -> Any:
-    return pa.OSFile(file) if is_local(file) else RangeFile(file, spec)
+    return pa.OSFile(os.fsencode(file)) if is_local(file) else RangeFile(file, spec)
 
 
 def _bytes(value: Any) -> bytes | None:

@@ -10,6 +10,9 @@ import pyarrow.types as pt
 from schemas.exceptions import ManifestError
 from schemas.spec import ManifestSpec
 from workers.manifest.types import (
+    Convert,
+    as_ids,
+    as_type,
     exact_id_types,
     exact_types,
     fields_alike,
@@ -19,7 +22,7 @@ from workers.manifest.types import (
     plain_type,
 )
 
-MAX_KINDS = 4
+SHOWN_TYPES = 4
 """Types of a column that a message tells."""
 
 SCANS_AT_ONCE = 8
@@ -33,13 +36,13 @@ class SourceColumns:
     Attributes:
         uri: of the source, without credentials.
         schema: its columns, those of its files.
-        reason_not_exact: for a column and a type, why the type does not hold every value of the column; None
-            where it does. It reads the column.
+        reason_not_exact: for a column, a type and what gives values that type, why the type does not hold
+            every value of the column; None where it does. It reads the column.
     """
 
     uri: str
     schema: pa.Schema
-    reason_not_exact: Callable[[str, pa.DataType], str | None]
+    reason_not_exact: Callable[[str, pa.DataType, Convert], str | None]
 
     def kind(self, name: str) -> pa.DataType | None:
         """The type of a column; None where there is no such column."""
@@ -157,7 +160,7 @@ def id_type(name: str, sources: list[SourceColumns]) -> pa.DataType:
                 f"column {name!r} of {uri} is {kind}, which has no text to be an image's id. Write it as "
                 "text, or name another column with manifest.image_id_column"
             )
-    return _first_exact(name, sources, exact_id_types(list(kinds)), kinds)
+    return _first_exact(name, sources, exact_id_types(list(kinds)), kinds, as_ids)
 
 
 def assert_text(name: str, sources: list[SourceColumns]) -> None:
@@ -169,7 +172,7 @@ def assert_text(name: str, sources: list[SourceColumns]) -> None:
     kinds = _kinds(name, sources)
     has_some = any(not pt.is_null(kind) for kind in kinds)
     for kind, uri in kinds.items():
-        if not is_text(kind) or (pt.is_null(kind) and not has_some):
+        if not is_text(kind) and not (pt.is_null(kind) and has_some):
             raise ManifestError(f"column {name!r} of {uri} is {kind}; allowed: string")
 
 
@@ -183,27 +186,33 @@ def _kinds(name: str, sources: list[SourceColumns]) -> dict[pa.DataType, str]:
 
 
 def _first_exact(
-    name: str, sources: list[SourceColumns], choices: list[pa.DataType], kinds: dict[pa.DataType, str]
+    name: str,
+    sources: list[SourceColumns],
+    choices: list[pa.DataType],
+    kinds: dict[pa.DataType, str],
+    convert: Convert = as_type,
 ) -> pa.DataType:
     reasons = []
     for choice in choices:
-        reason = _reason_not_exact(name, sources, choice)
+        reason = _reason_not_exact(name, sources, choice, convert)
         if reason is None:
             return choice
         reasons.append(f"; as {choice}: {reason}")
-    there = ", ".join(f"{kind} in {uri}" for kind, uri in list(kinds.items())[:MAX_KINDS])
+    there = ", ".join(f"{kind} in {uri}" for kind, uri in list(kinds.items())[:SHOWN_TYPES])
     raise ManifestError(
         f"column {name!r} of the manifest is {there}, and no type holds every value exactly"
         f"{''.join(reasons)}. Write it with one type, leave it out, or label the files apart"
     )
 
 
-def _reason_not_exact(name: str, sources: list[SourceColumns], kind: pa.DataType) -> str | None:
+def _reason_not_exact(
+    name: str, sources: list[SourceColumns], kind: pa.DataType, convert: Convert
+) -> str | None:
     """Why a type does not hold every value of a column; sources are read where their type does not say."""
     unsure = [source for source in sources if not _is_sure(source.kind(name), kind)]
     with ThreadPoolExecutor(SCANS_AT_ONCE) as pool:
         for source, reason in zip(
-            unsure, pool.map(lambda source: source.reason_not_exact(name, kind), unsure), strict=True
+            unsure, pool.map(lambda source: source.reason_not_exact(name, kind, convert), unsure), strict=True
         ):
             if reason:
                 pool.shutdown(cancel_futures=True)

@@ -6,7 +6,7 @@ import os
 WHOLE_BYTES = 64 * 2**20
 """Bytes up to which a file that may be sampled is read whole."""
 
-PARTS, PART_BYTES = 64, 2**16
+SAMPLES, SAMPLE_BYTES = 64, 2**16
 """How many parts of a longer one are read, the first and the last of it among them, and bytes of each."""
 
 
@@ -17,7 +17,7 @@ def digest_of(path: str, *, sampled: bool) -> str:
         if not sampled or size <= WHOLE_BYTES:
             return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256()
-        for number in range(PARTS):
-            file.seek((size - PART_BYTES) * number // (PARTS - 1))
-            digest.update(file.read(PART_BYTES))
-        return f"{digest.hexdigest()} of {PARTS} parts"
+        for number in range(SAMPLES):
+            file.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+        return f"{digest.hexdigest()} of {SAMPLES} parts"

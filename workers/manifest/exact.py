@@ -9,20 +9,26 @@ import pyarrow.types as pt
 from schemas.exceptions import ManifestError
 from workers.manifest.read_errors import read_errors
 from workers.manifest.reader import BATCH_ROWS, open_parquet
-from workers.manifest.types import as_type
+from workers.manifest.types import Convert
 from workers.printable import message_of
 from workers.storage.uris import clean_uri
 
 
-def reason_not_exact(uri: str, column: str, kind: pa.DataType) -> str | None:
+def reason_not_exact(uri: str, column: str, kind: pa.DataType, convert: Convert) -> str | None:
     """Returns why a type does not hold every value of a column of a Parquet file; None where it does.
+
+    Args:
+        uri: of the file.
+        column: its name.
+        kind: the type.
+        convert: what gives the values that type.
 
     Raises:
         ManifestError: the file cannot be read.
     """
     for values in _values(uri, column):
         try:
-            as_type(values, kind)
+            convert(values, kind)
         except pa.ArrowException as error:
             return message_of(error)
     return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from schemas.spec import ManifestFormat
-from workers.manifest.types import as_type
+from workers.manifest.types import Convert, as_type
 
 Partitions = tuple[tuple[str, str | None], ...]
 """Columns with one value for all rows of a file, which the folders it lies in say: `kind=a/` (Hive's way)."""
@@ -56,10 +56,12 @@ class FileRows:
         """Whether a column was read."""
         return self.table is not None and name in self.table.column_names
 
-    def column(self, name: str | None, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    def column(
+        self, name: str | None, kind: pa.DataType, convert: Convert = as_type
+    ) -> pa.ChunkedArray | pa.Array:
         """Returns a column as a type that holds all of its values; nulls where there is no such column."""
         if self.table is not None and self.has(name):
-            return as_type(self.table[name], kind)
+            return convert(self.table[name], kind)
         value = dict(self.file.partitions).get(name or "")
         if value is None:
             return pa.nulls(len(self.positions), kind)

@@ -1,6 +1,5 @@
 """The sources of a manifest: files and folders, found by their names and told apart by them."""
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -27,7 +26,7 @@ from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
 from workers.manifest.table_formats import assert_no_table_format
 from workers.storage.filesystem import file_system, full_url
-from workers.storage.uris import clean_uri, parent_url
+from workers.storage.uris import clean_message, clean_uri, parent_url, text_of
 
 
 def find_sources(spec: ManifestSpec) -> list[Source]:
@@ -47,7 +46,7 @@ def find_sources(spec: ManifestSpec) -> list[Source]:
         except RaylabelError:
             raise
         except Exception as error:  # each store raises its own
-            message = str(error).replace(uri, clean_uri(uri)) or type(error).__name__
+            message = clean_message(str(error), uri) or type(error).__name__
             raise StorageError(f"cannot look for the manifest {clean_uri(uri)}: {message}") from error
     return sources
 
@@ -75,8 +74,8 @@ def _find(uri: str, spec: ManifestSpec) -> list[Source]:
     chosen = _chosen(found, passed)
     if not chosen:
         raise ManifestError(_nothing_found(uri, passed))
-    assert_no_table_format(fs, path, [each.file.name for each in chosen if each.format == "parquet"])
     root = root_of(fs, path)
+    assert_no_table_format(fs, path, root, [each.file.name for each in chosen if each.format == "parquet"])
     chosen.sort(key=lambda each: order(each.uri))
     first, *others = [_source(fs, each, root, spec) for each in chosen]
     return [replace(first, passed_over=passed), *others]
@@ -189,9 +188,19 @@ def _rows(source: Source) -> Iterator[Row]:
 
 
 def _names_files(source: Source) -> bool:
-    with contextlib.suppress(ManifestError):
-        return FILE_NAME in FORMATS[source.format].columns(source).names
-    return False
+    """Whether a metadata file names images, in any of its rows: those of JSON Lines may differ.
+
+    Raises:
+        ManifestError: it cannot be read, so what it says of the images would be lost.
+    """
+    try:
+        return FILE_NAME in FORMATS[source.format].columns(source).names or any(
+            FILE_NAME in row for row in _rows(source)
+        )
+    except ManifestError as error:
+        raise ManifestError(
+            f"{error} (it is read as metadata of the images beside it; if it is none, give it another name)"
+        ) from None
 
 
 def _is_data_set(found: _Found) -> bool:
@@ -208,9 +217,9 @@ def partitions_of(name: str, root: str) -> Partitions:
     """
     folders = name.removeprefix(root).split("/")[:-1]
     pairs = (folder.partition("=") for folder in folders)
-    values = {unquote(key): _value(value) for key, equals, value in pairs if key and equals}
+    values = {text_of(unquote(key)): _value(value) for key, equals, value in pairs if key and equals}
     return tuple(values.items())
 
 
 def _value(text: str) -> str | None:
-    return None if text == "__HIVE_DEFAULT_PARTITION__" else unquote(text)
+    return None if text == "__HIVE_DEFAULT_PARTITION__" else text_of(unquote(text))

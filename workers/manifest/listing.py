@@ -209,20 +209,53 @@ def _below(fs: Any, path: str, passed: PassedOver) -> Iterator[ListedFile]:
             yield _listed(entry)
 
 
-def _files_of(
-    folder: str, passed: PassedOver, *, deep: bool, hidden: bool, above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[ListedFile]:
+def _files_of(folder: str, passed: PassedOver, *, deep: bool, hidden: bool) -> Iterator[ListedFile]:
     """The regular files in a local folder, links to such included, as they come from the disk.
+
+    A folder is read once, however many links lead to it: by the path with the fewest links and, of several
+    such, the first in order. Links in linked folders would otherwise be more paths than can be counted.
 
     Args:
         folder: its path.
         passed: counts the others.
         deep: whether those in folders below are files of it too.
-        hidden: whether names that begin with "." or "_" are listed.
-        above: the folders that led here, by device and inode: a link to one of them would never end.
+        hidden: whether names that begin with "." or "_" are listed. Each link in a folder is a name of its
+            own then, which a pattern may ask for: only links within what it leads to are read once.
     """
-    own = os.stat(folder)
-    above = (*above, (own.st_dev, own.st_ino))
+    read: set[tuple[int, int]] = set()
+    waiting = [_Folder(0, by_folder(folder), folder, is_link=False)]
+    while waiting:
+        now = heapq.heappop(waiting)
+        stat = os.stat(now.path)
+        is_name = hidden and now.links == 1 and not (now.is_link and _leads_up(now.path))
+        if (stat.st_dev, stat.st_ino) in read and not is_name:
+            passed.add(NOWHERE)
+            continue
+        read.add((stat.st_dev, stat.st_ino))
+        for entry, entry_stat in _entries(now.path, passed, hidden=hidden):
+            if S_ISREG(entry_stat.st_mode):
+                yield _local_file(entry.path, entry_stat)
+            elif not S_ISDIR(entry_stat.st_mode):
+                passed.add(SPECIAL)
+            elif deep:
+                is_link = entry.is_symlink()
+                links = now.links + is_link
+                heapq.heappush(waiting, _Folder(links, by_folder(entry.path), entry.path, is_link=is_link))
+
+
+class _Folder(NamedTuple):
+    """A local folder that is to be read: of those that wait the first is next."""
+
+    links: int
+    order: str
+    path: str
+    is_link: bool
+
+
+def _entries(
+    folder: str, passed: PassedOver, *, hidden: bool
+) -> Iterator[tuple["os.DirEntry[str]", os.stat_result]]:
+    """What is in a local folder, and what it leads to."""
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
@@ -231,19 +264,16 @@ def _files_of(
                 if entry.is_symlink():  # otherwise it was deleted meanwhile
                     passed.add(NOWHERE)
                 continue
-            is_folder = S_ISDIR(stat.st_mode)
             if not hidden and entry.name.startswith((".", "_")):
                 passed.add(HIDDEN)
-            elif is_folder and not deep:
-                continue
-            elif is_folder and (stat.st_dev, stat.st_ino) in above:
-                passed.add(NOWHERE)
-            elif is_folder:
-                yield from _files_of(entry.path, passed, deep=deep, hidden=hidden, above=above)
-            elif S_ISREG(stat.st_mode):
-                yield _local_file(entry.path, stat)
             else:
-                passed.add(SPECIAL)
+                yield entry, stat
+
+
+def _leads_up(link: str) -> bool:
+    """Whether a link leads to a folder that it lies in."""
+    target, place = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
+    return f"{place}/".startswith(f"{target.rstrip('/')}/")
 
 
 def _local_file(path: str, stat: os.stat_result) -> ListedFile:

@@ -15,7 +15,7 @@ from workers.fetch.locate import absolute_uri_of
 from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.formats import FORMATS
 from workers.manifest.reader import RowReader
-from workers.manifest.types import as_type
+from workers.manifest.types import as_ids, as_type
 
 
 class Rows(NamedTuple):
@@ -135,8 +135,10 @@ class Manifest:
             carried = FileRows(rows.file, rows.positions, None)
         # the user's own id goes before what the format has
         ids = None if carried is rows and self.image_id_column else fmt.ids(rows, self.image_column)
+        if ids is None and self.image_id_column == self.uri_column and self.image_column is None:
+            ids = pa.array([uri or None for uri in uris], pa.string())  # there may be credentials in it
         if ids is None:
-            ids = as_type(rows.column(self.image_id_column, self.image_id_type), pa.string())
+            ids = as_type(rows.column(self.image_id_column, self.image_id_type, as_ids), pa.string())
         names = carried_names(self.carried)
         arrays = {"image_id": ids, "uri": pa.array(uris, pa.string())}
         arrays |= {names[f.name]: carried.column(f.name, f.type) for f in self.carried}

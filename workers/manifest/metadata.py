@@ -65,8 +65,19 @@ class ImageMetadata:
         Raises:
             ManifestError: a file is not what its name says.
         """
+        return list(self._names.values())
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """The columns by their names in the files: "uri", which is the image's own, gets a free one."""
         query = "SELECT DISTINCT key FROM rows, json_each(rows.row) ORDER BY 1"
-        return [name for (name,) in self._database.execute(query)]
+        names = {name: name for (name,) in self._database.execute(query)}
+        if "uri" in names:
+            free = "manifest_uri"
+            while free in names:
+                free = f"manifest_{free}"
+            names["uri"] = free
+        return names
 
     def naming_none(self, paths: Iterable[str]) -> tuple[int, str]:
         """How many rows name no image that is there, and such a name.
@@ -87,7 +98,7 @@ class ImageMetadata:
         """What is said of the image at a path on the file system; nothing where no file names it."""
         stored = self._database.execute("SELECT row FROM rows WHERE name = ?", (_key(path),)).fetchone()
         row: dict[str, str | None] = json.loads(stored[0]) if stored else {}
-        return row
+        return {self._names[name]: value for name, value in row.items()}
 
 
 def _rows(file: MetadataFile) -> Iterator[tuple[str, str]]:
@@ -96,8 +107,7 @@ def _rows(file: MetadataFile) -> Iterator[tuple[str, str]]:
     for row in file.rows():
         values = dict(row)
         name = values.pop(FILE_NAME, None)
-        carried = {("manifest_uri" if key == "uri" else key): value for key, value in values.items()}
-        yield _key(f"{folder}/{name}") if name else "", json.dumps(carried)
+        yield _key(f"{folder}/{name}") if name else "", json.dumps(values)
 
 
 def _key(path: str) -> str:

@@ -23,6 +23,7 @@ from workers.manifest.convert import convert, is_converted, kept_conversions
 from workers.manifest.exact import assert_whole_microseconds, reason_not_exact
 from workers.manifest.files import ManifestFile
 from workers.manifest.formats import FORMATS
+from workers.manifest.formats.jsonl import JsonLines
 from workers.manifest.formats.parquet import Parquet
 from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source
@@ -102,16 +103,20 @@ def _manifest(spec: ManifestSpec, opened: list[tuple[Source, list[ManifestFile],
 
 
 def assert_common_columns(spec: ManifestSpec, sources: list[Source]) -> None:
-    """Refuses Parquet files that are no manifest together, before any is labelled.
+    """Refuses files that are no manifest together, before any is labelled or converted.
 
-    Others are checked when they have been converted.
+    Where there are JSON Lines, whose columns are known when all rows are, that is when they are converted.
+    Where there is no Parquet, all columns are text.
 
     Raises:
         ManifestError: see `open_manifest`.
     """
-    if all(isinstance(FORMATS[source.format], Parquet) for source in sources):
-        footers = _read_footers(sources)
-        _common_columns(spec, [(source, *footers[number]) for number, source in enumerate(sources)])
+    kinds = [type(FORMATS[source.format]) for source in sources]
+    if Parquet in kinds and JsonLines not in kinds:
+        opened: dict[int, tuple[list[ManifestFile], pa.Schema]]
+        opened = {n: ([], FORMATS[s.format].columns(s)) for n, s in enumerate(sources) if is_converted(s)}
+        opened |= _read_footers(sources)
+        _common_columns(spec, [(source, *opened[number]) for number, source in enumerate(sources)])
 
 
 def _common_columns(
@@ -146,7 +151,7 @@ def _columns(source: Source, files: list[ManifestFile], schema: pa.Schema) -> So
     return SourceColumns(
         source.file.uri,
         pa.schema(fields),
-        lambda name, kind: next(
-            (why for file in files if (why := reason_not_exact(file.uri, name, kind))), None
+        lambda name, kind, convert: next(
+            (why for file in files if (why := reason_not_exact(file.uri, name, kind, convert))), None
         ),
     )

@@ -11,7 +11,7 @@ LONGEST_ENDING = 12
 
 HIDDEN = "hidden (their names begin with . or _)"
 SPECIAL = "no regular files"
-NOWHERE = "links that lead nowhere or back"
+NOWHERE = "links that lead nowhere, or to a folder that is read already"
 OTHER = "with other endings"
 
 

@@ -1,5 +1,6 @@
 """Rows of a Parquet file by position, in the memory of a few batches, whatever its row groups."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,7 @@ def open_parquet(
         ManifestError: it cannot be read, or is no Parquet file.
     """
     with read_errors(uri, _as_parquet(checked)):
-        file: Any = pa.OSFile(uri) if is_local(uri) else _open_remote(uri, exactly=exactly)
+        file: Any = pa.OSFile(os.fsencode(uri)) if is_local(uri) else _open_remote(uri, exactly=exactly)
         return pq.ParquetFile(
             file,
             buffer_size=BUFFER,

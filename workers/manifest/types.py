@@ -21,6 +21,9 @@ import pyarrow.types as pt
 MAX_DIGITS = 38
 """Digits of the widest decimal that every reader knows."""
 
+Convert = Callable[[pa.Array | pa.ChunkedArray, pa.DataType], pa.Array | pa.ChunkedArray]
+"""Gives values another type, or raises: `as_type` or `as_ids`."""
+
 _SECOND, _FRACTION = r"(\.\d*?)0+(Z?)$", r"\.(Z?)$"
 
 
@@ -40,9 +43,20 @@ def exact_types(kinds: Sequence[pa.DataType]) -> list[pa.DataType]:
 
 
 def exact_id_types(kinds: Sequence[pa.DataType]) -> list[pa.DataType]:
-    """The same for ids, which become text: doubles that are whole numbers are integers that had gaps."""
-    whole = [pa.int64()] if any(pt.is_floating(kind) for kind in kinds) else []
-    return [kind for kind in dict.fromkeys(whole + exact_types(kinds)) if has_text(kind)]
+    """The same for ids, which become text: one number has one text, whatever the types of the files.
+
+    Doubles beside integers are integers that had gaps. An integer is never taken for a double, whose text is
+    another one.
+    """
+    plain = [plain_type(kind) for kind in kinds if not pt.is_null(kind)]
+    if not any(map(pt.is_floating, plain)):
+        return [kind for kind in exact_types(kinds) if has_text(kind)]
+    whole = [pa.int64()] if all(_may_be_whole(kind) for kind in plain) else []
+    return whole + (exact_types(kinds) if all(map(pt.is_floating, plain)) else [])
+
+
+def _may_be_whole(kind: pa.DataType) -> bool:
+    return bool(_is_number(kind) or (pt.is_decimal(kind) and kind.scale == 0))
 
 
 def has_text(kind: pa.DataType) -> bool:
@@ -52,10 +66,20 @@ def has_text(kind: pa.DataType) -> bool:
     )
 
 
+def has_bytes_within(kind: pa.DataType) -> bool:
+    """Whether values of a type are bytes, or have some in them."""
+    plain = plain_type(kind)
+    inner = [plain.field(number).type for number in range(plain.num_fields)]
+    return _is_bytes(plain) or any(map(has_bytes_within, inner))
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether a type is one of the kinds of string, or a dictionary of them."""
-    plain = plain_type(kind)
-    return bool(pt.is_string(plain) or pt.is_large_string(plain))
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_text(kind.storage_type)
+    if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
+        return is_text(kind.value_type)
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -122,6 +146,18 @@ def as_type(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array |
     if isinstance(values, pa.ChunkedArray):
         return pa.chunked_array([as_type(chunk, kind) for chunk in values.chunks], kind)
     return values if values.type == kind else _as_type(values, kind)
+
+
+def as_ids(values: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Returns ids with another type; a NaN, which stands for a gap, is none.
+
+    Raises:
+        pyarrow.ArrowException: the type does not hold one of them exactly.
+    """
+    plain = as_type(values, plain_type(values.type))
+    if pt.is_floating(plain.type):
+        plain = pc.if_else(pc.is_nan(plain), pa.scalar(None, plain.type), plain)
+    return as_type(plain, kind)
 
 
 def _as_type(values: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -243,9 +279,8 @@ def _common(kinds: Sequence[pa.DataType], second: bool) -> pa.DataType | None:
 
 def _timestamp(kinds: list[Any], second: bool) -> pa.DataType | None:
     units, zones = {kind.unit for kind in kinds}, {kind.tz for kind in kinds}
-    if (
-        None in zones and len(zones) > 1
-    ):  # an instant, and a time that is one only where somebody knows the zone
+    # an instant, and a time that is one only where somebody knows the zone
+    if None in zones and len(zones) > 1:
         return None
     if second:
         return pa.string() if "ns" in units else None
@@ -268,7 +303,7 @@ def _number(kinds: list[Any], second: bool) -> pa.DataType:
     return max(kinds, key=lambda kind: kind.bit_width)
 
 
-def _decimal(kinds: list[Any], second: bool) -> pa.DataType | None:  # noqa: ARG001 - there is one choice only
+def _decimal(kinds: list[Any]) -> pa.DataType | None:
     digits = [_digits(kind) for kind in kinds]
     scale = max(scale for _, scale in digits)
     precision = max(whole for whole, _ in digits) + scale
@@ -277,21 +312,23 @@ def _decimal(kinds: list[Any], second: bool) -> pa.DataType | None:  # noqa: ARG
     return pa.decimal128(precision, scale)
 
 
-def _text(kinds: list[Any], second: bool) -> pa.DataType:  # noqa: ARG001
+def _text(kinds: list[Any]) -> pa.DataType:
     return pa.large_string() if pa.large_string() in kinds else pa.string()
 
 
-def _bytes(kinds: list[Any], second: bool) -> pa.DataType:  # noqa: ARG001
+def _bytes(kinds: list[Any]) -> pa.DataType:
     if len(kinds) == 1:
         return kinds[0]
     return pa.large_binary() if pa.large_binary() in kinds else pa.binary()
 
 
-def _duration(kinds: list[Any], second: bool) -> pa.DataType:  # noqa: ARG001
+def _duration(kinds: list[Any]) -> pa.DataType:
     return pa.duration(max((kind.unit for kind in kinds), key=("s", "ms", "us", "ns").index))
 
 
 def _struct(kinds: list[Any], second: bool) -> pa.DataType | None:
+    if any(len({field.name for field in kind}) < kind.num_fields for kind in kinds):
+        return None  # one of two fields of a name would be lost
     names = dict.fromkeys(field.name for kind in kinds for field in kind)
     inner = {n: _common([k.field(n).type for k in kinds if k.get_field_index(n) >= 0], second) for n in names}
     return None if None in inner.values() else pa.struct(list(inner.items()))
@@ -313,16 +350,22 @@ def _map(kinds: list[Any], second: bool) -> pa.DataType | None:
     return None if key is None or item is None else pa.map_(key, item)
 
 
-_FAMILIES: tuple[
-    tuple[Callable[[pa.DataType], bool], Callable[[list[Any], bool], pa.DataType | None]], ...
-] = (
+_Choose = Callable[[list[Any], bool], pa.DataType | None]
+
+
+def _single(choose: Callable[[list[Any]], pa.DataType | None]) -> _Choose:
+    """The choice of a family that has no second one."""
+    return lambda kinds, _: choose(kinds)
+
+
+_FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], _Choose], ...] = (
     (pt.is_timestamp, _timestamp),
     (pt.is_integer, _integer),
     (_is_number, _number),
-    (lambda kind: pt.is_decimal(kind) or pt.is_integer(kind), _decimal),
-    (is_text, _text),
-    (_is_bytes, _bytes),
-    (pt.is_duration, _duration),
+    (lambda kind: pt.is_decimal(kind) or pt.is_integer(kind), _single(_decimal)),
+    (is_text, _single(_text)),
+    (_is_bytes, _single(_bytes)),
+    (pt.is_duration, _single(_duration)),
     (pt.is_struct, _struct),
     (_is_list, _list),
     (pt.is_map, _map),

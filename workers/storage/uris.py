@@ -27,11 +27,38 @@ _OUTER = re.compile(r"::(?=/|[A-Za-z][A-Za-z0-9+.-]+:/)")
 QUERY_SCHEMES = ("http", "https", "ftp")
 """Schemes of URIs whose query is not shown, as it may be secret."""
 
-_LOCAL_SECRETS = re.compile(r"//[^/]*@|//.*\?.*=", re.DOTALL)
+_WEB = re.compile(r"(?<![A-Za-z0-9.-])(?:https?|ftps?|webdavs?|davs?|webhdfs):[/\\]*", re.IGNORECASE)
+"""How a web address begins, as people write it."""
+
+_USER = re.compile(
+    r"""(
+        (?<![A-Za-z0-9.-])(?:https?|ftps?):[/\\]*
+        | (?<![A-Za-z0-9+.-])file:[/\\]{2}
+        | (?<![A-Za-z0-9+.-])(?!(?:file|tar|zip|parquet|libarchive|dir|reference):)
+          [A-Za-z][A-Za-z0-9+.-]+:[/\\]{2,}
+        | \A(?!file:)[A-Za-z][A-Za-z0-9+.-]+:/
+        | \A[/\\]{2,}
+    )(?:
+        [^/\\?#]*@
+        # a password with a slash: a port has digits only
+        | (?!arn:)[^/\\?#:@[\]]*:(?!\d*(?:[/\\?#]|\Z))[^@]{0,1000}@
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""The beginning of a URL, anywhere in a text, and the user and password in it."""
+
+_SIGNED = re.compile(
+    r"(:[/\\]+[^?]*)\?(?:[^?]*&)?"
+    r"(?:x-(?:amz|goog)-|(?:sig|signature|awsaccesskeyid|googleaccessid|token)=).*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A URL with a query that is a signature, where a question mark may be a part of the name."""
+
+_LOST_SCHEME = re.compile(r"[/\\]{2}(?:[^/\\]*@|.*\?.*=)", re.DOTALL)
 """How a web address begins that lost its scheme, and has a user or a query."""
 
-_DATA_SHOWN = 32
-"""Characters of the content of a `data:` URI that are shown."""
+_DATA_SHOWN, _DATA_SEEN = 32, 4096
+"""Characters of the content of a `data:` URI that are shown, and in which a URL is looked for."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 """What stands in a string of Python's for bytes that are no text, and has no UTF-8."""
@@ -113,23 +140,57 @@ def parent_url(url: str) -> str:
 def clean_uri(uri: str) -> str:
     """A URI that may be shown: without user and password, without the query of a web address, and text.
 
+    Whatever stands before a URL (spaces, a quote, a folder), in capitals or with backslashes: it is cleaned.
     A path with bytes that are no UTF-8 becomes a `file:` URL, where they are percent-encoded. Of a `data:`
     URI the content is cut.
     """
+    start = len(uri) - len(uri.lstrip())
+    return text_of(f"{uri[:start]}{_without_secrets(uri[start:])}")
+
+
+def clean_message(message: str, uri: str) -> str:
+    """An exception's message that may hold a URI, also as Python quotes it, with what of it may be shown."""
+    clean = clean_uri(uri)
+    for written in (uri, repr(uri)[1:-1]):
+        message = message.replace(written, clean)
+    return _without_user(message)
+
+
+def _without_secrets(uri: str) -> str:
+    if ":" not in uri and not uri.startswith(("/", "\\")):
+        return uri
     if chain := split_chain(uri):
-        inner, outer = chain
-        return f"{text_of(inner)}::{clean_uri(outer)}"
+        (part, *files), last = _OUTER.split(chain[0]), chain[1]
+        scheme, slashes, name = part.partition("://")
+        part = f"{scheme}{slashes}{_without_query(_without_user(name))}"
+        return "::".join([part, *map(clean_uri, [*files, last])])
     if is_data(uri):
         header, _, content = uri.partition(",")
-        return text_of(f"{header},{content[:_DATA_SHOWN]}{'…' * (len(content) > _DATA_SHOWN)}")
-    scheme = scheme_of(uri)
-    if scheme == "file" or (not scheme and not _LOCAL_SECRETS.match(uri)):
-        return text_of(text_uri(uri))
-    start, slashes, rest = _split_authority(uri)
-    if not scheme or scheme in QUERY_SCHEMES:
-        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
-    host, slash, path = rest.partition("/")
-    return text_of(f"{start}{slashes}{host.rpartition('@')[2]}{slash}{path}")
+        header, shown = (_without_query(_without_user(text)) for text in (header, content[:_DATA_SEEN]))
+        return f"{header},{shown[:_DATA_SHOWN]}{'…' * (len(content) > _DATA_SHOWN)}"
+    is_web = bool(_LOST_SCHEME.match(uri))
+    clean = _without_user(uri)
+    return _cut(clean) if is_web else text_uri(_without_query(clean))
+
+
+def _without_user(text: str) -> str:
+    return _USER.sub(r"\1", text)
+
+
+def _without_query(uri: str) -> str:
+    """A URI without the query of the web address that it is or has in it, or a signature.
+
+    An object's key is literal: there may be a web address in it, and a question mark.
+    """
+    web = _WEB.search(uri)
+    before = uri[: web.start()] if web else ""
+    if web and ("/" not in before or before.endswith("::") or not _SCHEME.match(uri)):
+        return f"{uri[: web.end()]}{_cut(uri[web.end() :])}"
+    return uri if uri.lower().startswith("file:") else _SIGNED.sub(r"\1", uri)
+
+
+def _cut(uri: str) -> str:
+    return re.split(r"[?#]", uri, maxsplit=1)[0]
 
 
 def _split_authority(url: str) -> tuple[str, str, str]:

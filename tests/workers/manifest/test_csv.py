@@ -77,7 +77,7 @@ def test_a_quote_that_is_never_closed_does_not_take_the_whole_file_into_memory(
             r'line 2 is not CSV: .*written twice: "" \(Spark does with',
         ),
         ("cats/a.jpg,cat\ncats/b.jpg,cat\n", r"begins with 'cats/a\.jpg' where its columns should be named"),
-        ("https://h/x?n=1,cat\n", "begins with 'https://h/x.n=1' where its columns should be named"),
+        ("https://h/x?n=1,cat\n", "begins with 'https://h/x' where its columns should be named"),
         ("uri,t\na.jpg,x,\n", r"line 2: found 3 values, but the header has 2 columns \(uri, t\)"),
         ("uri,t, t\n", "names a column twice: uri, t, t"),
     ],

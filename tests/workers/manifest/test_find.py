@@ -4,8 +4,11 @@ import json
 import os
 import shutil
 import socket
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,13 +69,51 @@ def test_links_to_files_and_folders_are_read_as_what_they_lead_to(folder: Path, 
     (folder / "again").symlink_to(folder)  # it never ends
     (folder / "gone.jpg").symlink_to("nowhere")
     assert names(folder, tmp_path / "out") == ["x.jpg", "y.jpg", "one.jpg", "real.jpg", "two.jpg"]
-    assert passed_over(folder) == "2 links that lead nowhere or back"
+    assert passed_over(folder) == "2 links that lead nowhere, or to a folder that is read already"
     assert names(f"{folder}/*.jpg", tmp_path / "out") == ["one.jpg", "real.jpg", "two.jpg"]
     assert names(f"{folder}/*/*.jpg", tmp_path / "out") == [
         *("one.jpg", "real.jpg", "two.jpg"),
         *("x.jpg", "y.jpg"),
     ]
     assert names(f"{folder}/**/x.jpg", tmp_path / "out") == ["x.jpg"]
+
+
+def test_a_folder_that_many_links_lead_to_is_read_once_whatever_the_order(
+    folder: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    for name in ("x.jpg", "deep/y.jpg"):
+        (outside / name).write_bytes(b"image")
+    for link in ("b", "a-1", "c"):
+        (folder / link).symlink_to(outside)
+    (folder / "a").symlink_to(outside / "deep")
+    assert [row["uri"] for row in rows(folder, tmp_path / "out")] == [
+        f"{folder}/a/y.jpg",
+        f"{folder}/a-1/x.jpg",
+    ]
+    (folder / "z").mkdir()
+    outside.rename(folder / "z" / "real")
+    for link in ("b", "a-1", "c"):
+        (folder / link).unlink()
+        (folder / link).symlink_to("z/real")
+    (folder / "a").unlink()
+    uris = [f"{folder}/z/real/deep/y.jpg", f"{folder}/z/real/x.jpg"]
+    assert [row["uri"] for row in rows(folder, tmp_path / "out")] == uris
+    assert passed_over(folder) == "3 links that lead nowhere, or to a folder that is read already"
+    # a pattern asks for names: each link is one
+    assert names(f"{folder}/**/x.jpg", tmp_path / "out") == ["x.jpg"] * 4
+    assert names(f"{folder}/c/**/*.jpg", tmp_path / "out") == ["y.jpg", "x.jpg"]
+
+
+@pytest.mark.parametrize("named", ["", "/**/*.jpg"])
+def test_links_upon_links_end(folder: Path, tmp_path: Path, named: str) -> None:
+    for level in range(30):
+        (folder / f"{level:02}").mkdir()
+        for link in "ab":
+            (folder / f"{level:02}" / link).symlink_to(f"../{level + 1:02}")
+    (folder / "29" / "x.jpg").write_bytes(b"image")
+    assert names(f"{folder}{named}", tmp_path / "out") == ["x.jpg"] * (3 if named else 1)
 
 
 def test_a_model_hubs_cache_of_links_is_a_manifest(folder: Path, tmp_path: Path) -> None:
@@ -158,16 +199,24 @@ def parquet(**columns: list[Any]) -> bytes:
     [
         ("_delta_log/00000000000000000000.json", "year=2024/part-0.parquet", "Delta"),
         ("metadata/v1.metadata.json", "data/year=2024/part-0.parquet", "Iceberg"),
+        ("_delta_log/00000000000000000000.json", "xZ/part-0.parquet", "Delta"),
         (".hoodie/hoodie.properties", "part-0.parquet", "Hudi"),
+        (".hoodie/hoodie.properties", "americas/brazil/sao_paulo/part-0.parquet", "Hudi"),
+        ("americas/brazil/.hoodie_partition_metadata", "americas/brazil/part-0.parquet", "Hudi"),
     ],
 )
 def test_the_folder_of_a_table_format_is_refused_with_what_to_do(
     somewhere: str, tmp_path: Path, marker: str, data: str, kind: str
 ) -> None:
     put(somewhere, {marker: b"{}", data: parquet(uri=["a.jpg"])})
-    above = somewhere.rpartition("/")[0]
-    for named in (somewhere, f"{somewhere}/**", f"{somewhere}/{data.rpartition('/')[0]}", above):
-        with pytest.raises(ManifestError, match=rf"is a table of {kind}: .* Write its rows to plain Parquet"):
+    above, folder = somewhere.rpartition("/")[0], data.rpartition("/")[0]
+    # what a folder with a name of its own lies in is not asked for, as somebody may not be allowed to
+    further = [f"{somewhere}/{folder}"] if "=" in folder or folder in (marker.rpartition("/")[0], "") else []
+    for named in (somewhere, f"{somewhere}/**", above, *further):
+        with pytest.raises(
+            ManifestError,
+            match=rf"is a table of {kind}, or a part of one: .* Write its rows to plain Parquet",
+        ):
             find_sources(ManifestSpec(uri=named.rstrip("/")))
     # whoever names a file means that file
     assert names(f"{somewhere}/{data}", tmp_path / "out") == ["a.jpg"]
@@ -197,6 +246,84 @@ def test_the_partitions_of_hive_are_columns(somewhere: str, tmp_path: Path) -> N
         assert sorted(found, key=str) == sorted(expected, key=str)
     inner = rows(f"{somewhere}/year=2024", tmp_path / "out")
     assert [sorted(row) for row in inner] == [["image_id", "kind", "uri"]] * 2
+
+
+def test_partitions_whose_names_are_no_utf_8_are_read(folder: Path, tmp_path: Path) -> None:
+    partition = folder / os.fsdecode(b"kind\xe8=caf\xe9")
+    partition.mkdir()
+    (partition / "0.parquet").write_bytes(parquet(uri=["a.jpg"]))
+    (partition / "1.csv").write_bytes(b"uri\nb.jpg\n")
+    found = [(row["uri"], row["kind\ufffd"]) for row in rows(folder, tmp_path / "out")]
+    assert found == [("a.jpg", "caf\ufffd"), ("b.jpg", "caf\ufffd")]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("metadata.jsonl", b"no\n", r"/metadata\.jsonl, line 1 is not JSON: .*give it another name"),
+        ("metadata.csv", b"", None),
+        ("metadata.csv", b"\xe9\n", r"/metadata\.csv is not UTF-8 text"),
+        ("metadata.parquet", b"PAR1", r"cannot read .*/metadata\.parquet as Parquet"),
+        (
+            "metadata.parquet",
+            {"file_name": ["a.jpg"], "x": [b"x"]},
+            "column 'x' .* is binary, and bytes are no",
+        ),
+        (
+            "metadata.parquet",
+            {"file_name": ["a.jpg"], "x": [{"y": [b""]}]},
+            "and bytes are no text. Leave it",
+        ),
+    ],
+)
+def test_metadata_that_cannot_be_read_is_refused_and_not_passed_over(
+    folder: Path, tmp_path: Path, name: str, data: Any, message: str | None
+) -> None:
+    (folder / "a.jpg").write_bytes(b"image")
+    (folder / name).write_bytes(data if isinstance(data, bytes) else parquet(**data))
+    if message is None:
+        assert passed_over(folder) == "1 .csv"
+        return
+    with pytest.raises(ManifestError, match=message):
+        rows(folder, tmp_path / "out")
+
+
+def test_metadata_of_json_lines_names_images_in_any_row(folder: Path, tmp_path: Path) -> None:
+    (folder / "a.jpg").write_bytes(b"image")
+    (folder / "metadata.jsonl").write_text('{"text": "of none"}\n{"text": "one", "file_name": "a.jpg"}\n')
+    assert [row["text"] for row in rows(folder, tmp_path / "out")] == ["one"]
+
+
+def test_no_column_of_metadata_takes_the_place_of_another(folder: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(b"image")
+    (folder / "metadata.jsonl").write_text(
+        '{"file_name": "a.jpg", "uri": "u"}\n{"file_name": "b.jpg", "manifest_uri": "m"}\n'
+    )
+    keys = ("manifest_manifest_uri", "manifest_uri")
+    found = [tuple(row[key] for key in keys) for row in rows(folder, tmp_path / "out")]
+    assert found == [("u", None), (None, "m")]
+
+
+def test_metadata_of_parquet_has_the_text_of_each_value(folder: Path, tmp_path: Path) -> None:
+    (folder / "a.jpg").write_bytes(b"image")
+    values = {
+        "date": (pa.array([date(2020, 1, 1)]), "2020-01-01"),
+        "decimal": (pa.array([Decimal("1.50")]), "1.50"),
+        "time": (pa.array([1], pa.time64("ns")), "00:00:00.000000001"),
+        "instant": (pa.array([1], pa.timestamp("ns", "UTC")), "1970-01-01 00:00:00.000000001Z"),
+        "uuid": (pa.array([UUID(int=5).bytes], pa.uuid()), str(UUID(int=5))),
+        "number": (pa.array([2**60]), str(2**60)),
+        "double": (pa.array([0.5]), "0.5"),
+        "truth": (pa.array([True]), "true"),
+        "kind": (pa.array(["é"]).dictionary_encode(), "é"),
+        "nested": (pa.array([{"a": [1, None], "b": "é"}]), '{"a": [1, null], "b": "é"}'),
+        "nothing": (pa.nulls(1), None),
+    }
+    table = pa.table({"file_name": ["a.jpg"]} | {name: array for name, (array, _) in values.items()})
+    pq.write_table(table, folder / "metadata.parquet")
+    (row,) = rows(folder, tmp_path / "out")
+    assert {name: row[name] for name in values} == {name: text for name, (_, text) in values.items()}
 
 
 def test_metadata_beside_images_is_carried(somewhere: str, tmp_path: Path) -> None:
@@ -289,7 +416,7 @@ def test_a_large_file_that_may_be_sampled_is_known_by_parts_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contents, "WHOLE_BYTES", 1000)
-    monkeypatch.setattr(contents, "PART_BYTES", 10)
+    monkeypatch.setattr(contents, "SAMPLE_BYTES", 10)
     data = bytearray(os.urandom(10_000))
     path = tmp_path / "a.tar"
 

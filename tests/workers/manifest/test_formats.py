@@ -176,6 +176,9 @@ def test_a_byte_order_mark_and_compression_do_not_matter(tmp_path: Path) -> None
         ("jsonl", f'{{"a": {"[" * 1000}{"]" * 1000}}}\n', "line 1: its values are nested too deeply"),
         ("jsonl", f'{{"a": {"[" * 10**6}\n', "line 1: its values are nested too deeply"),
         ("jsonl", "7\n", "line 1: found '7', allowed: an object"),
+        ("jsonl", '"https://me:pw@h/x?sig"\n', """line 1: found '"https://h/x', allowed: an object"""),
+        ("jsonl", '{"a": {"b": 1, "b": 2}, "a": 3}\n', "line 1 has several values of 'a'. Keep one of them"),
+        ("jsonl", '{"\\ud83d": 1, "\\ud83c": 2}\n', "line 1 has several values of '\ufffd'"),
         ("jsonl", '["a.jpg"]\n', r"line 1: found '\[\"a.jpg\"\]', allowed: an object"),
     ],
 )

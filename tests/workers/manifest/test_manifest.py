@@ -85,12 +85,13 @@ def test_no_column_of_the_manifest_takes_the_place_of_one_of_ours(tmp_path: Path
 
 def test_credentials_are_kept_for_reading_and_cut_from_what_is_stored(tmp_path: Path) -> None:
     signed = "https://u:p@host/a.jpg?X-Amz-Signature=s"
-    pq.write_table(pa.table({"uri": [signed]}), tmp_path / "m.parquet")
-    manifest = Manifest(
-        [ManifestFile(str(tmp_path / "m.parquet"), (1,), ("uri",), "/")], "uri", None, pa.schema([])
-    )
-    found = manifest.read(range(1))
-    assert (found.table["uri"].to_pylist(), found.locations) == (["https://host/a.jpg"], [signed])
+    pq.write_table(pa.table({"uri": [signed, f" {signed}", None]}), tmp_path / "m.parquet")
+    file = ManifestFile(str(tmp_path / "m.parquet"), (3,), ("uri",), "/")
+    for id_column, ids in ((None, [None] * 3), ("uri", ["https://host/a.jpg", " https://host/a.jpg", None])):
+        found = Manifest([file], "uri", id_column, pa.schema([])).read(range(3))
+        assert found.table["uri"].to_pylist() == ["https://host/a.jpg", " https://host/a.jpg", ""]
+        assert found.locations == [signed, signed, NO_URI]
+        assert found.table["image_id"].to_pylist() == ids
 
 
 def test_a_path_that_is_no_text_is_not_taken_for_an_id(tmp_path: Path) -> None:

@@ -280,6 +280,7 @@ def write_files(folder: Path, name: str, columns: list[pa.Array]) -> str:
 
 
 IDS = pa.array([2**53 + 1, 7])
+TIME = datetime(2026, 1, 1)
 GAPS = pa.array([1.0, None])
 """Integers as pandas writes them where one is missing."""
 
@@ -360,6 +361,9 @@ def test_files_without_a_common_type_are_refused_before_anything_starts(
             [pa.array([123456789012, None]), pa.array([123456789012.0])],
             ["123456789012", None, "123456789012"],
         ),
+        ([pa.array([123456789012]), pa.array([float("nan"), 2.0])], ["123456789012", None, "2"]),
+        ([pa.array([float("nan"), 2.0, 123456789012.0])], [None, "2", "123456789012"]),
+        ([pa.array([float("nan"), 1.5]).dictionary_encode()], [None, "1.5"]),
         ([pa.array([2**64 - 1], pa.uint64())], [str(2**64 - 1)]),
         ([pa.array([0.5, 2.0])], ["0.5", "2"]),
         ([pa.array([UUID(int=5).bytes], pa.uuid())], ["00000000-0000-0000-0000-000000000005"]),
@@ -379,6 +383,20 @@ def test_an_id_of_any_type_is_the_same_text_in_every_file(
     table = manifest.read(range(manifest.rows)).table
     assert table["image_id"].to_pylist() == ids
     assert table.schema.field("image_id").type == pa.string()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[pa.array([1.5])], [pa.array(["007", "7"])], [pa.array(["7"]), pa.array([1.0])], [pa.array([TIME])]],
+)
+def test_ids_that_would_get_another_text_are_refused(tmp_path: Path, others: list[pa.Array]) -> None:
+    columns = [pa.array([123456789012]), *others]
+    for some in (columns, [*others, pa.array([float("nan")]), *columns]):
+        spec = ManifestSpec(uri=write_files(tmp_path, "image_id", some))
+        with pytest.raises(
+            ManifestError, match=r"column 'image_id' of the manifest is .* no type holds every"
+        ):
+            opened(spec, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -481,10 +499,34 @@ def test_a_manifest_that_cannot_be_read_as_asked_is_refused(
         opened(ManifestSpec(**spec), tmp_path / "out")
 
 
-def test_a_uri_column_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"uri": [1, 2]}), tmp_path / "m.parquet")
-    with pytest.raises(ManifestError, match=r"column 'uri' of .*m\.parquet is int64; allowed: string"):
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([1]), "int64"),
+        (pa.array([1], pa.time64("us")), r"time64\[us\]"),
+        (pa.array([b"0" * 16], pa.uuid()), "extension<arrow.uuid>"),
+        (pa.nulls(1), "null"),
+    ],
+)
+def test_a_uri_column_that_is_not_text_is_refused(tmp_path: Path, values: pa.Array, kind: str) -> None:
+    pq.write_table(pa.table({"uri": values}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=rf"column 'uri' of .*m\.parquet is {kind}; allowed: string"):
         opened(ManifestSpec(uri=str(tmp_path / "m.parquet")), tmp_path / "out")
+
+
+def test_csv_beside_parquet_of_other_types_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uri": ["a.jpg"], "n": [1]}), tmp_path / "0.parquet")
+    (tmp_path / "1.csv").write_text("uri,n\nb.jpg,2\n")
+    spec = ManifestSpec(uri=str(tmp_path))
+    with pytest.raises(
+        ManifestError, match=r"'n' of the manifest is int64 in .*0\.parquet, string in .*1\.csv"
+    ):
+        assert_common_columns(spec, find_sources(spec))
+    (tmp_path / "1.csv").write_text("uri,m\nb.jpg,2\n")
+    assert_common_columns(spec, find_sources(spec))
+    (tmp_path / "2.jsonl").write_text('{"uri": "c.jpg"}\n{"uri": "c.jpg", "id": "7"}\n')
+    spec = ManifestSpec(uri=str(tmp_path), image_id_column="id")  # it may be in any row
+    assert_common_columns(spec, find_sources(spec))
 
 
 def test_an_unusual_ending_is_read_when_the_format_is_given(tmp_path: Path) -> None:

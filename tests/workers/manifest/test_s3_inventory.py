@@ -53,8 +53,8 @@ def test_a_list_without_its_report_is_known_by_its_shape(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "uris"),
     [
-        ('"photos","a.jpg"\n', ["a.jpg"]),
-        ("photos,a+b.jpg\nphotos,c.jpg\n", ["a b.jpg", "c.jpg"]),
+        ('"photos","a%2Bb.jpg"\n', ["a+b.jpg"]),
+        ('"photos","a.jpg"\n"photos","c%20d.jpg"\n', ["a.jpg", "c d.jpg"]),
         (f"photos,a.jpg,3,{TIME}\n", ["a.jpg"]),
         ('"photos","README","d41d8cd98f00b204e9800998ecf8427e","STANDARD"\n', ["README"]),
         (f'"photos","a","v2","true","false","{TIME}"\n"photos","a","v1","false","false","{TIME}"\n', ["a"]),
@@ -70,6 +70,22 @@ def test_lists_of_other_shapes_are_too(tmp_path: Path, text: str, uris: list[str
 def test_a_table_with_a_header_is_no_list(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     assert all(row["uri"] in ("a.jpg", "uri") for row in rows(f"{tmp_path}/m.csv"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"cat","photos/a.jpg"\n"cat","photos/b.jpg"\n',
+        '"cat","a+b.jpg"\n',
+        "cat,photos/a%20b.jpg\ncat,c.jpg\n",
+    ],
+)
+def test_labels_and_paths_are_not_taken_for_a_bucket_and_its_keys(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(
+        ManifestError, match=r"should be named\. .*; of a list of S3 Inventory name its report"
+    ):
+        rows(f"{tmp_path}/m.csv")
 
 
 def test_a_report_names_the_columns_and_the_lists_in_their_bucket(s3: S3Server) -> None:
@@ -115,6 +131,10 @@ def test_a_copy_of_a_report_is_read_with_the_lists_beside_it(tmp_path: Path) -> 
         (
             '{"fileSchema": 1, "destinationBucket": 2}',
             "is not a report of S3 Inventory: KeyError: 'fileFormat'",
+        ),
+        (
+            report("Bucket, Key", "1.csv").replace('"1.csv"', "5"),
+            "is not a report of S3 Inventory: TypeError: found 5, allowed: a text",
         ),
     ],
 )

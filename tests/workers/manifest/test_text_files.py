@@ -58,6 +58,24 @@ def test_a_file_that_is_cut_or_damaged_is_refused_by_its_name(
             text_of(tmp_path / "m.csv", data)
 
 
+@compressions
+def test_no_stream_of_a_file_is_lost_in_silence(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    first, second = compress(b"a\n" * 100), compress(LINES.encode())
+    for position in (0, 3, 12):  # where a stream begins, in what says that it is one, and behind that
+        damaged = bytearray(second)
+        damaged[position] ^= 0x10
+        for behind in (bytes(damaged), b"\1" * 7, bytes(damaged[:20])):
+            if compress is zstd and position == 12 and behind == bytes(damaged):
+                continue  # its frames have no checksum here
+            with pytest.raises(ManifestError, match=r"/m\.csv: it is damaged, or its end is missing"):
+                text_of(tmp_path / "m.csv", first + behind)
+
+
+def test_what_pads_the_streams_of_xz_is_no_stream(tmp_path: Path) -> None:
+    padded = b"".join(lzma.compress(text) + bytes(100_000) for text in (b"a\n", b"b\n"))
+    assert text_of(tmp_path / "m", padded) == "a\nb\n"
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
     """A web server's address of files in the folder, under names with a query."""

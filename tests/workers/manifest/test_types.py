@@ -77,6 +77,7 @@ def test_a_column_is_carried_as_a_type_that_every_reader_knows(
         [pa.list_(pa.int8()), pa.int8()],
         [pa.struct([("a", pa.int8())]), pa.struct([("a", pa.string())])],
         [pa.binary(), pa.string()],
+        [pa.struct([("a", pa.int8()), ("a", pa.int8())])],
     ],
 )
 def test_types_that_have_no_values_in_common_have_no_common_type(kinds: list[pa.DataType]) -> None:
@@ -174,8 +175,14 @@ def test_views_of_lists_are_read_as_lists() -> None:
 
 
 def test_ids_that_were_doubles_for_their_gaps_are_integers() -> None:
-    assert exact_id_types([pa.float64(), pa.int64()]) == [pa.int64(), pa.float64()]
+    assert exact_id_types([pa.float64(), pa.int64()]) == [pa.int64()]
+    assert exact_id_types([pa.float64(), pa.decimal128(20, 0)]) == [pa.int64()]
+    assert exact_id_types([pa.float64(), pa.float32()]) == [pa.int64(), pa.float64()]
     assert exact_id_types([pa.int64()]) == [pa.int64()]
+    for other in (pa.string(), pa.timestamp("us"), pa.bool_(), pa.decimal128(20, 1)):
+        assert (
+            exact_id_types([pa.float64(), pa.int64(), other]) == exact_id_types([pa.float64(), other]) == []
+        )
     assert exact_id_types([pa.uuid()]) == [pa.string()]
     assert exact_id_types([pa.binary(16)]) == exact_id_types([pa.struct([("x", pa.int8())])]) == []
 

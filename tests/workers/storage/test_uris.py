@@ -10,6 +10,7 @@ from schemas.exceptions import StorageError
 from workers.storage.filesystem import file_system, local_path
 from workers.storage.uris import (
     absolute_uri,
+    clean_message,
     clean_uri,
     data_of,
     host_of,
@@ -99,6 +100,101 @@ def test_two_colons_make_a_chain_only_behind_what_takes_another_file(
 def test_what_is_shown_of_a_uri_is_text_without_secrets(uri: str, clean: str) -> None:
     assert clean_uri(uri) == clean
     assert clean_uri(clean) == clean
+
+
+SECRETS = ["user:secret@h", "user:secret/secret@h", "user:se?cret#secret@h", "secret@h"]
+BEFORE = [
+    " ",
+    "\t\n",
+    "\u00a0",
+    "\ufeff",
+    "\u200b",
+    '"',
+    "<",
+    "url=",
+    "view-source:",
+    "git+",
+    "a/b/",
+    "/data/",
+    "C:\\",
+]
+
+
+@pytest.mark.parametrize(
+    "start", ["https://", "HTTPS://", "ftp:/", "https:\\\\", "https:/\\", "https:", "http:////"]
+)
+def test_no_prefix_hides_a_url_from_being_cleaned(start: str) -> None:
+    around = [
+        "{}",
+        "zip://a.jpg::{}",
+        "ZIP://a.jpg::{}",
+        "simplecache:: {}",
+        "tar://{}::s3://b/a.tar",
+        "data:,{}",
+    ]
+    around += [
+        "tar://a.jpg::zip://b.tar::{}",
+        "tar://a.jpg::{}::/b.tar",
+        "data:{};x,",
+        "data:{}",
+        "s3://b/k::{}",
+    ]
+    for before in ["", *BEFORE]:
+        for place in around:
+            for secret in SECRETS:
+                uri = place.format(f"{before}{start}{secret}/x.jpg?sig=secret&secret=1#secret")
+                for shown in (clean_uri(uri), clean_uri(resolve_uri(uri, "/m"))):
+                    assert "cret" not in shown, (uri, shown)
+                assert clean_uri(clean_uri(uri)) == clean_uri(uri)
+
+
+@pytest.mark.parametrize("start", ["s3://", "hdfs://", "git+ssh://", "FILE://", "//", "\\\\", "s3:/"])
+def test_users_are_cut_from_urls_of_any_kind(start: str) -> None:
+    for before in ("", " "):
+        for secret in SECRETS[:2]:
+            assert clean_uri(f"{before}{start}{secret}/a@b.jpg") == f"{before}{start}h/a@b.jpg"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        " a b.jpg",
+        "/data/a@b?c=d#e.jpg",
+        "C:/a@b.jpg",
+        "C:\\a@b.jpg",
+        "photo:1@2x.jpg",
+        "/mnt/backup:/a@b.jpg",
+        "file:/a@b.jpg",
+        "file:///a@b.jpg?c=d",
+        "https://h:80/@me/a.jpg",
+        "s3://b/https://h/@me/a.jpg?w=1",
+        "s3://b/a@b?c#d.jpg",
+        "s3://arn:aws:s3:eu-west-1:123:accesspoint/photos/a@b.jpg",
+        "tar://me@x?y=1/a.jpg::s3://b/a.tar",
+        "data:image/svg+xml,<svg/>",
+    ],
+)
+def test_names_that_are_no_secrets_are_shown_as_they_are(uri: str) -> None:
+    assert clean_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    "query", ["X-Amz-Signature=secret", "a=b&X-Goog-Credential=secret", "sv=1&sig=secret"]
+)
+def test_a_signature_is_cut_where_a_question_mark_may_be_a_part_of_the_name(query: str) -> None:
+    assert clean_uri(f"s3://b/a.jpg?{query}") == "s3://b/a.jpg"
+
+
+def test_a_message_shows_of_a_uri_what_may_be_shown() -> None:
+    for uri in (
+        "/m/\ufeffhttps://me:secret@h/x.jpg?secret",
+        "/m/https:\\\\me:secret@h\\x.jpg",
+        "s3://me:secret@b/k",
+    ):
+        shown = clean_message(f"{FileNotFoundError(2, 'gone', uri)} of {uri}", uri)
+        assert "secret" not in shown
+        assert clean_uri(uri) in shown
+    assert clean_message("redirected to https://me:secret@h/x", "https://h/y") == "redirected to https://h/x"
 
 
 @given(st.text(st.characters()))

@@ -17,6 +17,7 @@ from workers.manifest.formats.text import TextFormat
 from workers.manifest.formats.text_files import open_text
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
+from workers.storage.uris import clean_uri
 
 _SEPARATORS = ",;\t|"
 """What may be between two values, in the order in which it is looked for in a header."""
@@ -118,8 +119,8 @@ def _header(values: list[str], uri: str) -> list[str]:
     names = [name.strip() or f"column_{number}" for number, name in enumerate(values, 1)]
     if images := [name for name in names if "://" in name or suffix_of(name) in IMAGE_ENDINGS]:
         raise ManifestError(
-            f"{uri} begins with {images[0]!r} where its columns should be named. Put a line above it that "
-            "names them, such as uri,label"
+            f"{uri} begins with {clean_uri(images[0])!r} where its columns should be named. Put a line above "
+            "it that names them, such as uri,label; of a list of S3 Inventory name its report, manifest.json"
         )
     if len(set(names)) != len(names):
         raise ManifestError(f"{uri} names a column twice: {', '.join(names)}")

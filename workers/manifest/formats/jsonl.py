@@ -10,10 +10,11 @@ from workers.manifest.formats import s3_inventory
 from workers.manifest.formats.base import Row
 from workers.manifest.formats.text import TextFormat
 from workers.manifest.sources import Source
-from workers.storage.uris import text_of
+from workers.printable import short_line
+from workers.storage.uris import clean_uri, text_of
 
-SHOWN = 80
-"""Characters of a line that are shown in a message."""
+SHOWN, SEEN = 80, 4096
+"""Characters of a line that are shown in a message, and those of the first that tell what a file is."""
 
 _ADVICE = "Each line must be one whole object (JSON Lines); `jq -c .[]` makes such lines of an array"
 
@@ -22,6 +23,10 @@ class _Number(str):
     """A number as it is written, whatever its digits."""
 
     __slots__ = ()
+
+
+class _Object(list[tuple[str, Any]]):
+    """The pairs of an object, also where some have one name."""
 
 
 class JsonLines(TextFormat):
@@ -36,7 +41,7 @@ class JsonLines(TextFormat):
 
     def parse(self, file: TextIO, source: Source) -> Iterator[Row]:
         """One row an object; its keys are the columns."""
-        uri, begin = source.file.uri, file.readline(SHOWN)
+        uri, begin = source.file.uri, file.readline(SEEN)
         if begin.lstrip().startswith("["):  # all of an array may be one line, which need not be read
             raise _not_an_object(f"{uri}, line 1", begin)
         first = begin if begin.endswith(("\n", "\r")) else begin + file.readline()
@@ -48,9 +53,15 @@ class JsonLines(TextFormat):
 def _row(line: str, where: str) -> Row:
     """The row that a line says."""
     try:
-        row = json.loads(line, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
-        if isinstance(row, dict):
-            return {text_of(key): _as_written(value) for key, value in row.items()}
+        row = json.loads(
+            line,
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=_Number,
+            object_pairs_hook=_Object,
+        )
+        if isinstance(row, _Object):
+            return _named(row, where)
     except json.JSONDecodeError as error:
         raise ManifestError(f"{where} is not JSON: {error}. {_ADVICE}") from None
     except RecursionError:
@@ -58,8 +69,19 @@ def _row(line: str, where: str) -> Row:
     raise _not_an_object(where, line)
 
 
+def _named(pairs: "_Object", where: str) -> Row:
+    row: dict[str, str | None] = {}
+    for key, value in pairs:
+        if (name := text_of(key)) in row:
+            raise ManifestError(f"{where} has several values of {short_line(name)!r}. Keep one of them")
+        row[name] = _as_written(value)
+    return row
+
+
 def _not_an_object(where: str, line: str) -> ManifestError:
-    return ManifestError(f"{where}: found {line.strip()[:SHOWN]!r}, allowed: an object {{…}}. {_ADVICE}")
+    return ManifestError(
+        f"{where}: found {clean_uri(line.strip())[:SHOWN]!r}, allowed: an object {{…}}. {_ADVICE}"
+    )
 
 
 def _as_written(value: Any) -> str | None:
@@ -74,8 +96,8 @@ def _json(value: Any) -> str:
     match value:
         case _Number():
             return str(value)
-        case dict():
-            pairs = (f"{_json(name)}: {_json(inner)}" for name, inner in value.items())
+        case _Object():
+            pairs = (f"{_json(name)}: {_json(inner)}" for name, inner in value)
             return f"{{{', '.join(pairs)}}}"
         case list():
             return f"[{', '.join(map(_json, value))}]"

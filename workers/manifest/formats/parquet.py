@@ -3,8 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from schemas.exceptions import ManifestError
 from schemas.locations import Location, ParquetCell
@@ -16,7 +18,7 @@ from workers.manifest.formats.base import Format, FoundImages, Row
 from workers.manifest.read_errors import read_errors
 from workers.manifest.reader import BATCH_ROWS, open_parquet
 from workers.manifest.sources import Source
-from workers.manifest.types import as_type, is_text
+from workers.manifest.types import as_type, exact_types, has_bytes_within, is_text, plain_type
 from workers.storage.uris import clean_uri
 
 
@@ -82,18 +84,36 @@ class Parquet(Format):
 
 
 def rows_of_parquet(uri: str) -> Iterator[Row]:
-    """Yields the rows of a Parquet file; what is not text is its JSON text.
+    """Yields the rows of a Parquet file, every value as text: of numbers and what is nested its JSON.
 
     Raises:
-        ManifestError: it cannot be read, or is no Parquet file.
+        ManifestError: it cannot be read, is no Parquet file, or has bytes, which are no text.
     """
     with read_errors(uri, " as Parquet"):
-        for batch in open_parquet(uri).iter_batches(BATCH_ROWS, use_threads=False):
-            for row in batch.to_pylist():
-                yield {
-                    key: value if isinstance(value, str | None) else json.dumps(value, default=str)
-                    for key, value in row.items()
-                }
+        file = open_parquet(uri)
+        _assert_distinct(clean_uri(uri), file.schema_arrow.names)
+        for name, kind in zip(file.schema_arrow.names, file.schema_arrow.types, strict=True):
+            if has_bytes_within(kind):
+                raise ManifestError(
+                    f"column {name!r} of {clean_uri(uri)} is {kind}, and bytes are no text. Leave it out"
+                )
+        for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+            columns = [_texts(column) for column in batch.columns]
+            yield from (dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True))
+
+
+def _texts(values: pa.Array) -> list[str | None]:
+    """The text of each value."""
+    kind = plain_type(values.type)
+    if pt.is_nested(kind):
+        kind = (exact_types([kind]) or [kind])[-1]  # one whose times any reader knows
+    elif not (pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_duration(kind)):
+        kind = pa.string()
+    return [_text(value) for value in as_type(values, kind).to_pylist()]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _assert_distinct(uri: str, names: list[str]) -> None:

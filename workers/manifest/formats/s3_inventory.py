@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location
 import json
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import unquote_plus
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from workers.manifest.formats.records import Record, read_records
 from workers.manifest.formats.text_files import open_text
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
+from workers.printable import short_line
 from workers.storage.filesystem import file_system
 from workers.storage.uris import clean_uri, parent_url
 
@@ -39,6 +41,8 @@ _FACT = re.compile(
     r"GLACIER_IR|DEEP_ARCHIVE|REDUCED_REDUNDANCY|EXPRESS_ONEZONE|OUTPOSTS"
 )
 """A time, an ETag or a storage class, one of which most lists have in each row."""
+
+_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 def assert_one_each(uris: list[str]) -> None:
@@ -91,7 +95,7 @@ def _lists_of(source: Source) -> tuple[list[str], list[str]]:
             report = json.load(file)
             kind, bucket = report["fileFormat"], report["destinationBucket"].rpartition(":")[2]
             names = [name.strip() for name in report["fileSchema"].split(",")]
-            keys = [entry["key"] for entry in report["files"]]
+            keys = [_text(entry["key"]) for entry in report["files"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ManifestError(
                 f"{source.file.uri} is not a report of S3 Inventory: {type(error).__name__}: {error}"
@@ -103,6 +107,12 @@ def _lists_of(source: Source) -> tuple[list[str], list[str]]:
             "column uri: 's3://' || bucket || '/' || key"
         )
     return names, [_list_url(source.uri, bucket, key) for key in keys]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"found {short_line(repr(value))}, allowed: a text")
 
 
 def _list_url(report: str, bucket: str, key: str) -> str:
@@ -129,8 +139,9 @@ def columns_of(record: list[str], next_record: list[str], line: str) -> list[str
     key = unquote_plus(record[1])
     is_path = "/" in key or suffix_of(key) in IMAGE_ENDINGS
     is_quoted = line.startswith(f'"{record[0]}","{record[1]}"')
-    is_encoded = any("%" in row[1] or "+" in row[1] for row in (record, next_record) if len(row) > 1)
-    if any(map(_FACT.fullmatch, record[2:])) or (is_path and "://" not in key and (is_quoted or is_encoded)):
+    is_encoded = any(_ENCODED.search(row[1]) for row in (record, next_record) if len(row) > 1)
+    # quotes alone have many tables, of labels and paths too, and the bucket might be somebody else's
+    if any(map(_FACT.fullmatch, record[2:])) or (is_path and "://" not in key and is_quoted and is_encoded):
         has_versions = len(record) >= 5 and {*record[3:5]} <= {"true", "false"}
         return [*_MINIMAL, *(_VERSIONS if has_versions else ())]
     return None

@@ -23,10 +23,66 @@ from workers.storage.uris import clean_uri
 HEAD_BYTES = 4096
 """Bytes at the beginning of a file that tell what it is."""
 
+INPUT_BYTES = 2**16
+"""Bytes of a compressed file that are read at once."""
+
+
+class _Streams(io.RawIOBase):
+    """The content of compressed streams, one behind the other.
+
+    What follows a stream is the next one, or damage. BZ2File and LZMAFile take it for no part of the file: of
+    one with a damaged stream they give those before it, and no error.
+
+    Args:
+        file: the streams.
+        new_stream: makes what undoes the compression of one.
+        padding: what may stand behind a stream and means nothing.
+    """
+
+    def __init__(self, file: Any, new_stream: Callable[[], Any], padding: bytes = b"") -> None:
+        self._file, self._new_stream, self._padding = file, new_stream, padding
+        self._stream = new_stream()
+        self._begin = b""
+
+    def readable(self) -> bool:
+        """It is all that can be done."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads some bytes; 0 at the end.
+
+        Raises:
+            EOFError: a stream has no end.
+            OSError, lzma.LZMAError: a stream is damaged, or what follows it is none.
+        """
+        data = b""
+        while not data and (not self._stream.eof or self._has_next()):
+            data = self._stream.decompress(self._input(), len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _has_next(self) -> bool:
+        """Goes on to the next stream, if there is one."""
+        rest = self._stream.unused_data.lstrip(self._padding)
+        while not rest and (read := self._file.read(INPUT_BYTES)):
+            rest = read.lstrip(self._padding)
+        if rest:
+            self._stream, self._begin = self._new_stream(), rest
+        return bool(rest)
+
+    def _input(self) -> bytes:
+        if not self._stream.needs_input:
+            return b""
+        begin, self._begin = self._begin, b""
+        if data := begin or self._file.read(INPUT_BYTES):
+            return bytes(data)
+        raise EOFError("a compressed stream has no end")
+
+
 _COMPRESSIONS: dict[re.Pattern[bytes], Callable[[Any], Any]] = {
     re.compile(rb"\x1f\x8b"): lambda file: gzip.GzipFile(fileobj=file),
-    re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"): bz2.BZ2File,
-    re.compile(rb"\xfd7zXZ\0"): lzma.LZMAFile,
+    re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"): lambda file: _Streams(file, bz2.BZ2Decompressor),
+    re.compile(rb"\xfd7zXZ\0"): lambda file: _Streams(file, lzma.LZMADecompressor, padding=b"\0"),
     # frame by frame, like the others: a file may have several, of which some are to be skipped
     re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL): lambda file: (
         pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
