@@ -1,9 +1,7 @@
 """Reads image files: the bytes at a location, or the reason why there are none."""
 
 import errno
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from fsspec.asyn import AsyncFileSystem, sync
@@ -11,13 +9,16 @@ from fsspec.asyn import AsyncFileSystem, sync
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError, StorageError
 from schemas.spec import FetchSpec
+from workers.fetch.local import assert_file, read_local
 from workers.fetch.patience import Patience, within
 from workers.fetch.throttle import AdaptiveLimiter
+from workers.printable import message_of
 from workers.storage import s3
 from workers.storage.answers import NotPartialError, Part, TooManyBytesError
 from workers.storage.encodings import EncodingError
 from workers.storage.filesystem import file_system, local_path
-from workers.storage.uris import clean_message, clean_uri, data_of, is_data, is_local, is_web, text_of
+from workers.storage.options import kind_of
+from workers.storage.uris import clean_uri, data_of, file_of, is_data, is_local, is_web, text_of
 
 _CODES_BY_HTTP_STATUS = {
     401: ErrorCode.DENIED,
@@ -111,9 +112,7 @@ def persist(
                 continue
             if code is ErrorCode.TOO_LARGE:
                 raise wrong_size(name, spec.max_bytes + 1, spec, patience.attempt) from None
-            raise ImageError(
-                Stage.FETCH, code, f"{name}: {_describe(error, location)}", patience.attempt
-            ) from None
+            raise failure_of(error, location, name, patience.attempt) from None
         limiter.on_success()
         return result, patience.attempt
 
@@ -142,7 +141,7 @@ def _read(location: str, part: Part, timeout_s: float) -> bytes:
         return data_of(location)[start : start + size]
     # fsspec would take as long to parse the path as the disk to read the file
     if path := location if is_local(location) else local_path(location):
-        return _read_file(path, start, size)
+        return read_local(path, start, size)
     if bucket_and_key := s3.bucket_and_key(location):
         return s3.read(*bucket_and_key, part, timeout_s)
     if is_web(location):
@@ -154,7 +153,11 @@ def _read(location: str, part: Part, timeout_s: float) -> bytes:
 
 def _read_anywhere(location: str, start: int, size: int, timeout_s: float) -> bytes:
     """Reads at most `size` bytes through fsspec."""
+    if is_local(file := file_of(location)):  # of a chain, which a library opens
+        assert_file(file)
     fs, path = file_system(location, timeout_s)
+    if location.endswith("/"):
+        path = _with_slash(location, path)
     try:
         # With a range s3fs sends one GET; without, a HEAD first
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
@@ -166,26 +169,31 @@ def _read_anywhere(location: str, start: int, size: int, timeout_s: float) -> by
         raise
 
 
-def _read_file(path: str, start: int, size: int) -> bytes:
-    """Reads at most `size` bytes of a local file.
-
-    `read` allocates all the bytes it is asked for, so it is asked for no more than the file has, and one, in
-    case that the file has grown.
+def _with_slash(location: str, path: str) -> str:
+    """The path of a key that ends in slashes, which are a part of its name.
 
     Raises:
-        ValueError: nothing is there, and the path looks like a web address.
+        FileNotFoundError: in this store, names that end in a slash are folders.
     """
-    try:
-        opened = Path(path).open("rb")  # noqa: SIM115 - the block below closes it
-    except FileNotFoundError:
-        if path.startswith("//"):
-            raise ValueError("there is no such file, and a web address needs its scheme: https://…") from None
-        raise
-    with opened as file:
-        file_size = os.fstat(file.fileno()).st_size  # 0 for what is not a regular file
-        if start:
-            file.seek(start)
-        return file.read(min(size, max(file_size - start, 0) + 1) if file_size else size)
+    if kind_of(location) != "s3":
+        raise FileNotFoundError("a name that ends in a slash is a folder's")
+    return path + location[len(location.rstrip("/")) :]
+
+
+def failure_of(error: Exception, location: str, name: str = "", attempt: int = 1) -> ImageError:
+    """The error of an image that cannot be read, without the credentials in a location.
+
+    Args:
+        error: what reading it raised.
+        location: what was read.
+        name: of what was read, for the message; "": its location.
+        attempt: the number of the last one.
+    """
+    shown = clean_uri(location)
+    reason = message_of(error, location, shown)
+    reason = reason or ("no answer in time" if isinstance(error, TimeoutError) else "no reason given")
+    why = text_of(f"{type(error).__name__}: {reason}")[:MESSAGE_LIMIT]
+    return ImageError(Stage.FETCH, code_of(error), f"{name or shown}: {why}", attempt)
 
 
 def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911, PLR0912 - one return for each code
@@ -211,6 +219,8 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911, PLR0912 - one 
             return ErrorCode.NOT_AN_IMAGE
         case TimeoutError():  # raised by fsspec, sockets and asyncio
             return ErrorCode.TIMEOUT
+        case OSError(errno=errno.ENXIO | errno.ENODEV):  # a socket, or a device that is not there
+            return ErrorCode.UNSUPPORTED
         case StorageError() | ValueError() | NotImplementedError() | NotPartialError() | EncodingError():
             return ErrorCode.UNSUPPORTED  # no file system for the URL, or an invalid path
         case MemoryError():
@@ -237,10 +247,3 @@ def _http_status(error: BaseException) -> int:
         if type(cause) is OSError and str(cause).startswith("Forbidden: "):
             return 403  # gcsfs has it in its text only
     return 0
-
-
-def _describe(error: BaseException, location: str) -> str:
-    """An exception in one line, without the credentials in a location."""
-    reason = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else "no reason given")
-    message = " ".join(f"{type(error).__name__}: {reason}".split())
-    return text_of(clean_message(message, location))[:MESSAGE_LIMIT]

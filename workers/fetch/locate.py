@@ -13,7 +13,7 @@ from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.locations import Location, MissingImage, ParquetCell, TarMember
 from schemas.spec import FetchSpec
-from workers.fetch.fetch import fetch
+from workers.fetch.fetch import failure_of, fetch
 from workers.fetch.parquet_column import read_value
 from workers.fetch.tar import find_member
 from workers.fetch.throttle import AdaptiveLimiter
@@ -47,7 +47,7 @@ def uri_of(location: TarMember | ParquetCell) -> str:
         case TarMember(tar, name):
             return f"tar://{name}::{clean_uri(tar)}"
         case ParquetCell(file, column, row):
-            return f"parquet://{quote(column, safe='')}/{row}::{clean_uri(file)}"
+            return f"parquet://{quote(column, safe='', errors='replace')}/{row}::{clean_uri(file)}"
 
 
 def absolute_uri_of(location: Location) -> str | None:
@@ -95,8 +95,19 @@ def read_image(location: Location, spec: FetchSpec, limiter: AdaptiveLimiter | N
     Values of a Parquet column should be read in the order of their rows.
 
     Raises:
-        ImageError: stage "fetch", or "list" if the row has no image; with code and number of attempts.
+        ImageError: stage "fetch", or "list" if the row has no image; with code and number of attempts. No
+            exception but this comes of a location, as one would end the process that reads, and the job.
     """
+    try:
+        return _read(location, spec, limiter)
+    except ImageError:
+        raise
+    except Exception as error:
+        file = location if isinstance(location, str) else ""
+        raise failure_of(error, file, describe(location)) from None
+
+
+def _read(location: Location, spec: FetchSpec, limiter: AdaptiveLimiter | None) -> bytes:
     match location:
         case MissingImage(code, why):
             raise ImageError(Stage.LIST, code, why)

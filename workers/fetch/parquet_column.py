@@ -15,9 +15,10 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.locations import ParquetCell
 from schemas.spec import FetchSpec
-from workers.fetch.fetch import code_of, wrong_size
+from workers.fetch.fetch import failure_of, wrong_size
+from workers.fetch.local import open_local
 from workers.fetch.ranges import RangeFile
-from workers.printable import message_of
+from workers.printable import message_of, short_line
 from workers.storage.uris import clean_uri, is_local
 
 BATCH_ROWS = 16
@@ -42,7 +43,7 @@ class ColumnReader:
         spec: attempts and timeouts of a request.
 
     Raises:
-        ImageError: stage "fetch": the file cannot be read, or is not Parquet.
+        ImageError: stage "fetch": the file cannot be read, is not Parquet, or its column holds no images.
     """
 
     def __init__(self, file: str, column: str, spec: FetchSpec) -> None:
@@ -54,10 +55,10 @@ class ColumnReader:
         except KeyError:
             why = f"{self._name} has no column {column!r}"
             raise ImageError(Stage.FETCH, ErrorCode.NOT_FOUND, why) from None
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise ImageError(Stage.FETCH, code_of(error), f"{self._name}: {error}") from None
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(message_of(error)) from None
+        if not _holds_bytes(kind):
+            raise self._without_images(column, kind)
         self._leaf = f"{column}.bytes" if pa.types.is_struct(kind) else column
         meta = self._file.metadata
         self._starts = [0, *accumulate(meta.row_group(n).num_rows for n in range(meta.num_row_groups))]
@@ -107,11 +108,20 @@ class ColumnReader:
     def _forward(self, row: int) -> bytes | None:
         """Reads batches up to the one with a row; returns the row's value."""
         while True:
-            values = next(self._batches).column(0)
+            if (batch := next(self._batches, None)) is None:
+                raise pa.ArrowInvalid("a row group has fewer rows than the file says")
+            values = batch.column(0)
             self._kept.append((self._next, values))
             self._next += len(values)
             if row < self._next:
                 return _bytes(values[row - self._next + len(values)])
+
+    def _without_images(self, column: str, kind: pa.DataType) -> ImageError:
+        message = (
+            f"{self._name}: the column {column!r} is of the type {short_line(str(kind))}; allowed: "
+            "binary, or a struct with a binary field 'bytes'"
+        )
+        return ImageError(Stage.FETCH, ErrorCode.UNSUPPORTED, message)
 
     def _unreadable(self, why: str) -> ImageError:
         message = f"{self._name} cannot be read as Parquet: {why}"
@@ -119,7 +129,33 @@ class ColumnReader:
 
 
 def _open(file: str, spec: FetchSpec) -> Any:
-    return pa.OSFile(os.fsencode(file)) if is_local(file) else RangeFile(file, spec)
+    """The file as pyarrow reads it.
+
+    Raises:
+        ImageError: stage "fetch": it cannot be opened.
+    """
+    if not is_local(file):
+        return RangeFile(file, spec)
+    try:
+        open_local(file).close()
+        return pa.OSFile(os.fsencode(file))
+    except (OSError, ValueError) as error:
+        raise failure_of(error, file) from None
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether the values of a type are bytes, or structs with a field `bytes` of them."""
+    if pa.types.is_struct(kind):
+        field = kind.get_field_index("bytes")
+        return field >= 0 and _is_binary(kind.field(field).type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    types = pa.types
+    tests = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
 
 
 def _bytes(value: Any) -> bytes | None:

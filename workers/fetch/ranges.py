@@ -4,12 +4,12 @@ import io
 import math
 import sys
 import time
-from typing import IO
+from typing import IO, Any
 
-from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
-from workers.fetch.fetch import code_of, fetch, persist
+from workers.fetch.fetch import failure_of, fetch, persist
+from workers.fetch.local import open_local
 from workers.fetch.patience import within
 from workers.storage.answers import COMPRESSED, NotPartialError
 from workers.storage.filesystem import file_system, with_fresh_credentials
@@ -27,7 +27,8 @@ ASK_AGAIN_S = 60
 """Seconds for which a file that did not answer is not asked for again: its images are read one after
 another, and would wait for it each."""
 
-_unanswered: dict[str, tuple[float, ImageError]] = {}
+_unanswered: dict[str, tuple[float, tuple[Any, ...]]] = {}
+"""When a file did not answer, and what its `ImageError` is made of: one that is raised again would grow."""
 
 
 class RangeFile(io.RawIOBase):
@@ -117,9 +118,9 @@ def _open_local(uri: str) -> IO[bytes] | None:
     if not is_local(uri):
         return None
     try:
-        return open(uri, "rb")
-    except OSError as error:
-        raise _failure(uri, error) from None
+        return open_local(uri)
+    except (OSError, ValueError) as error:
+        raise failure_of(error, uri) from None
 
 
 def _size(uri: str, spec: FetchSpec) -> int:
@@ -132,19 +133,16 @@ def _size(uri: str, spec: FetchSpec) -> int:
             raise NotPartialError(f"{COMPRESSED}. Download it and name the copy")
         return info["size"]  # type: ignore[no-any-return]
 
-    failed_at, failure = _unanswered.get(uri, (-math.inf, None))
-    if failure and time.monotonic() - failed_at < ASK_AGAIN_S:
-        raise failure
+    failed_at, failure = _unanswered.get(uri, (-math.inf, ()))
+    if time.monotonic() - failed_at < ASK_AGAIN_S:
+        raise ImageError(*failure)
     try:
         known, _ = persist(clean_uri(uri), spec, lambda: within(spec.timeout_s, size), uri)
     except ImageError as error:
         if error.code.retryable:
-            _unanswered[uri] = (time.monotonic(), error)
+            _unanswered[uri] = (time.monotonic(), error.args)
         raise
     if known is None:
-        raise _failure(uri, ValueError("its server does not tell its size, so it cannot be read in parts"))
+        why = "its server does not tell its size, so it cannot be read in parts"
+        raise failure_of(ValueError(why), uri)
     return known
-
-
-def _failure(uri: str, error: Exception) -> ImageError:
-    return ImageError(Stage.FETCH, code_of(error), f"{clean_uri(uri)}: {type(error).__name__}: {error}")

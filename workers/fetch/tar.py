@@ -18,6 +18,7 @@ from schemas.exceptions import ImageError, ManifestError
 from schemas.locations import IMAGE_ENDINGS, MissingImage
 from schemas.spec import FetchSpec
 from workers.fetch.ranges import RangeFile, open_ahead
+from workers.printable import message_of
 from workers.storage.uris import clean_uri
 
 MAX_LOOKUPS = 4
@@ -83,7 +84,7 @@ def _headers(tar: str, file: IO[bytes] | RangeFile, size: int) -> Iterator[tarfi
     except (tarfile.TarError, ValueError, ArithmeticError, struct.error) as error:
         if last is None:
             raise ManifestError(_not_a_tar(tar, file, error)) from None
-        problem = str(error)
+        problem = message_of(error)
     if missing := _missing_end(file, last, end, size, problem):
         yield missing
 
@@ -128,7 +129,7 @@ def _not_a_tar(tar: str, file: IO[bytes] | RangeFile, error: Exception) -> str:
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
             return compressed_message(clean_uri(tar), f"it is {name} data")
-    return f"{clean_uri(tar)} is not a tar file: {error}"
+    return f"{clean_uri(tar)} is not a tar file: {message_of(error)}"
 
 
 def compressed_message(tar: str, reason: str) -> str:

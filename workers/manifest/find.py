@@ -25,8 +25,9 @@ from workers.manifest.passed_over import PassedOver
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
 from workers.manifest.table_formats import assert_no_table_format
+from workers.printable import message_of
 from workers.storage.filesystem import file_system, full_url
-from workers.storage.uris import clean_message, clean_uri, parent_url, text_of
+from workers.storage.uris import clean_uri, parent_url, text_of
 
 
 def find_sources(spec: ManifestSpec) -> list[Source]:
@@ -46,7 +47,7 @@ def find_sources(spec: ManifestSpec) -> list[Source]:
         except RaylabelError:
             raise
         except Exception as error:  # each store raises its own
-            message = clean_message(str(error), uri) or type(error).__name__
+            message = message_of(error, uri, clean_uri(uri)) or type(error).__name__
             raise StorageError(f"cannot look for the manifest {clean_uri(uri)}: {message}") from error
     return sources
 

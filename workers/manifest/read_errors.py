@@ -11,7 +11,7 @@ import pyarrow as pa
 from schemas.exceptions import ImageError, ManifestError, RaylabelError
 from workers.printable import message_of
 from workers.storage.encodings import EncodingError
-from workers.storage.uris import clean_message, clean_uri
+from workers.storage.uris import clean_uri
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def read_errors(uri: str, how: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # each store and each library raises its own
         damaged = "it is damaged, or its end is missing: " if _is_damage(error) else ""
-        reason = clean_message(message_of(error), uri) or type(error).__name__
+        reason = message_of(error, uri, name) or type(error).__name__
         raise ManifestError(f"cannot read {name}{how}: {damaged}{reason}") from None
 
 

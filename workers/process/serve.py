@@ -9,6 +9,7 @@ from typing import Any
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import RaylabelError
+from workers.printable import message_of
 from workers.process.steps import show_steps
 
 StageCallback = Callable[[Stage], None]
@@ -58,7 +59,7 @@ def _outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
         traceback.print_exc()
         out_of_memory = isinstance(error, MemoryError)
         code = ErrorCode.OUT_OF_MEMORY if out_of_memory else ErrorCode.WORKER_CRASHED
-        return "crashed", (code, f"{type(error).__name__}: {error}")
+        return "crashed", (code, f"{type(error).__name__}: {message_of(error)}")
     finally:
         if os.getpid() != pid:
             os._exit(0)

@@ -12,6 +12,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.exceptions import StorageError
+from workers.printable import message_of
 from workers.storage.options import filesystem_options, install_hint, kind_of
 from workers.storage.s3 import EXPIRED_CODES, s3_code
 from workers.storage.uris import clean_uri, lower_scheme, scheme_of, split_chain, without_copies
@@ -65,7 +66,9 @@ def file_system(url: str, timeout_s: float | None = None) -> tuple[Any, str]:
     try:
         fs, path = _url_to_fs(local_path(url) or url, timeout_s)
     except (ImportError, ValueError, TypeError) as error:  # TypeError: it takes options that there are not
-        raise StorageError(f"cannot use {clean_uri(url)}: {install_hint(url) or error}") from error
+        raise StorageError(
+            f"cannot use {clean_uri(url)}: {install_hint(url) or message_of(error)}"
+        ) from error
     except OSError as error:
         if kind_of(url) != "hdfs" or "lib" not in str(error):  # of others the network
             raise

@@ -5,6 +5,7 @@ manifests, images and tables are opened in many places, and a forgotten one woul
 The driver sets the map when it reads a job; each actor, task and child process of the job sets it first.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from schemas.exceptions import StorageError
 from schemas.spec import StorageMap, StorageOptions
-from workers.storage.uris import file_of, scheme_of
+from workers.storage.uris import file_of, lower_scheme, scheme_of
 
 S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 """Seconds to connect, and between two bytes of a response."""
@@ -156,8 +157,13 @@ def s3_config(attempts: int) -> dict[str, Any]:
 
 
 def _normalised(url: str) -> str:
-    """A URL with the scheme that stands for its kind of store."""
-    scheme, separator, rest = url.partition("://")
+    """A URL as requests have it: with the scheme of its kind of store; of a web server percent-encoded."""
+    scheme, separator, rest = lower_scheme(url).partition("://")
+    if scheme in ("http", "https") and rest:
+        from yarl import URL
+
+        with contextlib.suppress(ValueError):
+            return str(URL(f"{scheme}://{rest}"))
     return f"{_KINDS.get(scheme, scheme)}{separator}{rest}"
 
 

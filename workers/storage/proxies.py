@@ -5,6 +5,8 @@ import os
 import re
 from urllib.parse import SplitResult, urlsplit
 
+from yarl import URL
+
 from schemas.exceptions import StorageError
 
 
@@ -15,7 +17,7 @@ def proxy_for(url: str) -> str | None:
     `HTTP_PROXY` out, AWS's tools read it): https://curl.se/docs/manpage.html#ENVIRONMENT.
 
     Raises:
-        StorageError: the proxy is of a kind that cannot be used here.
+        StorageError: the proxy is of a kind that cannot be used here, or its URL is none.
     """
     parts = urlsplit(url)
     name = f"{parts.scheme}_proxy"
@@ -28,7 +30,20 @@ def proxy_for(url: str) -> str | None:
             f"the variable {name} names a proxy of the kind {proxy.partition('://')[0]!r}; allowed: http and "
             "https. Set another, or name the hosts that need none in no_proxy"
         )
+    if not _is_url(proxy):  # not shown, as it may hold a password
+        raise StorageError(
+            f"the variable {name} holds no URL of a proxy; allowed: http://HOST:PORT, or "
+            "http://USER:PASSWORD@HOST:PORT with %40, %2F and the like for signs in the password"
+        )
     return proxy
+
+
+def _is_url(proxy: str) -> bool:
+    """Whether a text is a URL with a host and, where it has one, a port."""
+    try:
+        return bool(URL(proxy).host)
+    except ValueError:
+        return False
 
 
 def is_excepted(parts: SplitResult, no_proxy: str) -> bool:

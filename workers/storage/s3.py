@@ -114,12 +114,13 @@ def s3_code(error: BaseException) -> str:
 def bucket_and_key(location: str) -> tuple[str, str] | None:
     """The bucket and key of an S3 object; None for another location, or one that obstore cannot read.
 
-    obstore removes a slash at the beginning of a key. It refuses keys with empty segments, ".", ".." or
-    control characters, names of access points, and directory buckets, which are signed for differently.
+    obstore removes slashes at the beginning and at the end of a key. It refuses keys with empty segments,
+    ".", ".." or control characters, names of access points, and directory buckets, which are signed for
+    differently.
     """
     if not (match := _BUCKET.fullmatch(location)) or not location.isprintable():
         return None
-    bucket, key = match[1], match[2].rstrip("/")
+    bucket, key = match[1], match[2]
     unreadable = "?versionId=" in key or any(part in ("", ".", "..") for part in key.split("/"))
     return None if unreadable or bucket.endswith(_DIRECTORY_BUCKET_SUFFIX) else (bucket, key)
 

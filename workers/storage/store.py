@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from schemas.exceptions import StorageError
 from schemas.ledger import TEMPORARY
+from workers.printable import message_of
 from workers.storage.filesystem import file_system, full_url, with_fresh_credentials
 from workers.storage.naming import name_new, names_once
 from workers.storage.options import kind_of
@@ -298,7 +299,7 @@ class Store:
             if verb == "read" and isinstance(error, FileNotFoundError):
                 raise
             raise StorageError(
-                f"cannot {verb} {clean_uri(self.url)}/{key}: {error or type(error).__name__}"
+                f"cannot {verb} {clean_uri(self.url)}/{key}: {message_of(error) or type(error).__name__}"
             ) from error
 
 

@@ -148,14 +148,6 @@ def clean_uri(uri: str) -> str:
     return text_of(f"{uri[:start]}{_without_secrets(uri[start:])}")
 
 
-def clean_message(message: str, uri: str) -> str:
-    """An exception's message that may hold a URI, also as Python quotes it, with what of it may be shown."""
-    clean = clean_uri(uri)
-    for written in (uri, repr(uri)[1:-1]):
-        message = message.replace(written, clean)
-    return _without_user(message)
-
-
 def _without_secrets(uri: str) -> str:
     if ":" not in uri and not uri.startswith(("/", "\\")):
         return uri

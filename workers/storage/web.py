@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, TCPConnector
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFile, HTTPFileSystem
 from multidict import CIMultiDict
@@ -34,6 +34,8 @@ MAX_REDIRECTS = 10
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
+_FILES = (200, 203, 204, 206)
+"""Statuses of a file: whole, changed by a proxy, without content, in part."""
 _VERSIONS = ("ETag", "Content-MD5", "Digest", "Last-Modified")
 
 
@@ -85,6 +87,7 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc] # fsspec is not typed
             client = ClientSession(
                 **{
                     "auto_decompress": False,
+                    "cookie_jar": DummyCookieJar(),  # no request says what another was answered, as with curl
                     "connector": TCPConnector(limit=0),  # as many at once as the callers are
                     "timeout": self._timeout,
                     **self.client_kwargs,
@@ -295,14 +298,21 @@ class _Session:
         origin = url.origin()
         for _ in range(MAX_REDIRECTS + 1):
             sent = _headers(str(url), with_secrets=url.origin() == origin, extra=headers or {})
-            response = await self._client.request(
-                method, url, headers=sent, proxy=proxy_for(str(url)), **options
-            )
+            response = await self._answer(method, url, headers=sent, proxy=proxy_for(str(url)), **options)
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 return _assert_answered(response, url)
             response.release()
             url = _redirected(url, response.headers["Location"])
         raise WebError(response.status, f"more than {MAX_REDIRECTS} redirects")
+
+    async def _answer(self, method: str, url: URL, **options: Any) -> ClientResponse:
+        """The answer to one request; that of a proxy which refuses to connect is an error of ours."""
+        try:
+            return await self._client.request(method, url, **options)
+        except aiohttp.ClientHttpProxyError as error:  # its text holds the proxy's URL
+            waits = error.headers.get("Retry-After", "") if error.headers else ""
+            reason = f"{short_line(error.message)} (by the proxy)".strip()
+            raise WebError(error.status, reason, waits) from None
 
 
 class _Pending:
@@ -342,7 +352,7 @@ def _redirected(url: URL, location: str) -> URL:
 
 def _assert_answered(response: ClientResponse, url: URL) -> ClientResponse:
     """The response, unless it is an error; 416 is the caller's."""
-    if response.status < 400 or response.status == 416:
+    if response.status in (*_FILES, 416):
         return response
     response.release()
     if response.status in _GONE:

@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from schemas.errors import ErrorCode
@@ -80,6 +81,25 @@ def test_an_object_of_a_bucket_is_read_whatever_its_key(s3: S3Server, bucket: st
     s3.files().pipe_file(f"{bucket}/{key}", key.encode())
     assert fetch(f"s3://{bucket}/{key}", SPEC) == key.encode()
     assert fetch(f"s3a://{bucket}/{key}", SPEC) == key.encode()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a"])
+def test_a_slash_at_the_end_of_a_key_is_a_part_of_it(s3: S3Server, bucket: str, scheme: str) -> None:
+    store = s3.files()
+    store.pipe_file(f"{bucket}/photo.jpg", b"photo")
+    assert failure(f"{scheme}://{bucket}/photo.jpg/").code is ErrorCode.NOT_FOUND
+    store.call_s3("put_object", Bucket=bucket, Key="folder/", Body=b"")
+    assert failure(f"{scheme}://{bucket}/folder/").code is ErrorCode.EMPTY
+
+
+def test_a_slash_at_the_end_of_another_stores_name_is_not_passed_over() -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/photos/photo.jpg", b"photo")
+    try:
+        assert fetch("memory://photos/photo.jpg", SPEC) == b"photo"
+        assert failure("memory://photos/photo.jpg/").code is ErrorCode.NOT_FOUND
+    finally:
+        store.rm("/photos", recursive=True)
 
 
 def test_a_web_address_is_read(web: WebServer) -> None:

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,3 +174,11 @@ def test_what_takes_no_network_is_local() -> None:
         ParquetCell("s3://b/t", "c", 0),
     ]
     assert [is_local(location) for location in (*local, *remote)] == [True] * 4 + [False] * 3
+
+
+def test_whatever_a_location_makes_a_library_raise_is_an_error_of_its_image(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"jpg": [b"a"]}), tmp_path / "x.parquet")
+    with pytest.raises(ImageError) as failed:
+        read_image(ParquetCell(f"{tmp_path}/x.parquet", "\ud800", 0), SPEC)
+    assert (failed.value.stage, failed.value.code) == (Stage.FETCH, ErrorCode.UNSUPPORTED)
+    assert failed.value.message.startswith(f"parquet://%3F/0::{tmp_path}/x.parquet: UnicodeEncodeError: ")

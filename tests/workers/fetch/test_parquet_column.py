@@ -61,6 +61,53 @@ def failure(file: Path | str, column: str, row: int, spec: FetchSpec = SPEC) -> 
     return failed.value.stage, failed.value.code, failed.value.message
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([1]), "int64"),
+        (pa.array(["a"]), "string"),
+        (pa.array([[b"a"]]), "list<element: binary>"),
+        (pa.array([{"path": "a.jpg"}]), "struct<path: string>"),
+        (pa.array([{"bytes": "a"}]), "struct<bytes: string>"),
+        (pa.array([{"bytes": {"bytes": b"a"}}]), "struct<bytes: struct<bytes: binary>>"),
+    ],
+)
+def test_a_column_that_holds_no_images_is_refused_with_its_type(
+    tmp_path: Path, values: pa.Array, kind: str
+) -> None:
+    pq.write_table(pa.table({"id": values}), tmp_path / "x.parquet")
+    assert failure(tmp_path / "x.parquet", "id", 0) == (
+        Stage.FETCH,
+        ErrorCode.UNSUPPORTED,
+        f"{tmp_path}/x.parquet: the column 'id' is of the type {kind}; allowed: binary, or a struct with a "
+        "binary field 'bytes'",
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.binary(), pa.large_binary(), pa.binary(3), pa.binary_view(), pa.dictionary(pa.int8(), pa.binary())],
+)
+def test_any_kind_of_bytes_is_read(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"jpg": pa.array([b"abc"]).cast(kind)}), tmp_path / "x.parquet")
+    assert read_value(ParquetCell(f"{tmp_path}/x.parquet", "jpg", 0), SPEC) == b"abc"
+
+
+def test_a_row_group_with_fewer_rows_than_the_file_says_fails_their_rows_alone(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"jpg": [b"%d" % n for n in range(5_000)]}), file, use_dictionary=False)
+    data = file.read_bytes()
+    before, _, after = data.rpartition(b"\x90\x4e")  # Thrift's 5,000: of the last place, the row group's
+    assert len(after) < 300
+    file.write_bytes(before + b"\x92\x4e" + after)
+    assert read_value(ParquetCell(str(file), "jpg", 4_999), SPEC) == b"4999"
+    assert failure(file, "jpg", 5_000) == (
+        Stage.FETCH,
+        ErrorCode.UNSUPPORTED,
+        f"{file} cannot be read as Parquet: a row group has fewer rows than the file says",
+    )
+
+
 @pytest.mark.parametrize("column", ["image", "jpg"])
 def test_a_row_without_an_image_is_told_from_one_whose_image_is_empty(
     files: dict[str, Path], column: str

@@ -1,4 +1,5 @@
 import io
+import traceback
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,20 @@ def test_a_web_server_that_knows_no_ranges_is_found_out(tmp_path: Path) -> None:
         with pytest.raises(ImageError) as refused:
             file.read(100)
         assert refused.value.code is ErrorCode.UNSUPPORTED
+
+
+def test_a_server_that_did_not_answer_fails_the_next_files_alike_and_at_no_cost(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.answer = lambda *_: 500
+        url = server.url("a.tar")
+        first, *others = [failure(url) for _ in range(20)]
+        assert len(server.asked) == SPEC.attempts
+    assert {error[:2] for error in others} == {first[:2]}
+    assert len({frames for *_, frames in others}) == 1
+
+
+def failure(url: str) -> tuple[str, int, int]:
+    """What a file's failure says, its attempts, and the frames of its traceback."""
+    with pytest.raises(ImageError) as failed:
+        RangeFile(url, SPEC)
+    return str(failed.value), failed.value.attempts, len(traceback.extract_tb(failed.value.__traceback__))

@@ -10,7 +10,6 @@ from schemas.exceptions import StorageError
 from workers.storage.filesystem import file_system, local_path
 from workers.storage.uris import (
     absolute_uri,
-    clean_message,
     clean_uri,
     data_of,
     host_of,
@@ -183,18 +182,6 @@ def test_names_that_are_no_secrets_are_shown_as_they_are(uri: str) -> None:
 )
 def test_a_signature_is_cut_where_a_question_mark_may_be_a_part_of_the_name(query: str) -> None:
     assert clean_uri(f"s3://b/a.jpg?{query}") == "s3://b/a.jpg"
-
-
-def test_a_message_shows_of_a_uri_what_may_be_shown() -> None:
-    for uri in (
-        "/m/\ufeffhttps://me:secret@h/x.jpg?secret",
-        "/m/https:\\\\me:secret@h\\x.jpg",
-        "s3://me:secret@b/k",
-    ):
-        shown = clean_message(f"{FileNotFoundError(2, 'gone', uri)} of {uri}", uri)
-        assert "secret" not in shown
-        assert clean_uri(uri) in shown
-    assert clean_message("redirected to https://me:secret@h/x", "https://h/y") == "redirected to https://h/x"
 
 
 @given(st.text(st.characters()))

@@ -4,15 +4,15 @@ import gzip
 import resource
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from schemas.errors import ErrorCode
-from schemas.exceptions import ImageError, ManifestError, StorageError
-from schemas.spec import FetchSpec, StorageOptions, reached_by
+from schemas.exceptions import ImageError, ManifestError, RaylabelError, StorageError
+from schemas.spec import FetchSpec, ManifestSpec, StorageOptions, reached_by
 from tests.image_server import (
     Asked,
     ImageServer,
@@ -28,10 +28,14 @@ from tests.image_server import (
 )
 from workers.fetch.fetch import fetch
 from workers.fetch.locate import locate, read_image
+from workers.fetch.ranges import open_exactly
+from workers.manifest.find import find_sources
 from workers.manifest.formats.text_files import open_text
+from workers.manifest.read_errors import read_errors
 from workers.manifest.reader import open_parquet
 from workers.storage.filesystem import file_system, open_file
 from workers.storage.options import configure_storage
+from workers.storage.store import Store
 
 SPEC = FetchSpec(attempts=2, timeout_s=20, throttle_timeout_s=0, max_bytes=10_000)
 IMPATIENT = SPEC.model_copy(update={"timeout_s": 0.5})
@@ -219,6 +223,77 @@ def test_requests_go_through_the_proxy_that_a_variable_names(
     assert (error.code, "secret" in str(error)) == (ErrorCode.NETWORK, False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
     assert fetch(server.url("a.jpg"), SPEC) == DATA
+
+
+def test_a_proxy_that_refuses_to_connect_is_told_in_our_words(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", server.url("").replace("http://", "http://me:secret@"))
+    error = failure("https://nowhere.example/a.jpg?signature=secret")
+    assert (error.code, error.message) == (
+        ErrorCode.NETWORK,
+        "https://nowhere.example/a.jpg: WebError: status 501 Unsupported method ('CONNECT') (by the proxy)",
+    )
+
+
+def read_in_parts(url: str) -> object:
+    return open_exactly(url, SPEC)
+
+
+def a_manifest(url: str) -> object:
+    return find_sources(ManifestSpec(uri=f"{url}.csv"))
+
+
+def a_manifests_text(url: str) -> object:
+    with read_errors(url), open_text(url) as file:
+        return file.read()
+
+
+def an_output(url: str) -> object:
+    return Store(url).read("run.json")
+
+
+def an_image(url: str) -> object:
+    return fetch(url, SPEC)
+
+
+@pytest.mark.parametrize("use", [an_image, read_in_parts, a_manifest, a_manifests_text, an_output])
+@pytest.mark.parametrize("proxy", ["http://me:secret@127.0.0.1:{}", "http://me:secret@127.0.0.1:port{}"])
+def test_no_message_has_the_password_of_a_proxy(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch, use: Callable[[str], object], proxy: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy.format(server.server_port))
+    with pytest.raises(RaylabelError) as failed:
+        use("https://nowhere.example/a.jpg")
+    assert "secret" not in str(failed.value)
+
+
+@pytest.mark.parametrize("status", [201, 300, 302, 304])
+def test_an_answer_that_is_not_the_file_is_none(server: ImageServer, status: int) -> None:
+    server.manner = lambda asked: Reply(status, b"" if status == 304 else asked.data)
+    error = failure(server.url("a.jpg"))
+    assert (error.code, f"status {status}" in error.message) == (ErrorCode.NETWORK, True)
+
+
+def test_an_answer_without_content_is_an_empty_file(server: ImageServer) -> None:
+    server.manner = lambda _: Reply(204)
+    assert failure(server.url("a.jpg")).code is ErrorCode.EMPTY
+
+
+def test_no_cookie_is_kept(server: ImageServer) -> None:
+    server.manner = lambda asked: Reply(200, asked.data, {"Set-Cookie": "session=1; Path=/"})
+    # a cookie of an address is never kept, one of a name is
+    url = server.url("a.jpg").replace("127.0.0.1", "localhost")
+    assert [fetch(url, SPEC), fetch(url, SPEC)] == [DATA, DATA]
+    assert [asked.headers.get("cookie") for asked in server.asked] == [None, None]
+
+
+@pytest.mark.parametrize("folder", ["a b", "fötos", "a%7Eb", "x/../y"])
+def test_a_prefix_counts_however_its_signs_are_written(server: ImageServer, folder: str) -> None:
+    prefix = server.url(folder).replace("http://127.0.0.1", "HTTP://LocalHost")
+    configure_storage({prefix: StorageOptions(headers={"Referer": "me"})})
+    assert fetch(f"{prefix}/a.jpg", SPEC) == DATA
+    assert [asked.headers.get("referer") for asked in server.asked] == ["me"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from workers.manifest.formats.records import Record, read_records
 from workers.manifest.formats.text_files import open_text
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
-from workers.printable import short_line
+from workers.printable import message_of, short_line
 from workers.storage.filesystem import file_system
 from workers.storage.uris import clean_uri, parent_url
 
@@ -97,9 +97,8 @@ def _lists_of(source: Source) -> tuple[list[str], list[str]]:
             names = [name.strip() for name in report["fileSchema"].split(",")]
             keys = [_text(entry["key"]) for entry in report["files"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ManifestError(
-                f"{source.file.uri} is not a report of S3 Inventory: {type(error).__name__}: {error}"
-            ) from None
+            why = f"{type(error).__name__}: {message_of(error)}"
+            raise ManifestError(f"{source.file.uri} is not a report of S3 Inventory: {why}") from None
     if kind != "CSV" or names[:2] != [*_MINIMAL]:
         raise ManifestError(
             f"the lists of {source.file.uri} are {kind} with {', '.join(names)}; allowed: CSV with Bucket, "
