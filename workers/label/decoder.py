@@ -23,6 +23,7 @@ from workers.models.predictor import Inputs, ModelInput
 from workers.models.registry import load_classifier
 from workers.process.serve import StageCallback
 from workers.process.shared_buffer import attach
+from workers.process.steps import step
 from workers.tables.results import error_values, facts_of, row_error
 
 FLOAT32 = 4
@@ -87,7 +88,8 @@ class Decoder:
         for row in request.rows:
             image: LoadedImage | ImageError
             image = request.failed[row] if row in request.failed else next(read)
-            data, facts = self._data_and_facts(image)
+            with step(Stage.CLASSIFY, [row]):
+                data, facts = self._data_and_facts(image)
             if end + data.nbytes > MAX_BYTES:  # the labeller decodes this image and all behind it
                 break
             if data.nbytes:

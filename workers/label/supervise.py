@@ -147,6 +147,8 @@ class SupervisedUnits(ABC):
         try:
             return self._child_of(server.address if server else self._settings.fork_server)
         except OSError:  # the driver's fork server is on another machine; or the one used so far was killed
+            if server:
+                server.end()
             self._own_fork_server = ForkServer(LABELLER_MODULE)
             return self._child_of(self._own_fork_server.address)
 

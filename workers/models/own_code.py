@@ -94,9 +94,16 @@ def _imports(name: str, file: Path) -> Iterator[str]:
     if file.suffix != ".py":
         return
     package = name if file.stem == "__init__" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in ast.walk(_parsed(file)):
         for imported in _imported_names(node, package):
             yield from _with_packages(imported)
+
+
+def _parsed(file: Path) -> ast.AST:
+    """A module's source; nothing of what this Python cannot read, which the module may import in a `try`."""
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+        return ast.parse(file.read_bytes())
+    return ast.Module([], [])
 
 
 def _with_packages(name: str) -> list[str]:
@@ -110,8 +117,9 @@ def _imported_names(node: ast.AST, package: str) -> list[str]:
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         dots = "." * node.level
-        origin = resolve_name(f"{dots}{node.module or ''}", package) if dots else str(node.module)
-        return [*(f"{origin}.{alias.name}" for alias in node.names), origin]
+        with contextlib.suppress(ImportError):  # beyond the outermost package: it never works
+            origin = resolve_name(f"{dots}{node.module or ''}", package) if dots else str(node.module)
+            return [*(f"{origin}.{alias.name}" for alias in node.names), origin]
     return []
 
 

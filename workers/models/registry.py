@@ -6,7 +6,6 @@ from typing import Any
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.spec import ClassifierSpec, DetectorSpec, ModelSpec
-from workers.models.digest import stable_repr
 from workers.models.model import (
     Built,
     ClassifierModel,
@@ -16,6 +15,7 @@ from workers.models.model import (
     Task,
     versions,
 )
+from workers.models.objects import stable_repr
 from workers.models.settings import apply_settings, thresholds_by_class
 from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
 

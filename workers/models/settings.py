@@ -51,19 +51,25 @@ def _lines(data: bytes, where: str) -> list[str]:
 
 def _assert_distinct(names: Sequence[str], where: str) -> None:
     """Refuses blank names and names that are there twice: a class is known by its name in the tables."""
+    assert_no_blank(names, where)
     first: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
-        if not name:
-            raise ModelError(
-                f"{where}: name {number} is blank; give every class of the model a name, in its order, and "
-                "take out lines that are no class"
-            )
         if name in first:
             raise ModelError(
                 f"{where}: names {first[name]} and {number} are both {name!r}; tell them apart, for example "
                 f"{f'{name} ({number})'!r}: the tables count objects by name"
             )
         first[name] = number
+
+
+def assert_no_blank(names: Sequence[str], where: str) -> None:
+    """Raises ModelError for a class name that is blank; the message begins with `where`."""
+    for number, name in enumerate(names, start=1):
+        if not str(name).strip():
+            raise ModelError(
+                f"{where}: name {number} is blank; give every class of the model a name, in its order, and "
+                "take out lines that are no class"
+            )
 
 
 def replace_categories(own: tuple[str, ...], given: tuple[str, ...] | None, model: str) -> tuple[str, ...]:
@@ -80,7 +86,8 @@ def replace_categories(own: tuple[str, ...], given: tuple[str, ...] | None, mode
 def thresholds_by_class(spec: DetectorSpec, categories: tuple[str, ...]) -> tuple[float, ...]:
     """For each class id, the score that a box must exceed.
 
-    If several classes have the same name, a threshold for that name is for all of them.
+    If several classes of a model's own have the same name, as torchvision's have, a threshold for that name
+    is for all of them.
 
     Raises:
         ModelError: a threshold names a class that the model does not have.

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
@@ -95,12 +94,13 @@ def read_weights(location: str, expected: str | None = None) -> WeightsFile:
     data = read_bytes(location, "the weights file")
     digest = hashlib.sha256(data).hexdigest()
     _assert_expected(name, digest, expected)
-    parse = _parser(data, name)
     try:
-        content = parse(data)
+        content = _parser(data, name)(data)
+    except ModelError:
+        raise
     except pickle.UnpicklingError as error:
         raise _refused_objects(name, str(error)) from None
-    except (RuntimeError, ValueError, EOFError, SafetensorError) as error:
+    except Exception as error:  # of zipfile, pickle, torch or safetensors: whatever damage makes them raise
         raise ModelError(
             f"the weights file {name} cannot be loaded: it is cut or damaged ({_first_line(error)}); copy or "
             "save it again"
@@ -298,6 +298,8 @@ def _with_own_names(state: State, own: State) -> State:
 
 def _prefix_of(state: State, own: State) -> str:
     """The first part of all names in a file, which the module's names do not have; "" if they differ."""
+    if not state:
+        return ""
     first = {name.partition(".")[0] + "." for name in state}
     prefix = first.pop()
     ours = any(name.startswith(prefix) for name in own)

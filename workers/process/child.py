@@ -75,11 +75,11 @@ class Child:
         if plain_output:
             output, self._relay = relay_to_stderr()
             try:
-                self._pipe = spawn(fork_server, output)
+                self._pipe, self._owner = spawn(fork_server, output)
             finally:
                 os.close(output)
         else:
-            self._pipe = spawn(fork_server)
+            self._pipe, self._owner = spawn(fork_server)
         self._steps = StepWatch(timeouts)
         self._pipe.send((build, argument, self._steps.address))
 
@@ -133,6 +133,7 @@ class Child:
                 os.killpg(pid, signal.SIGKILL)
             exit_code(self._fork_server, pid)
             self._exited = True
+        self._owner.close()
         self._steps.close()
         if self._relay:
             self._relay.join(RELAY_S)

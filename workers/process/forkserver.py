@@ -9,6 +9,7 @@ start its own and import torch again. This one is shared by all processes that k
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
-from multiprocessing.connection import Client, Connection, wait
+from multiprocessing.connection import Client, Connection, Pipe, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 
@@ -34,6 +35,9 @@ LABELLER_MODULE = "workers.label.labeller"
 MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 """Environment of children, for glibc: keep up to 256 MB of freed memory for the next images. Memory that is
 returned to the kernel and taken again must be zeroed again, which takes a third of the time of decoding."""
+
+HASH_SEED = "1"
+"""Of children: a set of texts has the same order in each process, and so has what a model makes of it."""
 
 SOCKET_BYTES = len("/raylabel-12345678/socket")
 """Of the socket's path below the folder for temporary files."""
@@ -60,33 +64,18 @@ class ForkServer:
     def __init__(self, preload: str) -> None:
         folder = tempfile.mkdtemp(prefix="raylabel-", dir=short_folder(SOCKET_BYTES))
         self.address = f"{folder}/socket"
-        # -P keeps the working directory, which may hold another `workers`, off the module path; PYTHONPATH
-        # below gives the server exactly this process's path
-        command = [
-            sys.executable,
-            "-P",
-            "-c",
-            "from workers.process.forkserver import run_server; run_server()",
-            preload,
-            self.address,
-        ]
         # The socket is bound here and inherited: a client can connect while the server still imports
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
             listener.listen(128)
             self._process = subprocess.Popen(
-                [*command, str(listener.fileno())],
+                [*_command(preload, self.address), str(listener.fileno())],
                 stdin=subprocess.PIPE,  # closed when this process exits: the server then exits too
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
                 process_group=0,  # Ctrl-C at the terminal is for this process, which ends the server
-                env={
-                    **MALLOC_ENV,
-                    "TORCHINDUCTOR_CACHE_DIR": folder,  # else torch creates a folder on import, and leaves it
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                },
+                env=_environment(folder),
             )
 
     def end(self) -> None:
@@ -96,6 +85,24 @@ class ForkServer:
         if self._process.stdin:
             self._process.stdin.close()
         shutil.rmtree(Path(self.address).parent, ignore_errors=True)
+
+
+def _command(preload: str, address: str) -> list[str]:
+    """The command of a server, but for the number of its socket."""
+    # -P keeps the working directory, which may hold another `workers`, off the module path; PYTHONPATH gives
+    # the server exactly this process's path
+    code = "from workers.process.forkserver import run_server; run_server()"
+    return [sys.executable, "-P", "-c", code, preload, address]
+
+
+def _environment(folder: str) -> dict[str, str]:
+    return {
+        **MALLOC_ENV,
+        "TORCHINDUCTOR_CACHE_DIR": folder,  # else torch creates a folder on import, and leaves it
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONHASHSEED": HASH_SEED,
+    }
 
 
 @functools.cache
@@ -147,25 +154,31 @@ class ProcessContext:
             _OOM_SCORE.write_text(self.oom_score)
 
 
-def spawn(fork_server: str, output: int = 2) -> Connection:
-    """Requests a child; returns the connection that it serves on, whose first message is the child's pid.
-
-    Does not wait for the child, because the server may still be importing.
+def spawn(fork_server: str, output: int = 2) -> tuple[Connection, Connection]:
+    """Requests a child, without waiting for it, because the server may still be importing.
 
     Args:
         fork_server: address of the server.
         output: an open file, the child's stdout and stderr; by default this process's stderr.
 
+    Returns:
+        The connection that the child serves on, whose first message is its pid, and one without messages: the
+        child is killed when either is closed.
+
     Raises:
         OSError: no fork server listens at that address.
     """
     # The handshake: None asks the server for a child (a pid would ask for an exit code). All that follows on
-    # the connection is read by the child, which has inherited it: its context, then its output
+    # the connection is read by the child, which has inherited it: its context, then its output, then
+    # the end of a pipe whose other end this process holds
     pipe = Client(fork_server, "AF_UNIX")
     pipe.send(None)
     pipe.send(ProcessContext.here())
     send_handle(pipe, output, 0)  # the third argument, a pid, is used on Windows only
-    return pipe
+    tied, owner = Pipe(duplex=False)
+    send_handle(pipe, tied.fileno(), 0)
+    tied.close()
+    return pipe, owner
 
 
 def exit_code(fork_server: str, pid: int) -> int | None:
@@ -217,11 +230,11 @@ def _run_child(pipe: Connection) -> None:
     """
     from workers.process.serve import serve
 
-    code = 1
     try:
         os.setsid()
         pipe.recv().apply()
         output = recv_handle(pipe)
+        _die_with_owner(recv_handle(pipe))
         pipe.send(os.getpid())
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream in (1, 2):
@@ -229,10 +242,21 @@ def _run_child(pipe: Connection) -> None:
         os.close(output)
         threading.Thread(target=_exit_on_hangup, args=[pipe.fileno()], daemon=True).start()
         serve(pipe)
-        code = 0
+        sys.stderr.flush()
+        os.killpg(0, signal.SIGKILL)  # what it started would outlive it
     finally:
         sys.stderr.flush()
-        os._exit(code)  # not sys.exit: it would unwind into the server's loop
+        os._exit(1)  # not sys.exit: it would unwind into the server's loop
+
+
+def _die_with_owner(tied: int) -> None:
+    """Has the kernel kill this process and what it forked once the other end of a pipe is closed.
+
+    No thread of this process need run for that: native code may hold Python's lock for good.
+    """
+    fcntl.fcntl(tied, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(tied, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(tied, fcntl.F_SETFL, fcntl.fcntl(tied, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _exit_on_hangup(pipe: int) -> None:

@@ -5,9 +5,13 @@ import contextlib
 import os
 import re
 import threading
+from collections.abc import Iterable, Iterator
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 """Control sequences of terminals: of one letter, of colours and the cursor, of titles and links."""
+
+_CUT = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,4000}\x1b?)?\Z")
+"""A control sequence at the end of a text whose rest may follow."""
 
 _KEPT = "\n\r\t"
 """Control characters that only text and progress bars use."""
@@ -31,8 +35,19 @@ def relay_to_stderr() -> tuple[int, threading.Thread]:
 
 
 def _relay(reader: int) -> None:
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     with os.fdopen(reader, "rb", buffering=0) as pipe:
-        while data := pipe.read(2**16):
+        for text in plain_parts(iter(lambda: pipe.read(2**16), b"")):
             with contextlib.suppress(OSError):  # nobody reads it any more; the child still writes
-                os.write(2, plain(decoder.decode(data)).encode(errors="replace"))
+                os.write(2, text.encode(errors="replace"))
+
+
+def plain_parts(parts: Iterable[bytes]) -> Iterator[str]:
+    """The plain text of UTF-8 in parts; a control sequence may begin in one and end in the next."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    rest = ""
+    for part in parts:
+        text = rest + decoder.decode(part)
+        cut = _CUT.search(text)
+        rest = cut[0] if cut else ""
+        yield plain(text.removesuffix(rest))
+    yield plain(rest + decoder.decode(b"", final=True))

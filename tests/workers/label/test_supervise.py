@@ -225,3 +225,18 @@ def test_the_search_for_rows_that_crash_is_logged_with_run_and_unit(
         f"{died}row 13",
         "[run 7f3a, unit 1] these of its 8 rows crash the process: [13]",
     ]
+
+
+def test_a_fork_server_of_its_own_that_was_killed_leaves_nothing(folder: Path) -> None:
+    changes = settings_of(folder, ["grey.png"], fork_server="/no/such/socket")
+    with closing(LabelUnits(changes)) as units:
+        first = units._own_fork_server
+        assert first
+        first._process.kill()
+        first._process.wait()
+        Path(first.address).unlink()
+        assert units._child
+        units._child.end()
+        units._child = units._new_child()
+        assert units._own_fork_server is not first
+        assert not Path(first.address).parent.exists()

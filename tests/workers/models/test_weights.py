@@ -1,6 +1,8 @@
 import argparse
 import hashlib
+import io
 import pickle
+import random
 import re
 import shlex
 import warnings
@@ -206,3 +208,27 @@ def test_tensors_that_do_not_fit_are_named(state: dict[str, Tensor]) -> None:
         "the weights file f.pth does not fit linear: 1 tensor missing (bias); 1 tensor unexpected (extra); "
         "1 tensor of another shape (weight is (2, 3), the model's (2, 4))"
     )
+
+
+def test_a_count_of_averages_alone_does_not_fit() -> None:
+    with pytest.raises(ModelError, match=r"does not fit a model: .* missing"):
+        load_state(nn.Linear(2, 2), {"n_averaged": torch.tensor(1)}, "a model", "a file")
+
+
+def damaged(state: dict[str, Tensor]) -> dict[str, bytes]:
+    """Files of torch's that are damaged in ways that each library has its own exception for."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    data = file.getvalue()
+    directory = data.index(b"PK\x01\x02")
+    cases = {"directory": data[:directory] + b"XX" + data[directory + 2 :], "cut": data[: len(data) // 2]}
+    chance = random.Random(0)
+    return cases | {f"garbage {size}": b"\x80\x02" + chance.randbytes(size) for size in range(1, 60)}
+
+
+def test_no_damage_ends_in_a_traceback(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    for name, data in damaged(state).items():
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(data)
+        with pytest.raises(ModelError, match=re.escape(str(path))):
+            read_weights(str(path))

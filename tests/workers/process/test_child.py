@@ -2,6 +2,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,11 @@ def misbehave(verb: str, value: str) -> object:
             return subprocess.Popen(["sleep", "60"]).pid
         case "compute beside a copy":
             compute_beside_a_copy()
+        case "hold the lock":
+            print(os.getpid(), flush=True)
+            re.match(r"(?:\s+)+x", " " * 64)  # for years, and no other thread of Python's runs
+        case "hash":
+            return hash(value)
         case "read":
             return sys.stdin.read()
         case "print":
@@ -343,6 +349,38 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
     gone, _ = psutil.wait_procs([child, fork_server], timeout=10)
     assert set(gone) == {child, fork_server}
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("last", ["child(('hold the lock', None))", "time.sleep(600)"])
+def test_all_that_a_child_started_ends_when_its_parent_is_killed_whatever_it_does(last: str) -> None:
+    code = (
+        "from tests.workers.process.test_child import *\n"
+        "child = Child(ForkServer('json').address, serving, None, 1)\n"
+        "print(child(('pid', None)), child(('spawn', None)), flush=True)\n" + last
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert parent.stdout
+    assert parent.stderr
+    left = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+    if "lock" in last:
+        parent.stderr.readline()  # of the child: it is at it
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    gone, alive = psutil.wait_procs(left, timeout=30)
+    for process in alive:
+        process.kill()
+    assert set(gone) == set(left)
+
+
+def test_texts_have_the_same_hash_in_the_children_of_every_fork_server() -> None:
+    hashes = set()
+    for _ in range(2):
+        fork_server = ForkServer("json")
+        child = Child(fork_server.address, serving, None, SHARE)
+        hashes.add(child(("hash", "sky")))
+        child.end()
+        fork_server.end()
+    assert len(hashes) == 1
 
 
 def test_a_child_lives_on_when_its_fork_server_was_killed_and_no_other_comes() -> None:

@@ -19,8 +19,9 @@ The function returns a `ClassifierModel` or a `DetectorModel`. For example, my_m
         )
 
 and in the job spec `classifier: {model: "my_models:sky"}`. A spec's `options` are the function's keyword
-arguments. A function with a parameter `weights` gets the path of the spec's `weights`, a file of any kind;
-else they are loaded into the module. The spec's `categories` replace the model's.
+arguments. A function with a parameter `weights` gets the path of the spec's `weights`, a file of any kind, to
+be read before the function returns: then the copy of a remote one is deleted. Without that parameter they are
+loaded into the module. The spec's `categories` replace the model's.
 
 A model is known by what was built: see `parts_of`. If any of it changes, it is another model. The function is
 called in each process that labels, with the same random numbers, and must build the same model each time.
@@ -46,8 +47,9 @@ from schemas.exceptions import ModelError
 from schemas.spec import ModelSpec
 from workers.models.digest import digest_of
 from workers.models.model import Built, ClassifierModel, DetectorModel
+from workers.models.objects import UnpinnedError
 from workers.models.own_code import libraries_of, own_files
-from workers.models.settings import given_categories, replace_categories
+from workers.models.settings import assert_no_blank, given_categories, replace_categories
 from workers.models.weights import file_sha256, load_state, read_weights, weights_on_disk
 from workers.storage.uris import absolute_uri, clean_uri
 
@@ -64,7 +66,7 @@ def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
         ModelError: the factory cannot be imported or fails, or does not return a `kind`.
     """
     known = set(sys.modules)
-    file = None
+    file: tuple[str, str] | None = None
     with _same_folder_after(), ExitStack() as stack:
         module, function = _factory(spec.model)
         if spec.weights is not None and "weights" in _parameters(function):
@@ -72,26 +74,36 @@ def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
         model = _call(function, spec, {"weights": file[0]} if file else {})
     if not isinstance(model, kind):
         raise ModelError(f"{spec.model} returned a {type(model).__name__}; expected a {kind.__name__}")
-    weights, digest = f"built by {spec.model}", None
-    if file is not None:
-        weights, digest = clean_uri(absolute_uri(str(spec.weights))), file[1]
-    elif spec.weights is not None:
-        read = read_weights(spec.weights, spec.sha256)
-        load_state(model.module, read.state, spec.model, read.location)
-        weights, digest = str(read), read.sha256
-    elif spec.sha256 is not None:
-        raise ModelError(
-            f"sha256: {spec.model} brings its own weights; give `weights: FILE` to have one checked"
-        )
+    loaded = (clean_uri(absolute_uri(str(spec.weights))), file[1]) if file else None
+    weights, digest = loaded or _load_weights(model.module, spec)
+    assert_no_blank(model.categories, f"{spec.model}: its categories")
     categories = replace_categories(tuple(model.categories), given_categories(spec), spec.model)
     model.module.eval()
-    parts = parts_of(model, module, sys.modules.keys() - known, spec.model)
+    parts = parts_of(model, module, sys.modules.keys() - known, spec.model, named=file is not None)
     built = dataclasses.replace(model, categories=categories)
     return Built(built, "factory", weights, digest, spec.model, parts)
 
 
+def _load_weights(module: torch.nn.Module, spec: ModelSpec) -> tuple[str, str | None]:
+    """Loads the spec's weights, if any, into what a factory built; returns their origin and sha256."""
+    if spec.weights is not None:
+        read = read_weights(spec.weights, spec.sha256)
+        load_state(module, read.state, spec.model, read.location)
+        return str(read), read.sha256
+    if spec.sha256 is not None:
+        raise ModelError(
+            f"sha256: {spec.model} brings its own weights; give `weights: FILE` to have one checked"
+        )
+    return f"built by {spec.model}", None
+
+
 def parts_of(
-    model: ClassifierModel | DetectorModel, module: ModuleType, imported: Iterable[str], name: str
+    model: ClassifierModel | DetectorModel,
+    module: ModuleType,
+    imported: Iterable[str],
+    name: str,
+    *,
+    named: bool,
 ) -> dict[str, str]:
     """Digests of all that a factory's model is made of, by name.
 
@@ -103,17 +115,26 @@ def parts_of(
         module: that holds the factory.
         imported: names of modules that were imported while it was built.
         name: of the model, for messages.
+        named: whether the factory took the spec's weights, whose sha256 is known.
 
     Raises:
-        ModelError: a file cannot be read, the factory has no source, or an object in the model resists.
+        ModelError: a file cannot be read, the factory has no source, or an object in the model does not say
+            what it holds and no file is named that it may be made from.
     """
     modules = own_files(module, imported)
     if module.__name__ not in modules:
         raise ModelError(f"{module.__name__} has no source file, so its code cannot be pinned in the run")
     parts = {f"source of {key}": file_sha256(str(file), name) for key, file in modules.items()}
     try:
-        parts["module"] = digest_of(model.module, modules)
-        parts["transform"] = digest_of(model.transform, modules)
+        named = named or bool(model.files)
+        parts["module"] = digest_of(model.module, modules, named=named)
+        parts["transform"] = digest_of(model.transform, modules, named=named)
+    except UnpinnedError as error:
+        raise ModelError(
+            f"{name}: what it built cannot be pinned in the run: it holds {error}, which does not say "
+            "what is in it. Name the file that decides its answers in the model's `files=(...)`, or let the "
+            "factory take that as `weights`"
+        ) from None
     except Exception as error:  # the user's objects
         raise ModelError(
             f"{name}: what it built cannot be pinned in the run ({type(error).__name__}: {error})"
@@ -181,7 +202,7 @@ def _assert_takes(function: Callable[..., object], arguments: dict[str, Any], mo
 @contextmanager
 def _same_folder_after() -> Iterator[None]:
     """Returns to the working directory after the user's code ran: relative paths mean what they meant."""
-    folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(".", os.O_PATH | os.O_DIRECTORY)  # the folder need not be readable
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from workers.models.classifier import Classifier
 from workers.models.detector import Detector
 from workers.models.model import versions
 from workers.models.registry import load_classifier, load_detector
+from workers.models.runtime import export_onnx
 from workers.models.sources import factory
 
 DETECTOR = """
@@ -286,6 +287,81 @@ def test_a_factory_that_changes_the_working_directory_does_not_move_it(
     monkeypatch.chdir(own)
     load_classifier(ClassifierSpec(model="moving:build"))
     assert os.getcwd() == str(own)
+
+
+def test_imports_that_never_work_here_do_no_harm(own: Path) -> None:
+    (own / "newer.py").write_text("match = ]")
+    (own / "tolerant.py").write_text(
+        "try:\n    from newer import f\nexcept SyntaxError:\n    f = None\n\n"
+        "def later():\n    from ..beyond import y\n\n\nfrom my_models import sky\n"
+    )
+    resolved = load_classifier(ClassifierSpec(model="tolerant:sky")).resolved
+    assert {f"source of {name}" for name in ("tolerant", "newer", "my_models")} < resolved.parts.keys()
+
+
+@pytest.mark.usefixtures("own")
+def test_a_folder_that_cannot_be_read_is_returned_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[object, ...]] = []
+    real = os.open
+
+    def noted(*arguments: Any) -> int:
+        opened.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "open", noted)
+    load_classifier(ClassifierSpec(model="my_models:sky"))
+    assert (".", os.O_PATH | os.O_DIRECTORY) in opened
+
+
+SESSION = """
+import onnxruntime
+import torch
+from workers.models.model import ClassifierModel
+
+
+class Net(torch.nn.Module):
+    def __init__(self, path):
+        super().__init__()
+        self.session = onnxruntime.InferenceSession(path)
+
+
+def hidden(name="a"):
+    return ClassifierModel(module=Net("net.onnx"), transform=abs, categories=(name,))
+
+
+def named():
+    return ClassifierModel(module=Net("net.onnx"), transform=abs, categories=("a",), files=("net.onnx",))
+
+
+def given(weights):
+    return ClassifierModel(module=Net(weights), transform=abs, categories=("a",))
+"""
+
+
+def test_a_model_made_from_a_file_is_known_by_it_or_refused(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own)
+    (own / "sessions.py").write_text(SESSION)
+    seen = set()
+    for bias in (1.0, 2.0):
+        network = torch.nn.Conv2d(3, 1, 1)
+        torch.nn.init.constant_(network.weight, 1)
+        network.bias = torch.nn.Parameter(torch.tensor([bias]))
+        (own / "net.onnx").write_bytes(export_onnx(network, torch.zeros(1, 3, 4, 4)))
+        message = r"sessions:hidden.*it holds session, a onnxruntime.*InferenceSession.*`files=\(...\)`"
+        with pytest.raises(ModelError, match=message):
+            load_classifier(ClassifierSpec(model="sessions:hidden"))
+        for spec in ({"model": "sessions:named"}, {"model": "sessions:given", "weights": "net.onnx"}):
+            seen.add(load_classifier(ClassifierSpec.model_validate(spec)).resolved.fingerprint)
+    assert len(seen) == 4
+
+
+def test_a_blank_class_name_of_a_factorys_is_refused(own: Path) -> None:
+    (own / "blank.py").write_text(SESSION.replace('Net("net.onnx")', "torch.nn.Identity()"))
+    message = "blank:hidden: its categories: name 1 is blank"
+    with pytest.raises(ModelError, match=message):
+        load_classifier(ClassifierSpec(model="blank:hidden", options={"name": " "}))
 
 
 @pytest.mark.parametrize(
