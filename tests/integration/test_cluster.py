@@ -24,18 +24,22 @@ def cluster() -> Iterator[Nodes]:
         yield nodes
 
 
-def test_a_job_joins_the_cluster_at_an_address_and_leaves_it_running(
+def test_a_job_joins_the_cluster_at_an_address_leaves_it_running_and_shows_its_log_with_verbose(
     cluster: Nodes, photos: Path, tmp_path: Path
 ) -> None:
     job = ["run", "--manifest", f"{photos}/c*.png", "--output", str(tmp_path / "out"), "--detector", "none"]
     sessions = Path(os.environ["RAY_TMPDIR"], "ray")
     before = set(sessions.glob("session_*"))
-    done = raylabel(*job, "--json", "--address", cluster.address)
+    done = raylabel(*job, "--json", "--verbose", "--address", cluster.address)
     assert set(sessions.glob("session_*")) == before, "it started a Ray of its own"
     assert cluster.head.poll() is None
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     *_, last = events(done)
     assert (last["labels"], last["errors"]) == (3, 0)
+    run = json.loads((tmp_path / "out" / "run.json").read_text())["id"]
+    assert f" INFO jobs.run.pipeline [run {run}] attempt 1 (" in done.stderr
+    assert f" INFO workers.label.actors [run {run}] labelling in attempt 1: " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -91,16 +91,6 @@ def test_a_complete_run_says_so_and_does_nothing(demo: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
 
 
-def test_log_lines_of_driver_and_actors_are_shown_with_verbose(photos: Path, tmp_path: Path) -> None:
-    arguments = ["--manifest", str(photos / "rocket.jpg"), "--output", str(tmp_path), "--detector", "none"]
-    done = raylabel("run", *arguments, "--set", "compute.actors=1", "--verbose")
-    assert done.returncode == 0
-    run = json.loads((tmp_path / "run.json").read_text())["id"]
-    assert f" INFO jobs.run.pipeline [run {run}] attempt 1 (" in done.stderr
-    assert f" INFO workers.label.actors [run {run}] labelling in attempt 1: " in done.stderr
-    assert "[run " not in done.stdout
-
-
 def test_a_run_that_was_planned_is_proven_like_any_other(demo: Path) -> None:
     done = raylabel("reconcile", str(demo), "--json")
     assert (done.returncode, done.stderr) == (0, "")
