@@ -61,7 +61,7 @@ def watching(on_death: OnDeath) -> Iterator[None]:
     """Watches the connected Ray for the length of a block: its processes on this machine, and its GCS."""
     node = ray._private.worker._global_node
     started = [info.process.pid for kind in _VITAL for info in node.all_processes.get(kind, ())]
-    vital = [psutil.Process(pid) for pid in started] or list(_joined_raylet(node.raylet_socket_name))
+    vital = [psutil.Process(pid) for pid in started] or list(joined_raylet(node.raylet_socket_name))
     names = {process: process.name() for process in vital}
     silent = contextlib.nullcontext() if started else _every(ASK_S, silence_of(node.gcs_address), on_death)
 
@@ -144,8 +144,9 @@ def _end_of(name: str, pid: int) -> str:
     return _died(name)
 
 
-def _joined_raylet(socket: str) -> Iterator[psutil.Process]:
+def joined_raylet(socket: str) -> Iterator[psutil.Process]:
     """The raylet of a cluster that was joined, by its socket, where this process may see it."""
+    option = f"--raylet_socket_name={socket}"  # a second one on a machine has the socket "raylet.1"
     for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "raylet" and any(socket in part for part in process.info["cmdline"] or ()):
+        if process.info["name"] == "raylet" and option in (process.info["cmdline"] or ()):
             yield process

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.cluster.watch import is_gone, silence_of, watching_start
+from jobs.cluster.watch import is_gone, joined_raylet, silence_of, watching_start
 from workers.process.limits import low_limits
 
 
@@ -26,6 +26,23 @@ def test_a_process_that_has_ended_is_gone_also_before_its_parent_knows() -> None
     assert is_gone(process)
     child.communicate()
     assert is_gone(process)
+
+
+def test_of_several_nodes_on_a_machine_the_one_that_was_joined_is_watched(tmp_path: Path) -> None:
+    program = tmp_path / "raylet"
+    program.symlink_to(sys.executable)
+    command = [program, "-c", "input()"]
+    sockets = [f"{tmp_path}/sockets/raylet", f"{tmp_path}/sockets/raylet.1"]
+    children = [
+        subprocess.Popen([*command, f"--raylet_socket_name={name}"], stdin=subprocess.PIPE)
+        for name in sockets
+    ]
+    try:
+        for name, child in zip(sockets, children, strict=True):
+            assert [process.pid for process in joined_raylet(name)] == [child.pid]
+    finally:
+        for child in children:
+            child.communicate()
 
 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
