@@ -31,7 +31,7 @@ def test_a_process_that_has_ended_is_gone_also_before_its_parent_knows() -> None
 def test_of_several_nodes_on_a_machine_the_one_that_was_joined_is_watched(tmp_path: Path) -> None:
     program = tmp_path / "raylet"
     program.symlink_to(sys.executable)
-    command = [program, "-c", "input()"]
+    command = [str(program), "-c", "input()"]
     sockets = [f"{tmp_path}/sockets/raylet", f"{tmp_path}/sockets/raylet.1"]
     children = [
         subprocess.Popen([*command, f"--raylet_socket_name={name}"], stdin=subprocess.PIPE)
