@@ -86,7 +86,7 @@ class ResolvedJob:
     @property
     def files(self) -> list[SourceFile]:
         """What its manifest is known by."""
-        return self.began_with or [source.pinned for source in self.sources]
+        return self.began_with or [source.file for source in self.sources]
 
     def identity(self) -> dict[str, Any]:
         """The `RunRecord.identity` of a run of this job, without opening the manifest."""

@@ -73,7 +73,7 @@ def convert(folder: Store, source: Source) -> list[ManifestFile]:
         ManifestError: it is not what its format says; nothing of it is left.
     """
     name = _name(source)
-    made = _Conversion(source=source.pinned, files=_convert(folder, source, name))
+    made = _Conversion(source=source.file, files=_convert(folder, source, name))
     record = made.model_dump_json().encode()
     if not folder.create(f"{name}.json", record):
         if kept := kept_conversions(folder, [source]):
@@ -125,7 +125,7 @@ def write_parquet(
 
 def _name(source: Source) -> str:
     """What a conversion's record is called: by all that decides its rows."""
-    decides = [source.pinned.model_dump(mode="json"), version("raylabel")]
+    decides = [source.file.model_dump(mode="json"), version("raylabel")]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:32]
 
 
@@ -240,7 +240,7 @@ def _parse(source: Source, record: bytes) -> list[_ConvertedFile] | None:
         kept = _Conversion.model_validate_json(record)
     except ValidationError:
         return None
-    return kept.files if kept.source == source.pinned else None
+    return kept.files if kept.source == source.file else None
 
 
 def _damaged(folder: Store, files: list[_ConvertedFile]) -> set[str]:

@@ -121,12 +121,19 @@ def _source(fs: Any, found: _Found, root: str, spec: ManifestSpec) -> Source:
     version = file.version
     if isinstance(fs, LocalFileSystem):
         version = digest_of(file.name, sampled=FORMATS[name].is_sampled)
+    partitions = partitions_of(file.name, root)
     return Source(
-        file=SourceFile(uri=clean_uri(uri), size=file.size or 0, version=version),
+        file=SourceFile(
+            uri=clean_uri(uri),
+            size=file.size or 0,
+            version=version,
+            format=name,
+            partitions=dict(partitions),
+        ),
         uri=uri,
         format=name,
         base=spec.base or parent_url(uri),
-        partitions=partitions_of(file.name, root),
+        partitions=partitions,
     )
 
 
@@ -165,7 +172,7 @@ def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
             files.passed.add_rows(count, example)
         records = [each.file.model_dump() for each in metadata.files]
         version = hashlib.sha256(json.dumps([version, records]).encode()).hexdigest()
-    record = SourceFile(uri=clean_uri(uri), size=listing.count, version=version)
+    record = SourceFile(uri=clean_uri(uri), size=listing.count, version=version, format=files.format)
     return Source(record, uri, files.format, "", listing, metadata=metadata, passed_over=files.passed)
 
 

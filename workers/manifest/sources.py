@@ -15,7 +15,7 @@ class Source:
     """One file of a manifest, or one listed folder: what `find_sources` finds and `open_manifest` opens.
 
     Attributes:
-        file: its URI without credentials, and its version.
+        file: its URI without credentials, its version, and how it is read: what the run record pins.
         uri: where to read it, credentials included.
         format: its format, by its name or as the spec sets it.
         base: the folder that relative image paths in it are resolved against.
@@ -33,8 +33,3 @@ class Source:
     partitions: Partitions = ()
     metadata: ImageMetadata | None = field(default=None, compare=False)
     passed_over: PassedOver | None = field(default=None, compare=False)
-
-    @property
-    def pinned(self) -> SourceFile:
-        """What the run record pins: the file, and how it is read."""
-        return self.file.model_copy(update={"format": self.format, "partitions": dict(self.partitions)})

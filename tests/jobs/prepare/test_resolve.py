@@ -92,6 +92,7 @@ def test_a_run_goes_on_only_with_all_that_its_model_was_made_of(project: Path) -
     shutil.copy("one.bin", "two.bin")
     resolve(job(weights=os.path.abspath("two.bin"))).assert_same_run(store)  # the same file at another place
     resolve(begun_spec("out", {"output": "out"})).assert_same_run(store)
+    assert resolve(job(), first.files).began_with is None, "the manifest is the one that the run began with"
 
     def refused(spec: JobSpec) -> list[str]:
         with pytest.raises(OutputConflictError) as caught:
