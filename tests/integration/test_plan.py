@@ -86,36 +86,24 @@ def test_a_job_of_which_no_image_can_be_labelled_has_no_prediction(tmp_path: Pat
 
 
 def test_a_probe_that_dies_says_in_which_stage(tmp_path: Path) -> None:
-    paint(tmp_path)
-    spec = spec_of(
-        manifest=str(tmp_path / "red*"),
-        output=str(tmp_path / "out"),
-        classifier={"model": "tests.poison:poisoned"},
-        detector=None,
-    )
-    with pytest.raises(
-        RaylabelError, match=r"died in stage classify: signal SIGSEGV\. A run finds the image"
-    ):
-        plan_job(spec, HERE)
-    assert not (tmp_path / "out").exists()
+    assert_fails(tmp_path, "red*", r"died in stage classify: signal SIGSEGV\. A run finds the image")
 
 
 def test_a_model_that_never_ends_ends_the_probe_after_its_timeout(tmp_path: Path) -> None:
-    paint(tmp_path)
-    spec = spec_of(
-        manifest=str(tmp_path / "black*"),
-        output=str(tmp_path / "out"),
-        classifier={"model": "tests.poison:poisoned"},
-        detector=None,
-        compute={"actors": 1, "timeout_s": 0.5},
-    )
     said = (
         r"an image of the sample took more than 0.5 s of processor time in stage classify "
         r"\(compute\.timeout_s\)\. A run makes it a failed row and continues; "
         r"for a plan use another --sample, or raise compute\.timeout_s$"
     )
-    with pytest.raises(RaylabelError, match=said):
-        plan_job(spec, HERE)
+    assert_fails(tmp_path, "black*", said, compute={"actors": 1, "timeout_s": 0.5})
+
+
+def assert_fails(tmp_path: Path, images: str, message: str, **settings: object) -> None:
+    """A plan with a model that some images are poison for ends with a message, and leaves nothing."""
+    paint(tmp_path)
+    job = {"manifest": str(tmp_path / images), "output": str(tmp_path / "out"), "detector": None, **settings}
+    with pytest.raises(RaylabelError, match=message):
+        plan_job(spec_of(**job, classifier={"model": "tests.poison:poisoned"}), HERE)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,28 +1,13 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from jobs.cluster.own import SOCKET_BYTES, own_options
-from tests.conftest import ROOT
+from tests.limits import python_under
 from workers.process.cpus import usable_cpus
 from workers.process.sockets import MAX_PATH, SHORT
 
 ASK = "from jobs.cluster.own import *; print(own_options().get('object_store_memory'))"
-
-
-def limited(limits: str) -> subprocess.CompletedProcess[str]:
-    """Asks for the options of a Ray under limits of a shell."""
-    return subprocess.run(
-        ["bash", "-c", f'{limits}; "$PYTHON" -c "$CODE"'],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "CODE": ASK, "PYTHON": sys.executable},
-    )
 
 
 def test_a_ray_of_its_own_has_the_cores_that_this_process_may_use() -> None:
@@ -39,8 +24,8 @@ def test_a_long_path_of_temporary_files_is_not_rays(tmp_path: Path, monkeypatch:
 
 
 def test_low_limits_of_the_shell_are_kept_to_or_named() -> None:
-    assert limited("ulimit -v 4500000").stdout == f"{(4_500_000 << 10) - (4 << 30)}\n"
-    done = limited("ulimit -f 1000")
+    assert python_under("ulimit -v 4500000", ASK).stdout == f"{(4_500_000 << 10) - (4 << 30)}\n"
+    done = python_under("ulimit -f 1000", ASK)
     assert done.stderr.splitlines()[-1].partition(": ")[2] == (
         "`ulimit -f` limits this process to 1,000 KB, which is too little for "
         "a Ray; raise it (`ulimit -f unlimited`) and run the command again"

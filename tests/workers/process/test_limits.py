@@ -1,10 +1,6 @@
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import ROOT
+from tests.limits import python_under
 
 ASK = "from workers.process.limits import low_limits; print(low_limits())"
 
@@ -18,12 +14,5 @@ ASK = "from workers.process.limits import low_limits; print(low_limits())"
     ],
 )
 def test_a_limit_of_the_shell_that_is_low_is_named(limit: str, named: str) -> None:
-    done = subprocess.run(
-        ["bash", "-c", f'ulimit -S {limit}; "$PYTHON" -c "$CODE"'],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "CODE": ASK, "PYTHON": sys.executable},
-    )
+    done = python_under(f"ulimit -S {limit}", ASK)
     assert (done.stdout, done.stderr) == (f"{named}\n", "")
