@@ -8,11 +8,10 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -29,7 +28,7 @@ from schemas.prediction import Cluster, Costs, Prediction, SavedPrediction
 from schemas.spec import JobSpec
 from workers.ledger.state import read_success
 from workers.manifest.manifest import Manifest
-from workers.manifest.open import open_manifest
+from workers.manifest.open import map_here, open_manifest
 from workers.manifest.sources import Source
 from workers.printable import printable
 from workers.process.forkserver import shared_fork_server
@@ -120,7 +119,7 @@ def take_sample(job: ResolvedJob, size: int, cluster: Cluster) -> Sample:
     parent = Path(shared_fork_server().address).parent
     with tempfile.TemporaryDirectory(prefix="plan-", dir=parent) as folder:
         sources, share = sample_sources(job.sources)
-        manifest = open_manifest(job.spec.manifest, sources, Store(folder), _map_here)
+        manifest = open_manifest(job.spec.manifest, sources, Store(folder), map_here)
         opening_s = time.monotonic() - start
         locations = sample_locations(manifest, size)
     rows = manifest.rows
@@ -171,11 +170,6 @@ def save_prediction(store: Store, job: ResolvedJob, prediction: Prediction) -> b
             store.write(PREDICTION, saved.model_dump_json(indent=1).encode())
             return True
     return False
-
-
-def _map_here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
-    """Calls a function for each tuple of arguments, in this process."""
-    return [function(*call) for call in arguments]
 
 
 def _print(console: Console, facts: Iterable[tuple[str, str]]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from workers.ledger.runs import find_run
 from workers.ledger.state import assert_published, read_success
 from workers.manifest.held import held_manifest, located, not_held
 from workers.manifest.manifest import Manifest
-from workers.manifest.open import open_manifest
+from workers.manifest.open import map_here, open_manifest
 from workers.printable import message_of, short_line
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri, split_chain
@@ -58,17 +57,13 @@ def assert_retriable(job: ResolvedJob, output: str, codes: list[str]) -> None:
     retry = run.retry + 1
 
     def opened() -> Manifest:
-        return open_manifest(job.spec.manifest, job.sources, run.store, _here, retry)
+        return open_manifest(job.spec.manifest, job.sources, run.store, map_here, retry)
 
     try:
         _locating(job, run, failed, opened)
     except OutputConflictError:
         run.store.clear(manifest_folder(retry))
         raise
-
-
-def _here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
-    return [function(*each) for each in arguments]
 
 
 def retried_manifest(job: ResolvedJob, run: RunDirectory, opened: Callable[[], Manifest]) -> Manifest:

@@ -37,6 +37,11 @@ MapTasks = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
 """Runs one function over many argument lists, somewhere, and gives the results in order."""
 
 
+def map_here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+    """Calls a function with each list of arguments in this process: a `MapTasks`."""
+    return [function(*call) for call in arguments]
+
+
 def open_manifest(
     spec: ManifestSpec, sources: list[Source], store: Store, map_tasks: MapTasks, retry: int = 0
 ) -> Manifest:

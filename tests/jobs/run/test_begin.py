@@ -4,11 +4,10 @@ Attempts begin in this process, as `jobs.run.pipeline` begins them, without Ray.
 """
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,12 +30,8 @@ from workers.ledger.state import finish_run
 from workers.manifest.find import find_sources
 from workers.manifest.held import held_manifest
 from workers.manifest.manifest import Manifest
-from workers.manifest.open import open_manifest
+from workers.manifest.open import map_here, open_manifest
 from workers.storage.store import Store
-
-
-def here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
-    return [function(*each) for each in arguments]
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(cluster, "map_tasks", here)
+    monkeypatch.setattr(cluster, "map_tasks", map_here)
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(attempts, "HEARTBEAT_TIMEOUT_S", 2.0)
     place = Place(tmp_path / "m.csv", Store(f"{tmp_path}/out"))
@@ -112,7 +107,7 @@ def test_what_another_start_makes_of_another_manifest_never_reaches_a_run(
             place.start(restart=restart)
         assert place.converted() == before
         # whoever looked when no run was there yet is refused after it has converted its own
-        open_manifest(place.job().spec.manifest, place.job().sources, place.store, here)
+        open_manifest(place.job().spec.manifest, place.job().sources, place.store, map_here)
         assert uris(pickle.loads(sent)) == [f"s3://bucket/{n}.jpg" for n in range(8)]
 
 
@@ -120,14 +115,14 @@ def test_a_run_that_goes_on_takes_no_file_that_a_refused_one_made(place: Place) 
     _, first = place.start()
     rows = place.manifest.read_text()
     place.write(*(f"s3://other/{n}.jpg" for n in range(8)))
-    open_manifest(place.job().spec.manifest, place.job().sources, place.store, here)
+    open_manifest(place.job().spec.manifest, place.job().sources, place.store, map_here)
     place.manifest.write_text(rows)
     assert uris(place.start()[1]) == uris(first)
 
 
 def test_two_that_begin_a_run_at_once_are_one_run(place: Place) -> None:
     job = place.job()
-    late = job.record(open_manifest(job.spec.manifest, job.sources, place.store, here))
+    late = job.record(open_manifest(job.spec.manifest, job.sources, place.store, map_here))
     run, manifest = place.start()
     assert run.record.id != late.id
     again, reopened = place.start()

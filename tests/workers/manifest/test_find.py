@@ -22,20 +22,16 @@ from workers.manifest import contents
 from workers.manifest.contents import digest_of
 from workers.manifest.convert import convert
 from workers.manifest.find import find_sources
-from workers.manifest.open import open_manifest
+from workers.manifest.open import map_here, open_manifest
 from workers.storage.filesystem import file_system
 from workers.storage.store import Store
-
-
-def here(function: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
-    return [function(*each) for each in arguments]
 
 
 def rows(uri: str | Path, output: Path) -> list[dict[str, Any]]:
     """All rows of a manifest, without their numbers."""
     spec = ManifestSpec(uri=str(uri))
     shutil.rmtree(output, ignore_errors=True)
-    manifest = open_manifest(spec, find_sources(spec), Store(str(output)), here)
+    manifest = open_manifest(spec, find_sources(spec), Store(str(output)), map_here)
     table = manifest.read(range(manifest.rows)).table.drop_columns(["manifest_index"])
     found: list[dict[str, Any]] = table.to_pylist()
     return found

@@ -25,19 +25,14 @@ from workers.manifest.convert import convert
 from workers.manifest.find import find_sources
 from workers.manifest.formats import FORMATS
 from workers.manifest.manifest import Manifest
-from workers.manifest.open import assert_common_columns, open_manifest
+from workers.manifest.open import assert_common_columns, map_here, open_manifest
 from workers.manifest.sources import Source
 from workers.storage.options import configure_storage
 from workers.storage.store import Store
 
 
-def here(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
-    """Runs the tasks in this process."""
-    return [function(*each) for each in arguments]
-
-
 def opened(spec: ManifestSpec, output: Path) -> Manifest:
-    return open_manifest(spec, find_sources(spec), Store(str(output)), here)
+    return open_manifest(spec, find_sources(spec), Store(str(output)), map_here)
 
 
 def rows(spec: ManifestSpec, output: Path) -> list[dict[str, Any]]:
@@ -580,7 +575,7 @@ def test_the_headers_of_each_shard_are_read_once_even_where_the_reading_was_stop
 
     def counting(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
         asked.append(len(arguments))
-        return here(function, arguments)
+        return map_here(function, arguments)
 
     found = [open_manifest(spec, find_sources(spec), store, counting) for _ in range(2)]
     assert asked == [1, 0]
