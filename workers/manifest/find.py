@@ -27,7 +27,7 @@ from workers.manifest.suffixes import suffix_of
 from workers.manifest.table_formats import assert_no_table_format
 from workers.printable import message_of
 from workers.storage.filesystem import file_system, full_url
-from workers.storage.uris import clean_uri, parent_url, text_of
+from workers.storage.uris import absolute_uri, clean_uri, parent_url, text_of
 
 
 def find_sources(spec: ManifestSpec) -> list[Source]:
@@ -41,7 +41,7 @@ def find_sources(spec: ManifestSpec) -> list[Source]:
         StorageError: the store cannot be read.
     """
     sources = []
-    for uri in spec.uris:
+    for uri in map(absolute_uri, spec.uris):
         try:
             sources += _find(uri, spec)
         except RaylabelError:
@@ -132,7 +132,7 @@ def _source(fs: Any, found: _Found, root: str, spec: ManifestSpec) -> Source:
         ),
         uri=uri,
         format=name,
-        base=spec.base or parent_url(uri),
+        base=absolute_uri(spec.base) if spec.base else parent_url(uri),
         partitions=partitions,
     )
 
@@ -172,7 +172,8 @@ def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
             files.passed.add_rows(count, example)
         records = [each.file.model_dump() for each in metadata.files]
         version = hashlib.sha256(json.dumps([version, records]).encode()).hexdigest()
-    record = SourceFile(uri=clean_uri(uri), size=listing.count, version=version, format=files.format)
+    folder = clean_uri(uri).rstrip("/") or "/"
+    record = SourceFile(uri=folder, size=listing.count, version=version, format=files.format)
     return Source(record, uri, files.format, "", listing, metadata=metadata, passed_over=files.passed)
 
 

@@ -383,6 +383,22 @@ def test_a_listing_changes_with_its_metadata_and_not_with_the_time_of_a_file(fol
     assert find_sources(spec) != before
 
 
+@pytest.mark.parametrize("named", ["photos", "photos/", "./photos/*.jpg", "photos/../m.csv", "m.tar"])
+def test_a_relative_path_is_known_by_its_absolute_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    (folder / "photos").mkdir()
+    (folder / "photos" / "a.jpg").write_bytes(b"image")
+    (folder / "m.csv").write_text("uri\na.jpg\n")
+    (folder / "m.tar").write_bytes(tar_bytes([("a.jpg", b"image")]))
+    monkeypatch.chdir(folder)
+    here = find_sources(ManifestSpec(uri=named, base="photos"))
+    monkeypatch.chdir(tmp_path)
+    there = find_sources(ManifestSpec(uri=os.path.abspath(folder / named), base=str(folder / "photos")))
+    assert here == there
+    assert [source.file.uri for source in here] == [os.path.normpath(folder / named)]
+
+
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.txt", "m.parquet", "m.tar"])
 def test_a_file_is_known_by_what_is_in_it(folder: Path, tmp_path: Path, name: str) -> None:
     contents_of = {
