@@ -117,7 +117,7 @@ def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: list[Box]) -
 
 
 def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
-    """Writes an overview of up to some dozens of pictures, in rows of equal height, uncropped.
+    """Writes an overview of up to some dozens of pictures, in rows of equal height, uncropped, with names.
 
     Args:
         pictures: files, in the order of the overview.
@@ -132,19 +132,25 @@ def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
     gap = width // 130
     rows = _rows([_aspect(path) for path in pictures])
     heights = [round((width - gap * (len(row) + 1)) / sum(row)) for row in rows]
-    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) + 1)), (255, 255, 255))
+    font, name_height = _font(gap * 1.2), round(gap * 1.6)
+    height = sum(heights) + (gap + name_height) * len(rows) + gap
+    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
     todo = iter(pictures)
     top = gap
     for row, height in zip(rows, heights, strict=True):
         left = gap
         for aspect in row:
-            with Image.open(next(todo)) as picture:
+            path = next(todo)
+            with Image.open(path) as picture:
                 cell = picture.convert("RGB").resize(
                     (round(aspect * height), height), Image.Resampling.LANCZOS
                 )
             sheet.paste(cell, (left, top))
+            name = _cut(path.stem, font, cell.width)
+            draw.text((left, top + cell.height), name, font=font, fill=PAPER)
             left += cell.width + gap
-        top += height + gap
+        top += height + name_height + gap
     sheet.save(into, quality=90)
 
 
@@ -280,6 +286,13 @@ def _shortened(text: str, font: Font, width: float) -> str:
     while name and font.getlength(f"{name}… {score}") > width:
         name = name[:-1].rstrip()
     return f"{name}… {score}"
+
+
+def _cut(text: str, font: Font, width: float) -> str:
+    """The beginning of a text that fits a width in pixels."""
+    while font.getlength(text) > width:
+        text = text[:-1]
+    return text
 
 
 def _fitting(texts: list[str], font: Font, width: float) -> str:

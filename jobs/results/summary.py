@@ -89,6 +89,16 @@ class ErrorCount:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedImage:
+    """One row of the errors table, with the columns that are shown."""
+
+    manifest_index: int
+    uri: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The results of a run, summed up.
 
@@ -107,6 +117,7 @@ class Summary:
             classifier ran.
         objects_per_image: images by their number of objects, `OBJECT_BINS` of them, the last open-ended;
             empty where no detector ran.
+        failures: the first images that failed, in manifest order.
     """
 
     output: str
@@ -121,6 +132,7 @@ class Summary:
     errors: tuple[ErrorCount, ...]
     scores: tuple[int, ...]
     objects_per_image: tuple[int, ...]
+    failures: tuple[FailedImage, ...] = ()
 
 
 def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
@@ -168,12 +180,18 @@ def read_images(output: str, limit: int | None = None) -> Iterator[ImageSummary]
     return islice((_image(row) for batch in batches for row in batch.to_pylist()), limit)
 
 
+def read_failures(output: str, limit: int) -> Iterator[FailedImage]:
+    """Yields the first failed images of a run in manifest order; reads lazily."""
+    batches = scan(output, "errors", ["manifest_index", "uri", "code", "message"], min(limit or 1, 1024))
+    return islice((FailedImage(**row) for batch in batches for row in batch.to_pylist()), limit)
+
+
 def summarize(output: str, limit: int = 20) -> Summary:
     """Sums up a run's tables, in memory that does not grow with the run.
 
     Args:
         output: the run directory; a path or any fsspec URL.
-        limit: number of single images in the summary.
+        limit: number of single images in the summary, labelled and failed ones each.
     """
     labels, failures = _LabelTally(), _ErrorTally()
     for batch in scan(output, "labels", ["label", "score", "object_count", "class_counts"]):
@@ -195,6 +213,7 @@ def summarize(output: str, limit: int = 20) -> Summary:
         errors=failures.counts(),
         scores=_bins(labels.scores, SCORE_BINS),
         objects_per_image=_bins(labels.per_image, OBJECT_BINS),
+        failures=tuple(read_failures(output, limit)),
     )
 
 

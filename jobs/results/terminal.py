@@ -19,8 +19,8 @@ _GAP = 3
 def render(summary: Summary, console: Console) -> None:
     """Prints a summary as tables that fit the console's width."""
     console.print(_headline(summary), no_wrap=True, overflow="ellipsis", soft_wrap=False)
-    shown = len(summary.images)
-    images = "Images" if shown == summary.labelled else f"Images, the first {shown:,} of {summary.labelled:,}"
+    images = _first("Images", len(summary.images), summary.labelled)
+    failures = _first("Images that failed", len(summary.failures), summary.failed)
     labels = _title("Labels", len(summary.labels), summary.distinct_labels)
     classes = _title("Objects", len(summary.classes), summary.distinct_classes)
     tables = {
@@ -28,6 +28,7 @@ def render(summary: Summary, console: Console) -> None:
         labels: _label_table(summary, console.width),
         classes: _class_table(summary, console.width),
         "Failed": _error_table(summary),
+        failures: _failure_table(summary, console.width),
     }
     for title, table in tables.items():
         if table.row_count:
@@ -117,6 +118,11 @@ def _class_table(summary: Summary, width: int) -> Table:
     return table
 
 
+def _first(title: str, shown: int, images: int) -> str:
+    """A table's title, with the number of images where it does not show all."""
+    return title if shown == images else f"{title}, the first {shown:,} of {images:,}"
+
+
 def _title(title: str, shown: int, distinct: int) -> str:
     """A table's title, with the number of rows where it does not show all."""
     return title if shown == distinct else f"{title}, the {shown} most frequent of {distinct:,}"
@@ -127,4 +133,17 @@ def _error_table(summary: Summary) -> Table:
     table.columns[-1].no_wrap = False  # a message wraps at its spaces; a word that is too long is cut
     for error in summary.errors:
         table.add_row(error.stage, error.code, f"{error.images:,}", Text(one_line(error.message)))
+    return table
+
+
+def _failure_table(summary: Summary, width: int) -> Table:
+    """One line per image that failed; what does not fit is cut from its name and message."""
+    table = _table("row", "image", "code", "message", right=("row",))
+    rows = [str(image.manifest_index) for image in summary.failures]
+    codes = [one_line(image.code) for image in summary.failures]
+    room = width - sum(max(map(len, [title, *cells])) for title, cells in (("row", rows), ("code", codes)))
+    names = short_uris((image.uri for image in summary.failures), max((room - 3 * _GAP) // 2, 8))
+    room -= max(map(cell_len, ["image", *names])) + 3 * _GAP
+    for row, name, code, image in zip(rows, names, codes, summary.failures, strict=True):
+        table.add_row(row, Text(name), code, Text(shorten(image.message, max(room, 8))))
     return table

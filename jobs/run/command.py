@@ -10,15 +10,17 @@ from jobs.cluster.watch import watching
 from jobs.prepare.begun import begun_spec
 from jobs.prepare.resolve import ResolvedJob, resolve, resolving
 from jobs.report.page import write_report
+from jobs.results.status import retry_command
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
 from jobs.run.retried import assert_retriable
-from jobs.run.retry import begin_retry, failed_by_code, nothing_to_retry
+from jobs.run.retry import begin_retry, failed_by_code, nothing_to_retry, outcome_of_retry
 from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
+from schemas.exceptions import ManifestError
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
-from schemas.words import counted, raylabel_command
+from schemas.words import by_code, counted, raylabel_command
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
 from workers.storage.options import configure_storage
@@ -66,13 +68,28 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
     configure_storage(spec.reached)
     output, store = clean_uri(spec.output), Store(spec.output)
     rows = None if restart else read_success(store, lambda error: console.message(f"note: {error}"))
+    if rows:
+        _completed(spec).assert_same_run(store)
+        console.message(f"{output} is complete: {format_rows(rows)}. Nothing to do.")
+        console.event("complete", output=output, up_to_date=True, **rows)
+        return
     with resolving(spec) as resolved:
-        if rows:
-            resolved().assert_same_run(store)
-            console.message(f"{output} is complete: {format_rows(rows)}. Nothing to do.")
-            console.event("complete", output=output, up_to_date=True, **rows)
-            return
         _run(spec, resolved, options, console, "restart" if restart else "run")
+
+
+def _completed(spec: JobSpec) -> ResolvedJob:
+    """The job of a run that is complete: no image is read, so its manifest may be gone.
+
+    Raises:
+        ManifestError: it is gone, and is not the one that the run was made of.
+    """
+    record = find_run(spec.output).record
+    job = resolve(spec, record.manifest)
+    if not job.not_found:
+        return replace(job, began_with=None)  # one that is there may not have changed
+    if job.public_spec()["manifest"] != record.spec["manifest"]:
+        raise ManifestError(job.not_found)
+    return job
 
 
 def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: RunOptions) -> None:
@@ -134,10 +151,16 @@ def _run(
     )
     facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
     write_report(spec.output, {**facts, "predicted": str(accuracy)} if accuracy else facts)
+    if how == "retry":
+        console.message(outcome_of_retry(spec.output))
     console.message(f"{format_rows(rows)} in {seconds:.0f} s")
     if accuracy:
         console.message(f"predicted: {accuracy}")
     console.message(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
+    if rows["errors"]:
+        failed = failed_by_code(spec.output)
+        again = retry_command(output, failed)
+        console.message(f"failed: {by_code(failed)}. Once the cause is removed, {again} labels them again")
     reached = "raylabel show JOB.yaml (its storage section says how the tables are reached)"
     console.message(f"a look: {reached if spec.storage else raylabel_command('show', output).strip('`')}")
     predicted = {"predicted": accuracy.to_dict()} if accuracy else {}

@@ -30,11 +30,12 @@ def codes_of(names: list[str] | None) -> list[str]:
         SpecError: a name is none.
     """
     known = [code.value for code in ErrorCode]
-    if unknown := sorted(set(names or []) - {*known, ALL}):
+    codes = {name if name == ALL else name.upper() for name in names or []}
+    if unknown := sorted(codes - {*known, ALL}):
         raise SpecError(f"--code: found {', '.join(unknown)}; allowed: {', '.join(known)}, or {ALL}")
-    if names and ALL in names:
+    if ALL in codes:
         return known
-    return sorted(set(names)) if names else DEFAULT_CODES
+    return sorted(codes) or DEFAULT_CODES
 
 
 def begin_retry(output: str, codes: list[str]) -> Retry | None:
@@ -93,6 +94,14 @@ def nothing_to_retry(output: str, codes: list[str], failed: Mapping[str, int]) -
         f"{counted(sum(failed.values()), 'image')} of {output} failed, {why}: {by_code(failed)}. Nothing was "
         f"retried. Once the cause is removed, {retry_command(output, failed)} labels them again"
     )
+
+
+def outcome_of_retry(output: str) -> str:
+    """What the last retry of a complete run achieved, in a sentence."""
+    rows = find_run(output).newest().current.rows
+    assert rows is not None, "a retry has rows"
+    failed = int(np.isin(failed_rows(output, codes_of([ALL])), rows).sum())
+    return f"{len(rows) - failed:,} of {counted(len(rows), 'retried image')} labelled, {failed:,} failed again"
 
 
 def failed_rows(output: str, codes: list[str]) -> NDArray[np.int64]:

@@ -1,7 +1,9 @@
 """The command as a user runs it: its own Ray, its exit codes, what it prints and leaves behind."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -15,8 +17,9 @@ from tests.workers.models import golden
 @pytest.fixture(scope="module")
 def demo(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo job, planned and run once by command."""
-    output = tmp_path_factory.mktemp("demo") / "run"
-    arguments = ["--manifest", str(photos), "--output", str(output), "--json"]
+    folder = tmp_path_factory.mktemp("demo")
+    output, named = folder / "run", os.path.relpath(shutil.copytree(photos, folder / "photos"))
+    arguments = ["--manifest", f"{named}/", "--output", str(output), "--json"]
     planned = raylabel("plan", *arguments)
     assert (planned.returncode, planned.stderr) == (0, "")
     (plan,) = events(planned)
@@ -81,9 +84,13 @@ def test_the_run_directory_holds_what_the_design_says(demo: Path) -> None:
     assert re.search(r"images/s and [\d,]+ s by `raylabel plan`; it took .*% off", report)
 
 
-def test_a_complete_run_says_so_and_does_nothing(demo: Path) -> None:
+@pytest.mark.parametrize("manifest", ["there", "gone"])
+def test_a_complete_run_says_so_and_does_nothing(demo: Path, manifest: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
-    done = raylabel("run", str(demo))  # the job that began it
+    photos = demo.with_name("photos")
+    kept = photos if manifest == "there" else photos.rename(demo.with_name("elsewhere"))
+    done = raylabel("run", str(demo))  # the job that began it, whose manifest was a relative folder
+    kept.rename(photos)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
         done.stdout == f"{demo} is complete: 7 images labelled, 4 objects, 0 images failed. Nothing to do.\n"
@@ -97,7 +104,8 @@ def test_a_run_that_was_planned_is_proven_like_any_other(demo: Path) -> None:
     assert (demo / "_work" / "prediction.json").exists()
 
 
-def test_a_complete_run_can_still_be_planned_and_keeps_its_own_prediction(demo: Path, photos: Path) -> None:
+def test_a_complete_run_can_still_be_planned_and_keeps_its_own_prediction(demo: Path) -> None:
+    photos = demo.with_name("photos")
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
     done = raylabel("plan", "--manifest", str(photos), "--output", str(demo), "--sample", "1")
     assert (done.returncode, done.stderr) == (0, "")
@@ -107,10 +115,10 @@ def test_a_complete_run_can_still_be_planned_and_keeps_its_own_prediction(demo: 
 
 
 def test_another_threshold_or_model_in_the_same_output_is_refused_with_the_difference(
-    demo: Path, photos: Path
+    demo: Path,
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
-    arguments = ["run", "--manifest", str(photos), "--output", str(demo)]
+    arguments = ["run", "--manifest", str(demo.with_name("photos")), "--output", str(demo)]
     other = raylabel(*arguments, "--set", "detector.score_threshold=0.5", "--classifier", "none")
     assert (other.returncode, other.stdout) == (6, "")
     assert "holds a run whose rows would differ from this job's" in other.stderr
@@ -118,6 +126,12 @@ def test_another_threshold_or_model_in_the_same_output_is_refused_with_the_diffe
     assert "classifier: efficientnet_lite0 there, nothing now" in other.stderr
     assert "Choose another output" in other.stderr
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
+
+
+def test_a_job_of_a_complete_run_with_another_manifest_that_is_not_there_is_refused(demo: Path) -> None:
+    done = raylabel("run", str(demo), "--manifest", "nowhere.csv")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"raylabel: found no manifest at {os.path.abspath('nowhere.csv')}. ")
 
 
 def test_show_prints_what_was_found_and_draws_it(demo: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from jobs.results.summary import (
     MAX_LABELS,
     ClassCount,
     ErrorCount,
+    FailedImage,
     ImageSummary,
     LabelCount,
     Summary,
@@ -136,6 +137,10 @@ def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
         ),
         scores=(0,) * 10 + (1,) + (0,) * 4 + (1,) + (0,) * 3 + (1,),
         objects_per_image=(1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1),
+        failures=(
+            FailedImage(3, "3.jpg", "TRUNCATED", "half of it"),
+            FailedImage(4, "4.jpg", "NOT_FOUND", "no such object"),
+        ),
     )
 
 
@@ -215,6 +220,12 @@ def test_the_printed_tables_say_what_was_found() -> None:
         "────────────────────────────────────────────",
         "fetch    NOT_FOUND        2   no such object",
         "decode   TRUNCATED        1   half of it",
+        "",
+        "Images that failed, the first 2 of 3",
+        "row   image   code        message",
+        "────────────────────────────────────────",
+        "  3   3.jpg   TRUNCATED   half of it",
+        "  4   4.jpg   NOT_FOUND   no such object",
     ]
 
 

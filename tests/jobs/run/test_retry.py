@@ -11,7 +11,7 @@ from tests.jobs.results.test_terminal import put_run
 
 def test_a_retry_takes_what_is_retryable_what_is_named_or_all() -> None:
     assert codes_of(None) == DEFAULT_CODES
-    assert codes_of(["TIMEOUT", "DENIED", "TIMEOUT"]) == ["DENIED", "TIMEOUT"]
+    assert codes_of(["TIMEOUT", "denied", "TIMEOUT"]) == ["DENIED", "TIMEOUT"]
     assert codes_of(["all", "DENIED"]) == [code.value for code in ErrorCode]
     with pytest.raises(SpecError, match=r"--code: found SLOW; allowed: NOT_FOUND, DENIED.*INTERNAL, or all"):
         codes_of(["SLOW"])
