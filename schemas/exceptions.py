@@ -9,7 +9,7 @@
     ├── FailureBudgetError       more images failed than `max_failed` allows; resumable
     ├── ReconcileError           the tables do not add up to the manifest, or are not as the ledger says
     │   └── DamagedFileError     a file of a run is cut, empty, gone, or something else
-    ├── ClusterError             a cluster's dashboard cannot be reached, or refuses a request
+    ├── ClusterError             a cluster cannot be started or reached, lacks what is asked, or refuses
     ├── ImageError               one image failed: becomes a row of the errors table, never ends a job
     └── ProcessDiedError         a labelling process crashed: its images are retried, never ends a job
 
@@ -83,7 +83,7 @@ class DamagedFileError(ReconcileError):
 
 
 class ClusterError(RaylabelError):
-    """A cluster that jobs are submitted to cannot be reached, denies access, or refuses a request."""
+    """A Ray cannot be started or joined, lacks what a job asks for, denies access, or refuses a request."""
 
 
 class ImageError(RaylabelError):

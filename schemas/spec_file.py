@@ -1,6 +1,7 @@
 """Reads a job spec from YAML and the command line; errors name the key, its value and what is allowed."""
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -64,23 +65,36 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{error.problem}{where}") from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
+_KINDS: dict[type, str] = {list: "a list", str: "one text"}
+"""What a YAML file may hold that is no job spec."""
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
+    is_spec = path.endswith((".yaml", ".yml"))
+    hint = (
+        "" if is_spec else f". If it is a manifest or an image, give it with --manifest {shlex.quote(path)}"
+    )
     try:
         values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(f"cannot read the job spec {path}: {error.strerror}") from None
+        raise SpecError(f"cannot read the job spec {path}: {error.strerror}{hint}") from None
     except ValueError as error:
-        raise SpecError(f"{path} is not YAML in UTF-8: {error}") from None
+        raise SpecError(f"{path} is not YAML in UTF-8: {error}{hint}") from None
     if not isinstance(values, dict):
+        what = "is empty" if values is None else f"holds {_KINDS.get(type(values), 'one value')}"
         raise SpecError(
-            f"{path} holds {type(values).__name__}, not keys and values; the smallest job spec is\n"
-            "  manifest: photos.parquet\n  output: runs/today"
+            f"{path} {what}, where keys and values are allowed{hint}. The smallest job spec is\n"
+            "  manifest: photos.csv\n  output: runs/today"
         )
     return values
 
@@ -104,7 +118,7 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
         where = ".".join(map(str, path))
         match detail["type"]:
             case "missing":
-                problem, allowed = f"{where}: missing, and it has no default", ""
+                problem, allowed = f"{where}: missing, and it has no default{_option(path)}", ""
             case "extra_forbidden":
                 problem, allowed = f"{where}: unknown key", _known_keys(path)
             case "value_error":
@@ -155,11 +169,22 @@ _ALLOWED = {
 }
 
 
+def _option(path: list[str | int]) -> str:
+    """How a key that has to be there is set; "" for one that has no option of its own."""
+    return f"; set it in a job spec or with --{path[0]}" if path in (["manifest"], ["output"]) else ""
+
+
 def _known_keys(path: list[str | int]) -> str:
     """The keys that are allowed in place of an unknown one, with the one that was probably meant."""
-    known = _keys_of(path[:-1])
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    return ", ".join(known) + (f" (did you mean {close[0]}?)" if close else "")
+    known, name = _keys_of(path[:-1]), str(path[-1])
+    meant = _sections_with(name) or difflib.get_close_matches(name, known, n=1)
+    return ", ".join(known) + (f" (did you mean {' or '.join(meant)}?)" if meant else "")
+
+
+def _sections_with(name: str) -> list[str]:
+    """The dotted keys of all sections that have a key of this name."""
+    sections = {key: _section_type(field.annotation) for key, field in JobSpec.model_fields.items()}
+    return [f"{key}.{name}" for key, section in sections.items() if section and name in section.model_fields]
 
 
 def _keys_of(path: list[str | int]) -> list[str]:

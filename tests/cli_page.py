@@ -43,7 +43,8 @@ MEANINGS = {
     NOT_COMPLETE: "`raylabel reconcile` found no issue, but the run is not complete yet",
     RAY_DIED: "stopped, as Ray died under the run; the same command resumes",
     BROKEN_PIPE: "the reader of the output went away",
-    11: "no dashboard answers at the address, it refuses the token, or it knows no such job",
+    11: "no Ray can be started or joined, or it lacks what the job asks for; no dashboard answers, or it "
+    "refuses the token, or knows no such job",
     CTRL_C: "stopped by Ctrl-C; the same command resumes",
     TERMINATED: "stopped by SIGTERM; the same command resumes",
     HUNG_UP: "stopped by SIGHUP (its terminal was closed); the same command resumes",

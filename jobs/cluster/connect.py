@@ -21,7 +21,7 @@ from jobs.cluster.own import own_options
 from jobs.cluster.pools import Pool, plan_decoders, plan_pool
 from jobs.cluster.versions import ray_wanted
 from jobs.cluster.watch import answers, watching_start
-from schemas.exceptions import RaylabelError, SpecError
+from schemas.exceptions import ClusterError, RaylabelError, SpecError
 from schemas.spec import ComputeSpec, StorageMap
 from workers import logs
 from workers.process.limits import low_limits
@@ -65,7 +65,7 @@ def connect(
 
     Raises:
         SpecError: the address is of another kind.
-        RaylabelError: there is no cluster at the address, or none can be started here.
+        ClusterError: there is no cluster at the address, or none can be started here.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _assert_joinable(address)
@@ -89,7 +89,7 @@ def connect(
         except RaylabelError:
             raise
         except Exception as error:  # Ray raises many kinds, a plain Exception among them
-            raise RaylabelError(_join_error(address, str(error))) from error
+            raise ClusterError(_join_error(address, str(error))) from error
         folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
         redirect_to(folder)
         # Ray prints its errors, coloured, on stdout whatever log_to_driver says; they are in its logs as well
@@ -254,7 +254,7 @@ def pools_of(compute: ComputeSpec) -> tuple[Pool, Pool | None]:
     """The actors that label and those that decode for them; see `jobs.cluster.pools`.
 
     Raises:
-        RaylabelError: the connected cluster lacks what is asked for.
+        ClusterError: the connected cluster lacks what is asked for.
     """
     resources = nodes()
     labelling = plan_pool(compute, resources)

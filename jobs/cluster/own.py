@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from schemas.exceptions import RaylabelError
+from schemas.exceptions import ClusterError
 from workers.process.cpus import usable_cpus
 from workers.process.limits import ADDRESS_SPACE
 from workers.process.memory import memory
@@ -30,7 +30,7 @@ def own_options() -> dict[str, Any]:
     root, nor those of `ulimit`, nor what to do where the folder for temporary files has a long path.
 
     Raises:
-        RaylabelError: a limit leaves Ray no room.
+        ClusterError: a limit leaves Ray no room.
         OSError: no folder is short enough for sockets.
     """
     options: dict[str, Any] = {"include_dashboard": False, "num_cpus": usable_cpus()}
@@ -46,7 +46,7 @@ def _object_store_room() -> int | None:
     """The bytes of an object store that keeps within all limits; None where Ray's own choice does.
 
     Raises:
-        RaylabelError: naming the limit that is too low.
+        ClusterError: naming the limit that is too low.
     """
     here = memory()
     usual = int(ray._private.utils.resolve_object_store_memory(here.limit - here.used))
@@ -68,7 +68,7 @@ def _room(kind: int, command: str, others: int) -> int:
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
     if limit - others < LEAST_OBJECT_STORE:
-        raise RaylabelError(
+        raise ClusterError(
             f"`{command}` limits this process to {limit >> 10:,} KB, which is too little for a Ray; raise it "
             f"(`{command} unlimited`) and run the command again"
         )

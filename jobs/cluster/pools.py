@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field, replace
 
-from schemas.exceptions import RaylabelError
+from schemas.exceptions import ClusterError
 from schemas.prediction import Cluster
 from schemas.spec import ActorRange, ComputeSpec
 
@@ -51,12 +51,12 @@ def plan_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
         nodes: resources of each node by Ray's names ("CPU", "GPU", custom ones).
 
     Raises:
-        RaylabelError: no node has the GPU or the custom resource that is asked for, or there is no CPU.
+        ClusterError: no node has the GPU or the custom resource that is asked for, or there is no CPU.
     """
     fitting = [node for node in nodes if _actors_that_fit(compute.resources, node)]
     if nodes and not fitting and not isinstance(compute.actors, ActorRange):
         names = sorted({name for node in nodes for name in node if not name.startswith("node:")})
-        raise RaylabelError(
+        raise ClusterError(
             f"compute.resources asks for {compute.resources}, which no node of the Ray cluster has; "
             f"there are: {', '.join(names)}. If such nodes will join later, set compute.actors to "
             "{min: 1, max: N}"
@@ -75,7 +75,7 @@ def pool_on(compute: ComputeSpec, cluster: Cluster) -> Pool:
     Assumes that each actor decodes for itself, and that nodes have the custom resources that are asked for.
 
     Raises:
-        RaylabelError: see `plan_pool`.
+        ClusterError: see `plan_pool`.
     """
     plain = compute.model_copy(update={"actors": "auto", "resources": {}, "decoders": 0})
     node_pool = plan_pool(plain, [{"CPU": cluster.cpus, "GPU": cluster.gpus}])
@@ -87,12 +87,12 @@ def plan_decoders(compute: ComputeSpec, nodes: list[dict[str, float]], labelling
     """The pool of actors that only decode: one per CPU, less one; None where `compute.decoders` is 0.
 
     Raises:
-        RaylabelError: the actors with models have neither GPUs nor custom resources.
+        ClusterError: the actors with models have neither GPUs nor custom resources.
     """
     if compute.decoders == 0:
         return None
     if not labelling.num_gpus and not labelling.resources:
-        raise RaylabelError(
+        raise ClusterError(
             "compute.decoders is for models on GPUs, and the Ray cluster has none; on CPUs images are "
             "decoded where they are labelled. Leave compute.decoders out, or set compute.resources to the "
             "custom resource of the nodes that label"
@@ -108,7 +108,7 @@ def _cpu_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
     """One actor per CPU, or per `compute.cpus` CPUs."""
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
-        raise RaylabelError("the Ray cluster has no CPU to run on; `ray status` shows its resources")
+        raise ClusterError("the Ray cluster has no CPU to run on; `ray status` shows its resources")
     cpus = 1 if compute.cpus == "auto" else compute.cpus
     num_cpus = cpus * (min(cores) - 1) / min(cores)
     if isinstance(compute.actors, int):  # more actors than CPUs share them
@@ -123,7 +123,7 @@ def _cpu_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
 def _gpu_pool(compute: ComputeSpec, nodes: list[dict[str, float]]) -> Pool:
     """One actor per GPU of the nodes there are, or where `compute.actors` is a range, of nodes to come."""
     if not nodes and (compute.cpus == "auto" or not isinstance(compute.actors, ActorRange)):
-        raise RaylabelError(
+        raise ClusterError(
             "compute.device is cuda, but the Ray cluster has no GPU; allowed here: auto, cpu. If nodes "
             "with GPUs will join later, set compute.actors to {min: 1, max: N}, and compute.cpus to the CPUs "
             "per GPU"

@@ -26,8 +26,12 @@ def spec_of(job: str | None, overrides: dict[str, Any]) -> JobSpec:
         SpecError: the spec is wrong, or lacks what a run does not keep.
         StorageError: the directory cannot be read.
     """
-    is_run = job is not None and ("://" in job or os.path.isdir(job))
-    return begun_spec(job, overrides) if job and is_run else read_spec(job, overrides)
+    if job is None or not ("://" in job or os.path.isdir(job)):
+        return read_spec(job, overrides)
+    try:
+        return begun_spec(job, overrides)
+    except StorageError as error:
+        raise StorageError(f"{error}; to label the images in a folder, give it with --manifest") from None
 
 
 def begun_spec(output: str, overrides: dict[str, Any]) -> JobSpec:
@@ -44,10 +48,7 @@ def begun_spec(output: str, overrides: dict[str, Any]) -> JobSpec:
     from workers.ledger.runs import find_run
 
     shown = clean_uri(output)
-    try:
-        record = find_run(output).record
-    except StorageError as error:
-        raise StorageError(f"{error}; to label the images in a folder, give it with --manifest") from None
+    record = find_run(output).record
     missing = [key for key in record.not_kept if not _is_given(key, overrides)]
     if missing:
         raise SpecError(

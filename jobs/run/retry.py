@@ -101,7 +101,9 @@ def outcome_of_retry(output: str) -> str:
     rows = find_run(output).newest().current.rows
     assert rows is not None, "a retry has rows"
     failed = int(np.isin(failed_rows(output, codes_of([ALL])), rows).sum())
-    return f"{len(rows) - failed:,} of {counted(len(rows), 'retried image')} labelled, {failed:,} failed again"
+    return (
+        f"{len(rows) - failed:,} of {counted(len(rows), 'retried image')} labelled, {failed:,} failed again"
+    )
 
 
 def failed_rows(output: str, codes: list[str]) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ def test_a_cluster_with_another_ray_is_refused_with_both_versions(
     with saying_its_ray_is(cluster, there):
         job = ["run", "--manifest", str(photos), "--output", str(tmp_path / "out")]
         done = raylabel(*job, "--address", cluster.address)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (11, "")
     assert f"the Ray cluster at {cluster.address} has Ray {there} and Python" in done.stderr
     assert f"this machine has Ray {ray.__version__} and Python {platform.python_version()}" in done.stderr
     assert advice in done.stderr
@@ -79,6 +79,6 @@ def test_an_address_without_a_cluster_is_refused(photos: Path, tmp_path: Path) -
     (port,) = free_ports(1)
     job = ["run", "--manifest", str(photos), "--output", str(tmp_path)]
     done = raylabel(*job, "--address", f"127.0.0.1:{port}")
-    assert done.returncode == 1
+    assert done.returncode == 11
     assert f"cannot join a Ray cluster at 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 import pytest
@@ -155,8 +156,11 @@ def stored(url: str, **settings: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"manifest": "a"}, "output: missing, and it has no default"),
-        ({"output": "b"}, "manifest: missing, and it has no default"),
+        ({"manifest": "a"}, "output: missing, and it has no default; set it in a job spec or with --output"),
+        (
+            {"output": "b"},
+            "manifest: missing, and it has no default; set it in a job spec or with --manifest",
+        ),
         ({"manifest": [], "output": "b"}, "manifest.uri: found []; allowed: something that is not empty"),
         ({"manifest": "a", "output": ""}, "output: found ''; allowed: text that is not empty"),
         (
@@ -256,9 +260,9 @@ def test_cpus_and_gpus_are_no_custom_resources() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"[1, 2]", "holds list, not keys and values"),
-        (b"a: [", "is not YAML"),
-        (b"", "holds NoneType"),
+        (b"[1, 2]", "holds a list, where keys and values are allowed"),
+        (b"a: [", "is not YAML in UTF-8: .* in line 1, column 5"),
+        (b"", "is empty, where keys and values are allowed"),
         (b"output: caf\xe9", "is not YAML in UTF-8: 'utf-8' codec can't decode byte 0xe9"),
         (b"manifest: 2024-02-30", "is not YAML in UTF-8: day is out of range for month"),
         (b"[" * 3000, "is not YAML in UTF-8: it is nested too deeply"),
@@ -269,6 +273,28 @@ def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: bytes, message:
     path.write_bytes(text)
     with pytest.raises(SpecError, match=message):
         read_spec(str(path), {})
+
+
+def test_a_manifest_or_image_in_place_of_a_spec_is_told_of_its_option(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "my photos.csv").write_text("uri\na.jpg\n")
+    for path in (tmp_path / "my photos.csv", photos / "china.jpg", tmp_path / "nothing"):
+        with pytest.raises(SpecError) as refused:
+            read_spec(str(path), {})
+        advice = f"If it is a manifest or an image, give it with --manifest {shlex.quote(str(path))}"
+        assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("score_threshold", "detector.score_threshold"),
+        ("weights", "classifier.weights or detector.weights"),
+        ("detector.max_pixels", "decode.max_pixels"),
+    ],
+)
+def test_a_key_of_another_section_is_told_of_it(key: str, meant: str) -> None:
+    with pytest.raises(SpecError, match=rf"{key}: unknown key; allowed: .* \(did you mean {meant}\?\)"):
+        read_spec(None, {"manifest": "a", "output": "b", key: 1})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

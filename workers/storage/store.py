@@ -246,7 +246,7 @@ class Store:
         """
         key = f"{TEMPORARY}/try-{uuid.uuid4().hex}"
         if self.is_local:
-            with self._storage_errors("write", key):
+            with self._storage_errors("write to", ""):
                 folder = next(it for it in (Path(self.root), *Path(self.root).parents) if it.exists())
                 return names_once(str(folder))
         self.write(key, b"raylabel was here")
@@ -298,9 +298,12 @@ class Store:
         except Exception as error:
             if verb == "read" and isinstance(error, FileNotFoundError):
                 raise
-            raise StorageError(
-                f"cannot {verb} {clean_uri(self.url)}/{key}: {message_of(error) or type(error).__name__}"
-            ) from error
+            raise StorageError(f"cannot {verb} {clean_uri(self.url)}/{key}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file could not be used, without the path of the system's message: it may be a temporary one."""
+    return getattr(error, "strerror", None) or message_of(error) or type(error).__name__
 
 
 def _look_and_rename(temporary: str, path: str) -> bool:

@@ -26,7 +26,7 @@ def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Pa
         (["--output", "out", "--set", "max_failed=2.5"], 2, "max_failed: found 2.5"),
         (["--output", "out", "--set", "nonsense"], 2, "--set takes KEY=VALUE, found 'nonsense'"),
         (["--output", "out", "--set", "fetch=["], 2, "--set fetch: the value '[' is not YAML"),
-        (["--manifest", "gone.csv", "--output", "out"], 3, "found no manifest at gone.csv"),
+        (["--manifest", "gone.csv", "--output", "out"], 3, "/gone.csv. A manifest is a file ending in"),
         (["--output", "out", "--detector", "nanodet_x"], 4, "nanodet_g"),
         (["--output", "out", "--classifier", "none", "--detector", "none"], 2, "at least one"),
         (

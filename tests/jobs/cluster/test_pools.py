@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from jobs.cluster.pools import Pool, plan_decoders, plan_pool, pool_on
-from schemas.exceptions import RaylabelError
+from schemas.exceptions import ClusterError
 from schemas.prediction import Cluster
 from schemas.spec import ComputeSpec
 
@@ -66,7 +66,7 @@ def test_there_is_one_actor_a_gpu_or_cpu_and_room_left_to_commit(
 def test_a_cluster_without_what_is_asked_for_is_refused(
     compute: dict[str, Any], nodes: list[dict[str, float]], message: str
 ) -> None:
-    with pytest.raises(RaylabelError, match=message):
+    with pytest.raises(ClusterError, match=message):
         plan_pool(ComputeSpec(**compute), nodes)
 
 
@@ -103,7 +103,7 @@ def test_decoders_have_every_cpu_but_one_and_keep_no_actor_with_models_from_its_
 
 def test_decoders_without_a_gpu_to_feed_are_refused() -> None:
     spec, nodes = ComputeSpec(decoders="auto"), [{"CPU": 4.0}]
-    with pytest.raises(RaylabelError, match=r"compute.decoders is for models on GPUs.*Leave"):
+    with pytest.raises(ClusterError, match=r"compute.decoders is for models on GPUs.*Leave"):
         plan_decoders(spec, nodes, plan_pool(spec, nodes))
 
 

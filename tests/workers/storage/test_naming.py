@@ -96,5 +96,5 @@ def test_a_trial_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("of", ["creates_once", "try_to_write"])
 def test_a_folder_that_cannot_be_written_is_named_by_a_trial(of: str) -> None:
-    with pytest.raises(StorageError, match=r"cannot write /proc/raylabel/_work/tmp.*: .*No such file"):
+    with pytest.raises(StorageError, match=r"cannot write .*/proc/raylabel/.*: No such file"):
         getattr(Store("/proc/raylabel"), of)()

@@ -88,6 +88,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match=r"cannot write .*file/out/run\.json: .*Not a directory"):
         Store(str(tmp_path / "file" / "out")).write("run.json", b"")
+    for output in ("file", "file/out"):
+        with pytest.raises(StorageError, match=rf"cannot write to {tmp_path}/{output}/: Not a directory$"):
+            Store(str(tmp_path / output)).try_to_write()
 
 
 def test_an_unknown_kind_of_url_is_refused() -> None:
