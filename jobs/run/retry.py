@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.results.status import retry_command
@@ -100,16 +102,16 @@ def outcome_of_retry(output: str) -> str:
     """What the last retry of a complete run achieved, in a sentence."""
     rows = find_run(output).newest().current.rows
     assert rows is not None, "a retry has rows"
-    failed = int(np.isin(failed_rows(output, codes_of([ALL])), rows).sum())
+    failed = int(np.isin(failed_rows(output), rows).sum())
     return (
         f"{len(rows) - failed:,} of {counted(len(rows), 'retried image')} labelled, {failed:,} failed again"
     )
 
 
-def failed_rows(output: str, codes: list[str]) -> NDArray[np.int64]:
-    """The manifest rows that failed with some codes, ascending."""
-    rows = [
-        batch.filter(np.isin(batch["code"].to_numpy(zero_copy_only=False), codes))["manifest_index"]
-        for batch in scan(output, "errors", ["manifest_index", "code"])
-    ]
+def failed_rows(output: str, codes: list[str] | None = None) -> NDArray[np.int64]:
+    """The manifest rows that failed with some codes, or with any, ascending."""
+    batches = scan(output, "errors", ["manifest_index", "code"])
+    if codes is not None:
+        batches = (batch.filter(pc.is_in(batch["code"], pa.array(codes))) for batch in batches)
+    rows = [batch["manifest_index"] for batch in batches]
     return np.concatenate([np.empty(0, np.int64), *(column.to_numpy() for column in rows)])

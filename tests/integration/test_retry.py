@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from jobs.prepare.begun import begun_spec
-from jobs.run.retry import begin_retry, codes_of
+from jobs.run.retry import begin_retry, codes_of, outcome_of_retry
 from schemas.exceptions import OutputConflictError, SpecError
 from schemas.spec import JobSpec
 from tests.image_server import ImageServer, serving
@@ -67,6 +67,7 @@ def test_a_retry_labels_failed_rows_without_the_manifest_and_the_rest_stays_as_i
     server.requests.clear()
     assert retry_here(output, ["THROTTLED"]) == {"labels": 18, "boxes": 0, "errors": 3}
     assert sorted(int(path.split("/")[1]) for path in server.requests) == [3, 6, 12, 20]
+    assert outcome_of_retry(str(output)) == "3 of 4 retried images labelled, 1 failed again"
     after, undisturbed = tables(output), tables(whole)
     assert_same_labels(
         after["labels"], undisturbed["labels"].filter(pc.invert(among(undisturbed["labels"], 5, 6, 13)))

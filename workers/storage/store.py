@@ -303,7 +303,9 @@ class Store:
 
 def _reason(error: Exception) -> str:
     """Why a file could not be used, without the path of the system's message: it may be a temporary one."""
-    return getattr(error, "strerror", None) or message_of(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename:
+        error = OSError(error.strerror)
+    return message_of(error) or type(error).__name__
 
 
 def _look_and_rename(temporary: str, path: str) -> bool:
