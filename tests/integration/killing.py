@@ -16,7 +16,8 @@ from tests.integration.jobs_here import COMMAND
 
 Victim = Literal["driver", "actor", "labeller", "task", "raylet"]
 
-PATIENCE_S = 300
+PATIENCE_S = 900
+"""Seconds after which a job hangs, as the tests see it: of hundreds of images on two busy cores."""
 
 
 class Attempt:
