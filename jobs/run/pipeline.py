@@ -21,6 +21,7 @@ from jobs.run.metrics import Exporter
 from jobs.run.observers import Observers
 from jobs.run.publisher import Publisher
 from jobs.run.retried import retried_manifest, with_carried
+from jobs.run.stop import stops_as_raised
 from schemas.exceptions import OutputConflictError, StorageError
 from schemas.ledger import MANIFEST, Attempt, Commit, RunRecord, manifest_folder
 from schemas.metrics import Usage
@@ -99,7 +100,7 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
     """
     run, attempt, manifest = start(job, reporter, restart=restart)
     heartbeat, metrics = Heartbeat(run, attempt), Exporter(run.store.url)
-    with heartbeat.running(), metrics.exporting():
+    with heartbeat.running(), stops_as_raised(), metrics.exporting():
         remove_previous_runs(run)
         manifest = manifest or reopened(job, run, heartbeat)
         run = replace(run, carried=manifest.carried)

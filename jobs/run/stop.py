@@ -153,11 +153,23 @@ def stoppable(seconds_left: float | None) -> Iterator[StopRequest]:
     if seconds_left is not None:
         signal.setitimer(signal.ITIMER_REAL, max(seconds_left, 1e-3))
     try:
-        yield request
+        with stops_as_raised():
+            yield request
     finally:
         _set_handlers(before)
         _blocks.remove(request)
         sys.unraisablehook = unraisable
+
+
+@contextmanager
+def stops_as_raised() -> Iterator[None]:
+    """Raises the stop of the block around it where other code has made another error of it, as Ray's may."""
+    try:
+        yield
+    except Exception:
+        if stop := next((block.stopped for block in _blocks if block.stopped), None):
+            raise stop from None
+        raise
 
 
 def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:

@@ -265,6 +265,7 @@ def test_cpus_and_gpus_are_no_custom_resources() -> None:
         (b"", "is empty, where keys and values are allowed"),
         (b"output: caf\xe9", "is not YAML in UTF-8: 'utf-8' codec can't decode byte 0xe9"),
         (b"manifest: 2024-02-30", "is not YAML in UTF-8: day is out of range for month"),
+        (b"manifest: a\noutput: b\nmanifest: c", "the key 'manifest' is there twice in line 3, column 1"),
         (b"[" * 3000, "is not YAML in UTF-8: it is nested too deeply"),
     ],
 )

@@ -97,6 +97,19 @@ def test_a_stop_where_nothing_can_be_raised_stops_all_the_same() -> None:
     )
 
 
+def test_a_stop_that_other_code_made_an_error_of_is_still_a_stop() -> None:
+    def wait() -> None:
+        try:
+            time.sleep(60)
+        except Stopped as stop:  # as Cython does in code that Ray calls
+            raise SystemError("<built-in method __new__> returned a result with an exception set") from stop
+
+    with pytest.raises(Stopped, match="the deadline"), stoppable(0.05):
+        wait()
+    with pytest.raises(ZeroDivisionError), stoppable(600):
+        _ = 1 / 0
+
+
 NATIVE = """
 import ctypes
 from jobs.run.stop import leave_on_signals
