@@ -18,7 +18,9 @@ from schemas.exceptions import ModelError
 from schemas.images import Classification, Detections
 from schemas.models import ResolvedModel
 from schemas.spec import ClassifierSpec, DetectorSpec
+from tests.conftest import ROOT
 from tests.workers.models.pictures import CPU, noise
+from workers.decode.decode import decode
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
 from workers.models.model import versions
@@ -55,6 +57,32 @@ def broken() -> DetectorModel:
 def wrong() -> int:
     return 3
 """
+
+
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with the models of the documentation."""
+    name = "documented_models"
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/models.md")]
+    blocks = re.findall(r"^```python\n(.*?)^```", "".join(pages), re.MULTILINE | re.DOTALL)
+    models = [block for block in blocks if "Model(" in block and "import torch" in block]
+    (tmp_path / f"{name}.py").write_text("\n".join(models))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+def test_the_models_of_the_documentation_label_photos(documented: str, photos: Path) -> None:
+    images = [decode((photos / name).read_bytes(), max_pixels=10**8) for name in ("rocket.jpg", "china.jpg")]
+    sky = Classifier(load_classifier(ClassifierSpec(model=f"{documented}:sky")), CPU, 2)(images)
+    lights = Detector(load_detector(DetectorSpec(model=f"{documented}:lights")), CPU, 2)(images)
+    assert all(isinstance(result, Classification) for result in sky)
+    for image, result in zip(images, lights, strict=True):
+        assert isinstance(result, Detections)
+        ((x1, y1, x2, y2),) = result.boxes.tolist()
+        assert 0 <= x1 < x2 <= image.pixels.shape[1]
+        assert 0 <= y1 < y2 <= image.pixels.shape[0]
+        assert image.pixels[int(y1) : int(y2), int(x1) : int(x2)].max() > 250
 
 
 BEHIND = {
