@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -15,19 +14,19 @@ from schemas.exceptions import ManifestError, RaylabelError, StorageError
 from schemas.ledger import SourceFile
 from schemas.spec import ManifestFormat, ManifestSpec
 from workers.manifest.contents import digest_of
-from workers.manifest.files import Partitions
 from workers.manifest.formats import FORMATS, format_of, manifest_suffixes, s3_inventory
 from workers.manifest.formats.base import Row, RowFormat
 from workers.manifest.formats.parquet import rows_of_parquet
 from workers.manifest.listing import ListedFile, Order, list_files, listing_of, root_of
 from workers.manifest.metadata import FILE_NAME, METADATA_NAMES, ImageMetadata, MetadataFile
+from workers.manifest.partitions import partitions_of
 from workers.manifest.passed_over import PassedOver
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
 from workers.manifest.table_formats import assert_no_table_format
 from workers.printable import message_of
 from workers.storage.filesystem import file_system, full_url
-from workers.storage.uris import absolute_uri, clean_uri, parent_url, text_of
+from workers.storage.uris import absolute_uri, clean_uri, parent_url
 
 
 def find_sources(spec: ManifestSpec) -> list[Source]:
@@ -69,7 +68,8 @@ def _find(uri: str, spec: ManifestSpec) -> list[Source]:
             passed.add_file(file.name)
         elif FORMATS[name].is_listed:
             all_files = itertools.chain((earlier.file for earlier in found), [file], files)
-            return [_listed(fs, uri, _OfFormat(all_files, name, spec, passed), order)]
+            images = _OfFormat(all_files, name, spec, passed, root_of(fs, path))
+            return [_listed(fs, uri, images, order)]
         else:
             found.append(_Found(file, name, full_url(fs, file.name, uri)))
     chosen = _chosen(found, passed)
@@ -142,18 +142,24 @@ class _OfFormat:
     """Those of some files that have a format; counts the others, and keeps metadata of images.
 
     Attributes:
+        root: the folder that was named.
         metadata: the metadata files that were passed by.
+        partitions: the columns that folders below the root say, in the order in which they came.
     """
 
     files: Iterable[ListedFile]
     format: ManifestFormat
     spec: ManifestSpec
     passed: PassedOver
+    root: str
     metadata: list[ListedFile] = field(default_factory=list)
+    partitions: dict[str, None] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[ListedFile]:
         for file in self.files:
             if _format(file, self.spec) == self.format:
+                if "=" in file.name:
+                    self.partitions |= dict.fromkeys(key for key, _ in partitions_of(file.name, self.root))
                 yield file
             elif file.name.rpartition("/")[2] in METADATA_NAMES:
                 self.metadata.append(file)
@@ -174,7 +180,17 @@ def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
         version = hashlib.sha256(json.dumps([version, records]).encode()).hexdigest()
     folder = clean_uri(uri).rstrip("/") or "/"
     record = SourceFile(uri=folder, size=listing.count, version=version, format=files.format)
-    return Source(record, uri, files.format, "", listing, metadata=metadata, passed_over=files.passed)
+    return Source(
+        file=record,
+        uri=uri,
+        format=files.format,
+        base="",
+        listing=listing,
+        metadata=metadata,
+        passed_over=files.passed,
+        root=files.root,
+        folder_columns=tuple(files.partitions),
+    )
 
 
 def _metadata(fs: Any, uri: str, files: _OfFormat) -> ImageMetadata | None:
@@ -215,20 +231,3 @@ def _names_files(source: Source) -> bool:
 def _is_data_set(found: _Found) -> bool:
     fmt = FORMATS[found.format]
     return fmt.is_data_set and suffix_of(found.uri) in fmt.suffixes
-
-
-def partitions_of(name: str, root: str) -> Partitions:
-    """Returns what the folders of a file say of its rows, as Hive writes them: `year=2024/kind=a%2Fb/`.
-
-    Args:
-        name: the path of the file.
-        root: the folder that was named: those above it say nothing.
-    """
-    folders = name.removeprefix(root).split("/")[:-1]
-    pairs = (folder.partition("=") for folder in folders)
-    values = {text_of(unquote(key)): _value(value) for key, equals, value in pairs if key and equals}
-    return tuple(values.items())
-
-
-def _value(text: str) -> str | None:
-    return None if text == "__HIVE_DEFAULT_PARTITION__" else text_of(unquote(text))

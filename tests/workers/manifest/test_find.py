@@ -244,6 +244,30 @@ def test_the_partitions_of_hive_are_columns(somewhere: str, tmp_path: Path) -> N
     assert [sorted(row) for row in inner] == [["image_id", "kind", "uri"]] * 2
 
 
+def test_the_partitions_of_listed_images_are_columns(somewhere: str, tmp_path: Path) -> None:
+    put(
+        somewhere,
+        {
+            "year=2024/kind=a%2Fb/a.jpg": b"image",
+            "year=2024/label=cat/uri=no/b.jpg": b"image",
+            "c.jpg": b"image",
+            "year=2025/d.jpg": b"image",
+            "year=2025/metadata.csv": b"file_name,year,n\nd.jpg,own,1\n",
+        },
+    )
+    columns = ("year", "kind", "manifest_label", "n")
+    for uri in (somewhere, f"{somewhere}/**/*.*"):
+        found = {
+            Path(row["uri"]).name: tuple(row[name] for name in columns) for row in rows(uri, tmp_path / "out")
+        }
+        assert found == {
+            "a.jpg": ("2024", "a/b", None, None),
+            "b.jpg": ("2024", None, "cat", None),
+            "c.jpg": (None, None, None, None),
+            "d.jpg": ("own", None, None, "1"),
+        }
+
+
 def test_partitions_whose_names_are_no_utf_8_are_read(folder: Path, tmp_path: Path) -> None:
     partition = folder / os.fsdecode(b"kind\xe8=caf\xe9")
     partition.mkdir()

@@ -7,6 +7,7 @@ import pyarrow as pa
 from schemas.locations import IMAGE_ENDINGS, NO_URI, Location
 from workers.manifest.columns import strings
 from workers.manifest.formats.base import Row, RowFormat
+from workers.manifest.partitions import partitions_of
 from workers.manifest.sources import Source
 from workers.storage.filesystem import file_system, full_url
 from workers.storage.uris import text_uri
@@ -19,18 +20,20 @@ class Images(RowFormat):
     is_listed = True
 
     def schema_of(self, source: Source) -> pa.Schema:
-        """The URI, and the columns of metadata beside the images."""
-        return strings(["uri", *(source.metadata.columns if source.metadata else ())])
+        """The URI, and the columns that folders and metadata beside the images say."""
+        metadata = source.metadata.columns if source.metadata else ()
+        return strings(list(dict.fromkeys(["uri", *source.folder_columns, *metadata])))
 
     def rows(self, source: Source) -> Iterator[Row]:
-        """One row a listed file: its path or URL, and what metadata beside it says."""
+        """One row a listed file: its path or URL, and what metadata beside it says, or its folders."""
         fs, _ = file_system(source.uri)
         start = None
         for file in source.listing or ():
             if start is None:  # the same for all, and slow to find out
                 start = full_url(fs, file.name, source.uri).removesuffix(file.name)
+            folders = dict(partitions_of(file.name, source.root)) if source.folder_columns else {}
             further = source.metadata.row(file.name) if source.metadata else {}
-            yield {**further, "uri": text_uri(f"{start}{file.name}")}
+            yield {**folders, **further, "uri": text_uri(f"{start}{file.name}")}
 
     def location(self, uri: str | None, origin: str) -> Location:
         """The path or URL itself: it is no person's, so spaces around it are its own."""
