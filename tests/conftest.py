@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.stores import AzureServer, GoogleServer, can_run_azure, running_azure
 
 # Read by Ray when it is imported; without them it makes a token file in the home folder and leaves it there.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup what the tests start would ignore it
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # nothing fails on a slow day
 hypothesis.settings.load_profile("untimed")

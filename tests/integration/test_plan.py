@@ -121,7 +121,7 @@ def test_another_run_in_the_output_is_refused_as_by_check(manifest: Path, tmp_pa
     [
         (["--within", "soon"], 2, "--within: found 'soon', allowed: a duration such as"),
         (["--nodes", "0"], 2, "--nodes"),
-        (["--set", "compute.device=cuda", "--node-cpus", "4"], 1, "has no GPU"),
+        (["--set", "compute.device=cuda", "--node-cpus", "4"], 11, "has no GPU"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(
