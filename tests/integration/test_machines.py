@@ -48,9 +48,9 @@ def test_a_run_without_output_goes_on_to_its_end(
 @pytest.mark.parametrize(
     ("limit", "codes", "named"),
     [
-        ("-n 40", {1, 12}, "`ulimit -n` limits this process to 40 open files: raise it"),
-        ("-v 3000000", {1}, "`ulimit -v` limits this process to 3,000,000 KB, which is too little for a Ray"),
-        ("-f 2000", {1}, "`ulimit -f` limits this process to 2,000 KB, which is too little for a Ray"),
+        ("-n 40", {11, 12}, "`ulimit -n` limits this process to 40 open files: raise it"),
+        ("-v 3000000", {11}, "`ulimit -v` limits this process to 3,000,000 KB, which is too little"),
+        ("-f 2000", {11}, "`ulimit -f` limits this process to 2,000 KB, which is too little"),
     ],
 )
 def test_a_limit_that_is_too_low_is_named(
@@ -58,7 +58,7 @@ def test_a_limit_that_is_too_low_is_named(
 ) -> None:
     arguments = ["--manifest", str(photos), "--output", str(tmp_path / "out")]
     done = shell(f'ulimit {limit}; "$@"', "run", *arguments)
-    assert done.returncode in codes, "1 where Ray itself noticed first"
+    assert done.returncode in codes, "11 where Ray itself noticed first"
     assert done.stdout == ""
     assert named in done.stderr
     assert done.stderr.count("\n") == 1
@@ -70,6 +70,7 @@ def test_an_output_that_cannot_be_written_is_refused(photos: Path, left: Callabl
     for command in ("check", "run"):
         done = raylabel(command, *job)
         assert done.returncode == 5
-        assert done.stderr.startswith("raylabel: cannot write /proc/out/_work/tmp")
+        assert done.stderr.startswith("raylabel: cannot write ")
+        assert "/proc/out/" in done.stderr
         assert done.stderr.count("\n") == 1
         assert left() == []
