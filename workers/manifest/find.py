@@ -121,19 +121,17 @@ def _source(fs: Any, found: _Found, root: str, spec: ManifestSpec) -> Source:
     version = file.version
     if isinstance(fs, LocalFileSystem):
         version = digest_of(file.name, sampled=FORMATS[name].is_sampled)
-    partitions = partitions_of(file.name, root)
     return Source(
         file=SourceFile(
             uri=clean_uri(uri),
             size=file.size or 0,
             version=version,
             format=name,
-            partitions=dict(partitions),
+            partitions=dict(partitions_of(file.name, root)),
         ),
         uri=uri,
         format=name,
         base=absolute_uri(spec.base) if spec.base else parent_url(uri),
-        partitions=partitions,
     )
 
 
@@ -188,7 +186,6 @@ def _listed(fs: Any, uri: str, files: _OfFormat, order: Order) -> Source:
         listing=listing,
         metadata=metadata,
         passed_over=files.passed,
-        root=files.root,
         folder_columns=tuple(files.partitions),
     )
 

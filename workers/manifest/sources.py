@@ -20,10 +20,8 @@ class Source:
         format: its format, by its name or as the spec sets it.
         base: the folder that relative image paths in it are resolved against.
         listing: the images of a listed folder, on this process's disk; None for a file.
-        partitions: columns that the folders which it was found in say.
         metadata: what files beside the images of a listed folder say of them.
-        root: the folder that was named, of a listed one.
-        folder_columns: columns that folders below it say of their images.
+        folder_columns: columns that folders below a listed one say of their images.
         passed_over: what else is in the folder or glob that it is the first source of.
     """
 
@@ -32,8 +30,11 @@ class Source:
     format: ManifestFormat
     base: str
     listing: Listing | None = field(default=None, compare=False)
-    partitions: Partitions = ()
     metadata: ImageMetadata | None = field(default=None, compare=False)
-    root: str = ""
     folder_columns: tuple[str, ...] = ()
     passed_over: PassedOver | None = field(default=None, compare=False)
+
+    @property
+    def partitions(self) -> Partitions:
+        """Columns that the folders which it was found in say."""
+        return tuple(self.file.partitions.items())

@@ -7,6 +7,7 @@ import pyarrow as pa
 from schemas.locations import IMAGE_ENDINGS, NO_URI, Location
 from workers.manifest.columns import strings
 from workers.manifest.formats.base import Row, RowFormat
+from workers.manifest.listing import root_of
 from workers.manifest.partitions import partitions_of
 from workers.manifest.sources import Source
 from workers.storage.filesystem import file_system, full_url
@@ -26,12 +27,12 @@ class Images(RowFormat):
 
     def rows(self, source: Source) -> Iterator[Row]:
         """One row a listed file: its path or URL, and what metadata beside it says, or its folders."""
-        fs, _ = file_system(source.uri)
-        start = None
+        fs, path = file_system(source.uri)
+        root, start = root_of(fs, path), None
         for file in source.listing or ():
             if start is None:  # the same for all, and slow to find out
                 start = full_url(fs, file.name, source.uri).removesuffix(file.name)
-            folders = dict(partitions_of(file.name, source.root)) if source.folder_columns else {}
+            folders = dict(partitions_of(file.name, root)) if source.folder_columns else {}
             further = source.metadata.row(file.name) if source.metadata else {}
             yield {**folders, **further, "uri": text_uri(f"{start}{file.name}")}
 
