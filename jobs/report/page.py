@@ -2,7 +2,7 @@
 
 from html import escape
 
-from jobs.results.summary import OBJECT_BINS, ImageSummary, Summary, scored, short_uris, summarize
+from jobs.results.summary import OBJECT_BINS, ImageSummary, Summary, scored, short_uris
 from schemas.words import counted
 from workers.storage.store import Store
 
@@ -52,19 +52,18 @@ td:last-child { overflow-wrap: anywhere; padding-right: 0; }
 """
 
 
-def write_report(output: str, facts: dict[str, str], limit: int = 20) -> str:
-    """Writes OUT/report.html from the tables of a run.
+def write_report(summary: Summary, facts: dict[str, str]) -> str:
+    """Writes OUT/report.html of a run.
 
     Args:
-        output: the run directory; a path or any fsspec URL.
+        summary: of its tables.
         facts: name and value of the lines about the run: manifest, models, times, rates.
-        limit: number of single images it shows.
 
     Returns:
         The report's path or URL.
     """
-    store = Store(output)
-    store.write(REPORT, render_html(summarize(output, limit), facts).encode())
+    store = Store(summary.output)
+    store.write(REPORT, render_html(summary, facts).encode())
     return f"{store.url}/{REPORT}"
 
 

@@ -133,8 +133,8 @@ def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
     rows = _rows([_aspect(path) for path in pictures])
     heights = [round((width - gap * (len(row) + 1)) / sum(row)) for row in rows]
     font, name_height = _font(gap * 1.2), round(gap * 1.6)
-    height = sum(heights) + (gap + name_height) * len(rows) + gap
-    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    below = gap + name_height
+    sheet = Image.new("RGB", (width, sum(heights) + below * len(rows) + gap), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     todo = iter(pictures)
     top = gap
@@ -150,7 +150,7 @@ def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
             name = _cut(path.stem, font, cell.width)
             draw.text((left, top + cell.height), name, font=font, fill=PAPER)
             left += cell.width + gap
-        top += height + name_height + gap
+        top += height + below
     sheet.save(into, quality=90)
 
 

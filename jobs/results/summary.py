@@ -134,6 +134,11 @@ class Summary:
     objects_per_image: tuple[int, ...]
     failures: tuple[FailedImage, ...] = ()
 
+    @property
+    def failed_by_code(self) -> Counter[str]:
+        """The images that failed, by error code."""
+        return sum((Counter({error.code: error.images}) for error in self.errors), Counter[str]())
+
 
 def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a run's table in batches, in file order, which is manifest order.

@@ -11,6 +11,7 @@ from jobs.prepare.begun import begun_spec
 from jobs.prepare.resolve import ResolvedJob, resolve, resolving
 from jobs.report.page import write_report
 from jobs.results.status import retry_command
+from jobs.results.summary import summarize
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
@@ -150,7 +151,8 @@ def _run(
         None if how == "retry" else accuracy_of(job, reporter.meter, seconds, machines, console.message)
     )
     facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
-    write_report(spec.output, {**facts, "predicted": str(accuracy)} if accuracy else facts)
+    summary = summarize(spec.output)
+    write_report(summary, {**facts, "predicted": str(accuracy)} if accuracy else facts)
     if how == "retry":
         console.message(outcome_of_retry(spec.output))
     console.message(f"{format_rows(rows)} in {seconds:.0f} s")
@@ -158,7 +160,7 @@ def _run(
         console.message(f"predicted: {accuracy}")
     console.message(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
     if rows["errors"]:
-        failed = failed_by_code(spec.output)
+        failed = summary.failed_by_code
         again = retry_command(output, failed)
         console.message(f"failed: {by_code(failed)}. Once the cause is removed, {again} labels them again")
     reached = "raylabel show JOB.yaml (its storage section says how the tables are reached)"
