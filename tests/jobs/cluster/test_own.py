@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster.own import SOCKET_BYTES, own_options
-from tests.limits import python_under
+from tests.shell import PYTHON, shell
 from workers.process.cpus import usable_cpus
 from workers.process.sockets import MAX_PATH, SHORT
 
@@ -24,8 +24,8 @@ def test_a_long_path_of_temporary_files_is_not_rays(tmp_path: Path, monkeypatch:
 
 
 def test_low_limits_of_the_shell_are_kept_to_or_named() -> None:
-    assert python_under("ulimit -v 4500000", ASK).stdout == f"{(4_500_000 << 10) - (4 << 30)}\n"
-    done = python_under("ulimit -f 1000", ASK)
+    assert shell(f"ulimit -v 4500000; {PYTHON}", ASK).stdout == f"{(4_500_000 << 10) - (4 << 30)}\n"
+    done = shell(f"ulimit -f 1000; {PYTHON}", ASK)
     assert done.stderr.splitlines()[-1].partition(": ")[2] == (
         "`ulimit -f` limits this process to 1,000 KB, which is too little for "
         "a Ray; raise it (`ulimit -f unlimited`) and run the command again"

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.limits import python_under
+from tests.shell import PYTHON, shell
 
 ASK = "from workers.process.limits import low_limits; print(low_limits())"
 
@@ -14,5 +14,5 @@ ASK = "from workers.process.limits import low_limits; print(low_limits())"
     ],
 )
 def test_a_limit_of_the_shell_that_is_low_is_named(limit: str, named: str) -> None:
-    done = python_under(f"ulimit -S {limit}", ASK)
+    done = shell(f"ulimit -S {limit}; {PYTHON}", ASK)
     assert (done.stdout, done.stderr) == (f"{named}\n", "")
