@@ -1,4 +1,8 @@
-"""The job spec: a user's settings for a job, frozen, and checked when built."""
+"""The job spec: a user's settings for a job, frozen, and checked when built.
+
+What a check here says follows the key's path in the message that `schemas.spec_file` writes:
+"found …" of the key, or ".NAME: found …" of one below it.
+"""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -55,18 +59,18 @@ def _assert_headers(headers: dict[str, str]) -> dict[str, str]:
     """Refuses headers that no request can have, and values that may be secrets; shows no such value."""
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"headers: found the name {name!r}; allowed: letters, digits and -")
+            raise ValueError(f"found the name {name!r}; allowed: letters, digits and -")
         if name.lower() in OWN_HEADERS:
-            raise ValueError(f"headers.{name}: raylabel sets it itself; allowed: other headers")
+            raise ValueError(f".{name}: raylabel sets it itself; allowed: other headers")
         if not is_harmless(name) and not _FROM_VARIABLE.fullmatch(value):
             raise ValueError(
-                f"headers.{name}: a job spec holds no secrets; allowed: env:VARIABLE, or a word before it "
+                f".{name}: a job spec holds no secrets; allowed: env:VARIABLE, or a word before it "
                 "as in 'Bearer env:TOKEN', with the variable set on every node"
             )
         if not value.isprintable() or not value.isascii():
-            raise ValueError(f"headers.{name}: found {value!r}; allowed: printable ASCII, in one line")
+            raise ValueError(f".{name}: found {value!r}; allowed: printable ASCII, in one line")
     if len({name.lower() for name in headers}) < len(headers):
-        raise ValueError(f"headers: found one name twice in {', '.join(headers)}; allowed: each once")
+        raise ValueError(f"found one name twice in {', '.join(headers)}; allowed: each once")
     return headers
 
 
@@ -136,7 +140,7 @@ class ModelSpec(_Section):
     def _has_options_for_a_factory(self) -> Self:
         if self.options and not self.is_factory:
             raise ValueError(
-                f"options: found {', '.join(self.options)} for {self.model}; allowed: for a model "
+                f".options: found {', '.join(self.options)} for {self.model}; allowed: for a model "
                 "of your own, `module:factory`, as its keyword arguments"
             )
         return self
@@ -242,7 +246,7 @@ class ActorRange(_Section):
     @classmethod
     def _is_a_range(cls, maximum: int, info: ValidationInfo) -> int:
         if maximum < info.data.get("min", 1):
-            raise ValueError(f"compute.actors: found min {info.data['min']} above max {maximum}")
+            raise ValueError(f"found {maximum}, below min {info.data['min']}; allowed: min or more")
         return maximum
 
 
@@ -281,7 +285,7 @@ class ComputeSpec(_Section):
     @classmethod
     def _are_custom(cls, resources: dict[str, float]) -> dict[str, float]:
         if wrong := sorted({"CPU", "GPU", "memory", "object_store_memory"} & resources.keys()):
-            raise ValueError(f"compute.resources: found {', '.join(wrong)}; allowed: Ray's custom resources")
+            raise ValueError(f"found {', '.join(wrong)}; allowed: Ray's custom resources")
         return resources
 
     def images_at_once(self, device: str) -> int:
@@ -295,7 +299,7 @@ _SECRET_WORDS = (
 )
 
 
-def _assert_no_secrets(options: dict[str, Any], path: str) -> None:
+def _assert_no_secrets(options: dict[str, Any], path: str = "") -> None:
     """Refuses options with a secret in them, also in options of an option; shows no value."""
     for name, value in options.items():
         if isinstance(value, dict):
@@ -345,7 +349,7 @@ class StorageOptions(_Section):
     @field_validator("options")
     @classmethod
     def _holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
-        _assert_no_secrets(options, "options")
+        _assert_no_secrets(options)
         return options
 
     def __hash__(self) -> int:
@@ -380,14 +384,14 @@ def _assert_urls(storage: StorageMap) -> StorageMap:
         scheme, separator, _ = url.partition("://")
         if not separator or not scheme or "@" in url or "?" in url:
             raise ValueError(
-                f"storage: found {url!r}; allowed: the beginning of URLs, such as s3://, s3://bucket or "
+                f"found {url!r}; allowed: the beginning of URLs, such as s3://, s3://bucket or "
                 "s3://bucket/folder, without user, password and query"
             )
         wrong = [name for name in _S3_OPTIONS if getattr(options, name)] if scheme not in _S3_SCHEMES else []
         if wrong:
-            raise ValueError(f"storage.{url}: {', '.join(wrong)} are for s3://; allowed: anonymous, options")
+            raise ValueError(f".{url}: {', '.join(wrong)} are for s3://; allowed: anonymous, options")
         if options.headers and scheme not in _WEB_SCHEMES:
-            raise ValueError(f"storage.{url}: found headers; allowed: those of http:// and https://")
+            raise ValueError(f".{url}: found headers; allowed: those of http:// and https://")
     return storage
 
 

@@ -2,6 +2,8 @@
 
 import difflib
 import shlex
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +15,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from schemas.exceptions import SpecError
-from schemas.spec import _ENDPOINT, _SHA256, _VARIABLE, SHORT_FORMS, JobSpec, ManifestFormat
+from schemas.spec import _ENDPOINT, _SHA256, _VARIABLE, SHORT_FORMS, JobSpec, ManifestFormat, ModelSpec
 
 _PATTERNS = {
     _SHA256: "64 lower-case hexadecimal digits",
@@ -37,8 +39,15 @@ def read_spec(path: str | None, overrides: dict[str, Any]) -> JobSpec:
 
 
 def override_spec(values: dict[str, Any], overrides: dict[str, Any], source: str) -> JobSpec:
-    """Builds a checked spec from plain values and overrides; see `read_spec` and `build_spec`."""
+    """Builds a checked spec from plain values and overrides; see `read_spec` and `build_spec`.
+
+    Where they name another model, the weights, options and categories in `values` are not for it.
+    """
     values = dict(values)
+    for task in ("classifier", "detector"):
+        section, model = values.get(task), overrides.get(f"{task}.model")
+        if model and isinstance(section, dict) and section.get("model") != model:
+            values[task] = {key: section[key] for key in section if key not in ModelSpec.model_fields}
     for key, value in overrides.items():
         _set(values, key.split("."), value)
     return build_spec(values, source)
@@ -126,8 +135,10 @@ def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
 def _explain(details: list[ErrorDetails]) -> list[str]:
     """One line for each error: its path, its value, what is allowed."""
     problems: dict[str, dict[str, None]] = {}
-    for detail in details:
-        path = [part for part in detail["loc"] if part not in _UNION_BRANCHES]
+    paths = [tuple(part for part in detail["loc"] if part not in _UNION_BRANCHES) for detail in details]
+    for detail, path in zip(details, paths, strict=True):
+        if any(len(other) > len(path) and other[: len(path)] == path for other in paths):
+            continue  # it was read as another type of a union, in which it has an error
         where = ".".join(map(str, path))
         match detail["type"]:
             case "missing":
@@ -135,13 +146,18 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
             case "extra_forbidden":
                 problem, allowed = f"{where}: unknown key", _known_keys(path)
             case "value_error":
-                problem, allowed = str(detail["ctx"]["error"]), ""
+                text = str(detail["ctx"]["error"])
+                problem, allowed = f"{where}{'' if not where or text[0] == '.' else ': '}{text}", ""
             case "string_pattern_mismatch":
                 problem, allowed = f"{where}: found {detail['input']!r}", _PATTERNS[detail["ctx"]["pattern"]]
             case kind:
                 problem = f"{where}: found {_shown(path, detail['input'])}"
                 message = detail["msg"].removeprefix("Input should be ")
                 allowed = _ALLOWED.get(kind, message).format_map(detail.get("ctx", {}))
+                if kind == "model_type" and where in SHORT_FORMS:
+                    allowed = f"text or {allowed}"
+                elif kind == "string_type" and isinstance(detail["input"], date | bool | int | float):
+                    allowed += " (in quotes)"
         # pydantic reports a value of a union once for each of its types
         problems.setdefault(problem, {})[allowed] = None
     return [
@@ -150,9 +166,11 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
     ]
 
 
-def _shown(path: list[str | int], value: object) -> str:
-    """A value for a message; not one of headers, which may be a secret."""
-    return f"a value of type {type(value).__name__}" if "headers" in path else repr(value)
+def _shown(path: Sequence[str | int], value: object) -> str:
+    """A value for a message, as YAML has it; not one of headers, which may be a secret."""
+    if "headers" in path:
+        return f"a value of type {type(value).__name__}"
+    return str(value) if isinstance(value, date) else repr(value)
 
 
 _UNION_BRANCHES = {
@@ -182,12 +200,12 @@ _ALLOWED = {
 }
 
 
-def _option(path: list[str | int]) -> str:
+def _option(path: Sequence[str | int]) -> str:
     """How a key that has to be there is set; "" for one that has no option of its own."""
-    return f"; set it in a job spec or with --{path[0]}" if path in (["manifest"], ["output"]) else ""
+    return f"; set it in a job spec or with --{path[0]}" if path in (("manifest",), ("output",)) else ""
 
 
-def _known_keys(path: list[str | int]) -> str:
+def _known_keys(path: Sequence[str | int]) -> str:
     """The keys that are allowed in place of an unknown one, with the one that was probably meant."""
     known, name = _keys_of(path[:-1]), str(path[-1])
     meant = _sections_with(name) or difflib.get_close_matches(name, known, n=1)
@@ -200,7 +218,7 @@ def _sections_with(name: str) -> list[str]:
     return [f"{key}.{name}" for key, section in sections.items() if section and name in section.model_fields]
 
 
-def _keys_of(path: list[str | int]) -> list[str]:
+def _keys_of(path: Sequence[str | int]) -> list[str]:
     """The keys allowed at a path of the spec."""
     model: type[BaseModel] = JobSpec
     for part in path:

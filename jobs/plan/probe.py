@@ -16,7 +16,6 @@ from jobs.prepare.resolve import ResolvedJob
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ProcessDiedError, RaylabelError
 from schemas.locations import Location
-from schemas.plan import Pass, Plan
 from schemas.prediction import Cluster, Costs, Probed
 from schemas.spec import ComputeSpec
 from workers.label.children import build_gpu_counter, build_profiler
@@ -108,9 +107,7 @@ def probe_here(job: ResolvedJob, rows: int, locations: list[Location], here: Clu
     if not locations:
         raise RaylabelError("the manifest has no rows: there is nothing to predict")
     pool = pool_here(job.spec.compute, here)
-    nothing = Plan(rows=0, unit_rows=1, shard_units=1)  # the processes are given images, not rows
-    no_rows = Manifest([], "uri", None, pa.schema([]))
-    settings = job.label_settings(no_rows, Pass(nothing), rows, pool.actors, pool)
+    settings = job.probe_settings(rows, pool.actors, pool)
     seconds, profiles = _profiles(settings, pool.actors, locations)
     failed, example = profiles[0].failed, profiles[0].example
     if sum(failed.values()) == len(locations):

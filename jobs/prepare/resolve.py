@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 import schemas
 import workers
 from jobs.prepare.begun import changed_keys
@@ -127,7 +129,8 @@ class ResolvedJob:
             facts.append(("passed over", "; ".join(passed_over)))
         facts.append(("output", clean_uri(spec.output)))
         if self.classifier and spec.classifier:
-            facts.append(("classifier", f"{_model(self.classifier)}, top {spec.classifier.top_k}"))
+            best = min(spec.classifier.top_k, len(self.classifier.categories))
+            facts.append(("classifier", f"{_model(self.classifier)}, top {best}"))
             facts += _own_weights("classifier", self.classifier, spec.classifier)
         if self.detector and spec.detector:
             facts.append(("detector", f"{_model(self.detector)}, score above {_thresholds(spec.detector)}"))
@@ -180,6 +183,12 @@ class ResolvedJob:
             memory_share=resources.memory_share,
             fork_server=shared_fork_server().address,
         )
+
+    def probe_settings(self, rows: int, actors: int, resources: ActorResources) -> LabelSettings:
+        """The same for a process that is given images, and no rows of a unit; see `label_settings`."""
+        nothing = Plan(rows=0, unit_rows=1, shard_units=1)
+        no_rows = Manifest([], "uri", None, pa.schema([]))
+        return self.label_settings(no_rows, Pass(nothing), rows, actors, resources)
 
     def record(self, manifest: Manifest) -> RunRecord:
         """The `run.json` of a new run of this job."""
@@ -280,9 +289,8 @@ def _thresholds(spec: DetectorSpec) -> str:
 
 
 def _model(model: ResolvedModel) -> str:
-    return (
-        f"{model.fingerprint} ({model.info.input_size}, {counted(len(model.categories), 'class', 'classes')})"
-    )
+    size = f"{model.info.input_size}, " if model.info.input_size else ""
+    return f"{model.fingerprint} ({size}{counted(len(model.categories), 'class', 'classes')})"
 
 
 def _own_weights(task: str, model: ResolvedModel, spec: ModelSpec) -> list[tuple[str, str]]:

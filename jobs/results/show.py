@@ -15,6 +15,7 @@ from schemas.spec import FetchSpec
 from schemas.words import counted
 from workers.fetch.locate import locate, read_image
 from workers.ledger.damage import damaged
+from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_shards, stray_tables
 from workers.printable import printable
@@ -38,32 +39,38 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
         DamagedFileError: a file of the run is damaged.
     """
     directory = find_run(output)
-    run, console = directory.record, Console(highlight=False)
+    console = Console(highlight=False)
     for error in read_shards(directory.newest())[1].values():
         raise error
+    # drawn before anything is printed: who reads that may stop reading, as `head` does
+    notes = _draw(directory, output, limit, draw) if draw else []
     render(summarize(output, limit), console)
-    for stray in stray_tables(directory):
-        console.print(f"note: {stray}", markup=False, soft_wrap=True)
-    if draw:
-        try:
-            fetch, storage = FetchSpec.model_validate(run.spec["fetch"]), run.storage
-        except ValidationError:
-            raise damaged(RunRecord, directory.store, RUN, "its spec is not one of this version") from None
-        configure_storage(storage)
-        folders = [file.uri.rpartition("/")[0] for file in run.manifest]
-        bases = dict.fromkeys(filter(None, [run.spec["manifest"].get("base"), *folders]))
-        drawn = draw_run(output, draw, lambda uri: _read(uri, list(bases), fetch), limit)
-        for note in drawn.skipped[:MAX_NOTES]:
-            console.print(printable(f"not drawn: {note}"), markup=False, soft_wrap=True)
-        if (more := len(drawn.skipped) - MAX_NOTES) > 0:
-            console.print(f"not drawn: {more:,} more")
-        if drawn.pictures:
-            contact_sheet(drawn.pictures, draw / "contact-sheet.jpg")
-        console.print(
-            printable(f"{counted(len(drawn.pictures), 'picture')} drawn: {draw}"),
-            markup=False,
-            soft_wrap=True,
-        )
+    notes = [f"note: {stray}" for stray in stray_tables(directory)] + notes
+    for note in notes:
+        console.print(printable(note), markup=False, soft_wrap=True)
+
+
+def _draw(directory: RunDirectory, output: str, limit: int, folder: Path) -> list[str]:
+    """Draws the photos of a run into a folder; returns what to tell of it, a line each.
+
+    Raises:
+        DamagedFileError: the run's record has a spec that is not one of this version.
+    """
+    run = directory.record
+    try:
+        fetch, storage = FetchSpec.model_validate(run.spec["fetch"]), run.storage
+    except ValidationError:
+        raise damaged(RunRecord, directory.store, RUN, "its spec is not one of this version") from None
+    configure_storage(storage)
+    folders = [file.uri.rpartition("/")[0] for file in run.manifest]
+    bases = dict.fromkeys(filter(None, [run.spec["manifest"].get("base"), *folders]))
+    drawn = draw_run(output, folder, lambda uri: _read(uri, list(bases), fetch), limit)
+    if drawn.pictures:
+        contact_sheet(drawn.pictures, folder / "contact-sheet.jpg")
+    lines = [f"not drawn: {note}" for note in drawn.skipped[:MAX_NOTES]]
+    if (more := len(drawn.skipped) - MAX_NOTES) > 0:
+        lines.append(f"not drawn: {more:,} more")
+    return [*lines, f"{counted(len(drawn.pictures), 'picture')} drawn: {folder}"]
 
 
 def _read(uri: str, bases: list[str], fetch: FetchSpec) -> bytes:

@@ -50,28 +50,29 @@ class Meter:
     """Measures progress. Speed counts from this attempt's first commit: until then actors start.
 
     Attributes:
+        before: rows in a final state at the first measurement; None before it.
         done: rows that this attempt brought into a final state so far.
         images_per_s: as of the last measurement.
     """
 
     def __init__(self) -> None:
+        self.before: int | None = None
         self.done = 0
         self.images_per_s: float | None = None
-        self._before: int | None = None
         self._first: tuple[float, int] | None = None
 
     def __call__(self, state: PassState) -> ProgressEvent:
         """The progress now; what is done at the first call was done by earlier attempts."""
         now = time.monotonic()
-        if self._before is None:
-            self._before = state.done
+        if self.before is None:
+            self.before = state.done
         rate = seconds_left = None
         if self._first:
             rate = (state.done - self._first[1]) / max(now - self._first[0], 1e-9)
             seconds_left = (state.rows - state.done) / rate if rate else None
-        elif state.done > self._before:
+        elif state.done > self.before:
             self._first = now, state.done
-        self.done, self.images_per_s = state.done - self._before, rate
+        self.done, self.images_per_s = state.done - self.before, rate
         return ProgressEvent(state.rows, state.done, state.failed.total(), rate, seconds_left)
 
 
@@ -107,7 +108,17 @@ class Reporter:
         """Prints the progress, where that is due."""
 
 
-class Lines(Reporter):
+class ForPeople(Reporter):
+    """Says first what earlier attempts have done, if anything."""
+
+    def on_progress(self, state: PassState, usage: Usage) -> None:
+        """See `jobs.run.observers.Observer`."""
+        if self.meter.before is None and state.done:
+            self.message(f"resumes: {state.done:,} of {counted(state.rows, 'image')} done")
+        super().on_progress(state, usage)
+
+
+class Lines(ForPeople):
     """A line now and then: for a person who reads a log."""
 
     def __init__(self, console: Console) -> None:
@@ -140,7 +151,7 @@ class JsonLines(Reporter):
             print(json.dumps({"event": "progress", **asdict(progress)}), flush=True)
 
 
-class Bar(Reporter):
+class Bar(ForPeople):
     """One bar for the whole job."""
 
     def __init__(self, console: Console) -> None:

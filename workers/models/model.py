@@ -37,7 +37,7 @@ class _Model:
         module: the network, float32.
         transform: one image to the module's input; a detector's keeps the image's size.
         categories: class names; a class id is an index into it.
-        input_size: the size that the transform produces, as text: "224x224".
+        input_size: the size that the transform produces, as text: "224x224"; "": not stated.
         preprocessing: the transform as text; "" stands for its repr.
         mixes_shapes: whether images of different shapes can share a batch; if not, they are grouped by shape.
         channels_last: whether the module runs in channels-last layout. On a CPU that saves a third of
@@ -55,7 +55,7 @@ class _Model:
     module: nn.Module
     transform: Transform
     categories: tuple[str, ...]
-    input_size: str = "see the factory"
+    input_size: str = ""
     preprocessing: str = ""
     mixes_shapes: bool = True
     channels_last: bool = True

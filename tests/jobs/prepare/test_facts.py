@@ -13,6 +13,6 @@ def test_a_jobs_facts_are_its_manifest_output_models_and_thresholds() -> None:
     assert job.facts() == [
         ("manifest", "photos (1 image)"),
         ("output", "out"),
-        ("classifier", f"{CLASSIFIER.fingerprint} (1x1, 3 classes), top 5"),
+        ("classifier", f"{CLASSIFIER.fingerprint} (1x1, 3 classes), top 3"),
         ("detector", f"{DETECTOR.fingerprint} (1x1, 3 classes), score above 0.3 (person 0.5, boat 0.25)"),
     ]

@@ -61,7 +61,15 @@ def test_a_log_gets_a_line_now_and_then(
         report.on_progress(state(0), NO_USAGE)
         monkeypatch.setattr(console, "LINES_S", 0)
         report.on_progress(state(0, 1, failed=2), NO_USAGE)
-    assert capsys.readouterr().out.startswith("20 of 100 images, 2 failed")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "resumes: 10 of 100 images done"
+    assert second.startswith("20 of 100 images, 2 failed")
+
+
+def test_a_job_that_begins_resumes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines(Console()) as report:
+        report.on_progress(state(), NO_USAGE)
+    assert capsys.readouterr().out == ""
 
 
 def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -> None:
