@@ -78,7 +78,7 @@ def connect(
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             one_start = one_start_at_a_time() if address == "local" else contextlib.nullcontext()
             watched = watching_start(on_death) if on_death else contextlib.nullcontext()
-            with one_start, _own_sigterm_handler(), watched:
+            with one_start, _own_sigterm_handler(), _awake_while_waiting(), watched:
                 ray.init(
                     address=address,
                     job_config=ray.job_config.JobConfig(**OWN_PATH),
@@ -201,6 +201,32 @@ def _own_sigterm_handler() -> Iterator[None]:
         yield
     finally:
         ray._private.utils.set_sigterm_handler = set_handler
+
+
+@contextlib.contextmanager
+def _awake_while_waiting() -> Iterator[None]:
+    """Lets this process notice signals, and the death of a GCS that starts, while Ray waits for its port.
+
+    Ray's own wait (2.60) is one call that holds Python's lock for up to half a minute.
+    """
+    whole_wait = ray._private.node.wait_for_persisted_port
+
+    def wait_in_slices(*where: Any, timeout_ms: int) -> int:
+        end = time.monotonic() + timeout_ms / 1000
+        while True:
+            try:
+                port: int = whole_wait(*where, timeout_ms=1, poll_interval_ms=1)
+                return port
+            except RuntimeError:  # it is not there yet
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
+
+    ray._private.node.wait_for_persisted_port = wait_in_slices
+    try:
+        yield
+    finally:
+        ray._private.node.wait_for_persisted_port = whole_wait
 
 
 @contextlib.contextmanager
