@@ -50,8 +50,12 @@ test: env $(AZURITE)/.installed
 test-fast: env
 	@$(BIN)/python -m pytest -n 2 -m 'not slow and not ray and not server'
 
+# Clusters of several nodes on one machine go alone: beside other jobs they take longer than the tests wait.
+NODES := tests/integration/test_nodes.py
+
 test-slow: env $(AZURITE)/.installed
-	@$(BIN)/python -m pytest -n 2 -m slow
+	@$(BIN)/python -m pytest -m slow $(NODES)
+	@$(BIN)/python -m pytest -m slow -n 2 --ignore $(NODES)
 
 # Peers ask for other versions of what raylabel uses: they get an environment of their own on top of it.
 $(BENCH)/.installed: $(STAMP)
