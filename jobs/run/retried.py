@@ -1,5 +1,6 @@
 """The rows of a retry: those that the run holds, and what of them only the manifest has."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -11,8 +12,8 @@ import pyarrow.parquet as pq
 
 from jobs.prepare.resolve import ResolvedJob
 from schemas.exceptions import ManifestError, OutputConflictError, StorageError
-from schemas.ledger import manifest_folder, table_key
-from schemas.tables import KEYS, carried_names
+from schemas.ledger import Shard, manifest_folder, table_key
+from schemas.tables import ERRORS, KEYS, carried_names
 from schemas.words import counted
 from workers.ledger.damage import TABLE, damaged
 from workers.ledger.directory import RunDirectory
@@ -22,7 +23,6 @@ from workers.manifest.held import held_manifest, located, not_held
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import map_here, open_manifest
 from workers.printable import message_of, short_line
-from workers.storage.store import Store
 from workers.storage.uris import clean_uri, split_chain
 
 
@@ -32,11 +32,9 @@ def with_carried(run: RunDirectory) -> RunDirectory:
     Raises:
         DamagedFileError: its tables are damaged.
     """
-    names = carried_names(pa.schema([(name, pa.null()) for name in run.record.manifest_columns]), "errors")
-    schema = _errors(run.store, 0).schema
-    return replace(
-        run, carried=pa.schema([(name, schema.field(there).type) for name, there in names.items()])
-    )
+    schema = _errors(run, 0).schema
+    types = [(name, schema.field(there).type) for name, there in _carried_names(run).items()]
+    return replace(run, carried=pa.schema(types))
 
 
 def assert_retriable(job: ResolvedJob, output: str, codes: list[str]) -> None:
@@ -50,10 +48,8 @@ def assert_retriable(job: ResolvedJob, output: str, codes: list[str]) -> None:
     if job.began_with is None or read_success(run.store) is None:
         return
     assert_published(run)
-    tables = [_errors(run.store, shard) for shard in range(run.plan.shards)]
+    tables = [_errors(run, published.shard, published) for published in run.read_shards()]
     failed = pa.concat_tables(table.filter(pc.is_in(table["code"], pa.array(codes))) for table in tables)
-    if not _lacks(failed, job):
-        return
     retry = run.retry + 1
 
     def opened() -> Manifest:
@@ -61,8 +57,9 @@ def assert_retriable(job: ResolvedJob, output: str, codes: list[str]) -> None:
 
     try:
         _locating(job, run, failed, opened)
-    except OutputConflictError:
-        run.store.clear(manifest_folder(retry))
+    except BaseException:
+        if run.newest().retry < retry:  # otherwise it is that of a retry which was begun meanwhile
+            run.store.clear(manifest_folder(retry))
         raise
 
 
@@ -80,7 +77,7 @@ def retried_manifest(job: ResolvedJob, run: RunDirectory, opened: Callable[[], M
         OutputConflictError: the run does not hold all of a row, and the manifest has another in its place.
     """
     rows = pa.array(run.current.rows, pa.int64())
-    tables = [_errors(run.store, shard) for shard in run.current.shards]
+    tables = [_errors(run, shard) for shard in run.current.shards]
     failed = pa.concat_tables(table.filter(pc.is_in(table["manifest_index"], rows)) for table in tables)
     manifest = _locating(job, run, failed, opened)
     held = held_manifest(failed, run.carried, f"{run.store.url}/{manifest_folder(run.retry)}/held")
@@ -90,36 +87,64 @@ def retried_manifest(job: ResolvedJob, run: RunDirectory, opened: Callable[[], M
 def _locating(
     job: ResolvedJob, run: RunDirectory, failed: pa.Table, opened: Callable[[], Manifest]
 ) -> Manifest | None:
-    """The manifest as it is now, where it has the rows that failed; None: the run holds all of these.
+    """The manifest as it is now, for the rows whose images the run does not hold; None: it holds all.
 
     Raises:
-        OutputConflictError: neither.
+        OutputConflictError: the manifest does not have them, or images are in a file of it that has changed.
     """
+    where = f"{clean_uri(run.store.url)} cannot be retried without the manifest it began with"
+    if lost := _lost(failed, job):
+        raise OutputConflictError(
+            f"{where}: images that failed are in {lost}, which is gone or has changed. Put it back"
+        )
+    lacking = not_held(failed)
+    if not lacking.num_rows:
+        return None
     why = job.not_found
     if job.sources:
         try:
-            if _has_all(manifest := opened(), _by_unit(run, failed)):
+            if _has_all(manifest := opened(), _by_unit(run, lacking)):
                 return manifest
             why = "the manifest has changed, and rows that failed are no longer where they were"
         except (ManifestError, StorageError) as error:
             why = str(error)
-    if reason := _lacks(failed, job):
-        raise OutputConflictError(
-            f"{clean_uri(run.store.url)} cannot be retried without the manifest it began with: {reason}. "
-            f"As it is now: {why}. Put it back, or name one with the same rows in the same places (--set "
-            "manifest.uri=…)"
-        )
-    return None
+    raise OutputConflictError(
+        f"{where}: {_what_lacks(lacking)}. As it is now: {why}. Put it back, or name one with the same rows "
+        "in the same places (--set manifest.uri=…)"
+    )
 
 
-def _errors(store: Store, shard: int) -> pa.Table:
-    """The errors table of a shard."""
+def _errors(run: RunDirectory, shard: int, published: Shard | None = None) -> pa.Table:
+    """The errors table of a shard.
+
+    Args:
+        run: whose.
+        shard: its number.
+        published: what the table must be; None: it may be changed already by the retry that is under way.
+
+    Raises:
+        DamagedFileError: it cannot be read, lacks a column, or is not what was published.
+    """
     key = table_key("errors", shard)
     try:
-        return pq.read_table(pa.BufferReader(store.read(key)))
-    except (FileNotFoundError, pa.ArrowException) as error:
-        wrong = short_line(message_of(error))
-        raise damaged(TABLE, store, key, f"it is no table that can be read ({wrong})") from None
+        data = run.store.read(key)
+        if published and hashlib.sha256(data).hexdigest() != published.files["errors"].sha256:
+            raise damaged(TABLE, run.store, key, "its content is not what was published")
+        types = {field.name: str(field.type) for field in ERRORS}
+        types |= {there: run.record.manifest_columns[name] for name, there in _carried_names(run).items()}
+        table = pq.read_table(pa.BufferReader(data)).select(list(types))
+        table.validate(full=True)
+        if wrong := [f"{f.name} is {f.type}" for f in table.schema if str(f.type) != types[f.name]]:
+            raise ValueError(", ".join(wrong))
+    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+        reason = short_line(message_of(error))
+        raise damaged(TABLE, run.store, key, f"it is no table that can be read ({reason})") from None
+    return table
+
+
+def _carried_names(run: RunDirectory) -> dict[str, str]:
+    """The names of the manifest's own columns in the errors table, by their names in the manifest."""
+    return carried_names(pa.schema([(name, pa.null()) for name in run.record.manifest_columns]), "errors")
 
 
 def _by_unit(run: RunDirectory, failed: pa.Table) -> list[pa.Table]:
@@ -141,15 +166,17 @@ def _has(manifest: Manifest, keys: pa.Table) -> bool:
     return bool(manifest.read(rows).table.select(keys.column_names).to_pylist() == keys.to_pylist())
 
 
-def _lacks(failed: pa.Table, job: ResolvedJob) -> str:
-    """What a run does not hold of rows that failed; "" where it holds all that leads to their images."""
-    if lacking := not_held(failed).select(["manifest_index", "uri"]).to_pylist():
-        first = f"row {lacking[0]['manifest_index']:,}, {lacking[0]['uri']}"
-        return (
-            f"the URIs of {counted(len(lacking), 'image')} that failed ({first}) have a password, a query or "
-            "the image itself, which a run does not keep"
-        )
+def _what_lacks(lacking: pa.Table) -> str:
+    """What a run does not hold of some rows that failed."""
+    first = f"row {lacking['manifest_index'][0].as_py():,}, {lacking['uri'][0].as_py()}"
+    return (
+        f"the URIs of {counted(len(lacking), 'image')} that failed ({first}) have a password, a query or "
+        "the image itself, which a run does not keep"
+    )
+
+
+def _lost(failed: pa.Table, job: ResolvedJob) -> str | None:
+    """A file of the manifest that holds images of rows which failed, and is gone or has changed."""
     changed = {file.uri for file in job.files} - {s.file.uri for s in job.sources if s.file in job.files}
     uris = (chain[1] for uri in failed["absolute_uri"].to_pylist() if uri and (chain := split_chain(uri)))
-    lost = next((uri for uri in uris if uri in changed), None)
-    return f"images that failed are in {lost}, which is gone or has changed" if lost else ""
+    return next((uri for uri in uris if uri in changed), None)

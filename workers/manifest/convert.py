@@ -118,8 +118,20 @@ def write_parquet(
         origin: what their images are found from; see `ManifestFile`.
         schema: of the files; None: each has the columns of its own rows, all of them strings.
     """
+    return _written(_tables(rows, schema), into, origin, schema)
+
+
+def write_table(table: pa.Table, into: str, origin: str) -> list[ManifestFile]:
+    """Writes manifest rows that are a table already; see `write_parquet`."""
+    groups = (table.slice(start, GROUP_ROWS) for start in range(0, len(table), GROUP_ROWS))
+    return _written(groups, into, origin, table.schema)
+
+
+def _written(
+    tables: Iterator[pa.Table], into: str, origin: str, schema: pa.Schema | None
+) -> list[ManifestFile]:
     folder, _, prefix = into.rpartition("/")
-    files = _write_files(rows, folder, _new_name(prefix), schema)
+    files = _write_files(tables, folder, _new_name(prefix), schema)
     return [ManifestFile(f"{folder}/{f.name}", f.row_groups, f.columns, origin) for f in files]
 
 
@@ -139,7 +151,8 @@ def _convert(folder: Store, source: Source, name: str) -> list[_ConvertedFile]:
     assert isinstance(fmt, RowFormat)
     prefix = _new_name(name)
     try:
-        return list(_write_files(fmt.rows(source), folder.url, prefix, fmt.schema_of(source)))
+        schema = fmt.schema_of(source)
+        return list(_write_files(_tables(fmt.rows(source), schema), folder.url, prefix, schema))
     except BaseException:
         with contextlib.suppress(StorageError):
             folder.delete([key for key in folder.list("") if key.startswith(prefix)])
@@ -147,9 +160,8 @@ def _convert(folder: Store, source: Source, name: str) -> list[_ConvertedFile]:
 
 
 def _write_files(
-    rows: Iterable[Row], folder: str, prefix: str, schema: pa.Schema | None
+    tables: Iterator[pa.Table], folder: str, prefix: str, schema: pa.Schema | None
 ) -> Iterator[_ConvertedFile]:
-    tables = _tables(rows, schema)
     for number, first in enumerate(tables):
         of_file = _of_one_file(first, tables)
         columns = schema

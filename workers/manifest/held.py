@@ -14,7 +14,7 @@ from schemas.exceptions import ManifestError
 from schemas.locations import Location, MissingImage
 from schemas.tables import ABSOLUTE_URI, KEYS, carried_names
 from workers.fetch.locate import location_of
-from workers.manifest.convert import GROUP_ROWS, write_parquet
+from workers.manifest.convert import write_table
 from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.manifest import Manifest, Rows
 
@@ -27,11 +27,12 @@ class HeldManifest(Manifest):
 
     Attributes:
         index: their positions in the manifest, int64, ascending.
-        located_by: a manifest that has the same rows in the same places, and their images' locations; None:
-            the rows lead to their images themselves.
+        lacking: of these the positions of rows that do not lead to their images themselves.
+        located_by: a manifest that has the lacking rows in the same places; None where there are none.
     """
 
     index: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    lacking: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     located_by: Manifest | None = None
 
     def read(self, rows: Sequence[int]) -> Rows:
@@ -43,8 +44,11 @@ class HeldManifest(Manifest):
         if np.setdiff1d(rows, self.index).size:
             raise ManifestError(f"not all rows from {rows[0]:,} to {rows[-1]:,} are among those that failed")
         held = super().read(np.searchsorted(self.index, rows).tolist())
-        locations = self.located_by.read(rows).locations if self.located_by else held.locations
-        return Rows(held.table.set_column(0, KEYS[0], pa.array(rows, pa.int64())), locations)
+        locations = dict(zip(rows, held.locations, strict=True))
+        if self.located_by and (lacking := np.intersect1d(rows, self.lacking).tolist()):
+            locations |= zip(lacking, self.located_by.read(lacking).locations, strict=True)
+        table = held.table.set_column(0, KEYS[0], pa.array(rows, pa.int64()))
+        return Rows(table, list(locations.values()))
 
     def _wanted(self, file: ManifestFile) -> list[str]:
         return list(file.columns)
@@ -84,13 +88,13 @@ def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManife
     own |= {name: failed[in_errors[n]] for n, name in carried_names(carried).items()}
     table = pa.table({**own, "error": error}).select(schema.names)
     index = failed["manifest_index"].to_numpy().astype(np.int64)
-    rows = (row for batch in table.to_batches(GROUP_ROWS) for row in batch.to_pylist())
-    files = write_parquet(rows, into, "/", schema)
-    return HeldManifest(files, "uri", "image_id", carried, index=index)
+    files = write_table(table.cast(schema), into, "/")
+    lacking = not_held(failed)["manifest_index"].to_numpy().astype(np.int64)
+    return HeldManifest(files, "uri", "image_id", carried, index=index, lacking=lacking)
 
 
 def located(held: HeldManifest, manifest: Manifest) -> HeldManifest:
-    """The same rows with the locations that a manifest has of them."""
+    """The same rows, with the locations that a manifest has of those that lack them."""
     return replace(held, located_by=manifest)
 
 

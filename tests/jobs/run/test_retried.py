@@ -1,3 +1,4 @@
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from jobs.prepare.resolve import ResolvedJob
 from jobs.run.retried import assert_retriable, retried_manifest, with_carried
 from schemas.errors import ErrorCode
-from schemas.exceptions import ManifestError, OutputConflictError
+from schemas.exceptions import DamagedFileError, ManifestError, OutputConflictError
 from schemas.ledger import MANIFEST, SUCCESS, Retry, SourceFile
 from schemas.locations import MissingImage
 from schemas.plan import Pass, Plan
@@ -146,6 +147,41 @@ def test_what_the_tables_do_not_show_comes_from_a_manifest_with_the_same_rows(tm
             r"As it is now: (found no manifest at m|the manifest has changed).*\. Put it back, or name",
         ):
             retried(run, gone)
+
+
+def test_only_images_that_the_run_cannot_find_are_looked_for_in_the_manifest_as_it_is(tmp_path: Path) -> None:
+    shown = ["a.jpg"] * 4 + ["https://h/b.jpg"] * 4
+    run = run_with(tmp_path, with_uris(rows_of(range(8)), shown, ["/one/a.jpg"] * 4 + [None] * 4))
+    now = with_uris(rows_of(range(8)), ["a.jpg"] * 4 + ["https://h/b.jpg?key=new"] * 4, [None] * 8)
+    held = retried(run, manifest_of(tmp_path / "m.parquet", now))
+    assert held.read([3, 7]).locations == ["/one/a.jpg", "https://h/b.jpg?key=new"]
+
+
+def test_carried_values_that_python_has_not_are_kept(tmp_path: Path) -> None:
+    carried = pa.schema([("at", pa.timestamp("us", "Asia/Tokyo")), ("day", pa.date32())])
+    late, day = (
+        pa.array([253_402_300_799_000_000] * 4, carried.field("at").type),
+        pa.array([9**8] * 4, pa.int32()),
+    )
+    rows = rows_of(range(4)).drop_columns(["split", "manifest_label"])
+    rows = rows.append_column("at", late).append_column("day", day.cast(pa.date32()))
+    run = run_with(tmp_path, rows, carried)
+    read = retried(with_carried(run), None).read([3]).for_results()
+    assert read.select(["at", "day"]).equals(rows.slice(3).select(["at", "day"]))
+
+
+def test_an_errors_table_with_a_wrong_byte_is_refused_with_its_name(tmp_path: Path) -> None:
+    run = run_with(tmp_path, rows_of(range(4)))
+    path = tmp_path / "out/errors/shard-00000.parquet"
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
+        with suppress(DamagedFileError, ManifestError):  # it may be read, as other rows
+            retried(with_carried(run), None).read([3])
+    run.ledger.clear(Retry.folder)
+    run.store.write(SUCCESS, b'{"labels": 3, "boxes": 3, "errors": 1}')
+    with pytest.raises(DamagedFileError, match=r"errors/shard-00000\.parquet is damaged: its content is not"):
+        assert_retriable(job_of(run, None), run.store.url, ["TRUNCATED"])
 
 
 def test_a_retry_that_lacks_something_is_refused_before_it_begins(tmp_path: Path) -> None:
