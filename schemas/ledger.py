@@ -168,7 +168,8 @@ class Attempt(NumberedRecord):
         started_at: UTC.
         host: the driver's machine.
         pid: the driver's process.
-        process_started: when that process began, seconds since 1970: pids are used again.
+        machine: that machine since it booted, and the namespace in which pids count there.
+        process_started: when that process began, in clock ticks since then: pids are used again.
     """
 
     folder = "attempts"
@@ -176,7 +177,8 @@ class Attempt(NumberedRecord):
     started_at: AwareDatetime
     host: str
     pid: Annotated[int, Field(gt=0, lt=2**31)]
-    process_started: float
+    machine: str
+    process_started: int
 
     def __str__(self) -> str:
         return f"attempt {self.number} (process {self.pid} on {self.host}, since {self.started_at:%F %T} UTC)"

@@ -83,7 +83,7 @@ _SHA256, _ENDPOINT, _VARIABLE = r"^[0-9a-f]{64}$", r"^https?://[^/@?#]+/?$", r"^
 class _Section(BaseModel):
     """A section of the spec: no unknown keys, no conversions of types, frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ManifestSpec(_Section):
@@ -370,7 +370,7 @@ class UnitsSpec(_Section):
     """
 
     rows: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
-    shard_rows: int = Field(100_000, ge=1)
+    shard_rows: int = Field(100_000, ge=1, le=10**12)
 
 
 _S3_SCHEMES = ("s3", "s3a")

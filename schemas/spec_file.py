@@ -15,7 +15,17 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from schemas.exceptions import SpecError
-from schemas.spec import _ENDPOINT, _SHA256, _VARIABLE, SHORT_FORMS, JobSpec, ManifestFormat, ModelSpec
+from schemas.spec import (
+    _ENDPOINT,
+    _SHA256,
+    _VARIABLE,
+    SHORT_FORMS,
+    ClassifierSpec,
+    DetectorSpec,
+    JobSpec,
+    ManifestFormat,
+    ModelSpec,
+)
 
 _PATTERNS = {
     _SHA256: "64 lower-case hexadecimal digits",
@@ -42,15 +52,34 @@ def override_spec(values: dict[str, Any], overrides: dict[str, Any], source: str
     """Builds a checked spec from plain values and overrides; see `read_spec` and `build_spec`.
 
     Where they name another model, the weights, options and categories in `values` are not for it.
+
+    Raises:
+        SpecError: see `build_spec`; or one override sets a part of what another one leaves out.
     """
-    values = dict(values)
-    for task in ("classifier", "detector"):
-        section, model = values.get(task), overrides.get(f"{task}.model")
-        if model and isinstance(section, dict) and section.get("model") != model:
-            values[task] = {key: section[key] for key in section if key not in ModelSpec.model_fields}
-    for key, value in overrides.items():
-        _set(values, key.split("."), value)
+    values = without_replaced(values, overrides)
+    for key in sorted(overrides, key=lambda key: key.count(".")):  # a section before its keys
+        inner = next((other for other in overrides if other.startswith(f"{key}.")), None)
+        if inner and overrides[key] is None:
+            raise SpecError(f"{key}: found null, and {inner} beside it; allowed: one of the two")
+        _set(values, key.split("."), overrides[key])
     return build_spec(values, source)
+
+
+def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of a spec, without what belongs to models in whose place the overrides name others."""
+    values = dict(values)
+    for task, default in (("classifier", ClassifierSpec), ("detector", DetectorSpec)):
+        section, model = values.get(task), overrides.get(f"{task}.model")
+        if model and isinstance(section, dict):
+            before = section.get("model", default.model_fields["model"].default)
+            if _bare(str(before)) != _bare(str(model)):
+                values[task] = {key: section[key] for key in section if key not in ModelSpec.model_fields}
+    return values
+
+
+def _bare(model: str) -> str:
+    """A model's name; torchvision's have two."""
+    return model.removeprefix("torchvision/")
 
 
 def build_spec(values: dict[str, Any], source: str) -> JobSpec:
@@ -95,6 +124,8 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except (AttributeError, LookupError, TypeError):  # YAML's own types of nonsense: `!!bool x`
+        raise ValueError("a value in it is none of its type") from None
 
 
 _KINDS: dict[type, str] = {list: "a list", str: "one text"}
@@ -188,6 +219,7 @@ _ALLOWED = {
     "string_type": "text",
     "int_type": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "model_type": "keys and values",
     "dict_type": "keys and values",
     "list_type": "a list",

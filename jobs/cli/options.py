@@ -125,6 +125,9 @@ def settings_of(settings: list[str] | None) -> dict[str, Any]:
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MAX_SECONDS = 10_000 * _SECONDS["d"]
+"""Of a duration; clocks end where it is some centuries long."""
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
@@ -137,7 +140,10 @@ def seconds_of(duration: str, option: str = "--stop-after") -> float:
     parts = _DURATION.findall(duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         raise SpecError(f"{option}: found {duration!r}, allowed: a duration such as 90s, 30m or 1h30m")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > MAX_SECONDS:
+        raise SpecError(f"{option}: found {duration!r}, allowed: up to {MAX_SECONDS // _SECONDS['d']:,}d")
+    return seconds
 
 
 def print_version(is_asked: bool) -> None:

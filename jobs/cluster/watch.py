@@ -60,9 +60,15 @@ def watching_start(on_death: OnDeath) -> Iterator[None]:
 def watching(on_death: OnDeath) -> Iterator[None]:
     """Watches the connected Ray for the length of a block: its processes on this machine, and its GCS."""
     node = ray._private.worker._global_node
-    started = [info.process.pid for kind in _VITAL for info in node.all_processes.get(kind, ())]
-    vital = [psutil.Process(pid) for pid in started] or list(joined_raylet(node.raylet_socket_name))
-    names = {process: process.name() for process in vital}
+    started = {info.process.pid: kind for kind in _VITAL for info in node.all_processes.get(kind, ())}
+    names: dict[psutil.Process, str] = {}
+    for pid, kind in started.items():
+        try:
+            names[psutil.Process(pid)] = kind
+        except psutil.NoSuchProcess:
+            on_death(_died(kind))
+    if not started:
+        names = dict.fromkeys(joined_raylet(node.raylet_socket_name), "raylet")
     silent = contextlib.nullcontext() if started else _every(ASK_S, silence_of(node.gcs_address), on_death)
 
     def look() -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.exceptions import SpecError, StorageError
 from schemas.spec import JobSpec
-from schemas.spec_file import override_spec, read_spec
+from schemas.spec_file import override_spec, read_spec, without_replaced
 from workers.storage.uris import clean_uri
 
 _SETTING = re.compile(r"(-{0,2}[\w.-]+=)(.*)", re.DOTALL)
@@ -49,13 +49,19 @@ def begun_spec(output: str, overrides: dict[str, Any]) -> JobSpec:
 
     shown = clean_uri(output)
     record = find_run(output).record
-    missing = [key for key in record.not_kept if not _is_given(key, overrides)]
+    values = without_replaced(record.spec, overrides)
+    unneeded = [f"{task}.{key}" for task in values for key in _keys(record.spec[task]) - _keys(values[task])]
+    missing = [key for key in record.not_kept if not _is_given(key, [*overrides, *unneeded])]
     if missing:
         raise SpecError(
             f"{shown} keeps no secrets: {', '.join(missing)} had a password or a query. Give it again "
             f"(--set {missing[0]}=…), or use the command that began the run: {record.command}"
         )
     return override_spec(record.spec, {"output": output, **overrides}, f"the spec of the run at {shown}")
+
+
+def _keys(section: Any) -> set[str]:
+    return {*section} if isinstance(section, dict) else set()
 
 
 def _is_given(key: str, overrides: Iterable[str]) -> bool:

@@ -73,7 +73,7 @@ class ResolvedJob:
         classifier: as built; None where the job has none.
         detector: as built; None where the job has none.
         began_with: of a retry: the manifest's files as they were when the run began, where they have changed.
-        not_found: of a retry: why none of these files is there; "" where some are.
+        not_found: of a retry: why one of these files is not there; "" where all are.
         command: the command line that asks for it, without credentials.
     """
 
@@ -120,7 +120,7 @@ class ResolvedJob:
         """Name and value of the lines that describe a job."""
         spec = self.spec
         manifest = ", ".join(_describe(source) for source in self.sources[:5])
-        if self.not_found:
+        if self.not_found and not self.sources:
             manifest = "gone; the rows to retry are those that the run holds"
         if len(self.sources) > 5:
             manifest += f" and {counted(len(self.sources) - 5, 'more file')}"
@@ -265,13 +265,16 @@ def resolving(
 
 
 def _sources(spec: ManifestSpec, *, are_needed: bool) -> tuple[list[Source], str]:
-    """The manifest's files; where there are none and none is needed, why."""
-    try:
+    """The manifest's files; where some are missing and none is needed, those that are there, and why."""
+    if are_needed:
         return find_sources(spec), ""
-    except (ManifestError, StorageError) as error:
-        if are_needed:
-            raise
-        return [], str(error)
+    sources, why = [], ""
+    for uri in spec.uris:
+        try:
+            sources += find_sources(spec.model_copy(update={"uri": uri}))
+        except (ManifestError, StorageError) as error:
+            why = why or str(error)
+    return sources, why
 
 
 def _describe(source: Source) -> str:

@@ -9,14 +9,20 @@ from jobs.cluster import connect as cluster
 from jobs.cluster.watch import watching
 from jobs.prepare.begun import begun_spec
 from jobs.prepare.resolve import ResolvedJob, resolve, resolving
-from jobs.report.page import write_report
+from jobs.report.page import REPORT, write_report
 from jobs.results.status import retry_command
 from jobs.results.summary import summarize
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole
 from jobs.run.pipeline import label
 from jobs.run.retried import assert_retriable
-from jobs.run.retry import begin_retry, failed_by_code, nothing_to_retry, outcome_of_retry
+from jobs.run.retry import (
+    begin_retry,
+    failed_by_code,
+    next_retry,
+    nothing_to_retry,
+    outcome_of_retry,
+)
 from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
 from schemas.exceptions import ManifestError
 from schemas.exit_codes import RAY_DIED
@@ -70,7 +76,10 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
     output, store = clean_uri(spec.output), Store(spec.output)
     rows = None if restart else read_success(store, lambda error: console.message(f"note: {error}"))
     if rows:
-        _completed(spec).assert_same_run(store)
+        job = _completed(spec)
+        job.assert_same_run(store)
+        if not store.exists(REPORT):  # a stop may have come between the two
+            write_report(summarize(spec.output), dict(job.facts()))
         console.message(f"{output} is complete: {format_rows(rows)}. Nothing to do.")
         console.event("complete", output=output, up_to_date=True, **rows)
         return
@@ -105,7 +114,7 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
     job = resolve(spec, find_run(output).record.manifest)
     job.assert_same_run(Store(output))
     assert_retriable(job, output, codes)
-    retry = begin_retry(output, codes)  # refuses a run with damage, so it goes first
+    retry = next_retry(output, codes)  # refuses a run with damage, so it goes first
     failed = failed_by_code(output)
     if not retry:
         console.message(nothing_to_retry(clean_uri(output), codes, failed))
@@ -116,7 +125,13 @@ def retry_run(output: str, codes: list[str], settings: dict[str, Any], options: 
     console.message(f"retrying {rows} that failed with {', '.join(taken)}")
     if later := sorted(set(codes) & failed.keys() - set(retry.codes)):
         console.message(f"a retry that began before goes first; {', '.join(later)} can be retried after it")
-    _run(job.spec, lambda: job, options, console, "retry")
+
+    def begun() -> ResolvedJob:
+        """Called once Ray is there: a run stays complete where no retry can be."""
+        begin_retry(output, codes)
+        return job
+
+    _run(job.spec, begun, options, console, "retry")
 
 
 def _run(

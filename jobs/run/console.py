@@ -67,6 +67,8 @@ class Meter:
         if self.before is None:
             self.before = state.done
         rate = seconds_left = None
+        if self._first and state.done < self._first[1]:  # what was damaged is done again
+            self._first = None
         if self._first:
             rate = (state.done - self._first[1]) / max(now - self._first[0], 1e-9)
             seconds_left = (state.rows - state.done) / rate if rate else None

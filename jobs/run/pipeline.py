@@ -119,7 +119,7 @@ def label(job: ResolvedJob, reporter: Reporter, *, restart: bool = False) -> dic
                     observers.on_progress(state, usage)
             published = publisher.finish()
         heartbeat.assert_newest()
-        rows = finish_run(run)
+        rows = finish_run(run, heartbeat.assert_newest)
     for stray in stray_tables(run):
         reporter.message(f"note: {stray}")
     return rows

@@ -101,7 +101,7 @@ def _locating(
     if not lacking.num_rows:
         return None
     why = job.not_found
-    if job.sources:
+    if not why:
         try:
             if _has_all(manifest := opened(), _by_unit(run, lacking)):
                 return manifest

@@ -40,15 +40,11 @@ def codes_of(names: list[str] | None) -> list[str]:
     return sorted(codes) or DEFAULT_CODES
 
 
-def begin_retry(output: str, codes: list[str]) -> Retry | None:
-    """Starts a pass over the failed rows of a complete run, or finds one that was stopped.
-
-    The pass is done by `jobs.run.pipeline.label`. Its record is put before `_SUCCESS` is deleted: killed in
-    between, the run is as complete as it was, and the next call starts the next pass over the same rows.
+def next_retry(output: str, codes: list[str]) -> Retry | None:
+    """The pass over the failed rows of a complete run that can be started, or one that was stopped.
 
     Returns:
-        The pass; it may be one for other codes, which was stopped or another process has just started. None:
-        no row failed with these codes, and no pass was started.
+        The pass; one that was stopped may be for other codes. None: no row failed with these codes.
 
     Raises:
         OutputConflictError: the run is not complete.
@@ -66,7 +62,25 @@ def begin_retry(output: str, codes: list[str]) -> Retry | None:
     rows = failed_rows(output, codes)
     if not len(rows):
         return None
-    retry = Retry(number=run.retry + 1, codes=codes, rows=to_ranges(rows))
+    return Retry(number=run.retry + 1, codes=codes, rows=to_ranges(rows))
+
+
+def begin_retry(output: str, codes: list[str]) -> Retry | None:
+    """Starts the pass that `next_retry` gives; `jobs.run.pipeline.label` does it.
+
+    Its record is put before `_SUCCESS` is deleted: killed in between, the run is as complete as it was, and
+    the next call starts the next pass over the same rows.
+
+    Returns:
+        The pass; it may be one for other codes, which another process has just started.
+
+    Raises:
+        OutputConflictError, DamagedFileError: see `next_retry`.
+    """
+    retry = next_retry(output, codes)
+    run = find_run(output)
+    if retry is None or read_success(run.store) is None:
+        return retry
     is_ours = run.create(retry)
     run.store.delete([SUCCESS])
     return retry if is_ours else run.get(Retry, retry.number)
@@ -101,7 +115,8 @@ def nothing_to_retry(output: str, codes: list[str], failed: Mapping[str, int]) -
 def outcome_of_retry(output: str) -> str:
     """What the last retry of a complete run achieved, in a sentence."""
     rows = find_run(output).newest().current.rows
-    assert rows is not None, "a retry has rows"
+    if rows is None:
+        return f"{output} was started over meanwhile, and is complete"
     failed = int(np.isin(failed_rows(output), rows).sum())
     return (
         f"{len(rows) - failed:,} of {counted(len(rows), 'retried image')} labelled, {failed:,} failed again"

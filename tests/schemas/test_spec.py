@@ -121,11 +121,47 @@ def test_another_model_is_taken_without_what_belongs_to_the_one_before(tmp_path:
             {"model": "fcos_resnet50_fpn", "weights": "b.pt", "max_boxes": 9},
         ),
         ({"detector.model": "mine:build"}, yaml.safe_load(section)),
+        (
+            {"detector": {"max_boxes": 8}, "detector.model": "nanodet_g"},
+            {"model": "nanodet_g", "max_boxes": 8},
+        ),
+        (
+            {"detector.model": "nanodet_g", "detector": {"max_boxes": 8}},
+            {"model": "nanodet_g", "max_boxes": 8},
+        ),
         ({"detector.max_boxes": 8}, {**yaml.safe_load(section), "max_boxes": 8}),
     ):
         detector = read_spec(path, overrides).detector
         assert detector is not None
         assert detector.model_dump(exclude_unset=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "model"),
+    [
+        ("{weights: my.pt}", "nanodet_g"),
+        ("{model: torchvision/ssd300_vgg16, weights: my.pt}", "ssd300_vgg16"),
+    ],
+)
+def test_the_same_model_keeps_its_weights_however_it_is_named(
+    section: str, model: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, SMALLEST + f"detector: {section}")
+    detector = read_spec(path, {"detector.model": model}).detector
+    assert detector is not None
+    assert (detector.model, detector.weights) == (model, "my.pt")
+
+
+def test_what_is_left_out_has_no_settings() -> None:
+    overrides = {"manifest": "a", "output": "b", "detector": None, "detector.max_boxes": 3}
+    with pytest.raises(SpecError, match=r"^detector: found null, and detector\.max_boxes beside it"):
+        read_spec(None, overrides)
+
+
+@pytest.mark.parametrize("value", ["!!bool x", '!!int ""', "!!float _", "!!timestamp x"])
+def test_a_value_that_is_none_of_its_yaml_type_is_refused(value: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="is not YAML in UTF-8: a value in it is none of its type"):
+        read_spec(write(tmp_path, f"output: {value}"), {})
 
 
 def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(tmp_path: Path) -> None:
@@ -200,6 +236,14 @@ def stored(url: str, **settings: object) -> dict[str, object]:
             "compute.actors.max: found 2, below min 3; allowed: min or more",
         ),
         ({"manifest": "a", "output": "b", "max_failed": -1}, "max_failed: found -1; allowed: at least 0"),
+        (
+            {"manifest": "a", "output": "b", "fetch": {"timeout_s": float("inf")}},
+            "fetch.timeout_s: found inf; allowed: a finite number",
+        ),
+        (
+            {"manifest": "a", "output": "b", "units": {"shard_rows": 10**20}},
+            "units.shard_rows: found 100000000000000000000; allowed: at most 1e+12",
+        ),
         (
             {"manifest": "a", "output": "b", "fetch": {"timeout_s": 0}},
             "fetch.timeout_s: found 0; allowed: above 0",

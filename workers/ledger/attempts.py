@@ -6,8 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-
-import psutil
+from pathlib import Path
 
 from schemas.exceptions import OutputConflictError
 from schemas.ledger import Attempt, HeartbeatRecord
@@ -38,7 +37,8 @@ def start_attempt(run: RunDirectory, message: Callable[[str], None]) -> Attempt:
             started_at=datetime.now(UTC),
             host=socket.gethostname(),
             pid=os.getpid(),
-            process_started=psutil.Process().create_time(),
+            machine=this_machine(),
+            process_started=started_at(os.getpid()) or 0,
         )
         if run.create(attempt):
             return attempt
@@ -89,11 +89,21 @@ def _has_ended(heartbeat: HeartbeatRecord | None) -> bool:
 
 def is_gone(attempt: Attempt) -> bool:
     """Whether the attempt's process ran on this machine and does not any more."""
-    if attempt.host != socket.gethostname():
-        return False
+    return attempt.machine == this_machine() and started_at(attempt.pid) != attempt.process_started
+
+
+def this_machine() -> str:
+    """What tells this machine from others, from itself before it booted, and from its containers."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    spaces = (Path(f"/proc/self/ns/{name}") for name in ("pid", "time"))
+    return "/".join([boot, *(str(space.stat().st_ino) for space in spaces if space.exists())])
+
+
+def started_at(pid: int) -> int | None:
+    """When a process began, in clock ticks since this machine booted; None where it has ended."""
     try:
-        process = psutil.Process(attempt.pid)
-        other = abs(process.create_time() - attempt.process_started) > 1
-        return other or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = status.rpartition(b")")[2].split()  # its name may hold spaces and brackets
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -1,5 +1,7 @@
 """The heartbeat of a running attempt, and how the attempt notices that it was superseded."""
 
+import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from schemas.metrics import Usage
 from workers.ledger.damage import parse
 from workers.ledger.directory import OnDamage, RunDirectory
 from workers.ledger.state import PassState
-from workers.printable import short_line
+from workers.printable import message_of, short_line
 from workers.storage.uris import clean_uri
 
 HEARTBEAT_S = 4.0
@@ -20,6 +22,9 @@ HEARTBEAT_S = 4.0
 
 HEARTBEAT_TIMEOUT_S = 5 * HEARTBEAT_S
 """Seconds without a heartbeat after which an attempt counts as dead."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Heartbeat:
@@ -36,7 +41,7 @@ class Heartbeat:
         self._state: PassState | None = None
         self._superseded_by: str | None = None
         self._restarted = False
-        self._checked_at = time.time()
+        self._checked_at = -math.inf
         self._ended = threading.Event()
 
     @contextmanager
@@ -85,10 +90,11 @@ class Heartbeat:
 
     def _beat_on(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            # no heartbeat while the store cannot be written
-            with suppress(StorageError, FileNotFoundError):
+            try:
                 self._check()
                 self._beat("running")
+            except Exception as error:  # as the store cannot be written: the next one may get there
+                _log.warning("no heartbeat was sent: %s", message_of(error))
 
     def _check(self) -> None:
         """Reads whether the run was restarted, or another attempt was started."""
@@ -109,7 +115,7 @@ class Heartbeat:
 
     def _read_restarted(self) -> RunRecord | None:
         """The run that was started in the place of this one; a restart leaves no damaged record."""
-        with suppress(DamagedFileError):
+        with suppress(DamagedFileError, FileNotFoundError):
             record = parse(RunRecord, self._run.store, RUN, self._run.store.read(RUN))
             return record if record.id != self._run.record.id else None
         return None

@@ -22,6 +22,7 @@ from schemas.ledger import (
     RunRecord,
     Shard,
     ledger_folder,
+    manifest_folder,
 )
 from schemas.tables import TABLES
 from workers.ledger.attempts import assert_not_running
@@ -175,16 +176,22 @@ def replace_run(store: Store, record: RunRecord, message: Callable[[str], None])
     Raises:
         OutputConflictError: an attempt at the old run is running, or the tables there are no run's.
     """
-    try:
-        old = read_run(store)
-        ledgers = [old.id] if old else _ledgers(store)
-    except DamagedFileError:
-        ledgers = _ledgers(store)
-    for ledger in ledgers:
-        _assert_none_runs(store, ledger, record, message)
+    looked_into: set[str] = set()
+    while ledgers := _ledgers_of_run(store) - looked_into:  # another restart may put its run there meanwhile
+        for ledger in sorted(ledgers):
+            _assert_none_runs(store, ledger, record, message)
+        looked_into |= ledgers
     store.delete([SUCCESS])
     store.write(RUN, record.to_json())
     return record
+
+
+def _ledgers_of_run(store: Store) -> set[str]:
+    """The id of the run that a directory holds; without a whole record, of all that may be it."""
+    with suppress(DamagedFileError):
+        if record := read_run(store):
+            return {record.id}
+    return {*_ledgers(store)}
 
 
 def remove_previous_runs(run: RunDirectory) -> None:
@@ -200,9 +207,13 @@ def remove_previous_runs(run: RunDirectory) -> None:
     store, own = run.store, {ledger_folder(run.record.id), MANIFEST, TEMPORARY}
     # a folder without files is no ledger: some object stores go on naming folders that were emptied
     previous = [folder for folder in store.folders(WORK) if folder not in own and store.list(folder)]
-    if not previous:
+    # what a retry of such a run made of its manifest: this run has none yet
+    later = [folder for folder in store.folders(MANIFEST) if folder > manifest_folder(run.retry)]
+    if not previous and not later:
         return
     _assert_current(run)
+    for folder in later:
+        store.clear(folder)
     for folder in previous:
         for kind in (COMMITS, PUBLICATIONS, PARTS):
             store.clear(f"{folder}/{kind}")

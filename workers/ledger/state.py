@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -350,8 +350,12 @@ def count_rows(shards: Iterable[Shard]) -> dict[str, int]:
     return dict(total)
 
 
-def finish_run(run: RunDirectory) -> dict[str, int]:
+def finish_run(run: RunDirectory, assert_newest: Callable[[], None] = lambda: None) -> dict[str, int]:
     """Marks a run complete when its published tables add up to its manifest, its work cleared away.
+
+    Args:
+        run: in its newest pass.
+        assert_newest: stops an attempt that was superseded; called right before the mark is put.
 
     Returns:
         Rows of each table.
@@ -362,6 +366,7 @@ def finish_run(run: RunDirectory) -> dict[str, int]:
     rows = _added_up(run)
     _clear_work(run)
     mark = json.dumps(rows).encode()
+    assert_newest()
     if not run.store.create(SUCCESS, mark) and read_success(run.store, lambda _: None) != rows:
         # it is damaged, or one of the two is of an earlier pass, by an attempt that slept
         rows = _added_up(run)

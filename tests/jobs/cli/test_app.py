@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from jobs.cli.options import seconds_of
+from schemas.exceptions import SpecError
 from tests.integration.jobs_here import events, raylabel
 
 
@@ -60,6 +62,12 @@ def test_a_job_that_cannot_run_is_refused_before_anything_starts(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["header.csv", "hostile.csv"]
+
+
+def test_a_duration_of_centuries_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"--stop-after: found '10001d', allowed: up to 10,000d"):
+        seconds_of("10001d")
+    assert seconds_of("1h30m") == 5400
 
 
 def test_the_version_is_printed_with_those_that_a_cluster_must_share() -> None:

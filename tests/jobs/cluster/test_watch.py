@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import ray
 
-from jobs.cluster.watch import is_gone, joined_raylet, silence_of, watching_start
+from jobs.cluster.watch import is_gone, joined_raylet, silence_of, watching, watching_start
 from workers.process.limits import low_limits
 
 
@@ -77,3 +79,17 @@ def test_a_gcs_that_is_silent_is_told_of_before_ray_gives_up(monkeypatch: pytest
         assert silence_of(gcs)() is None  # Ray waits for a minute
         monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "0.1")
         assert str(silence_of(gcs)()).startswith(f"Ray's GCS at {gcs} has not answered for ")
+
+
+def test_a_process_of_ray_that_ended_before_it_was_watched_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    processes = {"raylet": [SimpleNamespace(process=process)]}
+    node = SimpleNamespace(all_processes=processes, raylet_socket_name="", gcs_address="")
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    told: list[str] = []
+    with watching(told.append):
+        pass
+    assert told == ["Ray's process raylet has died"]

@@ -50,6 +50,16 @@ def test_a_secret_of_the_job_is_not_kept_and_asked_for(tmp_path: Path) -> None:
     assert begun_spec(str(tmp_path), {"manifest.uri": SIGNED}).manifest.uri == SIGNED
 
 
+def test_a_secret_of_a_model_in_whose_place_another_is_named_is_not_asked_for(tmp_path: Path) -> None:
+    signed = {"model": "nanodet_g", "weights": "https://host/w.pt?key=s3cr3t"}
+    begun(tmp_path, "raylabel run job.yaml", manifest="m.csv", detector=signed)
+    with pytest.raises(SpecError, match=r"keeps no secrets: detector\.weights had"):
+        begun_spec(str(tmp_path), {})
+    detector = begun_spec(str(tmp_path), {"detector.model": "ssd300_vgg16"}).detector
+    assert detector is not None
+    assert (detector.model, detector.weights) == ("ssd300_vgg16", None)
+
+
 @pytest.mark.parametrize("folder", ["", "photos"])
 def test_a_folder_without_a_run_is_no_job(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir(exist_ok=True)

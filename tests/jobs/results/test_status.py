@@ -185,7 +185,7 @@ def test_a_killed_attempt_has_died_and_one_that_is_stopped_short_is_silent(
     ) in status.facts()
 
 
-FIRST = Attempt(number=1, started_at=NOW, host="there", pid=7, process_started=0)
+FIRST = Attempt(number=1, started_at=NOW, host="there", pid=7, machine="there", process_started=0)
 
 
 def heartbeat(seconds: float, state: Any = "running", done: int | None = None) -> HeartbeatRecord:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from jobs.run import console
-from jobs.run.console import Bar, JsonLines, Lines, ProgressEvent
+from jobs.run.console import Bar, JsonLines, Lines, Meter, ProgressEvent
 from schemas.ledger import Commit
 from schemas.metrics import NO_USAGE
 from schemas.plan import Plan
@@ -64,6 +64,13 @@ def test_a_log_gets_a_line_now_and_then(
     first, second = capsys.readouterr().out.splitlines()
     assert first == "resumes: 10 of 100 images done"
     assert second.startswith("20 of 100 images, 2 failed")
+
+
+def test_speed_is_measured_anew_where_what_was_done_is_done_again() -> None:
+    meter = Meter()
+    for done in (range(0), range(4), range(8), range(2)):
+        event = meter(state(*done))
+    assert (event.done, event.images_per_s) == (20, None)
 
 
 def test_a_job_that_begins_resumes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

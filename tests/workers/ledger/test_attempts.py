@@ -5,7 +5,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,10 @@ from schemas.ledger import Attempt, HeartbeatRecord
 from schemas.metrics import NO_USAGE
 from tests.workers.tables.made_results import record
 from workers.ledger import attempts, heartbeat
-from workers.ledger.attempts import start_attempt
+from workers.ledger.attempts import is_gone, start_attempt, started_at, this_machine
 from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import Heartbeat
-from workers.ledger.runs import begin_run, replace_run
+from workers.ledger.runs import begin_run, find_run, replace_run
 from workers.ledger.state import PassState
 from workers.storage.store import Store
 
@@ -135,12 +137,15 @@ def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = start_attempt(run, pytest.fail)
-    sleeper = Heartbeat(run, first)
+    sleeper, awake = Heartbeat(run, first), Heartbeat(run, first)
+    awake.assert_newest()
     run.create(first.model_copy(update={"number": 2}))
-    sleeper.assert_newest()
+    with pytest.raises(OutputConflictError, match="has taken over"):  # it slept since it took its number
+        sleeper.assert_newest()
+    awake.assert_newest()
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", -1)  # every beat is overdue
     with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
-        sleeper.assert_newest()
+        awake.assert_newest()
 
 
 def test_an_attempt_at_a_run_that_was_restarted_stops(store: Store) -> None:
@@ -172,13 +177,14 @@ def test_no_damage_to_the_records_of_a_running_attempt_lets_another_start(
         "an attempt cut": lambda: run.ledger.write(attempt, run.ledger.read(attempt)[:20]),
         "an attempt deleted": lambda: run.ledger.delete([attempt]),
         "both empty": lambda: [run.ledger.write(key, b"") for key in (attempt, alive)],
+        "run.json deleted": lambda: store.delete(["run.json"]),
         "run.json cut": lambda: store.write("run.json", b"{"),
     }
     try:
         for name, damage in damages.items():
             damage()
             notes: list[str] = []
-            start = restart if name == "run.json cut" else start_attempt
+            start = restart if name.startswith("run.json") else start_attempt
             with pytest.raises(OutputConflictError, match=r"attempt 1.* is running here"):
                 start(run, notes.append)
             assert process.poll() is None, name
@@ -189,6 +195,45 @@ def test_no_damage_to_the_records_of_a_running_attempt_lets_another_start(
         process.kill()
         process.communicate()
     assert store.read("run.json") == b"{"
+
+
+def test_a_process_is_known_by_its_machine_since_it_booted_and_by_when_it_began() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        began = started_at(process.pid)
+        assert began
+        values: dict[str, Any] = {"pid": process.pid, "machine": this_machine(), "process_started": began}
+        attempt = Attempt(number=1, started_at=datetime.now(UTC), host="any name", **values)
+        assert not is_gone(attempt)
+        assert is_gone(attempt.model_copy(update={"process_started": began + 1}))  # its pid is used again
+        process.kill()
+        while started_at(process.pid):  # until it is a zombie
+            time.sleep(0.01)
+        assert is_gone(attempt)
+        assert not is_gone(attempt.model_copy(update={"machine": "another"}))
+
+
+def test_of_two_restarts_the_later_does_not_replace_the_run_of_the_earlier(
+    store: Store, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "HEARTBEAT_TIMEOUT_S", 2)
+    silent = start_attempt(run, pytest.fail)
+    run.put(silent.model_copy(update={"machine": "another"}))
+    drivers: list[subprocess.Popen[str]] = []
+
+    def restart(_: str) -> None:
+        """What another process does while this one watches the silent attempt."""
+        if not drivers:
+            store.write("run.json", record(id="other").to_json())
+            drivers.append(driver(store, 0.2))
+
+    try:
+        with pytest.raises(OutputConflictError, match=r"attempt 1.* is running here"):
+            replace_run(store, record(id="new"), restart)
+        assert find_run(store.url).record.id == "other"
+    finally:
+        for process in drivers:
+            process.kill()
+            process.communicate()
 
 
 def test_an_attempt_whose_number_another_took_stops(run: RunDirectory) -> None:

@@ -18,7 +18,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def attempt(number: int) -> Attempt:
-    return Attempt(number=number, started_at=AT, host="there", pid=7, process_started=0)
+    return Attempt(number=number, started_at=AT, host="there", pid=7, machine="there", process_started=0)
 
 
 def shard(number: int, retry: int = 0) -> Shard:

@@ -86,14 +86,15 @@ def test_where_no_run_is_it_is_said(tmp_path: Path) -> None:
 def test_a_restart_deletes_the_old_tables_and_ledger_and_nothing_else(store: Store, tmp_path: Path) -> None:
     begin_run(store, record())
     old = ("labels/shard-00000.parquet", "_work/run/commits/000/shard-00000/c.json", "_SUCCESS")
-    for key in (*old, "_work/manifest/00000.json", "notes.txt"):
+    of_a_retry = "_work/manifest/001/held-0.parquet"
+    for key in (*old, of_a_retry, "_work/manifest/000/a.json", "notes.txt"):
         store.write(key, b"{}")
     new = replace_run(store, record(id="new", code="other"), print)
     assert read_success(store) is None
     remove_previous_runs(RunDirectory.first(store, new))
     assert read_run(store) == new
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
-        "_work/manifest/00000.json",
+        "_work/manifest/000/a.json",
         "notes.txt",
         "run.json",
     ]

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.exceptions import ReconcileError
+from schemas.exceptions import OutputConflictError, ReconcileError
 from schemas.ledger import COMMITS, MANIFEST, PARTS, SUCCESS, Commit, Publication, Shard
 from schemas.plan import Pass, Plan
 from tests.workers.tables.made_results import results_of, run_directory
@@ -80,6 +80,22 @@ def test_a_run_is_complete_only_when_the_sums_agree(run: RunDirectory) -> None:
     rows = finish_run(run)
     assert rows == read_success(run.store)
     assert (rows["labels"], rows["errors"]) == (38, 12)
+
+
+def test_a_run_is_not_marked_by_an_attempt_that_was_superseded_while_it_cleared_away(
+    run: RunDirectory,
+) -> None:
+    commit_results(run, 1, results_of(PLAN, *range(PLAN.units)))
+    for shard in range(3):
+        publish_shard(run, shard)
+
+    def superseded() -> None:
+        assert run.store.list("_work/manifest") == []
+        raise OutputConflictError("attempt 2 has taken over")
+
+    with pytest.raises(OutputConflictError):
+        finish_run(run, superseded)
+    assert read_success(run.store) is None
 
 
 def test_what_a_later_pass_made_of_the_manifest_outlives_an_attempt_that_slept(run: RunDirectory) -> None:
