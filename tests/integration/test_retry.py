@@ -14,7 +14,7 @@ from jobs.run.retry import begin_retry, codes_of, outcome_of_retry
 from schemas.exceptions import OutputConflictError, SpecError
 from schemas.spec import JobSpec
 from tests.image_server import ImageServer, serving
-from tests.integration.jobs_here import label_here, rows, run_here, tables
+from tests.integration.jobs_here import label_here, raylabel, rows, run_here, tables
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
 from workers.storage.store import Store
@@ -60,6 +60,9 @@ def test_a_retry_labels_failed_rows_without_the_manifest_and_the_rest_stays_as_i
     server.answer = lambda path, _before, _port: answers.get(int(path.split("/")[1]), 200)
     assert run_here(**job, output=str(output)) == {"labels": 15, "boxes": 0, "errors": 6}
     before = tables(output)
+    refused = raylabel("retry", str(output), "--address", "http://head:8265")
+    assert refused.returncode == 2
+    assert read_success(Store(str(output))) == {"labels": 15, "boxes": 0, "errors": 6}
 
     manifest = Path(str(job["manifest"]))
     manifest.unlink()
