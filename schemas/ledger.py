@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from schemas.identity import settings_of_rows
-from schemas.models import ResolvedModel
+from schemas.models import ResolvedModel, identities_of
 from schemas.plan import Plan
 from schemas.ranges import Ranges
 from schemas.spec import ManifestFormat, StorageMap, StorageOptions, reached_by
@@ -70,9 +70,8 @@ class RunRecord(_Record):
         manifest: the files the manifest was made of.
         manifest_columns: the columns carried into the labels table, name to Arrow type.
         plan: how the manifest is cut.
-        classifier: None where none was asked.
-        detector: None where none was asked.
-        code: the sha256 over the source of `schemas` and `workers`, which make the rows.
+        models: those of the job, by name.
+        code: that makes the rows: of each part of the run the digests of its files, by name.
         command: the command line that began it, quoted for a shell, without credentials.
         not_kept: dotted keys of the spec whose URLs had credentials or a query, which were cut.
     """
@@ -84,9 +83,8 @@ class RunRecord(_Record):
     manifest: list[SourceFile]
     manifest_columns: dict[str, str]
     plan: Plan
-    classifier: ResolvedModel | None
-    detector: ResolvedModel | None
-    code: str
+    models: dict[str, ResolvedModel]
+    code: dict[str, dict[str, str]]
     command: str = ""
     not_kept: list[str] = []
 
@@ -101,9 +99,7 @@ class RunRecord(_Record):
     def identity(self) -> dict[str, Any]:
         """What must be the same for two attempts to belong to one run."""
         parts = self.model_dump(mode="json", include={"manifest", "code"})
-        models = {"classifier": self.classifier, "detector": self.detector}
-        identities = {task: model and model.identity() for task, model in models.items()}
-        return {**settings_of_rows(self.spec), **parts, **identities}
+        return {**settings_of_rows(self.spec), **parts, **identities_of(self.models)}
 
     @property
     def storage(self) -> StorageMap:

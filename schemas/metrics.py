@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from schemas.errors import Stage
+from schemas.tasks import TASKS
 
 PREFIX = "ray_"
 """What Ray puts in front of the name of each metric."""
@@ -16,7 +17,7 @@ PREFIX = "ray_"
 COMMIT = "commit"
 """The stage in which results are written and committed."""
 
-STAGES = (Stage.FETCH, Stage.DECODE, Stage.CLASSIFY, Stage.DETECT, COMMIT)
+STAGES = (Stage.FETCH, Stage.DECODE, *(task.stage for task in TASKS), COMMIT)
 """The stages whose seconds are counted, in the order in which an image passes them."""
 
 
@@ -70,7 +71,7 @@ STAGE_SECONDS = Metric(
     "counter",
     "seconds",
     ("run", "stage"),
-    "Seconds that a stage took: fetch, decode, classify, detect or commit. What goes on at once is added up: "
+    f"Seconds that a stage took: {', '.join(STAGES[:-1])} or {COMMIT}. What goes on at once is added up: "
     "of fetch, the seconds of each read from asking for a file until it is there, pauses and repetitions "
     "included.",
 )

@@ -1,9 +1,12 @@
 """Descriptions of models: in the list of models, and in run.json."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from schemas.tasks import TASKS
 
 
 class ModelInfo(BaseModel):
@@ -11,7 +14,7 @@ class ModelInfo(BaseModel):
 
     Attributes:
         name: value for a spec's `model` key.
-        task: "classifier" or "detector".
+        task: its kind, by name: see `schemas.tasks`.
         source: origin of the code: "built in", "torchvision", "timm" or "factory".
         input_size: size of an image after its preprocessing, as text: "224x224", "short side 800".
         categories: number of classes.
@@ -22,7 +25,7 @@ class ModelInfo(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    task: Literal["classifier", "detector"]
+    task: str
     source: Literal["built in", "torchvision", "timm", "factory"]
     input_size: str
     categories: int
@@ -43,6 +46,7 @@ class ResolvedModel(BaseModel):
         settings: top-k, score type, thresholds, NMS: every setting of the spec that changes rows.
         code: what built the model: the library and its version, or the factory; then what computes it:
             torch's version, and onnxruntime's if that may compute its network.
+        modules: of raylabel's, which built it and compute it; see `jobs.prepare.code`.
         parts: digests of what none of the above pins, by name: what a factory built, each file and module of
             the user's that it was built from. Empty for models that their weights file and code pin.
     """
@@ -56,12 +60,13 @@ class ResolvedModel(BaseModel):
     categories: tuple[str, ...]
     settings: dict[str, object]
     code: str
+    modules: tuple[str, ...]
     parts: dict[str, str] = {}
 
     @property
     def fingerprint(self) -> str:
         """Short and stable: "NAME-" and 12 hexadecimal digits of the sha256 of what decides answers."""
-        left_out: dict[str, Any] = {"info": {"quality", "licence"}, **self._harmless}
+        left_out: dict[str, Any] = {"info": {"quality", "licence"}, "modules": True, **self._harmless}
         if not self.parts:  # models without them keep the names that they have in older tables
             left_out["parts"] = True
         digest = hashlib.sha256(self.model_dump_json(exclude=left_out).encode())
@@ -69,10 +74,16 @@ class ResolvedModel(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be the same in all attempts of a run."""
-        return self.model_dump(mode="json", exclude=self._harmless)
+        return self.model_dump(mode="json", exclude={"modules": True, **self._harmless})
 
     @property
     def _harmless(self) -> dict[str, Any]:
         """Fields that decide no answers: where a weights file lies, if its sha256 is known."""
         lies_somewhere = self.weights_sha256 is not None and "/" in self.weights
         return {"weights": True} if lies_somewhere else {}
+
+
+def identities_of(models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
+    """What must be the same of a run's models in all its attempts, by name; None for a kind that it lacks."""
+    none = {task.name: None for task in TASKS}
+    return none | {name: model.identity() for name, model in models.items()}

@@ -5,7 +5,7 @@ What a check here says follows the key's path in the message that `schemas.spec_
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from schemas.tasks import CLASSIFY, DETECT, TASKS, Task
 
 ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images", "tar"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -113,9 +115,10 @@ class ManifestSpec(_Section):
 
 
 class ModelSpec(_Section):
-    """The settings that both kinds of model have.
+    """The settings that all kinds of model have.
 
     Attributes:
+        task: what such a model does; no setting.
         model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", or "module:factory".
         weights: a file (path or URL) of tensors by name, or a torchvision weights name such as
             "IMAGENET1K_V2"; a factory that takes `weights` gets any file; None: the model's official weights.
@@ -125,11 +128,16 @@ class ModelSpec(_Section):
             the model's own.
     """
 
+    task: ClassVar[Task]
     model: str = Field(min_length=1)
     weights: str | None = None
     sha256: str | None = Field(None, pattern=_SHA256)
     options: dict[str, Any] = Field(default_factory=dict)
     categories: str | list[str] | None = None
+
+    def what_is_kept(self, classes: int) -> str:
+        """Which of its answers go to the tables, in words, of a model with so many classes."""
+        raise NotImplementedError
 
     @property
     def is_factory(self) -> bool:
@@ -154,9 +162,14 @@ class ClassifierSpec(ModelSpec):
         score_type: how logits become scores; None: according to the model's training.
     """
 
+    task = CLASSIFY
     model: str = Field("efficientnet_lite0", min_length=1)
     top_k: int = Field(5, ge=1, le=1000)
     score_type: Literal["softmax", "sigmoid"] | None = None
+
+    def what_is_kept(self, classes: int) -> str:
+        """See `ModelSpec.what_is_kept`."""
+        return f"top {min(self.top_k, classes)}"
 
 
 Score = Annotated[float, Field(ge=0, le=1)]
@@ -172,16 +185,17 @@ class DetectorSpec(ModelSpec):
         max_boxes: the most boxes kept in an image, best first; None: the model's own.
     """
 
+    task = DETECT
     model: str = Field("nanodet_g", min_length=1)
     score_threshold: Score = 0.4
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
     nms_iou: Score | None = None
     max_boxes: int | None = Field(None, ge=1, le=10_000)
 
-    @property
-    def lowest_threshold(self) -> float:
-        """The lowest threshold of any class; a model may drop boxes below it by itself."""
-        return min(self.score_threshold, *self.class_thresholds.values(), 1.0)
+    def what_is_kept(self, classes: int) -> str:  # noqa: ARG002 - the face of all models
+        """See `ModelSpec.what_is_kept`."""
+        own = ", ".join(f"{name} {score:g}" for name, score in self.class_thresholds.items())
+        return f"score above {self.score_threshold:g}" + (f" ({own})" if own else "")
 
 
 class FetchSpec(_Section):
@@ -411,7 +425,7 @@ def _with_headers(options: StorageOptions, headers: dict[str, str]) -> StorageOp
     return options.model_copy(update={"headers": others | options.headers})
 
 
-SHORT_FORMS = {"manifest": "uri", "classifier": "model", "detector": "model"}
+SHORT_FORMS = {"manifest": "uri", **{task.name: "model" for task in TASKS}}
 """The key that a section's short form stands for: `detector: nanodet_g` sets `detector.model`."""
 
 
@@ -452,9 +466,16 @@ class JobSpec(_Section):
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
-        if self.classifier is None and self.detector is None:
-            raise ValueError("found classifier: null and detector: null; a job needs at least one of them")
+        if not self.models:
+            left_out = " and ".join(f"{task.name}: null" for task in TASKS)
+            raise ValueError(f"found {left_out}; a job needs at least one of them")
         return self
+
+    @property
+    def models(self) -> dict[str, ModelSpec]:
+        """The models of the job by name, in the order in which an image passes them."""
+        sections = {task.name: getattr(self, task.name) for task in TASKS}
+        return {name: section for name, section in sections.items() if section}
 
     @property
     def reached(self) -> StorageMap:

@@ -15,17 +15,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from schemas.exceptions import SpecError
-from schemas.spec import (
-    _ENDPOINT,
-    _SHA256,
-    _VARIABLE,
-    SHORT_FORMS,
-    ClassifierSpec,
-    DetectorSpec,
-    JobSpec,
-    ManifestFormat,
-    ModelSpec,
-)
+from schemas.spec import _ENDPOINT, _SHA256, _VARIABLE, SHORT_FORMS, JobSpec, ManifestFormat, ModelSpec
+from schemas.tasks import TASKS
 
 _PATTERNS = {
     _SHA256: "64 lower-case hexadecimal digits",
@@ -68,12 +59,12 @@ def override_spec(values: dict[str, Any], overrides: dict[str, Any], source: str
 def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """Plain values of a spec, without what belongs to models in whose place the overrides name others."""
     values = dict(values)
-    for task, default in (("classifier", ClassifierSpec), ("detector", DetectorSpec)):
-        section, model = values.get(task), overrides.get(f"{task}.model")
+    for task in TASKS:
+        section, model = values.get(task.name), overrides.get(f"{task.name}.model")
         if model and isinstance(section, dict):
-            before = section.get("model", default.model_fields["model"].default)
+            before = section.get("model", JobSpec.model_fields[task.name].default.model)
             if _bare(str(before)) != _bare(str(model)):
-                values[task] = {key: section[key] for key in section if key not in ModelSpec.model_fields}
+                values[task.name] = {k: section[k] for k in section if k not in ModelSpec.model_fields}
     return values
 
 

@@ -15,7 +15,7 @@ from schemas.metrics import Usage
 from schemas.tables import ERROR
 from workers.label.settings import LabelFunction, LabelSettings, UnitRequest
 from workers.process.serve import StageCallback
-from workers.tables.results import ResultColumns, results_table
+from workers.tables.results import results_table
 
 if TYPE_CHECKING:
     from workers.models.model import ClassifierModel
@@ -102,7 +102,7 @@ def killed_by(poison: str, job: LabelSettings) -> LabelFunction:
             os.abort()
         manifest_rows = job.manifest.read(rows).table
         error = RowError(Stage.DECODE, ErrorCode.TRUNCATED, "", 1, datetime(2026, 1, 1, tzinfo=UTC))
-        columns = ResultColumns(None, None, pa.schema([]))
+        columns = pa.schema([])
         table = results_table(request.unit, manifest_rows, [error] * len(rows), columns)
         labelled = table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))
         return labelled, Usage(fetched_bytes=len(rows))

@@ -36,9 +36,9 @@ from schemas.spec_file import build_spec
 from schemas.tables import LABEL, TABLES, TOPK
 from tests import cli_page
 from tests.workers.tables.made_results import CARRIED, CLASSIFIER, outcome, results_of, rows_of
-from workers.models.registry import load_classifier
+from workers.models.registry import load
 from workers.tables.parquet import parquet_bytes
-from workers.tables.results import ResultColumns, results_table, split_results
+from workers.tables.results import results_table, split_results
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -266,7 +266,7 @@ def test_the_readmes_model_of_ones_own_tells_sky_from_other_photos(
     (name,) = set(re.findall(r"--classifier (\w+:\w+)", README))
     (tmp_path / f"{name.partition(':')[0]}.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
-    loaded = load_classifier(ClassifierSpec(model=name))
+    loaded = load(ClassifierSpec(model=name))
     blue, red = torch.zeros(3, 30, 40, dtype=torch.uint8), torch.zeros(3, 20, 10, dtype=torch.uint8)
     blue[2], red[0] = 255, 255
     logits = loaded.model.module(torch.stack([loaded.model.transform(image) for image in (blue, red)]))
@@ -300,8 +300,8 @@ def test_the_queries_of_the_pages_answer(run_directory: Path) -> None:
 
 
 def test_the_macro_of_the_tables_page_counts_0_where_a_detector_found_none(run_directory: Path) -> None:
-    without = ResultColumns(CLASSIFIER, None, CARRIED)
-    results = results_table(0, rows_of(range(12, 14)), [outcome(12), outcome(13)], without)
+    without = [outcome(n, [CLASSIFIER]) for n in (12, 13)]
+    results = results_table(0, rows_of(range(12, 14)), without, CARRIED)
     labels = parquet_bytes(split_results(results, CARRIED)["labels"], "labels")
     (run_directory / "runs" / "today" / "labels" / "shard-00001.parquet").write_bytes(labels)
     table = "FROM 'runs/today/labels/*.parquet'"

@@ -17,7 +17,7 @@ WORKERS = {
     "workers.process": set(),
     "workers.decode": set(),
     "workers.fetch": {"workers.storage"},
-    "workers.models": {"workers.storage"},
+    "workers.models": {"workers.storage", "workers.tables"},
     "workers.tables": {"workers.storage"},
     "workers.ledger": {"workers.tables", "workers.storage"},
     "workers.manifest": {"workers.fetch", "workers.storage"},

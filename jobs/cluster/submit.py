@@ -27,7 +27,7 @@ from jobs.cluster.jobs_api import JobsClient, Submission
 from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import ClusterError, SpecError
 from schemas.exit_codes import CTRL_C, DEADLINE, RAY_DIED, TERMINATED
-from schemas.spec import JobSpec, ModelSpec
+from schemas.spec import JobSpec
 from schemas.spec_file import override_spec
 from schemas.submission import new_submission_id
 from schemas.words import raylabel_command
@@ -189,7 +189,7 @@ def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
     }
     if spec.manifest.base:
         overrides["manifest.base"] = absolute_uri(spec.manifest.base)
-    for name, model in models_of(spec).items():
+    for name, model in spec.models.items():
         for key in ("weights", "categories"):
             value = getattr(model, key)
             if isinstance(value, str) and (
@@ -211,18 +211,12 @@ def notes(spec: JobSpec, paths: dict[str, str]) -> list[str]:
             f"these are local paths: {shown}. The cluster's head and nodes look for them on their own disks: "
             "use a disk that all of them share, or URLs such as s3://bucket/photos"
         )
-    own = [model.model for model in models_of(spec).values() if ":" in model.model]
+    own = [model.model for model in spec.models.values() if ":" in model.model]
     if own:
         sentences.append(
             f"{', '.join(own)} must be importable on the cluster's head and nodes: it is not shipped"
         )
     return sentences
-
-
-def models_of(spec: JobSpec) -> dict[str, ModelSpec]:
-    """The models of a job, by key of the spec."""
-    models = {"classifier": spec.classifier, "detector": spec.detector}
-    return {name: model for name, model in models.items() if model}
 
 
 def pack(folder: Path, spec: JobSpec, options: SubmitOptions) -> str:

@@ -12,15 +12,14 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-import schemas
-import workers
 from jobs.prepare.begun import changed_keys
+from jobs.prepare.code import code_of
 from schemas.exceptions import ManifestError, ModelError, ProcessDiedError, StorageError
 from schemas.identity import settings_of_rows
 from schemas.ledger import RunRecord, SourceFile
-from schemas.models import ResolvedModel
+from schemas.models import ResolvedModel, identities_of
 from schemas.plan import Pass, Plan
-from schemas.spec import DetectorSpec, JobSpec, ManifestSpec, ModelSpec
+from schemas.spec import JobSpec, ManifestSpec
 from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
@@ -53,16 +52,6 @@ class ActorResources(Protocol):
         """The part of its node's memory that it may count on, 0 to 1."""
 
 
-MAKES_NO_ROWS = frozenset(
-    (
-        "workers/logs.py",
-        *(f"workers/process/{name}.py" for name in ("family", "limits", "output", "streams")),
-        *(f"workers/ledger/{name}.py" for name in ("attempts", "damage", "heartbeat", "runs", "state")),
-    )
-)
-"""Modules of `workers` that no row depends on: a run resumes after they have changed."""
-
-
 @dataclass(frozen=True)
 class ResolvedJob:
     """A job whose manifest exists and whose models can be built.
@@ -70,8 +59,7 @@ class ResolvedJob:
     Attributes:
         spec: the job spec.
         sources: files of its manifest.
-        classifier: as built; None where the job has none.
-        detector: as built; None where the job has none.
+        models: as built, by name.
         began_with: of a retry: the manifest's files as they were when the run began, where they have changed.
         not_found: of a retry: why one of these files is not there; "" where all are.
         command: the command line that asks for it, without credentials.
@@ -79,8 +67,7 @@ class ResolvedJob:
 
     spec: JobSpec
     sources: list[Source]
-    classifier: ResolvedModel | None
-    detector: ResolvedModel | None
+    models: dict[str, ResolvedModel]
     began_with: list[SourceFile] | None = None
     not_found: str = ""
     command: str = ""
@@ -95,9 +82,8 @@ class ResolvedJob:
         return {
             **settings_of_rows(self.public_spec()),
             "manifest": [file.model_dump() for file in self.files],
-            "classifier": self.classifier and self.classifier.identity(),
-            "detector": self.detector and self.detector.identity(),
-            "code": code_digest(),
+            **identities_of(self.models),
+            "code": code_of(self.models),
         }
 
     def assert_same_run(self, store: Store) -> None:
@@ -128,13 +114,13 @@ class ResolvedJob:
         if passed_over := [str(source.passed_over) for source in self.sources if source.passed_over]:
             facts.append(("passed over", "; ".join(passed_over)))
         facts.append(("output", clean_uri(spec.output)))
-        if self.classifier and spec.classifier:
-            best = min(spec.classifier.top_k, len(self.classifier.categories))
-            facts.append(("classifier", f"{_model(self.classifier)}, top {best}"))
-            facts += _own_weights("classifier", self.classifier, spec.classifier)
-        if self.detector and spec.detector:
-            facts.append(("detector", f"{_model(self.detector)}, score above {_thresholds(spec.detector)}"))
-            facts += _own_weights("detector", self.detector, spec.detector)
+        for name, resolved in self.models.items():
+            model = spec.models[name]
+            facts.append(
+                (name, f"{_model(resolved)}, {one_line(model.what_is_kept(len(resolved.categories)))}")
+            )
+            if model.weights:
+                facts.append((f"{name} weights", resolved.weights))
         return facts
 
     def public_spec(self) -> dict[str, Any]:
@@ -143,7 +129,7 @@ class ResolvedJob:
         manifest = public["manifest"]
         manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
         manifest["base"] = manifest["base"] and _absolute(manifest["base"])
-        for model in filter(None, (public["classifier"], public["detector"])):
+        for model in (public[name] for name in self.spec.models):
             for key in ("weights", "categories"):
                 if isinstance(model[key], str) and Path(model[key]).is_file():
                     model[key] = _absolute(model[key])
@@ -166,13 +152,12 @@ class ResolvedJob:
             actors: that fetch at most, and share `fetch.rate`.
             resources: of one actor with models.
         """
-        spec, models = self.spec, (self.classifier, self.detector)
+        spec = self.spec
         return LabelSettings(
             manifest=manifest,
             current=current,
-            classifier=spec.classifier,
-            detector=spec.detector,
-            fingerprints=tuple(model.fingerprint for model in models if model),
+            models=spec.models,
+            fingerprints=tuple(model.fingerprint for model in self.models.values()),
             fetch=spec.fetch.share_of(actors),
             storage=spec.reached,
             decode=spec.decode,
@@ -200,9 +185,8 @@ class ResolvedJob:
             manifest=self.files,
             manifest_columns=manifest.columns,
             plan=Plan.of(manifest.rows, self.spec.units),
-            classifier=self.classifier,
-            detector=self.detector,
-            code=code_digest(),
+            models=self.models,
+            code=code_of(self.models),
             command=self.command,
             not_kept=self.not_kept(),
         )
@@ -248,15 +232,16 @@ def resolving(
     )
 
     def resolved() -> ResolvedJob:
+        code_of({})  # half a second, while the child builds the models; the result is kept
         try:
-            classifier, detector = builder(None)
+            models = builder(None)
         except ProcessDiedError as death:
             raise ModelError(
                 f"the process that built the models died: {death.message}{low_limits()}"
             ) from None
         finally:
             builder.end()
-        return ResolvedJob(spec, sources, classifier, detector, changed, not_found)
+        return ResolvedJob(spec, sources, models, changed, not_found)
 
     try:
         yield resolved
@@ -285,32 +270,9 @@ def _describe(source: Source) -> str:
     return f"{source.file.uri} ({source.format}, {counted(source.file.size, 'byte')})"
 
 
-def _thresholds(spec: DetectorSpec) -> str:
-    """The score that a box must exceed, and the classes with one of their own."""
-    own = [f"{one_line(name)} {score:g}" for name, score in spec.class_thresholds.items()]
-    return f"{spec.score_threshold:g}" + (f" ({', '.join(own)})" if own else "")
-
-
 def _model(model: ResolvedModel) -> str:
     size = f"{model.info.input_size}, " if model.info.input_size else ""
     return f"{model.fingerprint} ({size}{counted(len(model.categories), 'class', 'classes')})"
-
-
-def _own_weights(task: str, model: ResolvedModel, spec: ModelSpec) -> list[tuple[str, str]]:
-    """The line that says which weights of the user's were loaded; none where the spec names none."""
-    return [(f"{task} weights", model.weights)] if spec.weights else []
-
-
-def code_digest() -> str:
-    """The sha256 over the source of `schemas` and `workers`, without `MAKES_NO_ROWS`: what makes the rows."""
-    digest = hashlib.sha256()
-    for package in (schemas, workers):
-        folder = Path(str(package.__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
-            name = str(path.relative_to(folder.parent))
-            if name not in MAKES_NO_ROWS:
-                digest.update(f"{name}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _absolute(uri: str) -> str:

@@ -67,12 +67,12 @@ def models_by(name: str) -> Models:
     """The models with their networks run by a runtime of one thread."""
     torch.set_num_threads(1)
     models, size = Models(), BATCHES.get(name, 1)
-    classifier, detector = Answers(models.classifier), Answers(models.detector.network)  # type: ignore[arg-type]
+    classifier, detector = Answers(models.classifier), Answers(models.detector.network)
     classify = RUNTIMES[name](classifier.eval(), torch.zeros(size, 3, 224, 224))
     del models.classifier
-    models.classifier = lambda batch: classify(batch)[0]  # type: ignore[assignment]
+    models.classifier = lambda batch: classify(batch)[0]
     del models.detector.network
-    models.detector.network = RUNTIMES[name](detector.eval(), torch.zeros(size, 3, 416, 416))  # type: ignore[assignment]
+    models.detector.network = RUNTIMES[name](detector.eval(), torch.zeros(size, 3, 416, 416))
     return models
 
 

@@ -46,9 +46,9 @@ class Labeller:
 def prepared() -> Any:
     """The step before the actor: the classifier's own transform."""
     from schemas.spec import ClassifierSpec
-    from workers.models.registry import load_classifier
+    from workers.models.registry import load
 
-    transform = load_classifier(ClassifierSpec()).model.transform
+    transform = load(ClassifierSpec()).model.transform
 
     def prepare(row: Row) -> Row:
         return {**row, "input": transform(tensor_of(row["image"])).numpy()}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.spec import ClassifierSpec, DetectorSpec
-from workers.models.registry import load_classifier, load_detector
+from workers.models.registry import load
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -81,7 +81,7 @@ class Models:
     """EfficientNet-Lite0 and NanoDet-g, eager."""
 
     def __init__(self, *, channels_last: bool = False) -> None:
-        classifier, detector = load_classifier(ClassifierSpec()), load_detector(DetectorSpec())
+        classifier, detector = load(ClassifierSpec()), load(DetectorSpec())
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.prepare = classifier.model.transform
         self.classifier = classifier.model.module.eval().to(memory_format=self._layout)

@@ -117,7 +117,7 @@ def test_another_manifest_model_threshold_or_code_is_refused_or_begins_anew_with
     output, fresh = tmp_path / "out", tmp_path / "fresh"
     run_here(**job, output=str(output))
     record = json.loads((output / "run.json").read_text())
-    (output / "run.json").write_text(json.dumps({**record, "code": "0" * 64}))
+    (output / "run.json").write_text(json.dumps({**record, "code": {**record["code"], "tables": {}}}))
     manifest = Path(str(job["manifest"]))
     manifest.write_text("\n".join(manifest.read_text().splitlines()[:8]))
     changed = {**job, "output": str(output), "classifier": {"top_k": 2}}
@@ -126,8 +126,8 @@ def test_another_manifest_model_threshold_or_code_is_refused_or_begins_anew_with
     lines = str(refused.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:-1]] == [
         "classifier.settings.top_k",
-        "code",
         "manifest",
+        "tables",
     ]
     assert lines[-1] == "Choose another output, or start over with --restart, which deletes its tables"
     assert len(tables(output)["labels"]) == 21

@@ -12,6 +12,7 @@ from schemas.errors import Stage
 from schemas.exceptions import RaylabelError
 from schemas.ledger import Commit
 from schemas.metrics import COMMIT, NO_USAGE, Usage
+from schemas.tasks import TASKS
 from workers import logs
 from workers.label.settings import LabelSettings
 from workers.label.supervise import DecodeUnits, LabelUnits
@@ -24,7 +25,8 @@ from workers.storage.uris import clean_uri
 COMMITS_AT_ONCE = 4
 """A commit takes four requests in sequence: 0.2 s on S3, while a GPU may label a unit in 0.05 s."""
 
-COMPUTED = {"cuda": {Stage.CLASSIFY, Stage.DETECT}, "cpu": {Stage.DECODE, Stage.CLASSIFY, Stage.DETECT}}
+_MODELS = {task.stage for task in TASKS}
+COMPUTED = {"cuda": _MODELS, "cpu": {Stage.DECODE, *_MODELS}}
 """The stages in which the device is busy, by device."""
 
 _log = logging.getLogger(__name__)

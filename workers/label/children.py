@@ -16,8 +16,8 @@ from workers.label.settings import LabelFunction, LabelSettings, UnitRequest
 from workers.process.serve import StageCallback
 from workers.storage.options import configure_storage
 
-ResolvedModels = tuple[ResolvedModel | None, ResolvedModel | None]
-"""The classifier and the detector."""
+ResolvedModels = dict[str, ResolvedModel]
+"""A job's models, by name."""
 
 ProbeRequest = list[Location] | None
 """First the locations of the images, which are fetched; then None: they are decoded and labelled."""
@@ -25,23 +25,16 @@ ProbeRequest = list[Location] | None
 
 def build_model_resolver(spec: JobSpec) -> Callable[[None, StageCallback], ResolvedModels]:
     """Builds a job's models; returns a function that returns what they are."""
-    from workers.models.registry import load_classifier, load_detector
+    from workers.models.registry import load, predictor_of
 
     configure_storage(spec.reached)
-    classifier = load_classifier(spec.classifier) if spec.classifier else None
-    detector = load_detector(spec.detector) if spec.detector else None
-    resolved = (classifier.resolved if classifier else None, detector.resolved if detector else None)
+    models = {name: load(section) for name, section in spec.models.items()}
     if (runtime := spec.compute.runtime) == "onnxruntime":  # known by trying; "auto" takes what runs
         import torch
 
-        from workers.models.classifier import Classifier
-        from workers.models.detector import Detector
-
-        options = (torch.device("cpu"), 1, spec.compute.precision, runtime)
-        if classifier:
-            Classifier(classifier, *options)
-        if detector:
-            Detector(detector, *options)
+        for model in models.values():
+            predictor_of(model, torch.device("cpu"), 1, spec.compute.precision, runtime)
+    resolved = {name: model.resolved for name, model in models.items()}
     return lambda *_: resolved
 
 

@@ -15,12 +15,13 @@ from schemas.exceptions import ImageError
 from schemas.images import DecodedImage, LoadedImage
 from schemas.metrics import Usage
 from schemas.tables import FACTS
+from schemas.tasks import CLASSIFY
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.transfer import MAX_BYTES, SHARED, SharedImages, new_buffer
 from workers.models.classifier import ClassifierInputs
 from workers.models.predictor import Inputs, ModelInput
-from workers.models.registry import load_classifier
+from workers.models.registry import load
 from workers.process.serve import StageCallback
 from workers.process.shared_buffer import attach
 from workers.process.steps import step
@@ -59,8 +60,9 @@ class Decoder:
         torch.set_num_threads(settings.threads)
         self._buffer = new_buffer()
         self._inputs: Inputs | None = None
-        if settings.classifier and not settings.detector:
-            loaded = load_classifier(settings.classifier)
+        models = list(settings.models.values())
+        if [model.task for model in models] == [CLASSIFY]:
+            loaded = load(models[0])
             settings.assert_same_models((loaded.resolved.fingerprint,))
             self._inputs = ClassifierInputs(loaded.model, torch.device("cpu"), Stage.CLASSIFY)
 

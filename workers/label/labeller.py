@@ -1,10 +1,11 @@
-"""Rows of a unit to results: fetched, decoded, labelled by both models."""
+"""Rows of a unit to results: fetched, decoded, labelled by all models."""
 
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -19,13 +20,11 @@ from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.usage import UsageMeter
 from workers.manifest.manifest import Rows
-from workers.models.classifier import Classifier
-from workers.models.detector import Detector
 from workers.models.predictor import ModelInput, Predictor, ResultT
-from workers.models.registry import load_classifier, load_detector
+from workers.models.registry import load, predictor_of
 from workers.process.serve import StageCallback
 from workers.process.steps import step
-from workers.tables.results import LabelledImage, ResultColumns, facts_of, results_table, row_error
+from workers.tables.results import LabelledImage, facts_of, results_table, row_error
 
 InputImage = LoadedImage | SharedImage
 """An image to label: decoded in this process, or in another one."""
@@ -34,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Labeller:
-    """Fetches, decodes and labels rows of a unit with both models, which stay loaded.
+    """Fetches, decodes and labels rows of a unit with all models, which stay loaded.
 
     Raises:
         ModelError: the models cannot be loaded here, or are not the ones that the driver resolved.
@@ -49,18 +48,10 @@ class Labeller:
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         device = torch.device(settings.device)
-        classifier = load_classifier(settings.classifier) if settings.classifier else None
-        detector = load_detector(settings.detector) if settings.detector else None
-        self._columns = ResultColumns(
-            classifier.resolved if classifier else None,
-            detector.resolved if detector else None,
-            settings.manifest.carried,
-        )
-        loaded = (classifier, detector)
-        settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded if model))
+        loaded = {name: load(spec) for name, spec in settings.models.items()}
+        settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
         options = (device, settings.batch_size, settings.compute.precision, settings.runtime)
-        self._classifier = Classifier(classifier, *options) if classifier else None
-        self._detector = Detector(detector, *options) if detector else None
+        self._models = {name: predictor_of(model, *options) for name, model in loaded.items()}
         _log.info("models loaded in %.1f s", time.monotonic() - began)
 
     def __call__(self, request: UnitRequest, on_stage: StageCallback) -> tuple[pa.Table, Usage]:
@@ -82,7 +73,7 @@ class Labeller:
             for chunk in chunks(zip(request.rows, images, strict=True), self._settings.chunk_size)
             for outcome in self._outcomes(chunk, on_stage)
         ]
-        results = results_table(request.unit, rows.for_results(), outcomes, self._columns)
+        results = results_table(request.unit, rows.for_results(), outcomes, self._settings.manifest.carried)
         return results, self._read.usage.take()
 
     def _images(self, rows: Rows, request: UnitRequest) -> Iterator[InputImage | ImageError]:
@@ -103,23 +94,23 @@ class Labeller:
     ) -> Iterator[LabelledImage | RowError]:
         """The result of each row and image of a chunk: the labels of every model, or the first error."""
         inputs = {row: _input_of(image) for row, image in chunk if not isinstance(image, ImageError)}
-        classifications = _predict(self._classifier, inputs, on_stage, self._read.usage)
-        detections = _predict(self._detector, inputs, on_stage, self._read.usage)
-        predictions = zip(classifications, detections, strict=True)
+        answers = [_predict(model, inputs, on_stage, self._read.usage) for model in self._models.values()]
+        of_image = zip(*answers, strict=True)
         on_stage(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
         for _, image in chunk:
             if isinstance(image, ImageError):
                 yield row_error(image, now)
                 continue
-            classified, detected = next(predictions)
-            if isinstance(classified, ImageError):
-                yield row_error(classified, now)
-            elif isinstance(detected, ImageError):
-                yield row_error(detected, now)
+            values: dict[str, Any] = {}
+            for model, answer in zip(self._models.values(), next(of_image), strict=True):
+                if isinstance(answer, ImageError):
+                    yield row_error(answer, now)
+                    break
+                values |= model.values(answer)
             else:
                 facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
-                yield LabelledImage(facts, classified, detected, now)
+                yield LabelledImage(facts, values, now)
 
 
 def _input_of(image: InputImage) -> DecodedImage | ModelInput:
@@ -128,14 +119,12 @@ def _input_of(image: InputImage) -> DecodedImage | ModelInput:
 
 
 def _predict(
-    model: Predictor[ResultT] | None,
+    model: Predictor[ResultT],
     images: dict[int, DecodedImage | ModelInput],
     on_stage: StageCallback,
     usage: UsageMeter,
-) -> Sequence[ResultT | ImageError | None]:
-    """The predictions of a model for images by row; None for each where there is no model."""
-    if model is None:
-        return [None] * len(images)
+) -> Sequence[ResultT | ImageError]:
+    """The predictions of a model for images by row."""
     on_stage(model.stage)
     rows = list(images)
     with usage.timing(model.stage):

@@ -127,9 +127,8 @@ class Profiler(Labeller):
         times.decode_cpu_s += seconds
         inputs = [image.decoded for image in images if isinstance(image, LoadedImage)]
         errors: dict[int, ImageError] = {}  # by position: an image that both models fail on counts once
-        for name, model in (("classifier", self._classifier), ("detector", self._detector)):
-            if model is not None:
-                errors = self._predict(name, model, inputs, on_stage, times) | errors
+        for name, model in self._models.items():
+            errors = self._predict(name, model, inputs, on_stage, times) | errors
         times.failed += [image for image in images if isinstance(image, ImageError)]
         times.failed += errors.values()
 

@@ -10,7 +10,8 @@ from schemas.errors import Stage
 from schemas.exceptions import ImageError, ModelError
 from schemas.metrics import Usage
 from schemas.plan import Pass
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec, Runtime, StorageMap
+from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, ModelSpec, Runtime, StorageMap
+from schemas.tasks import TASKS
 from workers.decode.picture import Limits
 from workers.label.transfer import SharedImages
 from workers.manifest.manifest import Manifest
@@ -66,9 +67,8 @@ class LabelSettings:
     Attributes:
         manifest: where the rows of a unit are read from.
         current: the pass, which says the rows of each unit to do.
-        classifier: None where none runs.
-        detector: None where none runs.
-        fingerprints: of the models, as the driver resolved them.
+        models: those of the job, by name.
+        fingerprints: theirs, in their order, as the driver resolved them.
         fetch: how files are read; `rate` is this actor's share.
         storage: how the files below each URL are reached.
         decode: how files become pixels.
@@ -83,8 +83,7 @@ class LabelSettings:
 
     manifest: Manifest
     current: Pass
-    classifier: ClassifierSpec | None
-    detector: DetectorSpec | None
+    models: Mapping[str, ModelSpec]
     fingerprints: tuple[str, ...]
     fetch: FetchSpec
     storage: StorageMap
@@ -117,8 +116,10 @@ class LabelSettings:
     @property
     def timeouts(self) -> dict[Stage, float]:
         """Processor seconds that one image may take in each stage."""
-        model_s = self.compute.timeout_s
-        return {Stage.DECODE: self.decode.timeout_s, Stage.CLASSIFY: model_s, Stage.DETECT: model_s}
+        return {
+            Stage.DECODE: self.decode.timeout_s,
+            **{task.stage: self.compute.timeout_s for task in TASKS},
+        }
 
     def describe(self) -> str:
         """The models and what runs them, for a log line."""

@@ -22,7 +22,7 @@ from workers.label.transfer import SharedImages, from_shared, new_buffer, to_sha
 from workers.process.child import HANG_TIMEOUT_S, Child
 from workers.process.forkserver import LABELLER_MODULE, ForkServer
 from workers.process.shared_buffer import SharedBuffer
-from workers.tables.results import ResultColumns, error_values, results_table
+from workers.tables.results import error_values, results_table
 
 MAX_ATTEMPTS = 2
 """At a whole unit, and at a single row, whose process dies: something else may have killed it."""
@@ -198,8 +198,7 @@ class LabelUnits(SupervisedUnits):
 
     def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
         manifest = self._settings.manifest
-        columns = ResultColumns(None, None, manifest.carried)
-        return results_table(unit, manifest.read([row]).for_results(), [error], columns)
+        return results_table(unit, manifest.read([row]).for_results(), [error], manifest.carried)
 
 
 class DecodeUnits(SupervisedUnits):

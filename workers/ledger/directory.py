@@ -89,7 +89,7 @@ class RunDirectory:
 
     def for_workers(self) -> "RunDirectory":
         """The same run without what only the driver needs of run.json, which may be large."""
-        unneeded: dict[str, Any] = {"spec": {}, "manifest": [], "classifier": None, "detector": None}
+        unneeded: dict[str, Any] = {"spec": {}, "manifest": [], "models": {}, "code": {}}
         return replace(self, record=self.record.model_copy(update=unneeded))
 
     def passes(self) -> dict[int, Pass]:

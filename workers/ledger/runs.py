@@ -25,6 +25,7 @@ from schemas.ledger import (
     manifest_folder,
 )
 from schemas.tables import TABLES
+from schemas.words import counted
 from workers.ledger.attempts import assert_not_running
 from workers.ledger.damage import MISSING, damaged, parse
 from workers.ledger.directory import RunDirectory
@@ -128,7 +129,10 @@ def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -
     Raises:
         OutputConflictError: naming every value that differs.
     """
-    differences = (f"  {_in_words(*difference, there)}" for difference in _differences(there, here))
+    differences = [
+        f"  {_in_words(*difference, there)}" for difference in _differences(_values(there), _values(here))
+    ]
+    differences += [f"  {line}" for line in _code_in_words(there, here)]
     lines = sorted(short_line(line, 300) for line in dict.fromkeys(differences))
     if lines:
         more = [f"  and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
@@ -247,14 +251,38 @@ def _differences(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, A
 
 def _in_words(key: str, old: Any, new: Any, there: dict[str, Any]) -> str:
     """A difference for a person: what it is, and what can be done, where that is not another output."""
-    if key == "code":
-        return "code: another version of raylabel began it (see `raylabel` in run.json); that one resumes it"
     if match := _FILE.fullmatch(key):
         uri = there["manifest"][int(match[1])]["uri"]
         if match[2] == "uri":
             return f"{key}: {_short(old)} there, {_short(new)} now (a copy counts only in its old place)"
         return f"manifest: what is in {uri} has changed since the run began; put it back to resume"
     return f"{key}: {_short(old)} there, {_short(new)} now"
+
+
+def _values(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without its code."""
+    return {key: value for key, value in identity.items() if key != "code"}
+
+
+def _code_in_words(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
+    """Each part of the code that differs between two identities, for a person, and what can be done."""
+    codes = there.get("code", {}), here.get("code", {})
+    for part in codes[0].keys() | codes[1].keys():
+        is_model = part in there or part in here
+        if is_model and None in (there.get(part), here.get(part)):
+            continue  # one job lacks the model, which is a difference of its own
+        old, new = (code.get(part, {}) for code in codes)
+        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        files = [name for name in changed if name.endswith(".py")]
+        for name in (name for name in changed if name not in files):
+            versions = f"{old.get(name, 'not recorded')} there, {new.get(name, 'not recorded')} now"
+            yield f"{part}: {name} {versions}; install what was there to resume"
+        if files:
+            more = f" and {counted(len(files) - 1, 'more file')}" if len(files) > 1 else ""
+            yield (
+                f"{part}: {files[0]}{more} of raylabel changed since the run began, and may make other rows; "
+                "the version that began it (see `raylabel` in run.json) resumes it"
+            )
 
 
 def _short(value: Any) -> str:

@@ -1,16 +1,18 @@
 """The classifier: says what an image shows, overall."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from schemas.errors import ErrorCode, Stage
+from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from schemas.images import Classification, DecodedImage
-from schemas.spec import Precision, Runtime
-from workers.models.model import LoadedClassifier, ScoreType
+from schemas.spec import ClassifierSpec, Precision, Runtime
+from schemas.tasks import CLASSIFY
+from workers.models.model import ClassifierModel, LoadedModel, ScoreType
 from workers.models.predictor import Inputs, ModelInput, Predictor
+from workers.tables.results import label_values
 
 MAX_ASPECT = 200
 """Longest ratio of sides: resizing the short side to 256 would turn a 1 x 20,000 image into gigabytes."""
@@ -29,31 +31,32 @@ class ClassifierInputs(Inputs):
 
 
 class Classifier(Predictor[Classification]):
-    """A classifier on its device; the detector has the same interface.
+    """A classifier on its device; see `Predictor`."""
 
-    Args:
-        model: the loaded classifier, with the job's settings.
-        device: the device to run it on.
-        batch_size: the most images in one pass.
-        precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
-        runtime: "auto" is ONNX Runtime on a CPU if it can run the model, else torch.
-    """
-
-    stage: ClassVar[Stage] = Stage.CLASSIFY
+    task = CLASSIFY
     inputs: ClassVar[type[Inputs]] = ClassifierInputs
 
     def __init__(
         self,
-        model: LoadedClassifier,
+        loaded: LoadedModel[ClassifierModel, ClassifierSpec],
         device: torch.device,
         batch_size: int,
         precision: Precision = "auto",
         runtime: Runtime = "auto",
     ) -> None:
-        super().__init__(model.model, device, batch_size, precision, runtime)
-        self._classes = len(model.model.categories)
-        self._top_k = model.top_k
-        self._score_type = model.score_type
+        super().__init__(loaded, device, batch_size, precision, runtime)
+        self._classes = len(loaded.model.categories)
+        self._top_k = loaded.spec.top_k
+        self._score_type = score_type_of(loaded.spec, loaded.model)
+
+    @staticmethod
+    def apply(spec: ClassifierSpec, model: ClassifierModel) -> dict[str, object]:
+        """See `Predictor.apply`."""
+        return {"top_k": spec.top_k, "score_type": score_type_of(spec, model)}
+
+    def values(self, result: Classification) -> dict[str, Any]:
+        """See `label_values`."""
+        return label_values(result, self.resolved)
 
     def _run(self, batch: list[ModelInput]) -> list[Classification | ImageError]:
         images = torch.stack([x.tensor for x in batch]).contiguous(memory_format=torch.channels_last)
@@ -69,6 +72,11 @@ class Classifier(Predictor[Classification]):
             Classification(i, s) if ok else self._image_error(FloatingPointError("a logit is not a number"))
             for i, s, ok in zip(ids, values, finite, strict=True)
         ]
+
+
+def score_type_of(spec: ClassifierSpec, model: ClassifierModel) -> ScoreType:
+    """How logits become scores."""
+    return spec.score_type or model.score_type
 
 
 def top_k(logits: Tensor, k: int, score_type: ScoreType) -> tuple[Tensor, Tensor]:

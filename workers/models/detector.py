@@ -1,44 +1,50 @@
 """The detector: says which objects are in an image, how many, and where."""
 
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.images import Detections
-from schemas.spec import Precision, Runtime
-from workers.models.model import LoadedDetector
+from schemas.spec import DetectorSpec, Precision, Runtime
+from schemas.tasks import DETECT
+from workers.models.model import DetectorModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
+from workers.models.settings import apply_settings, thresholds_by_class
+from workers.tables.results import box_values
 
 
 class Detector(Predictor[Detections]):
-    """A detector on its device; the classifier has the same interface.
+    """A detector on its device; see `Predictor`."""
 
-    Args:
-        model: the loaded detector, with the job's settings.
-        device: the device to run it on.
-        batch_size: the most images in one pass.
-        precision: "auto" is float32 on a CPU, bfloat16 or float16 autocast on a GPU.
-        runtime: "auto" is ONNX Runtime on a CPU if it can run the model, else torch.
-    """
-
-    stage: ClassVar[Stage] = Stage.DETECT
+    task = DETECT
 
     def __init__(
         self,
-        model: LoadedDetector,
+        loaded: LoadedModel[DetectorModel, DetectorSpec],
         device: torch.device,
         batch_size: int,
         precision: Precision = "auto",
         runtime: Runtime = "auto",
     ) -> None:
-        super().__init__(model.model, device, batch_size, precision, runtime)
-        self._thresholds = np.array(model.thresholds, np.float32)
-        self._max_boxes = model.max_boxes
+        super().__init__(loaded, device, batch_size, precision, runtime)
+        thresholds = thresholds_by_class(loaded.spec, loaded.model.categories)
+        self._thresholds = np.array(thresholds, np.float32)
+        self._max_boxes = loaded.spec.max_boxes
+
+    @staticmethod
+    def apply(spec: DetectorSpec, model: DetectorModel) -> dict[str, object]:
+        """See `Predictor.apply`; the lowest threshold and the NMS overlap are set in the module."""
+        thresholds_by_class(spec, model.categories)
+        apply_settings(model.module, spec)
+        return spec.model_dump(include={"score_threshold", "class_thresholds", "nms_iou", "max_boxes"})
+
+    def values(self, result: Detections) -> dict[str, Any]:
+        """See `box_values`."""
+        return box_values(result, self.resolved)
 
     def _run(self, batch: list[ModelInput]) -> list[Detections | ImageError]:
         outputs = self._module([x.tensor for x in batch])

@@ -1,21 +1,20 @@
 """What a model is to the workers, whatever its source.
 
 A source (built in, torchvision, timm, a user's factory) makes a `ClassifierModel` or a `DetectorModel`;
-`workers.models.registry` adds the job spec's settings and returns a `LoadedClassifier` or a
-`LoadedDetector`.
+`workers.models.registry` adds the job spec's settings and returns a `LoadedModel`.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from os import PathLike
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from schemas.models import ResolvedModel
-
-Task = Literal["classifier", "detector"]
+from schemas.spec import ModelSpec
+from schemas.tasks import CLASSIFY, DETECT, Task
 
 ScoreType = Literal["softmax", "sigmoid"]
 
@@ -30,10 +29,11 @@ def as_is(image: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Model:
-    """What classifiers and detectors have in common.
+class Model:
+    """What all kinds of model have in common.
 
     Attributes:
+        task: what it does.
         module: the network, float32.
         transform: one image to the module's input; a detector's keeps the image's size.
         categories: class names; a class id is an index into it.
@@ -52,6 +52,7 @@ class _Model:
         quality: measured or published, with the data it was measured on.
     """
 
+    task: ClassVar[Task]
     module: nn.Module
     transform: Transform
     categories: tuple[str, ...]
@@ -67,18 +68,19 @@ class _Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierModel(_Model):
+class ClassifierModel(Model):
     """A classifier: the module takes a batch, float (n, 3, h, w), and returns logits (n, categories).
 
     Attributes:
         score_type: how its logits become scores, according to its training.
     """
 
+    task = CLASSIFY
     score_type: ScoreType = "softmax"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorModel(_Model):
+class DetectorModel(Model):
     """A detector with torchvision's interface: the module resizes, the transform keeps an image's size.
 
     The module takes a list of n images (3, height, width) from the transform, and returns a list of
@@ -86,6 +88,12 @@ class DetectorModel(_Model):
     "labels" int (m,), after its own non-maximum suppression. It raises FloatingPointError if its network
     returns NaN or infinity.
     """
+
+    task = DETECT
+
+
+KINDS: dict[Task, type[Model]] = {kind.task: kind for kind in (ClassifierModel, DetectorModel)}
+"""What a source makes for each task."""
 
 
 def require_finite(tensors: Iterable[Tensor]) -> None:
@@ -103,7 +111,8 @@ def versions(*libraries: str) -> str:
     return ", ".join(f"{name} {version(name).partition('+')[0]}" for name in libraries)
 
 
-M_co = TypeVar("M_co", bound=_Model, covariant=True)
+M_co = TypeVar("M_co", bound=Model, covariant=True)
+S_co = TypeVar("S_co", bound=ModelSpec, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -128,34 +137,15 @@ class Built(Generic[M_co]):
 
 
 @dataclass(frozen=True)
-class LoadedClassifier:
-    """A classifier with the job's settings, on the CPU, in eval mode.
+class LoadedModel(Generic[M_co, S_co]):
+    """A model with the job's settings, on the CPU, in eval mode.
 
     Attributes:
-        model: the model.
-        top_k: the number of classes kept for an image, at most.
-        score_type: how logits become scores.
+        model: the model; a detector's module has the lowest threshold and the NMS overlap set already.
+        spec: its section of the job spec.
         resolved: its entry in run.json.
     """
 
-    model: ClassifierModel
-    top_k: int
-    score_type: ScoreType
-    resolved: ResolvedModel
-
-
-@dataclass(frozen=True)
-class LoadedDetector:
-    """A detector with the job's settings, on the CPU, in eval mode.
-
-    Attributes:
-        model: the model; the lowest threshold and the NMS overlap are already set in its module.
-        thresholds: for each class id, the score that a box must exceed.
-        max_boxes: the most boxes kept in an image, counted after the thresholds; None: the module's limit.
-        resolved: its entry in run.json.
-    """
-
-    model: DetectorModel
-    thresholds: tuple[float, ...]
-    max_boxes: int | None
+    model: M_co
+    spec: S_co
     resolved: ResolvedModel

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 _RAYLABEL = ("schemas", "workers", "jobs")
-"""Packages of raylabel's: their code is a part of the run's identity already."""
+"""Packages of raylabel's, whose code is a part of the run's identity: see `jobs.prepare.code`."""
 
 _LIBRARIES = {"site-packages", "dist-packages"}
 """Folders that installed libraries are in, which their versions pin."""

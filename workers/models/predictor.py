@@ -1,10 +1,10 @@
-"""What classifier and detector have in common: batches, devices, precision, and handling of failures."""
+"""What all kinds of model have in common: batches, devices, precision, and handling of failures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from schemas.spec import Precision, Runtime
-from workers.models.model import ClassifierModel, DetectorModel
+from schemas.tasks import Task
+from workers.models.model import LoadedModel, Model
 from workers.models.runtime import prepare_module
 
 ResultT = TypeVar("ResultT")
@@ -55,7 +56,7 @@ class Inputs:
         stage: the stage of the error if the transform fails on an image.
     """
 
-    def __init__(self, model: ClassifierModel | DetectorModel, device: torch.device, stage: Stage) -> None:
+    def __init__(self, model: Model, device: torch.device, stage: Stage) -> None:
         self._stage = stage
         self._device = device
         self._transform = model.transform
@@ -85,7 +86,7 @@ class Predictor(ABC, Generic[ResultT]):
     is the cause (a broken GPU). The module is moved to the device and to the model's layout, in place.
 
     Args:
-        model: the model to run.
+        loaded: the model to run, with the job's settings.
         device: the device to run it on.
         batch_size: the most images in one pass.
         precision: of the network's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU, or float16
@@ -97,17 +98,20 @@ class Predictor(ABC, Generic[ResultT]):
         ModelError: the runtime cannot run this model.
     """
 
-    stage: ClassVar[Stage]
+    task: ClassVar[Task]
     inputs: ClassVar[type[Inputs]] = Inputs
 
     def __init__(
         self,
-        model: ClassifierModel | DetectorModel,
+        loaded: LoadedModel[Any, Any],
         device: torch.device,
         batch_size: int,
-        precision: Precision,
-        runtime: Runtime,
+        precision: Precision = "auto",
+        runtime: Runtime = "auto",
     ) -> None:
+        model = loaded.model
+        self.stage = self.task.stage
+        self.resolved = loaded.resolved
         self.device = device
         self.batch_size = batch_size
         self.dtype = autocast_dtype(device, precision)
@@ -153,6 +157,19 @@ class Predictor(ABC, Generic[ResultT]):
             members = [indices[i] for i in batch]
             results.update(zip(members, self._predict_batch([good[i] for i in members]), strict=True))
         return [results[i] for i in range(len(inputs))]
+
+    @staticmethod
+    @abstractmethod
+    def apply(spec: Any, model: Any) -> dict[str, object]:
+        """Applies a job spec's settings to a model that was built for it; returns those that decide rows.
+
+        Raises:
+            ModelError: a setting does not fit the model.
+        """
+
+    @abstractmethod
+    def values(self, result: ResultT) -> dict[str, Any]:
+        """An image's result as values of the columns that the task adds to the results of a unit."""
 
     def _input(self, image: DecodedImage | ModelInput) -> ModelInput | ImageError:
         if isinstance(image, DecodedImage):

@@ -3,24 +3,31 @@
 import difflib
 from typing import Any
 
+import torch
+
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo, ResolvedModel
-from schemas.spec import ClassifierSpec, DetectorSpec, ModelSpec
-from workers.models.model import (
-    Built,
-    ClassifierModel,
-    DetectorModel,
-    LoadedClassifier,
-    LoadedDetector,
-    Task,
-    versions,
-)
+from schemas.spec import ModelSpec, Precision, Runtime
+from schemas.tasks import TASKS, Task
+from workers.models.classifier import Classifier
+from workers.models.detector import Detector
+from workers.models.model import Built, LoadedModel, versions
 from workers.models.objects import stable_repr
-from workers.models.settings import apply_settings, thresholds_by_class
+from workers.models.predictor import Predictor
+from workers.models.source import Source
 from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
 
-_BUILT_IN: dict[str, Task] = {efficientnet_lite0.NAME: "classifier", nanodet.NAME: "detector"}
-_TORCHVISION = "torchvision/"
+SOURCES: tuple[Source, ...] = (
+    efficientnet_lite0.EfficientNetLite0(),
+    nanodet.NanoDetG(),
+    factory.Factories(),
+    torchvision_models.TorchvisionModels(),
+    timm_models.TimmModels(),
+)
+"""Where models come from, in the order in which they are listed and asked for a name."""
+
+PREDICTORS: dict[Task, type[Predictor[Any]]] = {kind.task: kind for kind in (Classifier, Detector)}
+"""What computes the models of each task."""
 
 
 def list_models(*, timm: bool = False) -> list[ModelInfo]:
@@ -29,92 +36,79 @@ def list_models(*, timm: bool = False) -> list[ModelInfo]:
     Args:
         timm: whether to list timm's too (over a thousand).
     """
-    classifiers = [
-        torchvision_models.describe(x, "classifier") for x in torchvision_models.classifier_names()
+    return [
+        source.describe(name, task)
+        for source in SOURCES
+        if timm or not source.on_request
+        for task in TASKS
+        for name in source.names(task)
     ]
-    detectors = [torchvision_models.describe(x, "detector") for x in torchvision_models.detector_names()]
-    others = [timm_models.describe(name) for name in timm_models.names()] if timm else []
-    return [efficientnet_lite0.describe(), nanodet.describe(), *classifiers, *detectors, *others]
 
 
-def load_classifier(spec: ClassifierSpec) -> LoadedClassifier:
-    """The classifier of a job spec, on the CPU, in eval mode.
+def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
+    """The model of a job spec, on the CPU, in eval mode, with the spec's settings in it.
 
     Raises:
-        ModelError: the name is unknown or a detector's; the weights or the categories do not fit.
+        ModelError: the name is unknown or of another task; the weights or the categories do not fit; a
+            setting does not fit the model.
     """
-    built = _classifier(spec)
-    score_type = spec.score_type or built.model.score_type
-    resolved = _resolved(spec, "classifier", built, {"top_k": spec.top_k, "score_type": score_type})
-    return LoadedClassifier(built.model, spec.top_k, score_type, resolved)
+    source = next((source for source in SOURCES if source.has(spec.model, spec.task)), None)
+    if source is None:
+        raise _unknown(spec.model, spec.task)
+    built, predictor = source.build(spec), PREDICTORS[spec.task]
+    settings = predictor.apply(spec, built.model)
+    modules = (predictor.__module__, type(source).__module__)
+    return LoadedModel(built.model, spec, _resolved(spec, built, settings, modules))
 
 
-def load_detector(spec: DetectorSpec) -> LoadedDetector:
-    """The detector of a job spec, on the CPU, in eval mode, with the spec's thresholds in it.
-
-    Raises:
-        ModelError: the name is unknown or a classifier's; the weights or the categories do not fit; it has
-            no class that a threshold names.
-    """
-    built = _detector(spec)
-    thresholds = thresholds_by_class(spec, built.model.categories)
-    apply_settings(built.model.module, spec)
-    settings = spec.model_dump(include={"score_threshold", "class_thresholds", "nms_iou", "max_boxes"})
-    return LoadedDetector(
-        built.model, thresholds, spec.max_boxes, _resolved(spec, "detector", built, settings)
-    )
-
-
-def _classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
-    if spec.model == efficientnet_lite0.NAME:
-        return efficientnet_lite0.build_classifier(spec)
-    if spec.is_factory:
-        return factory.build(spec, ClassifierModel)
-    if spec.model in timm_models.names() or spec.model.partition(".")[0] in timm_models.names():
-        return timm_models.build_classifier(spec.model, spec)
-    name = spec.model.removeprefix(_TORCHVISION)
-    if name in torchvision_models.classifier_names():
-        return torchvision_models.build_classifier(name, spec)
-    raise _unknown(spec.model, "classifier")
-
-
-def _detector(spec: DetectorSpec) -> Built[DetectorModel]:
-    if spec.model == nanodet.NAME:
-        return nanodet.build_detector(spec)
-    if spec.is_factory:
-        return factory.build(spec, DetectorModel)
-    name = spec.model.removeprefix(_TORCHVISION)
-    if name in torchvision_models.detector_names():
-        return torchvision_models.build_detector(name, spec)
-    raise _unknown(spec.model, "detector")
+def predictor_of(
+    loaded: LoadedModel[Any, Any],
+    device: torch.device,
+    batch_size: int,
+    precision: Precision = "auto",
+    runtime: Runtime = "auto",
+) -> Predictor[Any]:
+    """What computes a loaded model on a device; see `workers.models.predictor.Predictor`."""
+    return PREDICTORS[loaded.spec.task](loaded, device, batch_size, precision, runtime)
 
 
 def _unknown(name: str, task: Task) -> ModelError:
     """The error for a name that is not a model of this task, with similar names."""
-    names: dict[Task, list[str]] = {
-        "classifier": torchvision_models.classifier_names(),
-        "detector": torchvision_models.detector_names(),
-    }
-    for built_in, its_task in _BUILT_IN.items():
-        names[its_task].append(built_in)
-    bare = name.removeprefix(_TORCHVISION)
-    other: Task = "detector" if task == "classifier" else "classifier"
-    if bare in names[other] or (task == "detector" and name.startswith(timm_models.PREFIX)):
-        return ModelError(f"{name} is a {other}, not a {task}; name it under `{other}:` in the job spec")
-    pool = timm_models.names() if name.startswith(timm_models.PREFIX) else names[task]
-    close = difflib.get_close_matches(name, pool, n=3) or difflib.get_close_matches(bare, pool, n=3)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "."
-    return ModelError(f"there is no {task} {name!r}{hint} `raylabel models` lists them all")
+    for other in TASKS:
+        if other != task and any(source.has(name, other) for source in SOURCES):
+            return ModelError(
+                f"{name} is a {other.name}, not a {task.name}; name it under `{other.name}:` in the job spec"
+            )
+    hint = "."
+    if close := _similar(name, task, 3):
+        hint = f"; did you mean {' or '.join(close)}?"
+    else:
+        for other in TASKS:
+            for near in _similar(name, other, 1):
+                hint = f"; {near} is a {other.name}: name it under `{other.name}:`."
+    return ModelError(f"there is no {task.name} {name!r}{hint} `raylabel models` lists them all")
 
 
-def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str, object]) -> ResolvedModel:
+def _similar(name: str, task: Task, most: int) -> list[str]:
+    """Up to so many names of models of a task that a name resembles."""
+    on_request = name.startswith(timm_models.PREFIX)
+    pool = [known for source in SOURCES if source.on_request == on_request for known in source.names(task)]
+    for wanted in (name, name.removeprefix(torchvision_models.PREFIX)):
+        if close := difflib.get_close_matches(wanted, pool, n=most):
+            return close
+    return []
+
+
+def _resolved(
+    spec: ModelSpec, built: Built[Any], settings: dict[str, object], modules: tuple[str, ...]
+) -> ResolvedModel:
     """The entry of a model in run.json: everything that decides its answers."""
     model = built.model
     # onnxruntime computes at most the network; torch exports it, and computes all the rest
     computed_by = versions("torch", *(["onnxruntime"] if model.network is not None else []))
     info = ModelInfo(
-        name=spec.model.removeprefix(_TORCHVISION),
-        task=task,
+        name=spec.model.removeprefix(torchvision_models.PREFIX),
+        task=spec.task.name,
         source=built.source,
         input_size=model.input_size,
         categories=len(model.categories),
@@ -129,5 +123,6 @@ def _resolved(spec: ModelSpec, task: Task, built: Built[Any], settings: dict[str
         categories=model.categories,
         settings=settings | ({"options": spec.options} if spec.options else {}),
         code=f"{built.code}, {computed_by}",
+        modules=modules,
         parts=built.parts,
     )

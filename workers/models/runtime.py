@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
 from schemas.spec import Runtime
-from workers.models.model import ClassifierModel, DetectorModel
+from workers.models.model import DetectorModel, Model
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +30,7 @@ PROBES = ((480, 640), (512, 384))
 """Height and width of the images that an exported network is tried on."""
 
 
-def prepare_module(
-    model: ClassifierModel | DetectorModel, device: torch.device, dtype: torch.dtype, runtime: Runtime
-) -> nn.Module:
+def prepare_module(model: Model, device: torch.device, dtype: torch.dtype, runtime: Runtime) -> nn.Module:
     """Prepares a model's module for its device, in place: moves it, or has ONNX Runtime run its network.
 
     ONNX Runtime computes in float32 on a CPU, with as many threads as torch.
@@ -71,7 +69,7 @@ def _unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _with_onnx_network(model: ClassifierModel | DetectorModel) -> nn.Module:
+def _with_onnx_network(model: Model) -> nn.Module:
     """The module with its network replaced by ONNX Runtime's, if both give the same outputs.
 
     Raises:
@@ -91,7 +89,7 @@ def _with_onnx_network(model: ClassifierModel | DetectorModel) -> nn.Module:
 
 
 @torch.inference_mode()
-def _record_passes(model: ClassifierModel | DetectorModel, network: nn.Module) -> tuple[Tensor, Outputs]:
+def _record_passes(model: Model, network: nn.Module) -> tuple[Tensor, Outputs]:
     """The inputs of a model's network for some images of noise, as one batch, and its outputs."""
     passes: list[tuple[Tensor, Outputs]] = []
     hook = network.register_forward_hook(

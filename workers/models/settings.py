@@ -112,7 +112,7 @@ def apply_settings(module: nn.Module, spec: DetectorSpec) -> None:
     """
     head = getattr(module, "roi_heads", module)
     if hasattr(head, "score_thresh"):
-        head.score_thresh = spec.lowest_threshold
+        head.score_thresh = min(spec.score_threshold, *spec.class_thresholds.values(), 1.0)
     if spec.nms_iou is not None:
         if not hasattr(head, "nms_thresh"):
             raise ModelError(

@@ -27,34 +27,17 @@ from schemas.tables import (
 
 
 @dataclass(frozen=True, slots=True)
-class ResultColumns:
-    """What the tables need in addition to the models' answers.
-
-    Attributes:
-        classifier: for its categories, score type and fingerprint; None if none runs.
-        detector: for its categories and fingerprint; None if none runs.
-        carried: the manifest's own columns.
-    """
-
-    classifier: ResolvedModel | None
-    detector: ResolvedModel | None
-    carried: pa.Schema
-
-
-@dataclass(frozen=True, slots=True)
 class LabelledImage:
     """The models' answers for one image, without its pixels.
 
     Attributes:
         facts: the labels table's columns about the file: width, height, format, ...
-        classification: None if no classifier ran.
-        detections: None if no detector ran.
+        values: of the columns that the models fill.
         at: when it was labelled, UTC.
     """
 
     facts: dict[str, Any]
-    classification: Classification | None
-    detections: Detections | None
+    values: dict[str, Any]
     at: datetime
 
 
@@ -74,7 +57,7 @@ def facts_of(image: LoadedImage) -> dict[str, Any]:
 
 
 def results_table(
-    unit: int, rows: pa.Table, outcomes: Sequence[LabelledImage | RowError], columns: ResultColumns
+    unit: int, rows: pa.Table, outcomes: Sequence[LabelledImage | RowError], carried: pa.Schema
 ) -> pa.Table:
     """One row for each manifest row of a unit, under `schemas.tables.results_schema`.
 
@@ -83,25 +66,20 @@ def results_table(
         rows: manifest_index, image_id, uri, absolute_uri and the carried columns, as
             `workers.manifest.manifest.Rows.for_results` gives them.
         outcomes: the result or the error of each row, in the same order.
-        columns: what the tables need in addition.
+        carried: the manifest's own columns.
     """
-    schema = results_schema(columns.carried)
+    schema = results_schema(carried)
     own = pa.schema([field for field in schema if field.name not in rows.column_names])
-    values = [{**_values(outcome, columns), "unit": unit} for outcome in outcomes]
+    values = [{**_values(outcome), "unit": unit} for outcome in outcomes]
     table = pa.Table.from_pylist(values, own)
     return pa.table([(table if f.name in own.names else rows)[f.name] for f in schema], schema=schema)
 
 
-def _values(outcome: LabelledImage | RowError, columns: ResultColumns) -> dict[str, Any]:
+def _values(outcome: LabelledImage | RowError) -> dict[str, Any]:
     """One row's values, all but those of the manifest; columns left out are null."""
     if isinstance(outcome, RowError):
         return {"error": error_values(outcome)}
-    values = {**outcome.facts, "processed_at": outcome.at}
-    if columns.classifier and outcome.classification:
-        values |= _label_values(outcome.classification, columns.classifier)
-    if columns.detector and outcome.detections:
-        values |= _box_values(outcome.detections, columns.detector)
-    return values
+    return {**outcome.facts, **outcome.values, "processed_at": outcome.at}
 
 
 def row_error(error: ImageError, at: datetime) -> RowError:
@@ -118,12 +96,12 @@ def error_values(error: RowError) -> dict[str, Any]:
     return {**values, "retryable": error.code.retryable}
 
 
-def _label_values(classification: Classification, model: ResolvedModel) -> dict[str, Any]:
+def label_values(result: Classification, model: ResolvedModel) -> dict[str, Any]:
+    """The columns of the labels table that a classifier fills."""
+    pairs = zip(result.label_ids.tolist(), result.scores.tolist(), strict=True)
     topk = [
         {"label_id": label_id, "label": model.categories[label_id], "score": score}
-        for label_id, score in zip(
-            classification.label_ids.tolist(), classification.scores.tolist(), strict=True
-        )
+        for label_id, score in pairs
     ]
     return {
         **topk[0],
@@ -133,11 +111,12 @@ def _label_values(classification: Classification, model: ResolvedModel) -> dict[
     }
 
 
-def _box_values(detections: Detections, model: ResolvedModel) -> dict[str, Any]:
+def box_values(result: Detections, model: ResolvedModel) -> dict[str, Any]:
+    """The columns of the labels table that a detector fills, and its boxes, see `schemas.tables.BOX`."""
     boxes = [
         dict(zip(BOX.names, (class_id, model.categories[class_id], score, *box), strict=True))
         for class_id, score, box in zip(
-            detections.class_ids.tolist(), detections.scores.tolist(), detections.boxes.tolist(), strict=True
+            result.class_ids.tolist(), result.scores.tolist(), result.boxes.tolist(), strict=True
         )
     ]
     counts = Counter(box["class_name"] for box in boxes)

@@ -86,8 +86,13 @@ def test_the_job_file_holds_what_was_asked_with_its_credentials(tmp_path: Path) 
 
 
 def test_the_raylabel_that_runs_here_is_shipped_whole(tmp_path: Path) -> None:
-    code = "import importlib.metadata, jobs.cli.app, jobs.prepare.resolve as r; "
-    code += "print(jobs.cli.app.__file__, importlib.metadata.version('raylabel'), r.code_digest())"
+    code = """if True:
+    import hashlib, importlib.metadata, pathlib, jobs.cli.app, schemas, workers
+    folders = [pathlib.Path(package.__file__).parent for package in (jobs, schemas, workers)]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    print(jobs.cli.app.__file__, importlib.metadata.version("raylabel"), len(files), digest)
+    """
     version = pack(tmp_path, spec_of(), options())
     shipped, here = (
         subprocess.run(

@@ -16,7 +16,7 @@ from workers.manifest.sources import Source
 CPU_POOL, GPU_POOL = Pool(2, 2, 2, 0.5, 0, 1, 1 / 2), Pool(1, 1, 1, 7, 1, 7, 1)
 COSTS = Costs(0.04, 112_000, 0.0005, 0.003, 0.0005, {"classifier": 0.005, "detector": 0.010})
 PROBE = Probe(64, 2, "cpu", {"NOT_FOUND": 2, "TRUNCATED": 1}, "fetch: NOT_FOUND: a.jpg", 9.04, 1.0, COSTS)
-JOB = ResolvedJob(build_spec({"manifest": "m.csv", "output": "out"}, "a test"), [], None, None)
+JOB = ResolvedJob(build_spec({"manifest": "m.csv", "output": "out"}, "a test"), [], {})
 
 
 def options(

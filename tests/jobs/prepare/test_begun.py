@@ -16,7 +16,7 @@ SIGNED = "https://me:pw@host/list.csv?sig=s3cr3t"
 
 def begun(output: Path, command: str, **spec: Any) -> None:
     """A run directory with the `run.json` of a job."""
-    job = ResolvedJob(build_spec({"output": str(output), **spec}, "a test"), [], None, None, command=command)
+    job = ResolvedJob(build_spec({"output": str(output), **spec}, "a test"), [], {}, command=command)
     values = {"spec": job.public_spec(), "command": command, "not_kept": job.not_kept()}
     Store(str(output)).create("run.json", record(plan=Plan.of(5, job.spec.units), **values).to_json())
 

@@ -1,7 +1,7 @@
 from jobs.prepare.resolve import ResolvedJob
 from schemas.ledger import SourceFile
 from schemas.spec_file import build_spec
-from tests.workers.tables.made_results import CLASSIFIER, DETECTOR
+from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, MODELS
 from workers.manifest.sources import Source
 
 
@@ -9,7 +9,7 @@ def test_a_jobs_facts_are_its_manifest_output_models_and_thresholds() -> None:
     detector = {"score_threshold": 0.3, "class_thresholds": {"person": 0.5, "boat": 0.25}}
     spec = build_spec({"manifest": "photos", "output": "out", "detector": detector}, "a test")
     source = Source(SourceFile(uri="photos", size=1, version="1"), "photos", "images", "photos")
-    job = ResolvedJob(spec, [source], CLASSIFIER, DETECTOR)
+    job = ResolvedJob(spec, [source], MODELS)
     assert job.facts() == [
         ("manifest", "photos (1 image)"),
         ("output", "out"),

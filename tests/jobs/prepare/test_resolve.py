@@ -122,8 +122,7 @@ def test_a_run_goes_on_only_with_all_that_its_model_was_made_of(project: Path) -
 @pytest.mark.usefixtures("project")
 def test_a_model_that_prints_moves_and_forks_is_built_once(capfd: pytest.CaptureFixture[str]) -> None:
     resolved = resolve(job(model="my_models:misbehaving"))
-    assert resolved.classifier
-    assert resolved.classifier.categories == ("a", "b")
+    assert resolved.models["classifier"].categories == ("a", "b")
     assert capfd.readouterr().err == "loading\n"
     with pytest.raises(ModelError, match="the process that built the models died: exit code 3"):
         resolve(job(model="my_models:leaving", weights=None))

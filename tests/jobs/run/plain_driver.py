@@ -34,7 +34,7 @@ from schemas.exceptions import ReconcileError
 from schemas.ledger import Commit
 from schemas.metrics import NO_USAGE, Usage
 from schemas.spec_file import build_spec
-from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, results_of, rows_of
+from tests.workers.tables.made_results import MODELS, results_of, rows_of
 from workers.ledger import attempts, heartbeat, state
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
@@ -89,7 +89,7 @@ class Doing:
         """The job with made models, which nothing here loads."""
         values = {"manifest": self.manifest, "output": self.output, "units": self.units}
         spec = build_spec(values, "a test")
-        return ResolvedJob(spec, find_sources(spec.manifest), CLASSIFIER, DETECTOR)
+        return ResolvedJob(spec, find_sources(spec.manifest), MODELS)
 
 
 @dataclass(frozen=True)

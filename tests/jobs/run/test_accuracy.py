@@ -27,9 +27,7 @@ ACCURACY = PredictionAccuracy(37.1, 27.0, CLUSTER, 36.2, 26.0, {(2, 0): 1})
 
 
 def job(output: Path, **spec: object) -> ResolvedJob:
-    return ResolvedJob(
-        build_spec({"manifest": "m.csv", "output": str(output), **spec}, "a test"), [], None, None
-    )
+    return ResolvedJob(build_spec({"manifest": "m.csv", "output": str(output), **spec}, "a test"), [], {})
 
 
 def meter(labelled: int) -> Meter:

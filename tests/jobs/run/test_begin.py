@@ -20,7 +20,7 @@ from schemas.exceptions import ManifestError, OutputConflictError
 from schemas.ledger import MANIFEST, Retry
 from schemas.spec_file import build_spec
 from tests.jobs.run.plain_driver import Tracer
-from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, results_of
+from tests.workers.tables.made_results import MODELS, results_of
 from workers.ledger import attempts, heartbeat
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
@@ -48,7 +48,7 @@ class Place:
         """The job as its manifest is now."""
         values = {"manifest": {"uri": str(self.manifest), **manifest}, "output": self.store.url}
         spec = build_spec(values, "a test")
-        return ResolvedJob(spec, find_sources(spec.manifest), CLASSIFIER, DETECTOR)
+        return ResolvedJob(spec, find_sources(spec.manifest), MODELS)
 
     def start(
         self, job: ResolvedJob | None = None, *, restart: bool = False
@@ -204,7 +204,7 @@ def test_a_restart_of_a_complete_run_that_fails_leaves_nothing_of_the_manifest(p
     good, bad = place.manifest, place.manifest.parent / "bad.csv"
     bad.write_text("uri,label\na.jpg,x\nb.jpg\n")
     spec = build_spec({"manifest": [str(good), str(bad)], "output": place.store.url}, "a test")
-    job = ResolvedJob(spec, find_sources(spec.manifest), CLASSIFIER, DETECTOR)
+    job = ResolvedJob(spec, find_sources(spec.manifest), MODELS)
     with pytest.raises(ManifestError, match="line 3: found 1 values"):
         place.start(job, restart=True)
     assert place.converted() == {}

@@ -10,14 +10,14 @@ from schemas.errors import ErrorCode, RowError, Stage
 from schemas.exceptions import FailureBudgetError, ModelError, StorageError
 from schemas.metrics import Usage
 from schemas.plan import Pass, Plan
-from tests.workers.tables.made_results import CLASSIFIER, record
+from tests.workers.tables.made_results import record
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
 from workers.ledger.state import PassState
 from workers.manifest.files import ManifestFile
 from workers.manifest.manifest import Manifest
 from workers.storage.store import Store
-from workers.tables.results import LabelledImage, ResultColumns, results_table
+from workers.tables.results import LabelledImage, results_table
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,7 @@ def refuse_unit(run: RunDirectory, state: PassState, manifest: Manifest, unit: i
     errors: list[LabelledImage | RowError] = [
         RowError(Stage.FETCH, ErrorCode.DENIED, "status 403", 1, AT) for _ in rows
     ]
-    table = results_table(
-        unit, manifest.read(rows).table, errors, ResultColumns(CLASSIFIER, None, NO_COLUMNS)
-    )
+    table = results_table(unit, manifest.read(rows).table, errors, NO_COLUMNS)
     for commit in commit_results(run, 1, table):
         state.add(commit)
 

@@ -16,7 +16,7 @@ from schemas.ledger import MANIFEST, SUCCESS, Retry, SourceFile
 from schemas.locations import MissingImage
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
-from tests.workers.tables.made_results import AT, CARRIED, CLASSIFIER, DETECTOR, outcome, record, rows_of
+from tests.workers.tables.made_results import AT, CARRIED, outcome, record, rows_of
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
@@ -25,7 +25,7 @@ from workers.manifest.find import find_sources
 from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source
 from workers.storage.store import Store
-from workers.tables.results import ResultColumns, results_table
+from workers.tables.results import results_table
 
 FAILED = [3, 7, 11]
 
@@ -48,14 +48,14 @@ def run_with(tmp_path: Path, rows: pa.Table, carried: pa.Schema = CARRIED) -> Ru
 
 def results_of_rows(unit: int, rows: pa.Table, carried: pa.Schema) -> pa.Table:
     outcomes = [outcome(n) for n in rows["manifest_index"].to_pylist()]
-    return results_table(unit, rows, outcomes, ResultColumns(CLASSIFIER, DETECTOR, carried))
+    return results_table(unit, rows, outcomes, carried)
 
 
 def job_of(run: RunDirectory, manifest: Manifest | None) -> ResolvedJob:
     began_with = run.record.manifest
     spec = JobSpec(manifest=ManifestSpec(uri=began_with[0].uri), output=run.store.url)
     there = [] if manifest is None else [Source(began_with[0], began_with[0].uri, "parquet", "/")]
-    return ResolvedJob(spec, there, None, None, began_with, "" if there else "found no manifest at m.parquet")
+    return ResolvedJob(spec, there, {}, began_with, "" if there else "found no manifest at m.parquet")
 
 
 def manifest_of(path: Path, rows: pa.Table) -> Manifest:

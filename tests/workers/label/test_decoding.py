@@ -2,7 +2,6 @@ import dataclasses
 import shutil
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,6 +12,7 @@ from schemas.metrics import Usage
 from schemas.spec import ClassifierSpec, DecodeSpec, DetectorSpec
 from schemas.tables import DECODED
 from tests.poison import CRASH_MARK, ENDLESS_MARK, broken_decoder, paint
+from tests.workers.label.models import settings_of_models
 from tests.workers.label.test_labeller import ignore_stage
 from tests.workers.label.test_supervise import settings_of
 from workers.label import decoder
@@ -23,7 +23,6 @@ from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.supervise import MAX_ATTEMPTS, DecodeUnits, LabelUnits
 from workers.label.transfer import from_shared, to_shared
 from workers.models.predictor import ModelInput
-from workers.models.registry import load_classifier, load_detector
 from workers.process.shared_buffer import SharedBuffer
 
 UNIT = [
@@ -74,18 +73,12 @@ def test_images_that_were_decoded_elsewhere_get_the_same_results_and_what_was_sp
 def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input_where_that_is_less(
     tmp_path: Path, photos: Path, detector: DetectorSpec | None, kinds: list[type]
 ) -> None:
-    classifier = ClassifierSpec()
     Image.open(photos / "china.jpg").resize((300, 200)).save(tmp_path / "small.png")
     for photo in sorted(photos.glob("*.jpg"))[:3]:
         shutil.copy(photo, tmp_path)
     names = ["small.png", *(path.name for path in sorted(tmp_path.glob("*.jpg")))]
-    models: list[Any] = [load_classifier(classifier), *([load_detector(detector)] if detector else [])]
-    settings = dataclasses.replace(
-        settings_of(tmp_path, names),
-        classifier=classifier,
-        detector=detector,
-        fingerprints=tuple(model.resolved.fingerprint for model in models),
-    )
+    models = settings_of_models(ClassifierSpec(), detector)
+    settings = dataclasses.replace(settings_of(tmp_path, names), **models)
     decode = Decoder(settings)
     decoded, _ = decode(UnitRequest(0, range(4)), ignore_stage)
     images = [image for image in images_of(decoded) if isinstance(image, SharedImage)]

@@ -10,11 +10,11 @@ from schemas.plan import Pass, Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from schemas.tables import results_schema
 from tests.poison import paint
+from tests.workers.label.models import settings_of_models
 from workers.label.labeller import Labeller
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest
-from workers.models.registry import load_classifier, load_detector
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +22,12 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
     """The seven demo photos in units of three, both built-in models."""
     folder = tmp_path_factory.mktemp("label")
     rows = [{"uri": str(path), "split": "test"} for path in sorted(photos.glob("*.[pj]*g"))]
-    classifier, detector = ClassifierSpec(), DetectorSpec()
     return LabelSettings(
         manifest=Manifest(
             write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
         ),
         current=Pass(Plan(rows=7, unit_rows=3, shard_units=10)),
-        classifier=classifier,
-        detector=detector,
-        fingerprints=(
-            load_classifier(classifier).resolved.fingerprint,
-            load_detector(detector).resolved.fingerprint,
-        ),
+        **settings_of_models(ClassifierSpec(), DetectorSpec()),
         fetch=FetchSpec(),
         storage={},
         decode=DecodeSpec(),
@@ -96,14 +90,11 @@ def test_an_image_that_a_model_fails_on_costs_its_own_row_only(
 ) -> None:
     paint(tmp_path)
     names = ("blue", "green", "grey", "yellow", "blue")
-    classifier = ClassifierSpec(model="tests.poison:poisoned")
     rows = [{"uri": f"{tmp_path}/{name}.png"} for name in names]
     changed = dataclasses.replace(
         settings,
         manifest=Manifest(write_parquet(rows, str(tmp_path / "m"), ""), "uri", None, pa.schema([])),
-        classifier=classifier,
-        detector=None,
-        fingerprints=(load_classifier(classifier).resolved.fingerprint,),
+        **settings_of_models(ClassifierSpec(model="tests.poison:poisoned")),
         compute=ComputeSpec(batch_size=5),
     )
     results = Labeller(changed)(UnitRequest(0, [0, 1, 2, 3, 4]), ignore_stage)[0].to_pylist()

@@ -12,27 +12,21 @@ from schemas.prediction import Probed
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
 from tests.image_server import serving
 from tests.poison import paint
+from tests.workers.label.models import settings_of_models
 from workers.decode.picture import Limits
 from workers.label.children import build_profiler
 from workers.label.profiler import SteppingReader
 from workers.label.settings import LabelSettings
 from workers.manifest.manifest import Manifest
-from workers.models.registry import load_classifier, load_detector
 
 NO_ROWS = Pass(Plan(rows=0, unit_rows=1, shard_units=1))
 
 
 def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -> LabelSettings:
-    loaded = (
-        load_classifier(classifier).resolved if classifier else None,
-        load_detector(detector).resolved if detector else None,
-    )
     return LabelSettings(
         manifest=Manifest([], "uri", None, pa.schema([])),
         current=NO_ROWS,
-        classifier=classifier,
-        detector=detector,
-        fingerprints=tuple(model.fingerprint for model in loaded if model),
+        **settings_of_models(classifier, detector),
         fetch=FetchSpec(concurrency=2),
         storage={},
         decode=DecodeSpec(),

@@ -18,12 +18,12 @@ from schemas.plan import Pass, Plan
 from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
 from schemas.tables import results_schema
 from tests.poison import CRASH_MARK, ENDLESS_MARK, killed_by, paint
+from tests.workers.label.models import settings_of_models
 from workers import logs
 from workers.label.settings import LabelSettings
 from workers.label.supervise import MAX_ATTEMPTS, LabelUnits, longest_s, split_point
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest
-from workers.models.registry import load_classifier
 from workers.process import memory
 from workers.process.child import HANG_TIMEOUT_S
 from workers.process.forkserver import shared_fork_server
@@ -43,13 +43,10 @@ def folder(tmp_path: Path, photos: Path) -> Path:
 def settings_of(folder: Path, names: list[str], **changes: Any) -> LabelSettings:
     """A job over some images, in units of eight and batches of two."""
     rows = [{"uri": f"{folder}/{name}"} for name in names]
-    classifier = ClassifierSpec(model="tests.poison:poisoned")
     job = LabelSettings(
         manifest=Manifest(write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([])),
         current=Pass(Plan(rows=len(rows), unit_rows=8, shard_units=10)),
-        classifier=classifier,
-        detector=None,
-        fingerprints=(load_classifier(classifier).resolved.fingerprint,),
+        **settings_of_models(ClassifierSpec(model="tests.poison:poisoned")),
         fetch=FetchSpec(),
         storage={},
         decode=DecodeSpec(),

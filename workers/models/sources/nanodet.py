@@ -15,9 +15,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from schemas.models import ModelInfo
-from schemas.spec import DetectorSpec
+from schemas.spec import ModelSpec
+from schemas.tasks import DETECT, Task
 from workers.models.model import Built, DetectorModel, as_is, require_finite, versions
 from workers.models.settings import given_categories
+from workers.models.source import Source
 from workers.models.weights import load_state, read_weights
 
 NAME = "nanodet_g"
@@ -208,20 +210,31 @@ def coco_names() -> tuple[str, ...]:
     return tuple(name for name in names if name not in ("__background__", "N/A"))
 
 
-def describe() -> ModelInfo:
-    """The model with its default weights, for `raylabel models`."""
-    return ModelInfo(
-        name=NAME,
-        task="detector",
-        source="built in",
-        input_size=INPUT_SIZE,
-        categories=80,
-        licence=LICENCE,
-        quality=QUALITY,
-    )
+class NanoDetG(Source):
+    """The one model of this file."""
+
+    def names(self, task: Task) -> list[str]:
+        """See `Source.names`."""
+        return [NAME] if task == DETECT else []
+
+    def describe(self, name: str, task: Task) -> ModelInfo:
+        """See `Source.describe`."""
+        return ModelInfo(
+            name=name,
+            task=task.name,
+            source="built in",
+            input_size=INPUT_SIZE,
+            categories=80,
+            licence=LICENCE,
+            quality=QUALITY,
+        )
+
+    def build(self, spec: ModelSpec) -> Built[DetectorModel]:
+        """See `build_detector`."""
+        return build_detector(spec)
 
 
-def build_detector(spec: DetectorSpec) -> Built[DetectorModel]:
+def build_detector(spec: ModelSpec) -> Built[DetectorModel]:
     """NanoDet-g with the shipped weights, or those of a file with the same names.
 
     Raises:

@@ -10,17 +10,37 @@ from torch import Tensor
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
-from schemas.spec import ClassifierSpec
+from schemas.spec import ModelSpec
+from schemas.tasks import CLASSIFY, Task
 from workers.models.model import Built, ClassifierModel, versions
 from workers.models.settings import given_categories, replace_categories
+from workers.models.source import Source
 from workers.models.weights import load_state, read_weights
 
 PREFIX = "timm/"
 
 
-def names() -> list[str]:
-    """Every model of the installed timm, as a job spec names it."""
-    return [PREFIX + name for name in timm.list_models()]
+class TimmModels(Source):
+    """Every model of the installed timm."""
+
+    on_request = True
+
+    def names(self, task: Task) -> list[str]:
+        """See `Source.names`."""
+        return [PREFIX + name for name in timm.list_models()] if task == CLASSIFY else []
+
+    def has(self, model: str, task: Task) -> bool:
+        """Whether timm has the model; a tag of its weights may follow its name."""
+        names = self.names(task) if model.startswith(PREFIX) else []
+        return model in names or model.partition(".")[0] in names
+
+    def describe(self, name: str, task: Task) -> ModelInfo:  # noqa: ARG002 - it has one task
+        """See `Source.describe`; from timm's metadata."""
+        return describe(name)
+
+    def build(self, spec: ModelSpec) -> Built[ClassifierModel]:
+        """See `build_classifier`."""
+        return build_classifier(spec.model, spec)
 
 
 def describe(name: str) -> ModelInfo:
@@ -28,7 +48,7 @@ def describe(name: str) -> ModelInfo:
     config = timm.get_pretrained_cfg(name.removeprefix(PREFIX), allow_unregistered=True)
     return ModelInfo(
         name=name,
-        task="classifier",
+        task=CLASSIFY.name,
         source="timm",
         input_size="x".join(str(side) for side in config.input_size[1:]) if config else "see timm",
         categories=config.num_classes if config else 0,
@@ -37,7 +57,7 @@ def describe(name: str) -> ModelInfo:
     )
 
 
-def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
+def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
     """A classifier of timm, `timm/NAME` or `timm/NAME.TAG`, with its evaluation transform.
 
     Raises:
@@ -81,7 +101,7 @@ class PilTransform:
         return transformed
 
 
-def _pretrained(name: str, spec: ClassifierSpec) -> Any:
+def _pretrained(name: str, spec: ModelSpec) -> Any:
     if spec.sha256 is not None:
         raise ModelError(
             f"sha256: timm fetches the weights of {name} by itself, so they cannot be checked against it; "

@@ -14,12 +14,17 @@ from torchvision.models import WeightsEnum
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
-from schemas.spec import ClassifierSpec, DetectorSpec, ModelSpec
-from workers.models.model import Built, ClassifierModel, DetectorModel, Task, require_finite, versions
+from schemas.spec import ModelSpec
+from schemas.tasks import CLASSIFY, DETECT, Task
+from workers.models.model import Built, ClassifierModel, DetectorModel, require_finite, versions
 from workers.models.settings import given_categories, replace_categories
+from workers.models.source import Source
 from workers.models.weights import State, WeightsFile, load_state, read_weights
 
+PREFIX = "torchvision/"
 BACKGROUND = "__background__"
+
+_MODULES = {CLASSIFY: models, DETECT: models.detection}
 
 _INPUT_SIZES = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": "short side 320, long side at most 640",
@@ -35,33 +40,41 @@ _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def classifier_names() -> list[str]:
-    """Every classification model of the installed torchvision."""
-    names: list[str] = models.list_models(module=models)
-    return names
+class TorchvisionModels(Source):
+    """Every classification and detection model of the installed torchvision.
+
+    Its mask and keypoint R-CNN return boxes only.
+    """
+
+    def names(self, task: Task) -> list[str]:
+        """See `Source.names`; `torchvision/` may precede a name."""
+        names: list[str] = models.list_models(module=_MODULES[task]) if task in _MODULES else []
+        return names
+
+    def has(self, model: str, task: Task) -> bool:
+        """Whether torchvision has the model."""
+        return model.removeprefix(PREFIX) in self.names(task)
+
+    def describe(self, name: str, task: Task) -> ModelInfo:
+        """See `Source.describe`; from torchvision's metadata."""
+        official = models.get_model_weights(name).DEFAULT
+        return ModelInfo(
+            name=name,
+            task=task.name,
+            source="torchvision",
+            input_size=_input_size(name, official, task),
+            categories=len(official.meta["categories"]),
+            licence=_licence(official),
+            quality=_quality(official),
+        )
+
+    def build(self, spec: ModelSpec) -> Built[Any]:
+        """See `build_classifier` and `build_detector`."""
+        builders = {CLASSIFY: build_classifier, DETECT: build_detector}
+        return builders[spec.task](spec.model.removeprefix(PREFIX), spec)
 
 
-def detector_names() -> list[str]:
-    """Every detection model of the installed torchvision; mask and keypoint R-CNN return boxes only."""
-    names: list[str] = models.list_models(module=models.detection)
-    return names
-
-
-def describe(name: str, task: Task) -> ModelInfo:
-    """A model with its official weights, from torchvision's metadata; nothing is built."""
-    official = models.get_model_weights(name).DEFAULT
-    return ModelInfo(
-        name=name,
-        task=task,
-        source="torchvision",
-        input_size=_input_size(name, official, task),
-        categories=len(official.meta["categories"]),
-        licence=_licence(official),
-        quality=_quality(official),
-    )
-
-
-def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
+def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
     """A classification model of torchvision.
 
     Official weights have their own transforms and class names. A user's file gets the transforms of the
@@ -78,14 +91,14 @@ def build_classifier(name: str, spec: ClassifierSpec) -> Built[ClassifierModel]:
         preprocessing=repr(parts.preset.transforms()),
         network="",
         categories=parts.categories,
-        input_size=_input_size(name, parts.preset, "classifier"),
+        input_size=_input_size(name, parts.preset, CLASSIFY),
         licence=parts.licence,
         quality=parts.quality,
     )
     return parts.built(model)
 
 
-def build_detector(name: str, spec: DetectorSpec) -> Built[DetectorModel]:
+def build_detector(name: str, spec: ModelSpec) -> Built[DetectorModel]:
     """A detection model of torchvision. The module resizes, so its boxes are in pixels of the image.
 
     Class ids are the model's own. A user's `categories` are without background: if the family has a
@@ -103,7 +116,7 @@ def build_detector(name: str, spec: DetectorSpec) -> Built[DetectorModel]:
         module=parts.module,
         transform=_Preset(transform),
         categories=parts.categories,
-        input_size=_input_size(name, parts.preset, "detector"),
+        input_size=_input_size(name, parts.preset, DETECT),
         preprocessing=f"{transform!r}, {parts.module.transform!r}",
         channels_last=False,
         mixes_shapes=False,  # torchvision pads a batch to its largest image, which moves boxes near borders
@@ -167,7 +180,7 @@ def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
         return _official(name, preset, file, given)
     categories = given or tuple(known.DEFAULT.meta["categories"])
     arguments = dict(_EXTRA_ARGUMENTS.get(name, {}))
-    if name in detector_names():
+    if name in models.list_models(module=models.detection):
         arguments["weights_backbone"] = None
     module = models.get_model(name, weights=None, num_classes=len(categories), **arguments)
     try:
@@ -295,7 +308,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 
 def _input_size(name: str, preset: WeightsEnum, task: Task) -> str:
-    if task == "detector":
+    if task == DETECT:
         return _INPUT_SIZES.get(name, "short side 800, long side at most 1333")
     (size,) = preset.transforms().crop_size
     return f"{size}x{size}"

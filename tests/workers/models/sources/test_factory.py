@@ -24,7 +24,7 @@ from workers.decode.decode import decode
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
 from workers.models.model import versions
-from workers.models.registry import load_classifier, load_detector
+from workers.models.registry import load
 from workers.models.runtime import export_onnx
 from workers.models.sources import factory
 
@@ -74,8 +74,8 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_the_models_of_the_documentation_label_photos(documented: str, photos: Path) -> None:
     images = [decode((photos / name).read_bytes(), max_pixels=10**8) for name in ("rocket.jpg", "china.jpg")]
-    sky = Classifier(load_classifier(ClassifierSpec(model=f"{documented}:sky")), CPU, 2)(images)
-    lights = Detector(load_detector(DetectorSpec(model=f"{documented}:lights")), CPU, 2)(images)
+    sky = Classifier(load(ClassifierSpec(model=f"{documented}:sky")), CPU, 2)(images)
+    lights = Detector(load(DetectorSpec(model=f"{documented}:lights")), CPU, 2)(images)
     assert all(isinstance(result, Classification) for result in sky)
     for image, result in zip(images, lights, strict=True):
         assert isinstance(result, Detections)
@@ -171,7 +171,7 @@ def forget(folder: Path) -> None:
 
 
 def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None:
-    loaded = load_classifier(ClassifierSpec(model="my_models:sky"))
+    loaded = load(ClassifierSpec(model="my_models:sky"))
     blue, red = noise(1), noise(2)
     blue.pixels[..., :2] = 0
     red.pixels[..., 1:] = 0
@@ -187,7 +187,7 @@ def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None
 
 @pytest.mark.usefixtures("own")
 def test_a_detector_of_ones_own_gives_boxes_in_pixels_of_the_image() -> None:
-    loaded = load_detector(DetectorSpec(model="my_detectors:middle", class_thresholds={"middle": 0.7}))
+    loaded = load(DetectorSpec(model="my_detectors:middle", class_thresholds={"middle": 0.7}))
     (found,) = Detector(loaded, CPU, 4)([noise(1, height=40, width=60)])
     assert isinstance(found, Detections)
     assert found.boxes.tolist() == [[15, 10, 30, 20]]
@@ -195,12 +195,10 @@ def test_a_detector_of_ones_own_gives_boxes_in_pixels_of_the_image() -> None:
 
 
 def test_weights_and_names_of_the_spec_take_the_place_of_the_factorys(own: Path) -> None:
-    loaded = load_classifier(ClassifierSpec(model="my_models:sky"))
+    loaded = load(ClassifierSpec(model="my_models:sky"))
     state = loaded.model.module.state_dict()
     torch.save({key: -value for key, value in state.items()}, own / "minus.pth")
-    other = load_classifier(
-        ClassifierSpec(model="my_models:sky", weights=str(own / "minus.pth"), categories=["x", "y"])
-    )
+    other = load(ClassifierSpec(model="my_models:sky", weights=str(own / "minus.pth"), categories=["x", "y"]))
     assert torch.equal(other.model.module.state_dict()["2.weight"], -state["2.weight"])
     assert other.model.categories == ("x", "y")
 
@@ -209,7 +207,7 @@ def resolved(own: Path, **settings: Any) -> ResolvedModel:
     """What a process that has imported nothing of the user's builds."""
     forget(own)
     spec = {"model": "behind.main:build", "weights": str(own / "any.bin"), **settings}
-    return load_classifier(ClassifierSpec.model_validate(spec)).resolved
+    return load(ClassifierSpec.model_validate(spec)).resolved
 
 
 def test_two_processes_in_two_folders_build_one_model(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +311,7 @@ def test_a_factory_that_changes_the_working_directory_does_not_move_it(
         "    with tempfile.TemporaryDirectory() as folder:\n        os.chdir(folder)\n    return sky()\n"
     )
     monkeypatch.chdir(own)
-    load_classifier(ClassifierSpec(model="moving:build"))
+    load(ClassifierSpec(model="moving:build"))
     assert os.getcwd() == str(own)
 
 
@@ -323,7 +321,7 @@ def test_imports_that_never_work_here_do_no_harm(own: Path) -> None:
         "try:\n    from newer import f\nexcept SyntaxError:\n    f = None\n\n"
         "def later():\n    from ..beyond import y\n\n\nfrom my_models import sky\n"
     )
-    resolved = load_classifier(ClassifierSpec(model="tolerant:sky")).resolved
+    resolved = load(ClassifierSpec(model="tolerant:sky")).resolved
     assert {f"source of {name}" for name in ("tolerant", "newer", "my_models")} < resolved.parts.keys()
 
 
@@ -337,7 +335,7 @@ def test_a_folder_that_cannot_be_read_is_returned_to(monkeypatch: pytest.MonkeyP
         return real(*arguments)
 
     monkeypatch.setattr(os, "open", noted)
-    load_classifier(ClassifierSpec(model="my_models:sky"))
+    load(ClassifierSpec(model="my_models:sky"))
     assert (".", os.O_PATH | os.O_DIRECTORY) in opened
 
 
@@ -379,9 +377,9 @@ def test_a_model_made_from_a_file_is_known_by_it_or_refused(
         (own / "net.onnx").write_bytes(export_onnx(network, torch.zeros(1, 3, 4, 4)))
         message = r"sessions:hidden.*it holds session, a onnxruntime.*InferenceSession.*`files=\(...\)`"
         with pytest.raises(ModelError, match=message):
-            load_classifier(ClassifierSpec(model="sessions:hidden"))
+            load(ClassifierSpec(model="sessions:hidden"))
         for spec in ({"model": "sessions:named"}, {"model": "sessions:given", "weights": "net.onnx"}):
-            seen.add(load_classifier(ClassifierSpec.model_validate(spec)).resolved.fingerprint)
+            seen.add(load(ClassifierSpec.model_validate(spec)).resolved.fingerprint)
     assert len(seen) == 4
 
 
@@ -389,7 +387,7 @@ def test_a_blank_class_name_of_a_factorys_is_refused(own: Path) -> None:
     (own / "blank.py").write_text(SESSION.replace('Net("net.onnx")', "torch.nn.Identity()"))
     message = "blank:hidden: its categories: name 1 is blank"
     with pytest.raises(ModelError, match=message):
-        load_classifier(ClassifierSpec(model="blank:hidden", options={"name": " "}))
+        load(ClassifierSpec(model="blank:hidden", options={"name": " "}))
 
 
 @pytest.mark.parametrize(
@@ -405,7 +403,7 @@ def test_a_blank_class_name_of_a_factorys_is_refused(own: Path) -> None:
 @pytest.mark.usefixtures("own")
 def test_what_is_no_factory_of_a_detector_is_refused(model: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        load_detector(DetectorSpec(model=model))
+        load(DetectorSpec(model=model))
 
 
 @pytest.mark.usefixtures("own")
@@ -416,4 +414,4 @@ def test_what_is_no_factory_of_a_detector_is_refused(model: str, message: str) -
 def test_settings_that_a_factory_cannot_honour_are_refused(key: str, value: object, message: str) -> None:
     spec = DetectorSpec(model="my_detectors:middle").model_copy(update={key: value})
     with pytest.raises(ModelError, match=message):
-        load_detector(spec)
+        load(spec)

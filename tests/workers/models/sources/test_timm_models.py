@@ -15,7 +15,7 @@ from schemas.images import Classification
 from schemas.spec import ClassifierSpec
 from tests.workers.models.pictures import CPU, ROOT, calibrated, small_photos
 from workers.models.classifier import Classifier
-from workers.models.registry import load_classifier
+from workers.models.registry import load
 
 
 def test_classifications_are_those_of_timms_own_transform_and_model(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_classifications_are_those_of_timms_own_transform_and_model(tmp_path: Pa
     inputs = [transform(Image.fromarray(image.pixels)) for image in images]
     calibrated(module, torch.stack(inputs))
     torch.save(module.state_dict(), tmp_path / "own.pth")
-    loaded = load_classifier(ClassifierSpec(model="timm/resnet10t", weights=str(tmp_path / "own.pth")))
+    loaded = load(ClassifierSpec(model="timm/resnet10t", weights=str(tmp_path / "own.pth")))
     assert loaded.model.categories[0] == "tench, Tinca tinca"
     with torch.inference_mode():
         expected = [module(x[None]).softmax(1)[0].topk(5) for x in inputs]
@@ -43,19 +43,19 @@ def test_weights_for_ones_own_classes_take_the_specs_names(tmp_path: Path) -> No
     spec = ClassifierSpec(
         model="timm/resnet10t", weights=str(tmp_path / "own.pth"), categories=["a", "b", "c"]
     )
-    assert load_classifier(spec).model.categories == ("a", "b", "c")
+    assert load(spec).model.categories == ("a", "b", "c")
 
 
 def test_a_sha256_without_a_file_is_refused() -> None:
     with pytest.raises(ModelError, match="timm fetches the weights of timm/resnet18 by itself"):
-        load_classifier(ClassifierSpec(model="timm/resnet18", sha256="0" * 64))
+        load(ClassifierSpec(model="timm/resnet18", sha256="0" * 64))
 
 
 def test_weights_that_cannot_be_fetched_say_what_to_do(tmp_path: Path) -> None:
     program = (
-        "from workers.models.registry import load_classifier\n"
+        "from workers.models.registry import load\n"
         "from schemas.spec import ClassifierSpec\n"
-        "load_classifier(ClassifierSpec(model='timm/resnet18'))\n"
+        "load(ClassifierSpec(model='timm/resnet18'))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

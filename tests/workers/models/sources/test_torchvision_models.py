@@ -15,7 +15,7 @@ from schemas.spec import ClassifierSpec, DetectorSpec
 from tests.workers.models.pictures import CPU, calibrated, planes, small_photos
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
-from workers.models.registry import load_classifier, load_detector
+from workers.models.registry import load
 from workers.models.sources import torchvision_models
 from workers.models.weights import WeightsFile
 
@@ -56,7 +56,7 @@ def test_classifications_are_those_of_torchvisions_own_transforms_and_model(
         categories=[f"class {i}" for i in range(40)],
         top_k=3,
     )
-    loaded = load_classifier(spec)
+    loaded = load(spec)
     transforms = models.get_model_weights(name).DEFAULT.transforms()
     with torch.inference_mode():
         expected = [module(transforms(planes(image))[None]).softmax(1)[0].topk(3) for image in images]
@@ -136,7 +136,7 @@ def test_objects_are_those_of_torchvisions_own_transforms_and_model(tmp_path: Pa
             categories=own_names(name),
             score_threshold=threshold,
         )
-        found = Detector(load_detector(spec), CPU, batch_size)(images)
+        found = Detector(load(spec), CPU, batch_size)(images)
         counts = [same_objects(f, e, threshold) for f, e in zip(found, expected, strict=True)]
         classes = {c for f in found if isinstance(f, Detections) for c in f.class_ids.tolist()}
         assert sum(counts) > 10, "there must be boxes to compare"
@@ -155,7 +155,7 @@ def test_settings_of_the_spec_take_the_place_of_the_models_own(tmp_path: Path) -
     spec = DetectorSpec(
         model=name, weights=weights, categories=NAMES, score_threshold=0.01, nms_iou=0.2, max_boxes=150
     )
-    for f, e in zip(Detector(load_detector(spec), CPU, 4)(images), expected, strict=True):
+    for f, e in zip(Detector(load(spec), CPU, 4)(images), expected, strict=True):
         assert same_objects(f, e, 0.01) > 100
 
 
@@ -164,11 +164,11 @@ def test_max_boxes_counts_what_passes_the_class_thresholds(tmp_path: Path) -> No
     weights = saved(reference_detector(name, 6), tmp_path / "own.pth")
     image = small_photos()[:1]
     spec = DetectorSpec(model=name, weights=weights, categories=NAMES, score_threshold=0.01)
-    (everything,) = Detector(load_detector(spec), CPU, 1)(image)
+    (everything,) = Detector(load(spec), CPU, 1)(image)
     assert isinstance(everything, Detections)
     best = NAMES[everything.class_ids[0] - 1]
     limited = spec.model_copy(update={"class_thresholds": {best: 1.0}, "max_boxes": 5})
-    (found,) = Detector(load_detector(limited), CPU, 1)(image)
+    (found,) = Detector(load(limited), CPU, 1)(image)
     assert isinstance(found, Detections)
     others = everything.scores[everything.class_ids != everything.class_ids[0]]
     assert found.scores.tolist() == others[:5].tolist()
@@ -177,14 +177,14 @@ def test_max_boxes_counts_what_passes_the_class_thresholds(tmp_path: Path) -> No
 def test_names_of_ones_own_follow_background_where_the_family_has_it(tmp_path: Path) -> None:
     weights = saved(reference_detector(FAST[0], 6), tmp_path / "own.pth")
     for names in (NAMES, ["__background__", *NAMES]):
-        loaded = load_detector(DetectorSpec(model=FAST[0], weights=weights, categories=names))
+        loaded = load(DetectorSpec(model=FAST[0], weights=weights, categories=names))
         assert loaded.model.categories == ("__background__", *NAMES)
 
 
 def test_names_may_come_from_a_text_file(tmp_path: Path) -> None:
     module = models.resnet18(weights=None, num_classes=40)
     (tmp_path / "names.txt").write_text("\n".join(f"Klasse {i}" for i in range(40)) + "\n", encoding="utf-8")
-    loaded = load_classifier(
+    loaded = load(
         ClassifierSpec(
             model="resnet18",
             weights=saved(module, tmp_path / "own.pth"),
@@ -197,7 +197,7 @@ def test_names_may_come_from_a_text_file(tmp_path: Path) -> None:
 def test_weights_of_another_number_of_classes_are_refused(tmp_path: Path) -> None:
     weights = saved(models.resnet18(weights=None, num_classes=40), tmp_path / "own.pth")
     with pytest.raises(ModelError, match=r"does not fit resnet18 with 1000 classes: 2 tensors of another"):
-        load_classifier(ClassifierSpec(model="resnet18", weights=weights))
+        load(ClassifierSpec(model="resnet18", weights=weights))
 
 
 def test_a_background_that_a_training_counted_is_named_where_the_family_has_none(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_background_that_a_training_counted_is_named_where_the_family_has_none
     path = saved(module, tmp_path / "own.pth")
     spec = DetectorSpec(model="retinanet_resnet50_fpn", weights=path, categories=["cat", "dog"])
     with pytest.raises(ModelError, match=r"one class more: .* put __background__ first in `categories`"):
-        load_detector(spec)
+        load(spec)
 
 
 def test_infinite_answers_are_not_mistaken_for_no_objects(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_infinite_answers_are_not_mistaken_for_no_objects(tmp_path: Path) -> Non
         reference.head.classification_head.module_list[0][1].bias[0] = torch.nan
     weights = saved(reference, tmp_path / "own.pth")
     spec = DetectorSpec(model=FAST[0], weights=weights, categories=NAMES)
-    (found,) = Detector(load_detector(spec), CPU, 2)(small_photos()[:1])
+    (found,) = Detector(load(spec), CPU, 2)(small_photos()[:1])
     assert not isinstance(found, Detections)
     assert found.code == "NON_FINITE"
 
@@ -233,7 +233,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_official_weights_that_cannot_be_fetched_say_what_to_do(hub: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        load_classifier(ClassifierSpec(model="resnet18"))
+        load(ClassifierSpec(model="resnet18"))
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(caught.value)
     assert str(hub) in str(caught.value)
     assert "weights: FILE" in str(caught.value)
@@ -243,25 +243,25 @@ def test_official_weights_are_taken_from_torchs_cache_and_checked(hub: Path) -> 
     torch.manual_seed(0)
     module: Any = models.resnet18(weights=None).eval()
     saved(module, hub / "resnet18-f37072fd.pth")
-    loaded = load_classifier(ClassifierSpec(model="resnet18", weights="IMAGENET1K_V1"))
+    loaded = load(ClassifierSpec(model="resnet18", weights="IMAGENET1K_V1"))
     assert "IMAGENET1K_V1" in loaded.resolved.weights
     assert torch.equal(loaded.model.module.state_dict()["fc.weight"], module.fc.weight)
     assert loaded.model.categories[281] == "tabby"
     with pytest.raises(ModelError, match="another sha256"):
-        load_classifier(ClassifierSpec(model="resnet18", sha256="0" * 64))
+        load(ClassifierSpec(model="resnet18", sha256="0" * 64))
 
 
 def test_names_for_official_weights_must_be_as_many_as_their_classes(hub: Path) -> None:
     saved(models.resnet18(weights=None), hub / "resnet18-f37072fd.pth")
     with pytest.raises(ModelError, match="found 5 class names, but resnet18 has 1000 classes"):
-        load_classifier(ClassifierSpec(model="resnet18", categories=NAMES))
+        load(ClassifierSpec(model="resnet18", categories=NAMES))
 
 
 def test_a_name_that_is_no_official_weights_lists_them() -> None:
     with pytest.raises(
         ModelError, match=r"resnet50 has no official weights 'IMAGENET1K_V9', only IMAGENET1K_V1"
     ):
-        load_classifier(ClassifierSpec(model="resnet50", weights="IMAGENET1K_V9"))
+        load(ClassifierSpec(model="resnet50", weights="IMAGENET1K_V9"))
 
 
 def test_an_official_file_is_known_by_the_hash_in_its_name() -> None:
