@@ -39,7 +39,9 @@ class Nodes:
 
     def start_head(self, cpus: int, *, dashboard: bool = False) -> None:
         """Starts the head and waits until it runs."""
-        client, agent = free_ports(2)  # else those that another head on this machine has
+        own = {port_of(url) for url in (self.address, self.dashboard, self.metrics)}
+        # else those that another head on this machine has
+        client, agent, *_ = (port for port in free_ports(2 + len(own)) if str(port) not in own)
         arguments = [f"--port={port_of(self.address)}", f"--num-cpus={cpus}"]
         arguments += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
         arguments += [f"--metrics-export-port={port_of(self.metrics)}"]

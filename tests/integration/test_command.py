@@ -77,7 +77,7 @@ def test_the_run_directory_holds_what_the_design_says(demo: Path) -> None:
     record = json.loads((demo / "run.json").read_text())
     assert record["plan"] == {"rows": 7, "unit_rows": 1, "shard_units": 100_000}
     assert record["spec"]["detector"]["score_threshold"] == 0.4
-    assert len(record["classifier"]["categories"]) == 1000
+    assert len(record["models"]["classifier"]["categories"]) == 1000
     assert json.loads((demo / "_SUCCESS").read_text()) == {"labels": 7, "boxes": 4, "errors": 0}
     report = (demo / "report.html").read_text()
     assert "espresso" in report
