@@ -232,7 +232,6 @@ def resolving(
     )
 
     def resolved() -> ResolvedJob:
-        code_of({})  # half a second, while the child builds the models; the result is kept
         try:
             models = builder(None)
         except ProcessDiedError as death:
