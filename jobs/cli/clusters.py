@@ -55,8 +55,7 @@ def submit(
     """Submit a job to a cluster. Submitted again after a stop, it resumes."""
     from jobs.prepare.begun import spec_of
 
-    models = {"classifier": classifier, "detector": detector}
-    spec = spec_of(job, overrides_of(manifest, output, models, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     _assert_one({"--wheel": wheel, "--no-ship": no_ship})
     _assert_one({"--restart": restart, "--retry": retry})
     arguments = _arguments(restart, stop_after, as_json)

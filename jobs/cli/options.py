@@ -86,7 +86,8 @@ def output_of(output_or_job: str) -> str:
 def overrides_of(
     manifest: list[str] | None,
     output: str | None,
-    models: dict[str, str | None],
+    classifier: str | None,
+    detector: str | None,
     settings: list[str] | None,
 ) -> dict[str, Any]:
     """Keys of the spec that the command line sets, and their values."""
@@ -95,7 +96,7 @@ def overrides_of(
         overrides["manifest.uri"] = manifest if len(manifest) > 1 else manifest[0]
     if output:
         overrides["output"] = output
-    for name, model in models.items():
+    for name, model in (("classifier", classifier), ("detector", detector)):
         if model == "none":
             overrides[name] = None
         elif model:

@@ -49,8 +49,7 @@ def run(
     leave_on_signals(resumes=True)
     from jobs.prepare.begun import spec_of
 
-    models = {"classifier": classifier, "detector": detector}
-    spec = spec_of(job, overrides_of(manifest, output, models, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     _preload_torch()
     from jobs.run.command import run_job
 
@@ -92,8 +91,7 @@ def check(
     """Check a job's spec, manifest, models and output without running it."""
     from jobs.prepare.begun import spec_of
 
-    models = {"classifier": classifier, "detector": detector}
-    spec = spec_of(job, overrides_of(manifest, output, models, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     _preload_torch()
     from jobs.prepare.check import check_job
 
@@ -146,8 +144,7 @@ def plan(
     """Predict a job's duration, bottleneck and cost from a sample of its images."""
     from jobs.prepare.begun import spec_of
 
-    models = {"classifier": classifier, "detector": detector}
-    spec = spec_of(job, overrides_of(manifest, output, models, settings))
+    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
     seconds = seconds_of(within, "--within") if within else None
     _preload_torch()
     from jobs.plan.command import PlanOptions, plan_job

@@ -126,7 +126,7 @@ class Profiler(Labeller):
         images, seconds = _timed(time.process_time, lambda: self._read.decoded(files))
         times.decode_cpu_s += seconds
         inputs = [image.decoded for image in images if isinstance(image, LoadedImage)]
-        errors: dict[int, ImageError] = {}  # by position: an image that both models fail on counts once
+        errors: dict[int, ImageError] = {}  # by position: an image that several models fail on counts once
         for name, model in self._models.items():
             errors = self._predict(name, model, inputs, on_stage, times) | errors
         times.failed += [image for image in images if isinstance(image, ImageError)]

@@ -38,7 +38,7 @@ class Detector(Predictor[Detections]):
     @staticmethod
     def apply(spec: DetectorSpec, model: DetectorModel) -> dict[str, object]:
         """See `Predictor.apply`; the lowest threshold and the NMS overlap are set in the module."""
-        thresholds_by_class(spec, model.categories)
+        thresholds_by_class(spec, model.categories)  # refuses one of a class that the model lacks
         apply_settings(model.module, spec)
         return spec.model_dump(include={"score_threshold", "class_thresholds", "nms_iou", "max_boxes"})
 

@@ -18,8 +18,8 @@ from workers.models.source import Source
 from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
 
 SOURCES: tuple[Source, ...] = (
-    efficientnet_lite0.EfficientNetLite0(),
-    nanodet.NanoDetG(),
+    efficientnet_lite0.SOURCE,
+    nanodet.SOURCE,
     factory.Factories(),
     torchvision_models.TorchvisionModels(),
     timm_models.TimmModels(),
@@ -57,7 +57,7 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
         raise _unknown(spec.model, spec.task)
     built, predictor = source.build(spec), PREDICTORS[spec.task]
     settings = predictor.apply(spec, built.model)
-    modules = (predictor.__module__, type(source).__module__)
+    modules = (predictor.__module__, source.module)
     return LoadedModel(built.model, spec, _resolved(spec, built, settings, modules))
 
 

@@ -1,6 +1,7 @@
 """What a source of models is to the registry: built-in models, torchvision, timm, factories."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from schemas.models import ModelInfo
@@ -17,6 +18,11 @@ class Source(ABC):
     """
 
     on_request: ClassVar[bool] = False
+
+    @property
+    def module(self) -> str:
+        """The module of raylabel's that builds its models; see `jobs.prepare.code`."""
+        return type(self).__module__
 
     @abstractmethod
     def names(self, task: Task) -> list[str]:
@@ -37,3 +43,33 @@ class Source(ABC):
         Raises:
             ModelError: the weights cannot be read or do not fit, or the categories do not.
         """
+
+
+class BuiltIn(Source):
+    """A source of one model.
+
+    Args:
+        task: of the model.
+        info: the model with its default weights.
+        build: see `Source.build`.
+    """
+
+    def __init__(self, task: Task, info: ModelInfo, build: Callable[[ModelSpec], Built[Any]]) -> None:
+        self._task, self._info, self._build = task, info, build
+
+    @property
+    def module(self) -> str:
+        """See `Source.module`."""
+        return self._build.__module__
+
+    def names(self, task: Task) -> list[str]:
+        """See `Source.names`."""
+        return [self._info.name] if task == self._task else []
+
+    def describe(self, name: str, task: Task) -> ModelInfo:  # noqa: ARG002 - there is one
+        """See `Source.describe`."""
+        return self._info
+
+    def build(self, spec: ModelSpec) -> Built[Any]:
+        """See `Source.build`."""
+        return self._build(spec)

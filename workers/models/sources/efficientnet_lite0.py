@@ -11,10 +11,10 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from schemas.models import ModelInfo
 from schemas.spec import ModelSpec
-from schemas.tasks import CLASSIFY, Task
+from schemas.tasks import CLASSIFY
 from workers.models.model import Built, ClassifierModel, versions
 from workers.models.settings import given_categories
-from workers.models.source import Source
+from workers.models.source import BuiltIn
 from workers.models.weights import State, load_state, read_weights
 
 NAME = "efficientnet_lite0"
@@ -46,30 +46,6 @@ class LiteTransform:
         resized = resize(image, [self.short_side], InterpolationMode(self.interpolation), antialias=True)
         cropped: Tensor = center_crop(resized, [self.crop, self.crop])
         return (cropped.float() - self.mean) / self.std
-
-
-class EfficientNetLite0(Source):
-    """The one model of this file."""
-
-    def names(self, task: Task) -> list[str]:
-        """See `Source.names`."""
-        return [NAME] if task == CLASSIFY else []
-
-    def describe(self, name: str, task: Task) -> ModelInfo:
-        """See `Source.describe`."""
-        return ModelInfo(
-            name=name,
-            task=task.name,
-            source="built in",
-            input_size=INPUT_SIZE,
-            categories=1000,
-            licence=LICENCE,
-            quality=QUALITY,
-        )
-
-    def build(self, spec: ModelSpec) -> Built[ClassifierModel]:
-        """See `build_classifier`."""
-        return build_classifier(spec)
 
 
 def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
@@ -106,3 +82,19 @@ def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
 def _with_timm_names(state: State, own: State) -> State:
     """The package's tensors with timm's names: both have the same 296 tensors in the same order."""
     return dict(zip(own, state.values(), strict=True))
+
+
+SOURCE = BuiltIn(
+    CLASSIFY,
+    ModelInfo(
+        name=NAME,
+        task=CLASSIFY.name,
+        source="built in",
+        input_size=INPUT_SIZE,
+        categories=1000,
+        licence=LICENCE,
+        quality=QUALITY,
+    ),
+    build_classifier,
+)
+"""The one model of this file, for the registry."""

@@ -16,10 +16,10 @@ from torchvision.transforms.v2.functional import resize
 
 from schemas.models import ModelInfo
 from schemas.spec import ModelSpec
-from schemas.tasks import DETECT, Task
+from schemas.tasks import DETECT
 from workers.models.model import Built, DetectorModel, as_is, require_finite, versions
 from workers.models.settings import given_categories
-from workers.models.source import Source
+from workers.models.source import BuiltIn
 from workers.models.weights import load_state, read_weights
 
 NAME = "nanodet_g"
@@ -210,30 +210,6 @@ def coco_names() -> tuple[str, ...]:
     return tuple(name for name in names if name not in ("__background__", "N/A"))
 
 
-class NanoDetG(Source):
-    """The one model of this file."""
-
-    def names(self, task: Task) -> list[str]:
-        """See `Source.names`."""
-        return [NAME] if task == DETECT else []
-
-    def describe(self, name: str, task: Task) -> ModelInfo:
-        """See `Source.describe`."""
-        return ModelInfo(
-            name=name,
-            task=task.name,
-            source="built in",
-            input_size=INPUT_SIZE,
-            categories=80,
-            licence=LICENCE,
-            quality=QUALITY,
-        )
-
-    def build(self, spec: ModelSpec) -> Built[DetectorModel]:
-        """See `build_detector`."""
-        return build_detector(spec)
-
-
 def build_detector(spec: ModelSpec) -> Built[DetectorModel]:
     """NanoDet-g with the shipped weights, or those of a file with the same names.
 
@@ -259,3 +235,19 @@ def build_detector(spec: ModelSpec) -> Built[DetectorModel]:
     )
     weights = str(file) if spec.weights else WEIGHTS.name
     return Built(model, "built in", weights, file.sha256, "raylabel, " + versions("torchvision"))
+
+
+SOURCE = BuiltIn(
+    DETECT,
+    ModelInfo(
+        name=NAME,
+        task=DETECT.name,
+        source="built in",
+        input_size=INPUT_SIZE,
+        categories=80,
+        licence=LICENCE,
+        quality=QUALITY,
+    ),
+    build_detector,
+)
+"""The one model of this file, for the registry."""
