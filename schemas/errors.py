@@ -16,6 +16,8 @@ class Stage(StrEnum):
     DECODE = "decode"
     CLASSIFY = "classify"
     DETECT = "detect"
+    EMBED = "embed"
+    TAG = "tag"
     WRITE = "write"
 
 

@@ -9,14 +9,21 @@ import re
 from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    computed_field,
+    model_validator,
+)
 
 from schemas.identity import settings_of_rows
-from schemas.models import ResolvedModel, identities_of
+from schemas.models import ResolvedModel, identities_of, tables_of
 from schemas.plan import Plan
 from schemas.ranges import Ranges
 from schemas.spec import ManifestFormat, StorageMap, StorageOptions, reached_by
-from schemas.tables import TABLES
 
 RUN = "run.json"
 SUCCESS = "_SUCCESS"
@@ -74,6 +81,7 @@ class RunRecord(_Record):
         code: that makes the rows: of each part of the run the digests of its files, by name.
         command: the command line that began it, quoted for a shell, without credentials.
         not_kept: dotted keys of the spec whose URLs had credentials or a query, which were cut.
+        tables: names of those that it writes.
     """
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]  # a folder is named so
@@ -95,6 +103,17 @@ class RunRecord(_Record):
         except (KeyError, TypeError, AttributeError):
             raise ValueError("the spec lacks settings that decide rows") from None
         return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables that the run writes."""
+        return list(tables_of(self.models).names)
+
+    def for_workers(self) -> Self:
+        """The record without what only the driver needs, which may be large."""
+        models = {name: model.without_details() for name, model in self.models.items()}
+        return self.model_copy(update={"spec": {}, "manifest": [], "models": models, "code": {}})
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two attempts to belong to one run."""
@@ -128,8 +147,8 @@ class LedgerRecord(_Record):
         """The key of the record at a place: the numbers that tell it from others of its kind."""
         raise NotImplementedError
 
-    def misfit(self, plan: Plan) -> str | None:  # noqa: ARG002 - for those below
-        """What of the record cannot be of a run that is cut so; None: nothing."""
+    def misfit(self, run: RunRecord) -> str | None:  # noqa: ARG002 - for those below
+        """What of the record cannot be of a run; None: nothing."""
         return None
 
 
@@ -215,9 +234,9 @@ class Retry(NumberedRecord):
     codes: list[str]
     rows: Ranges
 
-    def misfit(self, plan: Plan) -> str | None:
+    def misfit(self, run: RunRecord) -> str | None:
         """See `LedgerRecord`."""
-        return None if _within(self.rows, range(plan.rows)) else "rows that the manifest does not have"
+        return None if _within(self.rows, range(run.plan.rows)) else "rows that the manifest does not have"
 
 
 class StagedFile(_Record):
@@ -262,9 +281,9 @@ class Commit(LedgerRecord):
         """Where the entry is kept, made of what it holds: a task that runs again adds nothing."""
         return f"{shard_folder(COMMITS, self.retry, self.shard)}/{part_name(self.attempt, self.units)}.json"
 
-    def misfit(self, plan: Plan) -> str | None:
+    def misfit(self, run: RunRecord) -> str | None:
         """See `LedgerRecord`."""
-        return _misfit_of_parts(self.units, self.files, plan.units_of_shard(self.shard))
+        return _misfit_of_parts(self.units, self.files, self.shard, run)
 
 
 class ChosenCommit(_Record):
@@ -294,10 +313,9 @@ class Publication(LedgerRecord):
     shard: NonNegativeInt
     chosen: list[ChosenCommit]
 
-    def misfit(self, plan: Plan) -> str | None:
+    def misfit(self, run: RunRecord) -> str | None:
         """See `LedgerRecord`."""
-        units = plan.units_of_shard(self.shard)
-        misfits = (_misfit_of_parts(one.units, one.files, units) for one in self.chosen)
+        misfits = (_misfit_of_parts(one.units, one.files, self.shard, run) for one in self.chosen)
         return next(filter(None, misfits), None)
 
     @classmethod
@@ -337,11 +355,11 @@ class Shard(LedgerRecord):
         (shard,) = place
         return f"{SHARDS}/{shard_name(shard)}.json"
 
-    def misfit(self, plan: Plan) -> str | None:
+    def misfit(self, run: RunRecord) -> str | None:
         """See `LedgerRecord`."""
-        if self.shard >= plan.shards:
+        if self.shard >= run.plan.shards:
             return "a shard that the run does not have"
-        return _misfit_of_tables(self.files)
+        return _misfit_of_tables(self.files, run)
 
     @property
     def key(self) -> str:
@@ -349,14 +367,16 @@ class Shard(LedgerRecord):
         return self.key_of(self.shard)
 
 
-def _misfit_of_parts(units: Ranges, files: dict[str, list[StagedFile]], of_shard: range) -> str | None:
-    if not _within(units, of_shard):
+def _misfit_of_parts(
+    units: Ranges, files: dict[str, list[StagedFile]], shard: int, run: RunRecord
+) -> str | None:
+    if not _within(units, run.plan.units_of_shard(shard)):
         return "units that its shard does not have"
-    return _misfit_of_tables(files if all(files.values()) else ())
+    return _misfit_of_tables(files if all(files.values()) else (), run)
 
 
-def _misfit_of_tables(names: Collection[str]) -> str | None:
-    return None if set(names) == set(TABLES) else f"files of other tables than {', '.join(TABLES)}"
+def _misfit_of_tables(names: Collection[str], run: RunRecord) -> str | None:
+    return None if set(names) == set(run.tables) else f"files of other tables than {', '.join(run.tables)}"
 
 
 def _within(ranges: Ranges, numbers: range) -> bool:

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from schemas.tasks import TASKS
+from schemas.tables import ALWAYS, TABLES, RunTables
 
 
 class ModelInfo(BaseModel):
@@ -49,6 +50,9 @@ class ResolvedModel(BaseModel):
         modules: of raylabel's, which built it and compute it; see `jobs.prepare.code`.
         parts: digests of what none of the above pins, by name: what a factory built, each file and module of
             the user's that it was built from. Empty for models that their weights file and code pin.
+        tables: beside labels and errors, in which it has rows.
+        width: of an embedder: how many numbers an embedding has.
+        notes: sentences on what may not be as intended.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,11 +66,14 @@ class ResolvedModel(BaseModel):
     code: str
     modules: tuple[str, ...]
     parts: dict[str, str] = {}
+    tables: tuple[str, ...] = ()
+    width: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Short and stable: "NAME-" and 12 hexadecimal digits of the sha256 of what decides answers."""
-        left_out: dict[str, Any] = {"info": {"quality", "licence"}, "modules": True, **self._harmless}
+        left_out: dict[str, Any] = {"info": {"quality", "licence"}, **_NO_ANSWERS, **self._harmless}
         if not self.parts:  # models without them keep the names that they have in older tables
             left_out["parts"] = True
         digest = hashlib.sha256(self.model_dump_json(exclude=left_out).encode())
@@ -74,7 +81,19 @@ class ResolvedModel(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be the same in all attempts of a run."""
-        return self.model_dump(mode="json", exclude={"modules": True, **self._harmless})
+        return self.model_dump(mode="json", exclude={**_NO_ANSWERS, **self._harmless})
+
+    @property
+    def network(self) -> tuple[object, ...]:
+        """What decides the answers of its network, whatever is made of them; equal where it is shared."""
+        origin = self.weights_sha256 or self.weights
+        options = self.settings.get("options", {})
+        own = (self.info.name, self.info.source, origin, self.preprocessing, self.code)
+        return (*own, tuple(sorted(self.parts.items())), str(options))
+
+    def without_details(self) -> Self:
+        """The record without what may be large."""
+        return self.model_copy(update={"categories": (), "parts": {}, "modules": ()})
 
     @property
     def _harmless(self) -> dict[str, Any]:
@@ -83,7 +102,18 @@ class ResolvedModel(BaseModel):
         return {"weights": True} if lies_somewhere else {}
 
 
+_NO_ANSWERS: dict[str, Any] = dict.fromkeys(("modules", "tables", "width", "notes"), True)
+"""Fields that follow from others."""
+
+
+def tables_of(models: Mapping[str, ResolvedModel], carried: pa.Schema | None = None) -> RunTables:
+    """The tables of a run with some models, and with the manifest's own columns where they are known."""
+    own = {table for model in models.values() for table in model.tables}
+    names = tuple(name for name in TABLES if name in own.union(ALWAYS))
+    width = next((model.width for model in models.values() if model.width), None)
+    return RunTables(names, carried or pa.schema([]), width)
+
+
 def identities_of(models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
-    """What must be the same of a run's models in all its attempts, by name; None for a kind that it lacks."""
-    none = {task.name: None for task in TASKS}
-    return none | {name: model.identity() for name, model in models.items()}
+    """What must be the same of a run's models in all its attempts, by name."""
+    return {name: model.identity() for name, model in models.items()}

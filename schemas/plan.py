@@ -13,6 +13,8 @@ from schemas.spec import UnitsSpec
 
 MIN_UNITS, MAX_UNITS = 16, 65_536
 USUAL_UNIT_ROWS, MAX_UNIT_ROWS = 128, 512
+USUAL_SHARD_ROWS, EMBEDDED_SHARD_ROWS = 100_000, 20_000
+"""A shard's tables are in memory when it is published; 20,000 embeddings of 1,280 numbers are 100 MB."""
 
 MAX_BUNDLE_ROWS = {"cpu": 512, "cuda": 4096}
 """Images that an actor is handed at once, by the device of its models. A bundle may take a CPU an hour with
@@ -47,10 +49,13 @@ class Plan(BaseModel):
     shard_units: int = Field(ge=1)
 
     @classmethod
-    def of(cls, rows: int, spec: UnitsSpec) -> Self:
-        """The plan that a manifest of some rows gets."""
+    def of(cls, rows: int, spec: UnitsSpec, *, embeds: bool = False) -> Self:
+        """The plan that a manifest of some rows gets; `embeds`: whether each row gets an embedding."""
         unit_rows = auto_unit_rows(rows) if spec.rows == "auto" else spec.rows
-        return cls(rows=rows, unit_rows=unit_rows, shard_units=max(1, round(spec.shard_rows / unit_rows)))
+        shard_rows = spec.shard_rows
+        if shard_rows == "auto":
+            shard_rows = EMBEDDED_SHARD_ROWS if embeds else USUAL_SHARD_ROWS
+        return cls(rows=rows, unit_rows=unit_rows, shard_units=max(1, round(shard_rows / unit_rows)))
 
     @property
     def units(self) -> int:

@@ -1,24 +1,19 @@
-"""The job spec: a user's settings for a job, frozen, and checked when built.
-
-What a check here says follows the key's path in the message that `schemas.spec_file` writes:
-"found …" of the key, or ".NAME: found …" of one below it.
-"""
+"""The job spec: a user's settings for a job, frozen, and checked when built."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from schemas.tasks import CLASSIFY, DETECT, TASKS, Task
+from schemas.section import Section
+from schemas.tasks import TAG, TASKS, ClassifierSpec, DetectorSpec, EmbedderSpec, ModelSpec, TaggerSpec
 
 ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images", "tar"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -79,16 +74,10 @@ def _assert_headers(headers: dict[str, str]) -> dict[str, str]:
 Headers = Annotated[dict[str, str], AfterValidator(_assert_headers)]
 """Headers of requests over HTTP. A value "env:NAME", or a word and "env:NAME", is that of a variable."""
 
-_SHA256, _ENDPOINT, _VARIABLE = r"^[0-9a-f]{64}$", r"^https?://[^/@?#]+/?$", r"^[A-Za-z_][A-Za-z0-9_]*$"
+_ENDPOINT, _VARIABLE = r"^https?://[^/@?#]+/?$", r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
-class _Section(BaseModel):
-    """A section of the spec: no unknown keys, no conversions of types, frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ManifestSpec(_Section):
+class ManifestSpec(Section):
     """The images: files that list or contain them, or a folder or glob of image files.
 
     Attributes:
@@ -114,91 +103,7 @@ class ManifestSpec(_Section):
         return [self.uri] if isinstance(self.uri, str) else self.uri
 
 
-class ModelSpec(_Section):
-    """The settings that all kinds of model have.
-
-    Attributes:
-        task: what such a model does; no setting.
-        model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", or "module:factory".
-        weights: a file (path or URL) of tensors by name, or a torchvision weights name such as
-            "IMAGENET1K_V2"; a factory that takes `weights` gets any file; None: the model's official weights.
-        sha256: hash that the weights file must have; checked before it is loaded.
-        options: keyword arguments of a factory; they are written to run.json.
-        categories: the class names in the model's own order, or a text file with one on each line; None:
-            the model's own.
-    """
-
-    task: ClassVar[Task]
-    model: str = Field(min_length=1)
-    weights: str | None = None
-    sha256: str | None = Field(None, pattern=_SHA256)
-    options: dict[str, Any] = Field(default_factory=dict)
-    categories: str | list[str] | None = None
-
-    def what_is_kept(self, classes: int) -> str:
-        """Which of its answers go to the tables, in words, of a model with so many classes."""
-        raise NotImplementedError
-
-    @property
-    def is_factory(self) -> bool:
-        """Whether `model` is a user's `module:factory`."""
-        return ":" in self.model
-
-    @model_validator(mode="after")
-    def _has_options_for_a_factory(self) -> Self:
-        if self.options and not self.is_factory:
-            raise ValueError(
-                f".options: found {', '.join(self.options)} for {self.model}; allowed: for a model "
-                "of your own, `module:factory`, as its keyword arguments"
-            )
-        return self
-
-
-class ClassifierSpec(ModelSpec):
-    """The model that says what an image shows, overall.
-
-    Attributes:
-        top_k: number of classes to keep for an image, best first.
-        score_type: how logits become scores; None: according to the model's training.
-    """
-
-    task = CLASSIFY
-    model: str = Field("efficientnet_lite0", min_length=1)
-    top_k: int = Field(5, ge=1, le=1000)
-    score_type: Literal["softmax", "sigmoid"] | None = None
-
-    def what_is_kept(self, classes: int) -> str:
-        """See `ModelSpec.what_is_kept`."""
-        return f"top {min(self.top_k, classes)}"
-
-
-Score = Annotated[float, Field(ge=0, le=1)]
-
-
-class DetectorSpec(ModelSpec):
-    """The model that says which objects are in an image, and where.
-
-    Attributes:
-        score_threshold: score that a box must exceed, 0 to 1.
-        class_thresholds: the same for individual classes, by name.
-        nms_iou: boxes of one class that overlap more than this are one object, 0 to 1; None: the model's own.
-        max_boxes: the most boxes kept in an image, best first; None: the model's own.
-    """
-
-    task = DETECT
-    model: str = Field("nanodet_g", min_length=1)
-    score_threshold: Score = 0.4
-    class_thresholds: dict[str, Score] = Field(default_factory=dict)
-    nms_iou: Score | None = None
-    max_boxes: int | None = Field(None, ge=1, le=10_000)
-
-    def what_is_kept(self, classes: int) -> str:  # noqa: ARG002 - the face of all models
-        """See `ModelSpec.what_is_kept`."""
-        own = ", ".join(f"{name} {score:g}" for name, score in self.class_thresholds.items())
-        return f"score above {self.score_threshold:g}" + (f" ({own})" if own else "")
-
-
-class FetchSpec(_Section):
+class FetchSpec(Section):
     """How image files are read.
 
     Attributes:
@@ -231,7 +136,7 @@ class FetchSpec(_Section):
         return self.model_copy(update={"rate": self.rate and self.rate / actors})
 
 
-class DecodeSpec(_Section):
+class DecodeSpec(Section):
     """How files become pixels.
 
     Attributes:
@@ -245,7 +150,7 @@ class DecodeSpec(_Section):
     timeout_s: float = Field(60, gt=0)
 
 
-class ActorRange(_Section):
+class ActorRange(Section):
     """A number of actors that changes with the cluster's nodes.
 
     Attributes:
@@ -264,7 +169,7 @@ class ActorRange(_Section):
         return maximum
 
 
-class ComputeSpec(_Section):
+class ComputeSpec(Section):
     """Where and how the models run.
 
     Attributes:
@@ -323,7 +228,7 @@ def _assert_no_secrets(options: dict[str, Any], path: str = "") -> None:
             raise ValueError(f"{path}.{name}: a job spec holds no secrets; allowed: env:VARIABLE")
 
 
-class StorageOptions(_Section):
+class StorageOptions(Section):
     """Access to the files below a URL. What is left out is found as AWS's own tools find it.
 
     It contains no secrets: it says where each machine of the cluster has its credentials.
@@ -374,17 +279,18 @@ StorageMap = dict[str, StorageOptions]
 """Options by the beginnings of URLs; if several fit, the longest counts."""
 
 
-class UnitsSpec(_Section):
+class UnitsSpec(Section):
     """How the manifest is divided; fixed when a run begins.
 
     Attributes:
         rows: images in a unit, the piece of work that is committed as a whole; "auto": 128, fewer if the
             manifest is short, up to 512 if it is long.
-        shard_rows: images in one published file, approximately.
+        shard_rows: images in one published file, approximately; "auto": 100,000, with an embedder 20,000,
+            as a shard's tables are in memory when it is published.
     """
 
     rows: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
-    shard_rows: int = Field(100_000, ge=1, le=10**12)
+    shard_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=10**12)] = "auto"
 
 
 _S3_SCHEMES = ("s3", "s3a")
@@ -425,8 +331,12 @@ def _with_headers(options: StorageOptions, headers: dict[str, str]) -> StorageOp
     return options.model_copy(update={"headers": others | options.headers})
 
 
+TAGGERS = f"{TAG.name}s"
+"""The key of the section with any number of taggers, by name."""
+
 SHORT_FORMS = {"manifest": "uri", **{task.name: "model" for task in TASKS}}
-"""The key that a section's short form stands for: `detector: nanodet_g` sets `detector.model`."""
+"""The key that a section's short form stands for: `detector: nanodet_g` sets `detector.model`; also for each
+section in `TAGGERS`."""
 
 
 def _expand(section: str) -> BeforeValidator:
@@ -436,7 +346,20 @@ def _expand(section: str) -> BeforeValidator:
     )
 
 
-class JobSpec(_Section):
+_TAGGER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def _assert_names(taggers: dict[str, TaggerSpec]) -> dict[str, TaggerSpec]:
+    """Refuses names of taggers that the tables could not tell apart, or that no key path could have."""
+    for name in taggers:
+        if not _TAGGER.fullmatch(name) or name in SHORT_FORMS:
+            raise ValueError(
+                f"found the name {name!r}; allowed: letters, digits, - and _, and no name of another section"
+            )
+    return taggers
+
+
+class JobSpec(Section):
     """One labelling job.
 
     Attributes:
@@ -444,6 +367,9 @@ class JobSpec(_Section):
         output: the run directory; a path or any fsspec URL.
         classifier: null leaves it out; `classifier: X` is short for `{model: X}`.
         detector: null leaves it out; `detector: X` is short for `{model: X}`.
+        embedder: null leaves it out; `embedder: X` is short for `{model: X}`.
+        taggers: further classifiers by name, each with its own section; `NAME: X` is short for
+            `NAME: {model: X}`.
         fetch: how image files are read.
         decode: how files become pixels.
         compute: where and how the models run.
@@ -457,6 +383,10 @@ class JobSpec(_Section):
     output: str = Field(min_length=1)
     classifier: Annotated[ClassifierSpec | None, _expand("classifier")] = ClassifierSpec()
     detector: Annotated[DetectorSpec | None, _expand("detector")] = DetectorSpec()
+    embedder: Annotated[EmbedderSpec | None, _expand("embedder")] = None
+    taggers: Annotated[dict[str, Annotated[TaggerSpec, _expand("tagger")]], AfterValidator(_assert_names)] = (
+        Field(default_factory=dict)
+    )
     fetch: FetchSpec = FetchSpec()
     decode: DecodeSpec = DecodeSpec()
     compute: ComputeSpec = ComputeSpec()
@@ -467,14 +397,15 @@ class JobSpec(_Section):
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
         if not self.models:
-            left_out = " and ".join(f"{task.name}: null" for task in TASKS)
-            raise ValueError(f"found {left_out}; a job needs at least one of them")
+            sections = ", ".join(task.name for task in TASKS if task != TAG)
+            raise ValueError(f"found no model; a job needs at least one of {sections} and {TAGGERS}")
         return self
 
     @property
     def models(self) -> dict[str, ModelSpec]:
-        """The models of the job by name, in the order in which an image passes them."""
-        sections = {task.name: getattr(self, task.name) for task in TASKS}
+        """The models of the job by their keys in it, in the order in which an image passes them."""
+        sections = {task.name: getattr(self, task.name) for task in TASKS if task != TAG}
+        sections |= {f"{TAGGERS}.{name}": tagger for name, tagger in self.taggers.items()}
         return {name: section for name, section in sections.items() if section}
 
     @property

@@ -1,5 +1,6 @@
 """Reads a job spec from YAML and the command line; errors name the key, its value and what is allowed."""
 
+import copy
 import difflib
 import shlex
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from schemas.exceptions import SpecError
-from schemas.spec import _ENDPOINT, _SHA256, _VARIABLE, SHORT_FORMS, JobSpec, ManifestFormat, ModelSpec
-from schemas.tasks import TASKS
+from schemas.section import SHA256
+from schemas.spec import _ENDPOINT, _VARIABLE, SHORT_FORMS, TAGGERS, JobSpec, ManifestFormat
+from schemas.tasks import TAG, ModelSpec
 
 _PATTERNS = {
-    _SHA256: "64 lower-case hexadecimal digits",
+    SHA256: "64 lower-case hexadecimal digits",
     _ENDPOINT: "http://HOST:PORT or https://HOST",
     _VARIABLE: "the beginning of a variable's name: letters, digits, _",
 }
@@ -58,19 +60,32 @@ def override_spec(values: dict[str, Any], overrides: dict[str, Any], source: str
 
 def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """Plain values of a spec, without what belongs to models in whose place the overrides name others."""
-    values = dict(values)
-    for task in TASKS:
-        section, model = values.get(task.name), overrides.get(f"{task.name}.model")
-        if model and isinstance(section, dict):
-            before = section.get("model", JobSpec.model_fields[task.name].default.model)
-            if _bare(str(before)) != _bare(str(model)):
-                values[task.name] = {k: section[k] for k in section if k not in ModelSpec.model_fields}
+    values = copy.deepcopy(values)
+    for key, model in overrides.items():
+        name, _, last = key.rpartition(".")
+        section = _at(values, name) if last == "model" and model else None
+        if isinstance(section, dict) and _bare(section.get("model", _usual_model(name))) != _bare(model):
+            for setting in ModelSpec.model_fields.keys() & section.keys():
+                del section[setting]
     return values
 
 
-def _bare(model: str) -> str:
+def _at(values: Any, key: str) -> Any:
+    """The value at a dotted key of nested dictionaries; None where there is none."""
+    for name in key.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
+def _usual_model(section: str) -> str:
+    """The model of a section that names none."""
+    field = JobSpec.model_fields.get(section)
+    return field.default.model if field and isinstance(field.default, ModelSpec) else ""
+
+
+def _bare(model: object) -> str:
     """A model's name; torchvision's have two."""
-    return model.removeprefix("torchvision/")
+    return str(model).removeprefix("torchvision/")
 
 
 def build_spec(values: dict[str, Any], source: str) -> JobSpec:
@@ -146,12 +161,18 @@ def _read_yaml(path: str) -> dict[str, Any]:
 def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
     """Sets one value in nested dictionaries; a section in short form is expanded first."""
     section = values
-    for key in keys[:-1]:
+    for number, key in enumerate(keys[:-1]):
         inner = section.get(key)
-        if key in SHORT_FORMS and isinstance(inner, str | list):
-            inner = {SHORT_FORMS[key]: inner}
+        if isinstance(inner, str | list) and (short := _short_form(keys[: number + 1])):
+            inner = {short: inner}
         section[key] = section = dict(inner) if isinstance(inner, dict) else {}
     section[keys[-1]] = value
+
+
+def _short_form(path: Sequence[str | int]) -> str | None:
+    """The key that the short form of a section stands for; None where it has no short form."""
+    name = TAG.name if len(path) == 2 and path[0] == TAGGERS else ".".join(map(str, path))
+    return SHORT_FORMS.get(name)
 
 
 def _explain(details: list[ErrorDetails]) -> list[str]:
@@ -176,7 +197,7 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
                 problem = f"{where}: found {_shown(path, detail['input'])}"
                 message = detail["msg"].removeprefix("Input should be ")
                 allowed = _ALLOWED.get(kind, message).format_map(detail.get("ctx", {}))
-                if kind == "model_type" and where in SHORT_FORMS:
+                if kind == "model_type" and _short_form(path):
                     allowed = f"text or {allowed}"
                 elif kind == "string_type" and isinstance(detail["input"], date | bool | int | float):
                     allowed += " (in quotes)"
@@ -238,6 +259,7 @@ def _known_keys(path: Sequence[str | int]) -> str:
 def _sections_with(name: str) -> list[str]:
     """The dotted keys of all sections that have a key of this name."""
     sections = {key: _section_type(field.annotation) for key, field in JobSpec.model_fields.items()}
+    del sections[TAGGERS]  # whose keys are behind a name
     return [f"{key}.{name}" for key, section in sections.items() if section and name in section.model_fields]
 
 
@@ -255,5 +277,6 @@ def _keys_of(path: Sequence[str | int]) -> list[str]:
 
 
 def _section_type(annotation: object) -> type[BaseModel] | None:
-    options = (annotation, *get_args(annotation))
-    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_type, get_args(annotation))), None)

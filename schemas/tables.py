@@ -4,6 +4,9 @@ Boxes are half-open [x1, y1, x2, y2] in float32 pixels of the full-resolution, E
 Rows are sorted by `manifest_index` (boxes: then by `object_index`).
 """
 
+from dataclasses import dataclass, field
+from functools import cached_property
+
 import pyarrow as pa
 
 SCHEMA_VERSION = "2.0"
@@ -24,9 +27,18 @@ TOPK = pa.list_(
 KEYS = (
     pa.field("manifest_index", pa.int64(), nullable=False),  # position in the manifest: a row's identity
     pa.field("image_id", pa.string()),  # the manifest's own, if it has one
-    pa.field("uri", pa.string(), nullable=False),  # as in the manifest, without credentials and query
+    pa.field("uri", pa.string(), nullable=False),  # absolute, without credentials and query
+    pa.field("key", pa.string(), nullable=False),  # of the image in any run, made of `uri`
+    pa.field("run_id", pa.string(), nullable=False),  # of run.json
 )
 """The first columns of every table."""
+
+IN_MANIFEST = KEYS[:3]
+"""Those of them that a row brings; the others are made when its results become tables."""
+
+MANIFEST_URI = pa.field("manifest_uri", pa.string())  # as in the manifest, where that differs from `uri`
+
+URI_IS_CUT = pa.field("uri_is_cut", pa.bool_(), nullable=False)  # it lacks a password, a query or the image
 
 SIZE = (
     pa.field("width", pa.int32(), nullable=False),  # pixels, after orientation
@@ -58,6 +70,7 @@ LABELS = pa.schema(
         pa.field("classifier", pa.string()),  # fingerprints; run.json has the models
         pa.field("detector", pa.string()),
         pa.field("processed_at", pa.timestamp("us", "UTC"), nullable=False),
+        MANIFEST_URI,
     ]
 )
 
@@ -77,7 +90,23 @@ BOXES = pa.schema(
     ]
 )
 
-ABSOLUTE_URI = pa.field("absolute_uri", pa.string())  # null where `uri` lacks a secret, or there is none
+TAGS = pa.schema(
+    [
+        *KEYS,
+        pa.field("tagger", pa.string(), nullable=False),  # its name in the job spec; "classifier" for its own
+        pa.field("label_id", pa.int32(), nullable=False),  # the model's own index
+        pa.field("label", LABEL, nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+
+EMBEDDINGS = pa.schema(
+    [
+        *KEYS,
+        pa.field("embedding", pa.list_(pa.float32()), nullable=False),  # in a run: of fixed size
+        pa.field("embedder", pa.string(), nullable=False),  # fingerprint
+    ]
+)
 
 ERRORS = pa.schema(
     [
@@ -88,12 +117,72 @@ ERRORS = pa.schema(
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("retryable", pa.bool_(), nullable=False),
         pa.field("failed_at", pa.timestamp("us", "UTC"), nullable=False),
-        ABSOLUTE_URI,
+        MANIFEST_URI,
+        URI_IS_CUT,
     ]
 )
 
-TABLES = {"labels": LABELS, "boxes": BOXES, "errors": ERRORS}
-"""The tables by the name of their folder in the run directory."""
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a run may have, of which each shard has a file.
+
+    Attributes:
+        schema: its columns, without those that the manifest brings.
+        has_carried: whether it ends with the manifest's own columns.
+        of_labelled: whether it has any number of rows for a labelled image; otherwise one, or none.
+        from_image: of those rows the columns that the image has.
+        number: of those rows the column with their number, 0.. within the image.
+        hardly_repeated: columns stored without a dictionary, which would only add to them; paths in Parquet.
+        row_group_rows: rows that a reader has to read at once, at most.
+    """
+
+    schema: pa.Schema
+    has_carried: bool = False
+    of_labelled: bool = False
+    from_image: tuple[str, ...] = ()
+    number: str | None = None
+    hardly_repeated: tuple[str, ...] = ()
+    row_group_rows: int = 2**20
+
+    @property
+    def order(self) -> list[str]:
+        """The columns that its rows ascend by; rows that are equal in them keep their order."""
+        return ["manifest_index", *([self.number] if self.number else [])]
+
+    @property
+    def own(self) -> list[str]:
+        """Of rows of labelled images: the columns that each brings."""
+        others = {*(field.name for field in KEYS), *self.from_image, self.number}
+        return [name for name in self.schema.names if name not in others]
+
+
+TABLES = {
+    "labels": Table(
+        LABELS,
+        has_carried=True,
+        hardly_repeated=("sha256", "key", "score", "topk.list.element.score"),
+    ),
+    "boxes": Table(
+        BOXES,
+        of_labelled=True,
+        from_image=("width", "height", "detector"),
+        number="object_index",
+        hardly_repeated=("score", "x1", "y1", "x2", "y2"),
+    ),
+    "tags": Table(TAGS, of_labelled=True, hardly_repeated=("score",)),
+    "embeddings": Table(
+        EMBEDDINGS,
+        of_labelled=True,
+        hardly_repeated=("key", "embedding.list.element"),
+        row_group_rows=4096,
+    ),
+    "errors": Table(ERRORS, has_carried=True, hardly_repeated=("key",)),
+}
+"""The tables by the name of their folder in the run directory, in the order in which they are told."""
+
+ALWAYS = ("labels", "boxes", "errors")
+"""The tables that every run has; the others are those of its models."""
 
 MODERN_CALENDAR = {"org.apache.spark.version": "3.5.0"}
 """What Spark wants to see in a file that has a date before 1582 or a time before 1900.
@@ -101,17 +190,13 @@ MODERN_CALENDAR = {"org.apache.spark.version": "3.5.0"}
 Of any other file it holds that the calendar is not known (SPARK-31404), and refuses to read the table.
 """
 
-HARDLY_REPEATED = {
-    "labels": ("sha256", "score", "topk.list.element.score"),
-    "boxes": ("score", "x1", "y1", "x2", "y2"),
-    "errors": (),
-}
-"""Columns stored without a dictionary, which would only add to them, by their paths in Parquet."""
 
-WITH_CARRIED = ("labels", "errors")
-"""Tables that end with the manifest's own columns."""
+def rows_of(table: str) -> str:
+    """The column of results with the rows that an image has in a table."""
+    return f"rows of {table}"
 
-WORKING = ("boxes", "error", "unit", ABSOLUTE_URI.name)
+
+WORKING = (*(rows_of(name) for name in TABLES), "error", "unit", URI_IS_CUT.name)
 """Columns that rows have in the workers, in addition to those of the labels table."""
 
 
@@ -122,7 +207,7 @@ def carried_names(carried: pa.Schema, table: str = "labels") -> dict[str, str]:
     then `manifest_` is put in front. Spark, Hive and DuckDB take names that differ only in their case for the
     same.
     """
-    taken = {name.casefold() for name in (*LABELS.names, *WORKING, *TABLES[table].names)}
+    taken = {name.casefold() for name in (*LABELS.names, *WORKING, *TABLES[table].schema.names)}
     names: dict[str, str] = {}
     for name in carried.names:
         if name.casefold() not in taken:
@@ -138,48 +223,71 @@ def carried_names(carried: pa.Schema, table: str = "labels") -> dict[str, str]:
     return {name: names[name] for name in carried.names}
 
 
-def table_schema(name: str, carried: pa.Schema) -> pa.Schema:
-    """The schema of a table of one run.
+ERROR = pa.struct(
+    [f.with_nullable(True) for f in ERRORS if f not in (*KEYS, MANIFEST_URI, URI_IS_CUT)],
+)
 
-    Args:
-        name: "labels", "boxes" or "errors".
+
+@dataclass(frozen=True)
+class RunTables:
+    """The tables of one run.
+
+    Attributes:
+        names: of them, in the order of `TABLES`.
         carried: the manifest's own columns, under their names in the manifest; labels and errors end with
             them.
+        embedding_width: how many numbers an embedding has; None where there are none.
     """
-    fields = list(TABLES[name])
-    if name in WITH_CARRIED:
-        names = carried_names(carried, name)
-        fields += [pa.field(names[f.name], f.type) for f in carried]
-    own = {"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION}
-    return pa.schema(fields, metadata={**own, **MODERN_CALENDAR})
 
+    names: tuple[str, ...] = ALWAYS
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    embedding_width: int | None = None
 
-BOX = pa.struct(
-    [
-        pa.field(name, pa.string() if name == "class_name" else BOXES.field(name).type)
-        for name in ("class_id", "class_name", "score", "x1", "y1", "x2", "y2")
-    ]
-)
-ERROR = pa.struct([f.with_nullable(True) for f in ERRORS if f not in (*KEYS, ABSOLUTE_URI)])
+    def schema(self, name: str) -> pa.Schema:
+        """The schema of one of them."""
+        fields = [self._of_fixed_size(column) for column in TABLES[name].schema]
+        if TABLES[name].has_carried:
+            names = carried_names(self.carried, name)
+            fields += [pa.field(names[f.name], f.type) for f in self.carried]
+        own = {"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION}
+        return pa.schema(fields, metadata={**own, **MODERN_CALENDAR})
 
+    def _of_fixed_size(self, column: pa.Field) -> pa.Field:
+        if column != EMBEDDINGS.field("embedding"):
+            return column
+        return column.with_type(pa.list_(pa.float32(), self.embedding_width or 0))
 
-def results_schema(carried: pa.Schema) -> pa.Schema:
-    """The schema of results, from the models to the writer: one row for each manifest row, without pixels.
+    @property
+    def of_labelled(self) -> list[str]:
+        """The names of those that have any number of rows for a labelled image."""
+        return [name for name in self.names if TABLES[name].of_labelled]
 
-    It has the columns of the labels table, the boxes, the error, and the row's unit. A row with an error goes
-    to the errors table, any other to labels and boxes. No column has a dictionary (each block would have its
-    own), and all but the keys may be null (a failed image has no size).
-    """
-    plain = [f.with_type(pa.string()) if f.type == LABEL else f for f in table_schema("labels", carried)]
-    return pa.schema(
-        [
-            *(f if f in KEYS else f.with_nullable(True) for f in plain),
-            pa.field("boxes", pa.list_(BOX)),
-            pa.field("error", ERROR),
-            ABSOLUTE_URI,
-            pa.field("unit", pa.int64(), nullable=False),
-        ]
-    )
+    def row(self, name: str) -> pa.StructType:
+        """What a row of such a table brings, as a value in a column of results."""
+        schema = self.schema(name)
+        fields = [schema.field(column) for column in TABLES[name].own]
+        return pa.struct([f.with_type(pa.string()) if f.type == LABEL else f for f in fields])
+
+    @cached_property
+    def results(self) -> pa.Schema:
+        """The schema of results, from the models to the writer: one row a manifest row, without pixels.
+
+        It has the columns of the labels table but for those that are made when it is written, the rows of
+        further tables, the error, and the row's unit. A row with an error goes to the errors table, any other
+        to the others. No column has a dictionary (each block would have its own), and all but the keys may be
+        null (a failed image has no size).
+        """
+        made = KEYS[len(IN_MANIFEST) :]
+        plain = [f.with_type(pa.string()) if f.type == LABEL else f for f in self.schema("labels")]
+        return pa.schema(
+            [
+                *(f if f in KEYS else f.with_nullable(True) for f in plain if f not in made),
+                *(pa.field(rows_of(name), pa.list_(self.row(name))) for name in self.of_labelled),
+                pa.field("error", ERROR),
+                URI_IS_CUT,
+                pa.field("unit", pa.int64(), nullable=False),
+            ]
+        )
 
 
 DECODED = pa.schema(

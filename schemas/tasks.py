@@ -1,8 +1,14 @@
-"""The kinds of model that a job may have."""
+"""The kinds of model that a job may have: what each does, its section of the job spec, its own table."""
 
 from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from schemas.errors import Stage
+from schemas.section import SHA256, Section
+
+Score = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -12,14 +18,174 @@ class Task:
     Attributes:
         name: of such a model: its key in the job spec, the column of its fingerprint in the tables.
         stage: in which it runs.
+        table: beside labels and errors, in which it has rows; None: none.
+        serve: the task whose models serve for this one, too; None: it has models of its own.
     """
 
     name: str
     stage: Stage
+    table: str | None = None
+    serve: "Task | None" = None
 
 
 CLASSIFY = Task("classifier", Stage.CLASSIFY)
-DETECT = Task("detector", Stage.DETECT)
+DETECT = Task("detector", Stage.DETECT, table="boxes")
+EMBED = Task("embedder", Stage.EMBED, table="embeddings", serve=CLASSIFY)
+TAG = Task("tagger", Stage.TAG, table="tags", serve=CLASSIFY)
 
-TASKS = (CLASSIFY, DETECT)
+TASKS = (CLASSIFY, DETECT, EMBED, TAG)
 """Every kind, in the order in which an image passes them."""
+
+
+class ModelSpec(Section):
+    """The settings that all kinds of model have.
+
+    Attributes:
+        task: what such a model does; no setting.
+        model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", or "module:factory".
+        weights: a file (path or URL) of tensors by name, or a torchvision weights name such as
+            "IMAGENET1K_V2"; a factory that takes `weights` gets any file; None: the model's official weights.
+        sha256: hash that the weights file must have; checked before it is loaded.
+        options: keyword arguments of a factory; they are written to run.json.
+        categories: the class names in the model's own order, or a text file with one on each line; None:
+            the model's own.
+    """
+
+    task: ClassVar[Task]
+    model: str = Field(min_length=1)
+    weights: str | None = None
+    sha256: str | None = Field(None, pattern=SHA256)
+    options: dict[str, Any] = Field(default_factory=dict)
+    categories: str | list[str] | None = None
+
+    def what_is_kept(self, classes: int) -> str:
+        """Which of its answers go to the tables, in words, of a model with so many classes."""
+        raise NotImplementedError
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables beside labels and errors in which it has rows."""
+        return (self.task.table,) if self.task.table else ()
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether `model` is a user's `module:factory`."""
+        return ":" in self.model
+
+    @model_validator(mode="after")
+    def _has_options_for_a_factory(self) -> Self:
+        if self.options and not self.is_factory:
+            raise ValueError(
+                f".options: found {', '.join(self.options)} for {self.model}; allowed: for a model "
+                "of your own, `module:factory`, as its keyword arguments"
+            )
+        return self
+
+
+class ClassesSpec(ModelSpec):
+    """A model that gives each of its classes a score for the whole image.
+
+    Attributes:
+        score_type: how logits become scores; None: according to the model's training.
+        score_threshold: score that a class must exceed to be a tag, 0 to 1; None: scores decide nothing.
+        class_thresholds: the same for individual classes, by name.
+    """
+
+    score_type: Literal["softmax", "sigmoid"] | None = None
+    score_threshold: Score | None = None
+    class_thresholds: dict[str, Score] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_a_threshold_for_all(self) -> Self:
+        if self.class_thresholds and self.score_threshold is None:
+            raise ValueError(
+                ".class_thresholds: found without score_threshold, which is that of all other classes; "
+                "allowed: both (score_threshold: 1 keeps no other class)"
+            )
+        return self
+
+
+class ClassifierSpec(ClassesSpec):
+    """The model that says what an image shows, overall.
+
+    Attributes:
+        top_k: number of classes to keep in the labels table for an image, best first.
+    """
+
+    task = CLASSIFY
+    model: str = Field("efficientnet_lite0", min_length=1)
+    top_k: int = Field(5, ge=1, le=1000)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Where it has thresholds, the classes above them are tags."""
+        return () if self.score_threshold is None else (TAG.table or "",)
+
+    def what_is_kept(self, classes: int) -> str:
+        """See `ModelSpec.what_is_kept`."""
+        kept = f"top {min(self.top_k, classes)}"
+        return kept if self.score_threshold is None else f"{kept}, tags: {above(self)}"
+
+
+class DetectorSpec(ModelSpec):
+    """The model that says which objects are in an image, and where.
+
+    Attributes:
+        score_threshold: score that a box must exceed, 0 to 1.
+        class_thresholds: the same for individual classes, by name.
+        nms_iou: boxes of one class that overlap more than this are one object, 0 to 1; None: the model's own.
+        max_boxes: the most boxes kept in an image, best first; None: the model's own.
+    """
+
+    task = DETECT
+    model: str = Field("nanodet_g", min_length=1)
+    score_threshold: Score = 0.4
+    class_thresholds: dict[str, Score] = Field(default_factory=dict)
+    nms_iou: Score | None = None
+    max_boxes: int | None = Field(None, ge=1, le=10_000)
+
+    def what_is_kept(self, classes: int) -> str:  # noqa: ARG002 - the face of all models
+        """See `ModelSpec.what_is_kept`."""
+        return above(self)
+
+
+class EmbedderSpec(ModelSpec):
+    """The model that turns an image into a vector, near to those of images that look alike.
+
+    Attributes:
+        normalize: whether each vector has length 1, so that a dot product is the cosine similarity.
+    """
+
+    task = EMBED
+    normalize: bool = True
+
+    def what_is_kept(self, classes: int) -> str:  # noqa: ARG002 - the face of all models
+        """See `ModelSpec.what_is_kept`."""
+        return "length 1" if self.normalize else "as the model gives it"
+
+
+class TaggerSpec(ClassesSpec):
+    """A further classifier, over the same pixels.
+
+    Attributes:
+        top_k: the most tags of an image, best first; None: all above the threshold; without one 5.
+    """
+
+    task = TAG
+    top_k: int | None = Field(None, ge=1, le=1000)
+
+    @property
+    def most(self) -> int | None:
+        """The most tags of an image; None: all above the threshold."""
+        return 5 if self.top_k is None and self.score_threshold is None else self.top_k
+
+    def what_is_kept(self, classes: int) -> str:
+        """See `ModelSpec.what_is_kept`."""
+        top = [] if self.most is None else [f"top {min(self.most, classes)}"]
+        return ", ".join(top + ([] if self.score_threshold is None else [above(self)]))
+
+
+def above(spec: ClassesSpec | DetectorSpec) -> str:
+    """The scores that are kept, in words."""
+    own = ", ".join(f"{name} {score:g}" for name, score in spec.class_thresholds.items())
+    return f"score above {spec.score_threshold:g}" + (f" ({own})" if own else "")

@@ -15,6 +15,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def with_article(noun: str) -> str:
+    """A noun with "a" or "an", by how it begins."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def raylabel_command(name: str, *arguments: str) -> str:
     """A command of raylabel in a sentence, quoted as a shell wants it: `raylabel run '/my runs/x'`."""
     return f"`{shlex.join(['raylabel', name, *arguments])}`"

@@ -100,10 +100,9 @@ def killed_by(poison: str, job: LabelSettings) -> LabelFunction:
         rows = request.rows
         if deadly.intersection(rows):
             os.abort()
-        manifest_rows = job.manifest.read(rows).table
+        manifest_rows = job.manifest.read(rows).for_results()
         error = RowError(Stage.DECODE, ErrorCode.TRUNCATED, "", 1, datetime(2026, 1, 1, tzinfo=UTC))
-        columns = pa.schema([])
-        table = results_table(request.unit, manifest_rows, [error] * len(rows), columns)
+        table = results_table(request.unit, manifest_rows, [error] * len(rows), job.tables)
         labelled = table.set_column(table.column_names.index("error"), "error", pa.nulls(len(rows), ERROR))
         return labelled, Usage(fetched_bytes=len(rows))
 

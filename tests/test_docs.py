@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -31,11 +30,12 @@ from schemas.metrics import METRICS, STAGES
 from schemas.models import ModelInfo
 from schemas.plan import Plan
 from schemas.prediction import Cluster, Costs, Prediction
-from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec
+from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
 from schemas.tables import LABEL, TABLES, TOPK
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests import cli_page
-from tests.workers.tables.made_results import CARRIED, CLASSIFIER, outcome, results_of, rows_of
+from tests.workers.tables.made_results import CLASSIFIER, RUN_TABLES, outcome, results_of, rows_of
 from workers.models.registry import load
 from workers.tables.parquet import parquet_bytes
 from workers.tables.results import results_table, split_results
@@ -56,6 +56,7 @@ MAX_WORDS = 120
 TYPE_NAMES = {
     LABEL: "dictionary of string",
     pa.float32(): "float32",
+    pa.list_(pa.float32()): "list of float32, of fixed size",
     TOPK: "list of struct (label_id int32, label string, score float32)",
     pa.map_(pa.string(), pa.int32()): "map of string to int32",
 }
@@ -83,15 +84,19 @@ def section(page: str, heading: str) -> str:
     return rest[: following.start()] if following else rest
 
 
+PLACES = {"storage": "URL.", "taggers": "NAME."}
+"""Sections with any number of others, and what the docs have for the name of one."""
+
+
 def keys_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every key of the job spec that takes a value of its own, by dotted path."""
     for name, field in model.model_fields.items():
-        options = (field.annotation, *get_args(field.annotation))
+        values = get_args(field.annotation)[1:] if name in PLACES else (field.annotation,)
+        options = [part for value in values for part in (value, *get_args(value))]
         inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
         one_of_several = any(get_origin(option) in {Annotated, Literal} for option in options)
-        if inner and not one_of_several:
-            by_url = "URL." if get_origin(field.annotation) is dict else ""
-            yield from keys_of(inner[0], f"{path}{name}.{by_url}")
+        if inner and (name in PLACES or not one_of_several):
+            yield from keys_of(inner[0], f"{path}{name}.{PLACES.get(name, '')}")
         else:
             yield f"{path}{name}", field
 
@@ -154,7 +159,7 @@ def test_every_column_is_documented_in_order_with_its_type_and_whether_it_can_be
     documented = [tuple(row[:3]) for row in rows if row[0] != "column"]
     assert documented == [
         (field.name, TYPE_NAMES.get(field.type, str(field.type)), "yes" if field.nullable else "no")
-        for field in TABLES[name]
+        for field in TABLES[name].schema
     ]
 
 
@@ -275,34 +280,45 @@ def test_the_readmes_model_of_ones_own_tells_sky_from_other_photos(
 
 @pytest.fixture
 def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tables of 12 images at the place that the pages' queries read, and the way there."""
-    tables = split_results(results_of(Plan(rows=12, unit_rows=12, shard_units=1), 0), CARRIED)
-    for name, table in tables.items():
-        path = tmp_path / "runs" / "today" / name / "shard-00000.parquet"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(parquet_bytes(table, name))
+    """The tables of 12 images at the places that the pages' queries read, and the way there.
+
+    In the second run no image fails.
+    """
+    for run in ("today", "tomorrow"):
+        results = results_of(Plan(rows=12, unit_rows=12, shard_units=1), 0, cured=run == "tomorrow")
+        for name, table in split_results(results, RUN_TABLES, run).items():
+            path = tmp_path / "runs" / run / name / "shard-00000.parquet"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(parquet_bytes(table, name))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_the_queries_of_the_pages_answer(run_directory: Path) -> None:
-    shutil.copytree(run_directory / "runs" / "today", run_directory / "runs" / "tomorrow")
-    (query,), (text, _) = blocks(README, "sql"), blocks(TABLES_PAGE, "sql")
+@pytest.mark.usefixtures("run_directory")
+def test_the_queries_of_the_pages_answer() -> None:
+    (query,), (text, _, similar) = blocks(README, "sql"), blocks(TABLES_PAGE, "sql")
     assert duckdb.sql(query).fetchall() == [("person", 6, 6), ("boat", 3, 3)]
-    objects, people, failures, runs = (duckdb.sql(query) for query in text.split(";") if query.strip())
+    found = [duckdb.sql(query) for query in text.split(";") if query.strip()]
+    objects, people, failures, joined, runs, changed = found
     assert objects.fetchall() == [("person", 6, 6), ("boat", 3, 3)]
     assert people.columns == ["uri", "label", "score", "people"]
     assert [row[3] for row in people.fetchall()] == [1] * 6
     assert [row[:4] for row in failures.fetchall()] == [("decode", "TRUNCATED", False, 3)]
+    assert joined.columns == ["uri", "label", "class_name", "score"]
+    assert len(joined.fetchall()) == 9
     assert runs.fetchall() == [
-        (run, name, n) for run in ("today", "tomorrow") for name, n in (("person", 6), ("boat", 3))
+        *[("today", "person", 6), ("today", "boat", 3), ("tomorrow", "person", 8), ("tomorrow", "boat", 4)]
     ]
+    assert changed.fetchall() == []  # both see the same in an image
+    assert [similarity for _, similarity in duckdb.sql(similar).fetchall()] == [
+        5.25
+    ] * 5  # made ones are alike
 
 
 def test_the_macro_of_the_tables_page_counts_0_where_a_detector_found_none(run_directory: Path) -> None:
     without = [outcome(n, [CLASSIFIER]) for n in (12, 13)]
-    results = results_table(0, rows_of(range(12, 14)), without, CARRIED)
-    labels = parquet_bytes(split_results(results, CARRIED)["labels"], "labels")
+    results = results_table(0, rows_of(range(12, 14)), without, RUN_TABLES)
+    labels = parquet_bytes(split_results(results, RUN_TABLES, "run")["labels"], "labels")
     (run_directory / "runs" / "today" / "labels" / "shard-00001.parquet").write_bytes(labels)
     table = "FROM 'runs/today/labels/*.parquet'"
     with duckdb.connect() as database:

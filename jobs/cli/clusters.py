@@ -10,6 +10,7 @@ from jobs.cli.options import (
     CodeOption,
     DashboardOption,
     DetectorOption,
+    EmbedderOption,
     JobArgument,
     JsonOption,
     ManifestOption,
@@ -18,6 +19,7 @@ from jobs.cli.options import (
     SetOption,
     StopAfterOption,
     Submission,
+    models_of,
     overrides_of,
     seconds_of,
     settings_of,
@@ -34,6 +36,7 @@ def submit(
     output: OutputOption = None,
     classifier: ClassifierOption = None,
     detector: DetectorOption = None,
+    embedder: EmbedderOption = None,
     settings: SetOption = None,
     restart: RestartOption = False,
     stop_after: StopAfterOption = None,
@@ -55,7 +58,8 @@ def submit(
     """Submit a job to a cluster. Submitted again after a stop, it resumes."""
     from jobs.prepare.begun import spec_of
 
-    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
+    models = models_of(classifier=classifier, detector=detector, embedder=embedder)
+    spec = spec_of(job, overrides_of(manifest, output, models, settings))
     _assert_one({"--wheel": wheel, "--no-ship": no_ship})
     _assert_one({"--restart": restart, "--retry": retry})
     arguments = _arguments(restart, stop_after, as_json)

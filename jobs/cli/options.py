@@ -25,6 +25,10 @@ ClassifierOption = Annotated[
 DetectorOption = Annotated[
     str | None, typer.Option("--detector", help="Model name, or 'none' for no detector.", show_default=False)
 ]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option("--embedder", help="Model name; any classifier may be one.", show_default=False),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,22 +90,25 @@ def output_of(output_or_job: str) -> str:
 def overrides_of(
     manifest: list[str] | None,
     output: str | None,
-    classifier: str | None,
-    detector: str | None,
+    models: dict[str, Any],
     settings: list[str] | None,
 ) -> dict[str, Any]:
-    """Keys of the spec that the command line sets, and their values."""
+    """Keys of the spec that the command line sets, and their values; see `models_of`."""
     overrides: dict[str, Any] = {}
     if manifest:
         overrides["manifest.uri"] = manifest if len(manifest) > 1 else manifest[0]
     if output:
         overrides["output"] = output
-    for name, model in (("classifier", classifier), ("detector", detector)):
-        if model == "none":
-            overrides[name] = None
-        elif model:
-            overrides[f"{name}.model"] = model
-    return overrides | settings_of(settings)
+    return overrides | models | settings_of(settings)
+
+
+def models_of(**models: str | None) -> dict[str, Any]:
+    """Keys of the spec that the options of models set, and their values."""
+    given = {name: model for name, model in models.items() if model}
+    return {
+        name if model == "none" else f"{name}.model": None if model == "none" else model
+        for name, model in given.items()
+    }
 
 
 def settings_of(settings: list[str] | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jobs.cli.options import (
     ClassifierOption,
     CodeOption,
     DetectorOption,
+    EmbedderOption,
     JobArgument,
     JsonOption,
     ManifestOption,
@@ -23,6 +24,7 @@ from jobs.cli.options import (
     SetOption,
     StopAfterOption,
     VerboseOption,
+    models_of,
     output_of,
     overrides_of,
     seconds_of,
@@ -38,6 +40,7 @@ def run(
     output: OutputOption = None,
     classifier: ClassifierOption = None,
     detector: DetectorOption = None,
+    embedder: EmbedderOption = None,
     settings: SetOption = None,
     restart: RestartOption = False,
     stop_after: StopAfterOption = None,
@@ -49,7 +52,8 @@ def run(
     leave_on_signals(resumes=True)
     from jobs.prepare.begun import spec_of
 
-    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
+    models = models_of(classifier=classifier, detector=detector, embedder=embedder)
+    spec = spec_of(job, overrides_of(manifest, output, models, settings))
     _preload_torch()
     from jobs.run.command import run_job
 
@@ -85,13 +89,15 @@ def check(
     output: OutputOption = None,
     classifier: ClassifierOption = None,
     detector: DetectorOption = None,
+    embedder: EmbedderOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a job's spec, manifest, models and output without running it."""
     from jobs.prepare.begun import spec_of
 
-    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
+    models = models_of(classifier=classifier, detector=detector, embedder=embedder)
+    spec = spec_of(job, overrides_of(manifest, output, models, settings))
     _preload_torch()
     from jobs.prepare.check import check_job
 
@@ -104,6 +110,7 @@ def plan(
     output: OutputOption = None,
     classifier: ClassifierOption = None,
     detector: DetectorOption = None,
+    embedder: EmbedderOption = None,
     settings: SetOption = None,
     sample: Annotated[int, typer.Option(min=1, help="Number of images to probe.")] = 64,
     nodes: Annotated[
@@ -144,7 +151,8 @@ def plan(
     """Predict a job's duration, bottleneck and cost from a sample of its images."""
     from jobs.prepare.begun import spec_of
 
-    spec = spec_of(job, overrides_of(manifest, output, classifier, detector, settings))
+    models = models_of(classifier=classifier, detector=detector, embedder=embedder)
+    spec = spec_of(job, overrides_of(manifest, output, models, settings))
     seconds = seconds_of(within, "--within") if within else None
     _preload_torch()
     from jobs.plan.command import PlanOptions, plan_job

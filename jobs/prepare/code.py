@@ -31,7 +31,8 @@ LIBRARIES = {"reading and decoding": ("pillow", "simplejpeg")}
 """Libraries that a part's rows depend on. A model's are in its record."""
 
 OF_MODELS = tuple(
-    f"workers/models/{name}.py" for name in ("model", "predictor", "runtime", "settings", "weights")
+    f"workers/models/{name}.py"
+    for name in ("model", "predictor", "runner", "runtime", "scores", "settings", "weights")
 )
 """What each model's rows depend on, beside the modules of its own."""
 
@@ -54,7 +55,7 @@ MAKES_NO_ROWS = (
         for name in ("exit_codes", "ledger", "metrics", "prediction", "submission", "tasks")
     ),
     # what they set is compared
-    *(f"schemas/{name}.py" for name in ("identity", "spec", "spec_file")),
+    *(f"schemas/{name}.py" for name in ("identity", "section", "spec", "spec_file")),
 )
 """Modules that no row depends on."""
 

@@ -17,7 +17,7 @@ from jobs.prepare.code import code_of
 from schemas.exceptions import ManifestError, ModelError, ProcessDiedError, StorageError
 from schemas.identity import settings_of_rows
 from schemas.ledger import RunRecord, SourceFile
-from schemas.models import ResolvedModel, identities_of
+from schemas.models import ResolvedModel, identities_of, tables_of
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
 from schemas.words import counted
@@ -121,6 +121,7 @@ class ResolvedJob:
             )
             if model.weights:
                 facts.append((f"{name} weights", resolved.weights))
+            facts += [(f"{name} note", note) for note in resolved.notes]
         return facts
 
     def public_spec(self) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class ResolvedJob:
         manifest = public["manifest"]
         manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
         manifest["base"] = manifest["base"] and _absolute(manifest["base"])
-        for model in (public[name] for name in self.spec.models):
+        for model in (_at(public, name) for name in self.spec.models):
             for key in ("weights", "categories"):
                 if isinstance(model[key], str) and Path(model[key]).is_file():
                     model[key] = _absolute(model[key])
@@ -156,6 +157,7 @@ class ResolvedJob:
         return LabelSettings(
             manifest=manifest,
             current=current,
+            tables=tables_of(self.models, manifest.carried),
             models=spec.models,
             fingerprints=tuple(model.fingerprint for model in self.models.values()),
             fetch=spec.fetch.share_of(actors),
@@ -184,7 +186,7 @@ class ResolvedJob:
             spec=self.public_spec(),
             manifest=self.files,
             manifest_columns=manifest.columns,
-            plan=Plan.of(manifest.rows, self.spec.units),
+            plan=Plan.of(manifest.rows, self.spec.units, embeds=self.spec.embedder is not None),
             models=self.models,
             code=code_of(self.models),
             command=self.command,
@@ -271,12 +273,22 @@ def _describe(source: Source) -> str:
 
 def _model(model: ResolvedModel) -> str:
     size = f"{model.info.input_size}, " if model.info.input_size else ""
-    return f"{model.fingerprint} ({size}{counted(len(model.categories), 'class', 'classes')})"
+    answer = (
+        counted(model.width, "number") if model.width else counted(len(model.categories), "class", "classes")
+    )
+    return f"{model.fingerprint} ({size}{answer})"
 
 
 def _absolute(uri: str) -> str:
     """The absolute URI, without credentials."""
     return clean_uri(absolute_uri(uri))
+
+
+def _at(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """The section at a dotted key."""
+    for name in key.split("."):
+        values = values[name]
+    return values
 
 
 def _without_secrets(value: Any) -> Any:

@@ -75,6 +75,7 @@ def render_html(summary: Summary, facts: dict[str, str]) -> str:
     cards = [
         _card(_title("Labels", len(summary.labels), summary.distinct_labels), _label_bars(summary)),
         _card(_title("Objects", len(summary.classes), summary.distinct_classes), _class_bars(summary)),
+        _card(_title("Tags", len(summary.tags), summary.distinct_tags), _tag_bars(summary)),
         _card("Images by the score of their label", scores),
         _card("Images by their number of objects", objects),
     ]
@@ -101,6 +102,8 @@ def _numbers(summary: Summary) -> str:
     numbers = [images, f"{summary.labelled:,} labelled", f"{summary.failed:,} failed"]
     if summary.objects is not None:
         numbers.append(counted(summary.objects, "object"))
+    if summary.embeddings:
+        numbers.append(counted(summary.embeddings, "embedding"))
     bad = ' class="bad"' if summary.failed else ""
     pairs = (text.split(" ") for text in numbers)
     cells = (f"<div><b{bad if noun == 'failed' else ''}>{n}</b>{noun}</div>" for n, noun in pairs)
@@ -128,6 +131,11 @@ def _label_bars(summary: Summary) -> str:
 def _class_bars(summary: Summary) -> str:
     rows = [(c.class_name, c.objects, f"{c.objects:,} in {c.images:,}") for c in summary.classes]
     return _bars(("class", "objects in images"), rows, "objects")
+
+
+def _tag_bars(summary: Summary) -> str:
+    rows = [(f"{c.tagger}: {c.label}", c.images, f"{c.images:,}") for c in summary.tags]
+    return _bars(("tag", "images"), rows, "labels")
 
 
 def _bars(heads: tuple[str, str], rows: list[tuple[str, int, str]], kind: str) -> str:

@@ -13,14 +13,13 @@ from schemas.exceptions import ImageError
 from schemas.ledger import RUN, RunRecord
 from schemas.spec import FetchSpec
 from schemas.words import counted
-from workers.fetch.locate import locate, read_image
+from workers.fetch.locate import location_of, read_image
 from workers.ledger.damage import damaged
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_shards, stray_tables
 from workers.printable import printable
 from workers.storage.options import configure_storage
-from workers.storage.uris import clean_uri, resolve_uri
 
 MAX_NOTES = 5
 """Photos that could not be drawn of which each is said why."""
@@ -62,9 +61,7 @@ def _draw(directory: RunDirectory, output: str, limit: int, folder: Path) -> lis
     except ValidationError:
         raise damaged(RunRecord, directory.store, RUN, "its spec is not one of this version") from None
     configure_storage(storage)
-    folders = [file.uri.rpartition("/")[0] for file in run.manifest]
-    bases = dict.fromkeys(filter(None, [run.spec["manifest"].get("base"), *folders]))
-    drawn = draw_run(output, folder, lambda uri: _read(uri, list(bases), fetch), limit)
+    drawn = draw_run(output, folder, lambda uri: _read(uri, fetch), limit)
     if drawn.pictures:
         contact_sheet(drawn.pictures, folder / "contact-sheet.jpg")
     lines = [f"not drawn: {note}" for note in drawn.skipped[:MAX_NOTES]]
@@ -73,20 +70,16 @@ def _draw(directory: RunDirectory, output: str, limit: int, folder: Path) -> lis
     return [*lines, f"{counted(len(drawn.pictures), 'picture')} drawn: {folder}"]
 
 
-def _read(uri: str, bases: list[str], fetch: FetchSpec) -> bytes:
-    """The bytes of an image; a relative URI is tried from each base in turn.
+def _read(uri: str, fetch: FetchSpec) -> bytes:
+    """The bytes of an image of the tables.
 
     Raises:
         ImageError: it cannot be read.
-        FileNotFoundError: it is at none of the bases.
+        FileNotFoundError: it is gone.
     """
-    places = dict.fromkeys(clean_uri(resolve_uri(uri, base)) for base in bases)
-    places.pop(uri, None)
-    for base in bases:
-        try:
-            return read_image(locate(uri, base), fetch)
-        except ImageError as error:
-            if error.code is not ErrorCode.NOT_FOUND:
-                raise
-    looked_for = f" (looked for {' and '.join(places)})" if places else ""
-    raise FileNotFoundError(f"it is not there any more{looked_for}")
+    try:
+        return read_image(location_of(uri), fetch)
+    except ImageError as error:
+        if error.code is ErrorCode.NOT_FOUND:
+            raise FileNotFoundError("it is not there any more") from None
+        raise

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +29,8 @@ SCORE_BINS = 20
 
 OBJECT_BINS = 11
 """Bars of the histogram of objects per image: 0, 1, ... 9, and 10 or more."""
+
+_Name = TypeVar("_Name", str, tuple[str, str])
 
 _CLASS_COUNTS = pa.list_(pa.struct([("class_name", pa.string()), ("boxes", pa.int32())]))
 _IMAGE_COLUMNS = [
@@ -78,6 +80,15 @@ class ClassCount:
 
 
 @dataclass(frozen=True, slots=True)
+class TagCount:
+    """A tag of a tagger, and the number of images that have it."""
+
+    tagger: str
+    label: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorCount:
     """A stage and code of errors, the number of images, and the first of them as an example."""
 
@@ -118,6 +129,9 @@ class Summary:
         objects_per_image: images by their number of objects, `OBJECT_BINS` of them, the last open-ended;
             empty where no detector ran.
         failures: the first images that failed, in manifest order.
+        tags: the most frequent tags of all taggers together, at most `MAX_LABELS`.
+        distinct_tags: number of tags that any image has.
+        embeddings: rows of the embeddings table.
     """
 
     output: str
@@ -133,6 +147,9 @@ class Summary:
     scores: tuple[int, ...]
     objects_per_image: tuple[int, ...]
     failures: tuple[FailedImage, ...] = ()
+    tags: tuple[TagCount, ...] = ()
+    distinct_tags: int = 0
+    embeddings: int = 0
 
     @property
     def failed_by_code(self) -> Counter[str]:
@@ -145,14 +162,14 @@ def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) 
 
     Args:
         output: the run directory; a path or any fsspec URL.
-        table: "labels", "boxes" or "errors"; an absent or empty folder yields no batches.
+        table: its name; an absent or empty folder yields no batches.
         columns: to read.
         batch_rows: maximum rows in a batch.
 
     Raises:
         DamagedFileError: a file is no such table.
     """
-    store, schema = Store(output), TABLES[table]
+    store, schema = Store(output), TABLES[table].schema
     # A file of somebody else's would not have the columns, or would be counted.
     own = [key for key in store.list(table) if key == _own_key(table, key)]
     # One file at a time: a scan of the whole dataset reads ahead of a slow consumer without limit
@@ -199,6 +216,9 @@ def summarize(output: str, limit: int = 20) -> Summary:
         limit: number of single images in the summary, labelled and failed ones each.
     """
     labels, failures = _LabelTally(), _ErrorTally()
+    tags: Counter[tuple[str, str]] = Counter()
+    for batch in scan(output, "tags", ["tagger", "label"]):
+        tags.update(_pairs(batch))
     for batch in scan(output, "labels", ["label", "score", "object_count", "class_counts"]):
         labels.add(batch)
     for batch in scan(output, "errors", ["stage", "code", "uri", "message"]):
@@ -219,6 +239,9 @@ def summarize(output: str, limit: int = 20) -> Summary:
         scores=_bins(labels.scores, SCORE_BINS),
         objects_per_image=_bins(labels.per_image, OBJECT_BINS),
         failures=tuple(read_failures(output, limit)),
+        tags=tuple(TagCount(*tag, images) for tag, images in _most_frequent(tags)),
+        distinct_tags=len(tags),
+        embeddings=sum(batch.num_rows for batch in scan(output, "embeddings", ["manifest_index"])),
     )
 
 
@@ -272,7 +295,15 @@ def _counts(values: pa.Array) -> dict[Any, int]:
     return {row["values"]: row["counts"] for row in pc.value_counts(values.drop_null()).to_pylist()}
 
 
-def _most_frequent(counts: Counter[str]) -> list[tuple[str, int]]:
+def _pairs(batch: pa.RecordBatch) -> dict[tuple[str, str], int]:
+    """The number of times that each pair of values of two columns of text occurs."""
+    one, other = (batch.schema.names[i] for i in range(2))
+    pairs = pa.table({name: batch[name].cast(pa.string()) for name in (one, other)})
+    rows = pairs.group_by([one, other]).aggregate([([], "count_all")]).to_pylist()
+    return {(row[one], row[other]): row["count_all"] for row in rows}
+
+
+def _most_frequent(counts: Counter[_Name]) -> list[tuple[_Name, int]]:
     """At most `MAX_LABELS` names and their counts, the most frequent first, then by name."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_LABELS]
 
@@ -311,13 +342,22 @@ def shorten(text: str, width: int) -> str:
 
 
 def short_uris(uris: Iterable[str], width: int) -> list[str]:
-    """The ends of URIs, all cut at the same depth: as many folders as fit, at least the file names."""
-    uris = [one_line(as_path(uri)) for uri in uris]
+    """The ends of URIs, all cut at the same depth: as many folders as fit, at least the file names.
+
+    The folder that all of them are in is left out.
+    """
+    uris = _below_common_folder([one_line(as_path(uri)) for uri in uris])
     depths = range(max((uri.count("/") for uri in uris), default=0), -1, -1)
     for names in ([_tail(uri, depth) for uri in uris] for depth in depths):
         if all(cell_len(name) <= width for name in names):
             return names
     return [shorten(_tail(uri, 0), width) for uri in uris]
+
+
+def _below_common_folder(uris: list[str]) -> list[str]:
+    folders = zip(*(uri.split("/")[:-1] for uri in uris), strict=False)
+    common = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, folders))
+    return ["/".join(uri.split("/")[common:]) for uri in uris]
 
 
 def as_path(uri: str) -> str:

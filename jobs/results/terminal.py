@@ -23,10 +23,12 @@ def render(summary: Summary, console: Console) -> None:
     failures = _first("Images that failed", len(summary.failures), summary.failed)
     labels = _title("Labels", len(summary.labels), summary.distinct_labels)
     classes = _title("Objects", len(summary.classes), summary.distinct_classes)
+    tags = _title("Tags", len(summary.tags), summary.distinct_tags)
     tables = {
         images: _image_table(summary, console.width),
         labels: _label_table(summary, console.width),
         classes: _class_table(summary, console.width),
+        tags: _tag_table(summary, console.width),
         "Failed": _error_table(summary),
         failures: _failure_table(summary, console.width),
     }
@@ -56,6 +58,8 @@ def _headline(summary: Summary) -> Text:
     parts = [f"{counted(summary.labelled, 'image')} labelled"]
     if summary.objects is not None:
         parts.append(counted(summary.objects, "object"))
+    if summary.embeddings:
+        parts.append(counted(summary.embeddings, "embedding"))
     parts.append(f"{summary.failed:,} failed")
     text = Text(f"{one_line(summary.output)}\n")
     for i, part in enumerate(parts):
@@ -115,6 +119,14 @@ def _class_table(summary: Summary, width: int) -> Table:
     for count in summary.classes:
         name = Text(shorten(count.class_name, width - 22))
         table.add_row(name, f"{count.objects:,}", f"{count.images:,}")
+    return table
+
+
+def _tag_table(summary: Summary, width: int) -> Table:
+    table = _table("tagger", "tag", "images", right=("images",))
+    for count in summary.tags:
+        tag = Text(shorten(count.label, width - 22 - len(count.tagger)))
+        table.add_row(count.tagger, tag, f"{count.images:,}")
     return table
 
 

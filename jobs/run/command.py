@@ -27,6 +27,7 @@ from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
 from schemas.exceptions import ManifestError
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
+from schemas.tables import ALWAYS
 from schemas.words import by_code, counted, raylabel_command
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
@@ -173,7 +174,7 @@ def _run(
     console.message(f"{format_rows(rows)} in {seconds:.0f} s")
     if accuracy:
         console.message(f"predicted: {accuracy}")
-    console.message(f"tables: {output}/{{labels,boxes,errors}}/*.parquet\nreport: {output}/report.html")
+    console.message(f"tables: {output}/{{{','.join(rows)}}}/*.parquet\nreport: {output}/report.html")
     if rows["errors"]:
         failed = summary.failed_by_code
         again = retry_command(output, failed)
@@ -204,7 +205,9 @@ def _leaver(console: RunConsole, output: str, request: StopRequest) -> Callable[
 
 def format_rows(rows: dict[str, int]) -> str:
     """A run's rows in a sentence."""
-    labels, boxes, errors = (rows[name] for name in ("labels", "boxes", "errors"))
+    further = "".join(f", {counted(rows[name], name[:-1])}" for name in rows if name not in ALWAYS)
+    labels, boxes, errors = (rows[name] for name in ALWAYS)
     return (
-        f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}, {counted(errors, 'image')} failed"
+        f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}{further}, "
+        f"{counted(errors, 'image')} failed"
     )

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from jobs.prepare.resolve import ResolvedJob
 from schemas.exceptions import ManifestError, OutputConflictError, StorageError
 from schemas.ledger import Shard, manifest_folder, table_key
-from schemas.tables import ERRORS, KEYS, carried_names
+from schemas.tables import ERRORS, IN_MANIFEST, MANIFEST_URI, carried_names
 from schemas.words import counted
 from workers.ledger.damage import TABLE, damaged
 from workers.ledger.directory import RunDirectory
@@ -156,14 +156,16 @@ def _by_unit(run: RunDirectory, failed: pa.Table) -> list[pa.Table]:
 
 def _has_all(manifest: Manifest, units: list[pa.Table]) -> bool:
     """Whether a manifest has rows with the keys of those that failed, in their places."""
-    return all(_has(manifest, unit.select([field.name for field in KEYS])) for unit in units)
+    names = [field.name for field in (*IN_MANIFEST, MANIFEST_URI)]
+    return all(_has(manifest, unit.select(names)) for unit in units)
 
 
 def _has(manifest: Manifest, keys: pa.Table) -> bool:
     rows = keys["manifest_index"].to_pylist()
     if rows[-1:] >= [manifest.rows]:
         return False
-    return bool(manifest.read(rows).table.select(keys.column_names).to_pylist() == keys.to_pylist())
+    there = manifest.read(rows).for_results().select(keys.column_names)
+    return bool(there.to_pylist() == keys.to_pylist())
 
 
 def _what_lacks(lacking: pa.Table) -> str:
@@ -178,5 +180,5 @@ def _what_lacks(lacking: pa.Table) -> str:
 def _lost(failed: pa.Table, job: ResolvedJob) -> str | None:
     """A file of the manifest that holds images of rows which failed, and is gone or has changed."""
     changed = {file.uri for file in job.files} - {s.file.uri for s in job.sources if s.file in job.files}
-    uris = (chain[1] for uri in failed["absolute_uri"].to_pylist() if uri and (chain := split_chain(uri)))
+    uris = (chain[1] for uri in failed["uri"].to_pylist() if (chain := split_chain(uri)))
     return next((uri for uri in uris if uri in changed), None)

@@ -1,6 +1,5 @@
 """Checks of the tables of a shard or a part: bytes and tables in, issues out. No store, no clock."""
 
-import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.ledger import StagedFile
-from schemas.tables import WITH_CARRIED, carried_names, table_schema
+from schemas.tables import TABLES, RunTables, carried_names
 from schemas.words import counted
 from workers.printable import short_line
 from workers.tables.parquet import count_codes, parquet_bytes
@@ -26,6 +25,8 @@ MAX_CHARACTERS = 2_000
 COLUMNS = {
     "labels": ["manifest_index", "object_count", "class_counts"],
     "boxes": ["manifest_index", "object_index", "class_name"],
+    "tags": ["manifest_index", "tagger", "label_id"],
+    "embeddings": ["manifest_index"],
     "errors": ["manifest_index", "code"],
 }
 """What of each table is read to check it; the checksum covers the other columns."""
@@ -61,7 +62,7 @@ def check_file(
         data: its bytes.
         expected: its size, checksum and rows by the ledger.
         schema: see `declared`.
-        name: "labels", "boxes" or "errors".
+        name: of the table.
 
     Returns:
         The columns that `check_rows` wants, None where they cannot be had; and what is wrong.
@@ -89,25 +90,21 @@ def check_file(
     return table, issues + check_order(file, table)
 
 
-def declared(name: str, carried: Mapping[str, str]) -> tuple[str, ...]:
+def declared(name: str, tables: RunTables, carried: Mapping[str, str]) -> tuple[str, ...]:
     """A table's schema in lines, as a file gives it back.
 
     Args:
-        name: "labels", "boxes" or "errors".
-        carried: the manifest's own columns, name to Arrow type, as run.json has them.
+        name: of the table.
+        tables: of the run, without the manifest's own columns.
+        carried: those, name to Arrow type, as run.json has them.
     """
-    lines = _declared(name)
-    if name not in WITH_CARRIED:
+    # by way of Parquet, which names the inside of lists and maps in its own way
+    empty = tables.schema(name).empty_table()
+    lines = _lines(pq.ParquetFile(pa.BufferReader(parquet_bytes(empty, name))).schema_arrow)
+    if not TABLES[name].has_carried:
         return lines
     names = carried_names(pa.schema([(column, pa.null()) for column in carried]), name)
     return (*lines, *(f"{names[column]}: {kind}" for column, kind in carried.items()))
-
-
-@functools.cache
-def _declared(name: str) -> tuple[str, ...]:
-    # by way of Parquet, which names the inside of lists and maps in its own way
-    empty = table_schema(name, pa.schema([])).empty_table()
-    return _lines(pq.ParquetFile(pa.BufferReader(parquet_bytes(empty, name))).schema_arrow)
 
 
 def _lines(schema: pa.Schema) -> tuple[str, ...]:
@@ -141,7 +138,7 @@ def check_order(file: str, table: pa.Table) -> list[Issue]:
 
 
 def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: RowNumbers) -> list[Issue]:
-    """Checks that labels and errors hold some manifest rows once each, and that the boxes are the labels'.
+    """Checks that labels and errors hold some manifest rows once each, and that the rest is the labels'.
 
     Args:
         files: by table, the file's name in issues.
@@ -149,13 +146,17 @@ def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: R
         rows: the manifest rows that they must hold, ascending.
     """
     labels, boxes = tables["labels"], tables["boxes"]
-    return [
-        *_check_coverage(files, tables, rows),
-        *_check_owners(files["boxes"], labels, boxes),
-        *_check_object_indexes(files["boxes"], boxes),
-        *_check_object_counts(files["labels"], labels, boxes),
-        *_check_class_counts(files["labels"], labels, boxes),
-    ]
+    others = [name for name in tables if name not in ("labels", "errors")]
+    issues = _check_coverage(files, tables, rows)
+    issues += [issue for name in others for issue in _check_owners(files[name], labels, name, tables[name])]
+    issues += _check_object_indexes(files["boxes"], boxes)
+    issues += _check_object_counts(files["labels"], labels, boxes)
+    issues += _check_class_counts(files["labels"], labels, boxes)
+    if "tags" in tables:
+        issues += _check_tags(files["tags"], tables["tags"])
+    if "embeddings" in tables:
+        issues += _check_embeddings(files["embeddings"], labels, tables["embeddings"])
+    return issues
 
 
 def check_codes(file: str, errors: pa.Table, recorded: Mapping[str, int]) -> list[Issue]:
@@ -186,11 +187,29 @@ def _check_coverage(
     return issues
 
 
-def _check_owners(file: str, labels: pa.Table, boxes: pa.Table) -> list[Issue]:
-    orphans = np.setdiff1d(_numbers(boxes, "manifest_index"), _numbers(labels, "manifest_index"))
+def _check_owners(file: str, labels: pa.Table, name: str, table: pa.Table) -> list[Issue]:
+    orphans = np.setdiff1d(_numbers(table, "manifest_index"), _numbers(labels, "manifest_index"))
     if not len(orphans):
         return []
-    return [Issue(file, f"boxes of manifest {some_rows(orphans)}", "boxes of rows in labels only")]
+    return [Issue(file, f"{name} of manifest {some_rows(orphans)}", f"{name} of rows in labels only")]
+
+
+def _check_tags(file: str, tags: pa.Table) -> list[Issue]:
+    counts = tags.group_by(["manifest_index", "tagger", "label_id"], use_threads=False).aggregate(
+        [([], "count_all")]
+    )
+    doubled = np.unique(_numbers(counts.filter(pc.greater(counts["count_all"], 1)), "manifest_index"))
+    if not len(doubled):
+        return []
+    return [Issue(file, f"a tag of manifest {some_rows(doubled)} twice", "each tag of a tagger once")]
+
+
+def _check_embeddings(file: str, labels: pa.Table, embeddings: pa.Table) -> list[Issue]:
+    held, times = np.unique(_numbers(embeddings, "manifest_index"), return_counts=True)
+    missing = np.setdiff1d(_numbers(labels, "manifest_index"), held)
+    found = [f"no embedding of manifest {some_rows(missing)}"] if len(missing) else []
+    found += [f"embeddings of manifest {some_rows(held[times > 1])} twice"] if (times > 1).any() else []
+    return [Issue(file, text, "one of each row in labels") for text in found]
 
 
 def _check_object_indexes(file: str, boxes: pa.Table) -> list[Issue]:

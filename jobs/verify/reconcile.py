@@ -17,7 +17,7 @@ from jobs.verify.checks import Issue
 from jobs.verify.shards import MAX_RETRIES, RunSnapshot, check_shard
 from schemas.exceptions import ReconcileError
 from schemas.ledger import SUCCESS, Commit, Publication, Shard, pass_name, shard_number, table_key
-from schemas.tables import TABLES
+from schemas.tables import ALWAYS, TABLES
 from schemas.words import counted, raylabel_command
 from workers.ledger.state import count_rows
 from workers.printable import printable
@@ -98,11 +98,14 @@ class VerifyReport:
             issues = counted(len(self.issues), "issue")
             return "\n".join([f"{self.output} is not as its ledger says, {issues}:", *lines, ADVICE])
         if self.complete:
+            others = [name for name in self.tables if name not in ALWAYS]
+            further = "".join(f"{self.tables[name]:,} {name}; " for name in others)
+            files = len(self.tables) * self.shards
             return (
                 f"{self.output} is complete and verified: {counted(self.rows, 'manifest row')}, each there "
                 f"once, {self.tables['labels']:,} in labels and {self.tables['errors']:,} in errors; "
-                f"{counted(self.tables['boxes'], 'box', 'boxes')}, as the images' counts say; and the "
-                f"{len(TABLES) * self.shards:,} files are, byte for byte, the ones that were published"
+                f"{counted(self.tables['boxes'], 'box', 'boxes')}, as the images' counts say; {further}"
+                f"and the {files:,} files are, byte for byte, the ones that were published"
             )
         what, again = (f"retry {self.retry} is", "retry") if self.retry else ("it is", "run")
         return (
@@ -157,7 +160,7 @@ def _verify(whole: RunSnapshot) -> VerifyReport:
     current, shards = whole.passes[number], whole.shards[number]
     published = [shard for shard, report in reports.items() if report.published and shard in shards]
     records = [report.record for report in reports.values() if report.record]
-    tables = count_rows(records)
+    tables = count_rows(whole.run, records)
     issues += [issue for report in reports.values() for issue in report.issues]
     if whole.success is not None and len(records) == whole.plan.shards:
         issues += _check_success(whole.success, tables)
@@ -182,7 +185,7 @@ def _started_shards(whole: RunSnapshot) -> tuple[list[int], list[Issue]]:
     issues = []
     for table in TABLES:
         for key in run.store.list(table):
-            shard = _number(key, 1, ".parquet")
+            shard = _number(key, 1, ".parquet") if table in run.tables.names else None
             if shard is None or shard > last or key != table_key(table, shard):
                 issues.append(Issue(key, "a file that no shard of this run has", "none"))
             else:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from schemas.ledger import (
 )
 from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
-from schemas.tables import LABELS, TABLES
+from schemas.tables import LABELS
 from schemas.words import counted
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import make_tables
@@ -111,7 +112,12 @@ class RunSnapshot:
 
     def schema(self, name: str) -> tuple[str, ...]:
         """A table's schema in lines."""
-        return declared(name, self.run.record.manifest_columns)
+        return self._schemas[name]
+
+    @cached_property
+    def _schemas(self) -> dict[str, tuple[str, ...]]:
+        tables, carried = self.run.tables, self.run.record.manifest_columns
+        return {name: declared(name, tables, carried) for name in tables.names}
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,11 @@ def take_snapshot(whole: RunSnapshot, shard: int) -> ShardSnapshot:
     if isinstance(record, Issue) or not whole.is_open(shard, record):
         return ShardSnapshot(shard, record, None, {}, ())
     pinned = _read(whole, Publication.key_of(retry, shard), Publication)
-    files = () if record else tuple(name for name in TABLES if store.exists(table_key(name, shard)))
+    files = (
+        ()
+        if record
+        else tuple(name for name in whole.run.tables.names if store.exists(table_key(name, shard)))
+    )
     return ShardSnapshot(shard, record, pinned, _read_commits(whole, shard), files)
 
 
@@ -260,7 +270,7 @@ def _check_published(whole: RunSnapshot, shard: int, record: Shard) -> list[Issu
 
 
 def _check_record(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
-    """A shard's record is about its three files, and a pass that can have published it."""
+    """A shard's record is about its files, one a table, and a pass that can have published it."""
     key, passes = whole.full_key(Shard.key_of(shard)), whole.passes_of(shard)
     issues = []
     if record.retry not in passes:
@@ -268,7 +278,7 @@ def _check_record(whole: RunSnapshot, shard: int, record: Shard) -> list[Issue]:
         if record.retry not in whole.passes:
             allowed += f"; there is no {whole.full_key(Retry.key_of(record.retry))}"
         issues.append(Issue(key, f"retry {record.retry}", allowed))
-    expected = {name: table_key(name, shard) for name in TABLES}
+    expected = {name: table_key(name, shard) for name in whole.run.tables.names}
     recorded = {name: file.key for name, file in record.files.items()}
     if recorded != expected:
         issues.append(Issue(key, f"files {sorted(recorded.values())}", str(sorted(expected.values()))))
@@ -338,7 +348,7 @@ def _check_unfinished(whole: RunSnapshot, snapshot: ShardSnapshot, publication: 
     """
     called, shard = whole.full_key(publication.key), snapshot.shard
     before = snapshot.record.files if isinstance(snapshot.record, Shard) else {}
-    files = {name: table_key(name, shard) for name in TABLES}
+    files = {name: table_key(name, shard) for name in whole.run.tables.names}
     try:
         folder = dataclasses.replace(whole.run, carried=_carried(whole, publication))
         _, tables = make_tables(folder, publication)

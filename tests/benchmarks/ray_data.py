@@ -45,7 +45,7 @@ class Labeller:
 
 def prepared() -> Any:
     """The step before the actor: the classifier's own transform."""
-    from schemas.spec import ClassifierSpec
+    from schemas.tasks import ClassifierSpec
     from workers.models.registry import load
 
     transform = load(ClassifierSpec()).model.transform

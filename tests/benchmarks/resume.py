@@ -24,7 +24,7 @@ from schemas.ledger import Commit, Shard, StagedFile
 from schemas.plan import Plan
 from schemas.ranges import to_ranges
 from schemas.spec_file import build_spec
-from schemas.tables import TABLES
+from schemas.tables import ALWAYS
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import begin_run
 from workers.ledger.state import MERGE_AT
@@ -79,7 +79,7 @@ def commit(run: RunDirectory) -> int:
     published = [shard for shard in range(plan.shards) if plan.units_of_shard(shard).stop <= done]
     for shard in published:
         rows = len(plan.rows_of_shard(shard))
-        files = {name: staged(f"{name}/{shard}.parquet", rows) for name in TABLES}
+        files = {name: staged(f"{name}/{shard}.parquet", rows) for name in ALWAYS}
         record = Shard(shard=shard, retry=0, files=files, failed={}, errors={})
         run.ledger.write(record.key, record.to_json())
     first = plan.units_of_shard(published[-1]).stop if published else 0
@@ -93,7 +93,7 @@ def commit(run: RunDirectory) -> int:
 
 def entry_of(plan: Plan, units: range) -> Commit:
     """The commit entry of some units, with a staged file of each table a unit."""
-    files = {name: [staged(f"parts/000/shard-00000/{u:09d}.{name}", 150) for u in units] for name in TABLES}
+    files = {name: [staged(f"parts/000/shard-00000/{u:09d}.{name}", 150) for u in units] for name in ALWAYS}
     return Commit(
         attempt=1,
         retry=0,

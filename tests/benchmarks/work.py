@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.spec import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from workers.models.registry import load
 
 CORES = len(os.sched_getaffinity(0))

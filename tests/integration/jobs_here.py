@@ -17,9 +17,9 @@ from jobs.run.pipeline import label
 from schemas.ledger import SourceFile
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
+from schemas.tables import TABLES
 
 COMMAND = str(Path(sys.executable).parent / "raylabel")
-TABLES = ("labels", "boxes", "errors")
 
 
 def run_here(*, restart: bool = False, **spec: Any) -> dict[str, int]:
@@ -55,12 +55,13 @@ def tables(output: Path) -> dict[str, pa.Table]:
     return {
         name: pa.concat_tables(pq.read_table(path) for path in sorted((output / name).glob("*.parquet")))
         for name in TABLES
+        if (output / name).exists()
     }
 
 
 def rows(table: pa.Table, *but: str) -> list[dict[str, Any]]:
     """A table's rows without the columns that differ from run to run."""
     found: list[dict[str, Any]] = table.drop_columns(
-        [name for name in ("processed_at", "failed_at", *but) if name in table.column_names]
+        [name for name in ("processed_at", "failed_at", "run_id", *but) if name in table.column_names]
     ).to_pylist()
     return found

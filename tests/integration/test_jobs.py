@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +13,16 @@ import pytest
 from schemas.exceptions import FailureBudgetError, ManifestError
 from tests.integration.jobs_here import rows, run_here, tables
 from tests.s3 import S3Server
+from workers.tables.results import key_of
 
 pytestmark = pytest.mark.usefixtures("ray_here")
+
+FURTHER: dict[str, Any] = {
+    "classifier": {"score_threshold": 0.3},
+    "embedder": "efficientnet_lite0",
+    "taggers": {"scene": {"model": "efficientnet_lite0", "top_k": 2}},
+}
+"""Models beside the usual ones, of the classifier's network: they cost next to nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +45,9 @@ def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled(ray_here: None, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
-    """The run directory of a job over that manifest, in one unit."""
+    """The run directory of a job over that manifest with all kinds of model, in one unit."""
     output = tmp_path_factory.mktemp("out") / "run"
-    sums = run_here(manifest=str(folder / "m.parquet"), output=str(output), units={"rows": 8})
+    sums = run_here(manifest=str(folder / "m.parquet"), output=str(output), units={"rows": 8}, **FURTHER)
     assert sums == {name: table.num_rows for name, table in tables(output).items()}
     return output
 
@@ -47,7 +56,7 @@ FAILED = [
     (1, "id-1", "half.jpg", "decode", "TRUNCATED"),
     (2, "id-2", "gone.jpg", "fetch", "NOT_FOUND"),
     (3, "id-3", "empty.jpg", "fetch", "EMPTY"),
-    (5, "id-5", "", "list", "NOT_FOUND"),
+    (5, "id-5", None, "list", "NOT_FOUND"),
     (6, "id-6", "page.jpg", "decode", "NOT_AN_IMAGE"),
 ]
 
@@ -57,11 +66,13 @@ def test_one_bad_image_costs_one_errors_row_and_the_sums_agree(labelled: Path) -
     assert json.loads((labelled / "_SUCCESS").read_text()) == {
         "labels": 3,
         "boxes": found["boxes"].num_rows,
+        "tags": found["tags"].num_rows,
+        "embeddings": 3,
         "errors": 5,
     }
-    columns = ["manifest_index", "image_id", "uri", "stage", "code"]
+    columns = ["manifest_index", "image_id", "manifest_uri", "stage", "code"]
     assert [tuple(row.values()) for row in found["errors"].select(columns).to_pylist()] == FAILED
-    expected = ["manifest_index", "image_id", "uri", "split", "manifest_label", "label"]
+    expected = ["manifest_index", "image_id", "manifest_uri", "split", "manifest_label", "label"]
     assert [tuple(row.values()) for row in found["labels"].select(expected).to_pylist()] == [
         (0, "id-0", "china.jpg", "test", 0, "palace"),
         (4, "id-4", "chelsea.png", "test", 4, "tiger cat"),
@@ -69,17 +80,48 @@ def test_one_bad_image_costs_one_errors_row_and_the_sums_agree(labelled: Path) -
     ]
 
 
+def test_the_classifiers_network_gives_tags_and_embeddings_as_well(labelled: Path) -> None:
+    found = tables(labelled)
+    best = [row["topk"] for row in found["labels"].to_pylist()]
+    tags = [(row["manifest_index"], row["tagger"], row["label"]) for row in found["tags"].to_pylist()]
+    assert [tag for tag in tags if tag[1] == "scene"] == [
+        (row, "scene", top["label"]) for row, topk in zip((0, 4, 7), best, strict=True) for top in topk[:2]
+    ]
+    own = [
+        (row, "classifier", top["label"])
+        for row, topk in zip((0, 4, 7), best, strict=True)
+        for top in topk
+        if top["score"] > 0.3
+    ]
+    assert [tag for tag in tags if tag[1] == "classifier"] == own
+    assert len(own) >= 2
+    vectors = np.stack(found["embeddings"]["embedding"].to_pylist())
+    assert vectors.shape == (3, 1280)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_every_row_has_the_absolute_uri_its_key_and_the_run(folder: Path, labelled: Path) -> None:
+    run_id = json.loads((labelled / "run.json").read_text())["id"]
+    for table in tables(labelled).values():
+        for row in table.to_pylist():
+            name = f"{folder}/{row['manifest_uri']}" if row.get("manifest_uri") else row["uri"]
+            assert (row["uri"], row["run_id"]) == (name, run_id)
+            assert row["uri"] == "" or row["uri"].startswith(f"{folder}/")
+            assert row["key"] == key_of(row["uri"])
+
+
 def test_units_and_shards_do_not_change_the_rows(folder: Path, labelled: Path, tmp_path: Path) -> None:
     units = {"rows": 2, "shard_rows": 4}
-    run_here(manifest=str(folder / "m.parquet"), output=str(tmp_path / "out"), units=units)
+    run_here(manifest=str(folder / "m.parquet"), output=str(tmp_path / "out"), units=units, **FURTHER)
     assert sorted(path.name for path in (tmp_path / "out" / "labels").iterdir()) == [
         "shard-00000.parquet",
         "shard-00001.parquet",
     ]
     one, many = tables(labelled), tables(tmp_path / "out")
     # batches of another size may differ in the last bits of a float
-    floats = {"labels": ["score", "topk"], "boxes": ["score", "x1", "y1", "x2", "y2"], "errors": []}
-    for name, but in floats.items():
+    floats = ("score", "topk", "x1", "y1", "x2", "y2", "embedding")
+    for name in ("labels", "boxes", "tags", "embeddings", "errors"):
+        but = [column for column in floats if column in one[name].column_names]
         assert rows(one[name], *but) == rows(many[name], *but)
 
 
@@ -106,12 +148,13 @@ def test_manifest_images_and_tables_may_all_be_in_buckets(
     bucket, files = s3.new_bucket(), s3.files()
     for path in folder.iterdir():
         files.put(str(path), f"{bucket}/in/{path.name}")
-    sums = run_here(manifest=f"s3://{bucket}/in/m.parquet", output=f"s3://{bucket}/out", units={"rows": 8})
+    job: dict[str, Any] = {"manifest": f"s3://{bucket}/in/m.parquet", "output": f"s3://{bucket}/out"}
+    sums = run_here(**job, units={"rows": 8}, **FURTHER)
     files.get(f"{bucket}/out/", str(tmp_path / "copy"), recursive=True)
     remote, local = tables(tmp_path / "copy"), tables(labelled)
     assert sums == {name: table.num_rows for name, table in local.items()}
     for name in local:
-        where = ("message", "absolute_uri")  # that says where the photos are
+        where = ("message", "uri", "key")  # that says where the photos are
         assert rows(remote[name], *where) == rows(local[name], *where)
     assert files.exists(f"{bucket}/out/_SUCCESS")
 

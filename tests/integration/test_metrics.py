@@ -16,7 +16,6 @@ from schemas.metrics import (
     METRICS,
     PENDING,
     STAGE_SECONDS,
-    STAGES,
     Metric,
 )
 from tests.integration.jobs_here import events, raylabel
@@ -81,7 +80,7 @@ def test_a_head_tells_exactly_what_a_run_did(nodes: Nodes, files: list[Path], tm
     assert found[IMAGES] == {"labelled": 14, "failed": 4}
     assert found[FAILURES] == {"NOT_FOUND": 2, "TRUNCATED": 1, "NOT_AN_IMAGE": 1}
     assert found[FETCHED] == {"": size(files)}
-    assert found[STAGE_SECONDS].keys() == set(STAGES)
+    assert found[STAGE_SECONDS].keys() == {"fetch", "decode", "classify", "detect", "commit"}
     assert found[ACCELERATOR_SECONDS].keys() == {"busy", "idle"}
     assert all(value > 0 for name in (STAGE_SECONDS, ACCELERATOR_SECONDS) for value in found[name].values())
     assert found[PENDING].keys() == {""}

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.jobs_here import TABLES, raylabel, rows, tables
+from schemas.tables import ALWAYS
+from tests.integration.jobs_here import raylabel, rows, tables
 from tests.integration.killing import Attempt
 from tests.integration.nodes import Nodes, running_nodes
 
@@ -44,7 +45,7 @@ def wait_for(nodes: Nodes, stage: str, number: int, seconds: float = 240) -> Non
 
 def assert_same_tables(one: Path, other: Path) -> None:
     found, expected = tables(one), tables(other)
-    for name in TABLES:
+    for name in ALWAYS:
         assert rows(found[name]) == rows(expected[name])
 
 

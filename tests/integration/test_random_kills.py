@@ -1,6 +1,7 @@
 """Jobs whose processes are killed at random, again and again, while somebody reads the tables."""
 
 import contextlib
+import json
 import random
 import shutil
 import threading
@@ -8,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -21,6 +23,12 @@ from workers.storage.store import Store
 pytestmark = pytest.mark.slow
 
 UNITS = {"rows": 4, "shard_rows": 24}
+MODELS: dict[str, Any] = {
+    "embedder": {"model": "efficientnet_lite0"},
+    "taggers": {"scene": {"model": "efficientnet_lite0"}},
+}
+"""In addition to the usual ones; all but the detector have one network."""
+
 VICTIMS: dict[Victim, int] = {"driver": 2, "raylet": 1, "actor": 8, "labeller": 8, "task": 1}
 """Whom to kill, and how often among the others."""
 
@@ -41,7 +49,8 @@ def manifest(photos: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Pa
 def job(manifest: Path, output: str) -> list[str]:
     """The command. Each image is a batch of its own: a score's last bits depend on the batch it was in."""
     settings = [f"units.{key}={value}" for key, value in UNITS.items()]
-    pairs = [pair for setting in (*settings, "compute.batch_size=1") for pair in ("--set", setting)]
+    settings += ["compute.batch_size=1", *(f"{key}={json.dumps(value)}" for key, value in MODELS.items())]
+    pairs = [pair for setting in settings for pair in ("--set", setting)]
     return ["run", "--manifest", str(manifest), "--output", output, *pairs]
 
 
@@ -49,7 +58,7 @@ def job(manifest: Path, output: str) -> list[str]:
 def undisturbed(ray_here: None, manifest: Path, tmp_path: Path) -> Tables:  # noqa: ARG001
     """The tables of the same job that nobody disturbed."""
     output = tmp_path / "undisturbed"
-    run_here(manifest=str(manifest), output=str(output), units=UNITS, compute={"batch_size": 1})
+    run_here(manifest=str(manifest), output=str(output), units=UNITS, compute={"batch_size": 1}, **MODELS)
     return published(Store(str(output)))
 
 

@@ -50,6 +50,8 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "categories": None,
             "top_k": 5,
             "score_type": None,
+            "score_threshold": None,
+            "class_thresholds": {},
         },
         "detector": {
             "model": "nanodet_g",
@@ -62,6 +64,8 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "nms_iou": None,
             "max_boxes": None,
         },
+        "embedder": None,
+        "taggers": {},
         "fetch": {
             "concurrency": "auto",
             "attempts": 4,
@@ -83,7 +87,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "runtime": "auto",
             "timeout_s": 120,
         },
-        "units": {"rows": "auto", "shard_rows": 100_000},
+        "units": {"rows": "auto", "shard_rows": "auto"},
         "storage": {},
         "max_failed": None,
     }
@@ -152,6 +156,41 @@ def test_the_same_model_keeps_its_weights_however_it_is_named(
     assert (detector.model, detector.weights) == (model, "my.pt")
 
 
+def test_models_are_those_of_all_sections_in_the_order_in_which_an_image_passes_them(tmp_path: Path) -> None:
+    text = "embedder: resnet50\ntaggers: {scene: resnet50, nsfw: {model: 'mine:build', score_threshold: 0.2}}"
+    models = read_spec(write(tmp_path, SMALLEST + text), {"detector": None}).models
+    assert {name: (model.task.name, model.model) for name, model in models.items()} == {
+        "classifier": ("classifier", "efficientnet_lite0"),
+        "embedder": ("embedder", "resnet50"),
+        "taggers.scene": ("tagger", "resnet50"),
+        "taggers.nsfw": ("tagger", "mine:build"),
+    }
+    assert [model.tables for model in models.values()] == [(), ("embeddings",), ("tags",), ("tags",)]
+    assert [model.what_is_kept(1000) for model in models.values()] == [
+        "top 5",
+        "length 1",
+        "top 5",
+        "score above 0.2",
+    ]
+
+
+def test_keys_of_a_tagger_are_set_by_its_name_also_where_it_is_written_short(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALLEST + "taggers: {scene: resnet50, other: {model: resnet18, weights: a.pt}}")
+    overrides = {"taggers.scene.top_k": 3, "taggers.other.model": "resnet34", "taggers.new.model": "vgg11"}
+    taggers = read_spec(path, overrides).taggers
+    assert {name: tagger.model_dump(exclude_unset=True) for name, tagger in taggers.items()} == {
+        "scene": {"model": "resnet50", "top_k": 3},
+        "other": {"model": "resnet34"},
+        "new": {"model": "vgg11"},
+    }
+
+
+def test_a_classifier_with_a_threshold_has_tags() -> None:
+    spec = build_spec({"manifest": "a", "output": "b", "classifier": {"score_threshold": 0.5}}, "a test")
+    assert spec.models["classifier"].tables == ("tags",)
+    assert spec.models["classifier"].what_is_kept(3) == "top 3, tags: score above 0.5"
+
+
 def test_what_is_left_out_has_no_settings() -> None:
     overrides = {"manifest": "a", "output": "b", "detector": None, "detector.max_boxes": 3}
     with pytest.raises(SpecError, match=r"^detector: found null, and detector\.max_boxes beside it"):
@@ -194,9 +233,13 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
         "  compute.actors: found 'none'; allowed: 'auto' or a whole number or keys and values",
         "  units.rows: found 0; allowed: 'auto' or at least 1",
         "  max_failed: found 1.5; allowed: a whole number or below 1",
-        "  classifer: unknown key; allowed: manifest, output, classifier, detector, fetch, decode, compute, "
-        "units, storage, max_failed (did you mean classifier?)",
+        "  classifer: unknown key; allowed: manifest, output, classifier, detector, embedder, taggers, "
+        "fetch, decode, compute, units, storage, max_failed (did you mean classifier?)",
     ]
+
+
+def with_taggers(taggers: object) -> dict[str, object]:
+    return {"manifest": "a", "output": "b", "taggers": taggers}
 
 
 def with_headers(headers: object) -> dict[str, object]:
@@ -220,7 +263,35 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ({"manifest": "a", "output": ""}, "output: found ''; allowed: text that is not empty"),
         (
             {"manifest": "a", "output": "b", "classifier": None, "detector": None},
-            "found classifier: null and detector: null; a job needs at least one of them",
+            "found no model; a job needs at least one of classifier, detector, embedder and taggers",
+        ),
+        (
+            with_taggers({"scene": 3}),
+            "taggers.scene: found 3; allowed: text or keys and values",
+        ),
+        (
+            with_taggers({"scene": {"top_k": 3}}),
+            "taggers.scene.model: missing, and it has no default",
+        ),
+        (
+            with_taggers({"scene": {"model": "a", "treshold": 3}}),
+            "taggers.scene.treshold: unknown key; allowed: model, weights, sha256, options, categories, "
+            "score_type, score_threshold, class_thresholds, top_k (did you mean score_threshold?)",
+        ),
+        (
+            with_taggers({"a.b": "resnet50"}),
+            "taggers: found the name 'a.b'; allowed: letters, digits, - and _, and no name of another "
+            "section",
+        ),
+        (
+            with_taggers({"classifier": "resnet50"}),
+            "taggers: found the name 'classifier'; allowed: letters, digits, - and _, and no name of "
+            "another section",
+        ),
+        (
+            with_taggers({"scene": {"model": "a", "class_thresholds": {"b": 0.5}}}),
+            "taggers.scene.class_thresholds: found without score_threshold, which is that of all other "
+            "classes; allowed: both (score_threshold: 1 keeps no other class)",
         ),
         (
             {"manifest": "a", "output": "b", "detector": 3},
@@ -242,7 +313,7 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ),
         (
             {"manifest": "a", "output": "b", "units": {"shard_rows": 10**20}},
-            "units.shard_rows: found 100000000000000000000; allowed: at most 1e+12",
+            "units.shard_rows: found 100000000000000000000; allowed: 'auto' or at most 1e+12",
         ),
         (
             {"manifest": "a", "output": "b", "fetch": {"timeout_s": 0}},
@@ -363,8 +434,8 @@ def test_a_manifest_or_image_in_place_of_a_spec_is_told_of_its_option(photos: Pa
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("score_threshold", "detector.score_threshold"),
-        ("weights", "classifier.weights or detector.weights"),
+        ("score_threshold", "classifier.score_threshold or detector.score_threshold"),
+        ("weights", "classifier.weights or detector.weights or embedder.weights"),
         ("detector.max_pixels", "decode.max_pixels"),
     ],
 )

@@ -20,12 +20,12 @@ def test_a_name_that_is_taken_in_any_case_gets_a_prefix() -> None:
 
 
 def test_in_errors_a_name_of_its_own_columns_gets_a_prefix_too() -> None:
-    carried = pa.schema([(name, pa.string()) for name in ("Code", "width", "split", "absolute_uri")])
+    carried = pa.schema([(name, pa.string()) for name in ("Code", "width", "split", "uri_is_cut")])
     assert carried_names(carried, "errors") == {
         "Code": "manifest_Code",
         "width": "manifest_width",
         "split": "split",
-        "absolute_uri": "manifest_absolute_uri",
+        "uri_is_cut": "manifest_uri_is_cut",
     }
     assert carried_names(carried)["Code"] == "Code"
 

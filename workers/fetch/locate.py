@@ -50,16 +50,19 @@ def uri_of(location: TarMember | ParquetCell) -> str:
             return f"parquet://{quote(column, safe='', errors='replace')}/{row}::{clean_uri(file)}"
 
 
-def absolute_uri_of(location: Location) -> str | None:
-    """The URI by which `location_of` finds an image again; None where that would show a secret."""
+def shown_uri(location: Location) -> tuple[str | None, bool]:
+    """The absolute URI of an image as tables show it, and whether more is needed to find the image again.
+
+    That is a password, a query, or the image itself, which are cut. Of a row without an image there is none.
+    """
     match location:
         case MissingImage():
-            return None
+            return None, False
         case str():
             file, uri = location, clean_uri(location)
         case TarMember(file) | ParquetCell(file):
             uri = uri_of(location)
-    return uri if clean_uri(file) == uris.text_uri(file) else None
+    return uri, clean_uri(file) != uris.text_uri(file)
 
 
 def location_of(absolute_uri: str) -> Location:

@@ -25,15 +25,16 @@ ProbeRequest = list[Location] | None
 
 def build_model_resolver(spec: JobSpec) -> Callable[[None, StageCallback], ResolvedModels]:
     """Builds a job's models; returns a function that returns what they are."""
-    from workers.models.registry import load, predictor_of
+    from workers.models.registry import load, runners_of
 
     configure_storage(spec.reached)
     models = {name: load(section) for name, section in spec.models.items()}
     if (runtime := spec.compute.runtime) == "onnxruntime":  # known by trying; "auto" takes what runs
         import torch
 
-        for model in models.values():
-            predictor_of(model, torch.device("cpu"), 1, spec.compute.precision, runtime)
+        from workers.models.runner import RunnerOptions
+
+        runners_of(models, RunnerOptions(torch.device("cpu"), 1, spec.compute.precision, runtime))
     resolved = {name: model.resolved for name, model in models.items()}
     return lambda *_: resolved
 

@@ -15,13 +15,12 @@ from schemas.exceptions import ImageError
 from schemas.images import DecodedImage, LoadedImage
 from schemas.metrics import Usage
 from schemas.tables import FACTS
-from schemas.tasks import CLASSIFY
+from schemas.tasks import DETECT
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.transfer import MAX_BYTES, SHARED, SharedImages, new_buffer
-from workers.models.classifier import ClassifierInputs
-from workers.models.predictor import Inputs, ModelInput
-from workers.models.registry import load
+from workers.models.predictor import CroppedInputs, Inputs, ModelInput
+from workers.models.registry import by_network, load
 from workers.process.serve import StageCallback
 from workers.process.shared_buffer import attach
 from workers.process.steps import step
@@ -36,7 +35,7 @@ class SharedImage:
     """An image that another process decoded.
 
     Attributes:
-        image: its pixels, or the classifier's input; in a shared buffer.
+        image: its pixels, or the input of the models; in a shared buffer.
         facts: as of `workers.tables.results.facts_of`.
     """
 
@@ -47,11 +46,11 @@ class SharedImage:
 class Decoder:
     """Fetches and decodes rows of a unit for a labelling actor.
 
-    Where only a classifier runs, an image is made its input here, if that is smaller than its pixels: 0.6 MB
-    instead of the 36 MB of a photo of 12 megapixels.
+    Where all models have one network that takes inputs of one size, an image is made its input here, if that
+    is smaller than its pixels: 0.6 MB instead of the 36 MB of a photo of 12 megapixels.
 
     Raises:
-        ModelError: the classifier cannot be loaded here, or is not the one that the driver resolved.
+        ModelError: the models cannot be loaded here, or are not the ones that the driver resolved.
     """
 
     def __init__(self, settings: LabelSettings) -> None:
@@ -59,12 +58,15 @@ class Decoder:
         self._read = ImageReader(*settings.reading)
         torch.set_num_threads(settings.threads)
         self._buffer = new_buffer()
+        self._stage = Stage.DECODE
         self._inputs: Inputs | None = None
-        models = list(settings.models.values())
-        if [model.task for model in models] == [CLASSIFY]:
-            loaded = load(models[0])
-            settings.assert_same_models((loaded.resolved.fingerprint,))
-            self._inputs = ClassifierInputs(loaded.model, torch.device("cpu"), Stage.CLASSIFY)
+        if all(model.task != DETECT for model in settings.models.values()):
+            loaded = {name: load(spec) for name, spec in settings.models.items()}
+            settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
+            if len(by_network(loaded)) == 1:
+                first = next(iter(loaded.values()))
+                self._stage = first.spec.task.stage
+                self._inputs = CroppedInputs(first.model, torch.device("cpu"), self._stage)
 
     def __call__(self, request: UnitRequest, on_stage: StageCallback) -> tuple[SharedImages, Usage]:
         """Decodes some rows.
@@ -90,7 +92,7 @@ class Decoder:
         for row in request.rows:
             image: LoadedImage | ImageError
             image = request.failed[row] if row in request.failed else next(read)
-            with step(Stage.CLASSIFY, [row]):
+            with step(self._stage, [row]):
                 data, facts = self._data_and_facts(image)
             if end + data.nbytes > MAX_BYTES:  # the labeller decodes this image and all behind it
                 break

@@ -20,8 +20,9 @@ from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.usage import UsageMeter
 from workers.manifest.manifest import Rows
-from workers.models.predictor import ModelInput, Predictor, ResultT
-from workers.models.registry import load, predictor_of
+from workers.models.predictor import ModelInput
+from workers.models.registry import load, runners_of
+from workers.models.runner import Results, Runner, RunnerOptions
 from workers.process.serve import StageCallback
 from workers.process.steps import step
 from workers.tables.results import LabelledImage, facts_of, results_table, row_error
@@ -50,8 +51,9 @@ class Labeller:
         device = torch.device(settings.device)
         loaded = {name: load(spec) for name, spec in settings.models.items()}
         settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
-        options = (device, settings.batch_size, settings.compute.precision, settings.runtime)
-        self._models = {name: predictor_of(model, *options) for name, model in loaded.items()}
+        precision = settings.compute.precision
+        options = RunnerOptions(device, settings.batch_size, precision, settings.runtime)
+        self._runners = runners_of(loaded, options)
         _log.info("models loaded in %.1f s", time.monotonic() - began)
 
     def __call__(self, request: UnitRequest, on_stage: StageCallback) -> tuple[pa.Table, Usage]:
@@ -62,7 +64,7 @@ class Labeller:
             on_stage: called as each stage begins.
 
         Returns:
-            One row a manifest row under `schemas.tables.results_schema`, and the usage since the previous
+            One row a manifest row under `schemas.tables.RunTables.results`, and the usage since the previous
             call, including that of files which were read ahead.
         """
         rows = self._settings.manifest.read(request.rows)
@@ -73,7 +75,7 @@ class Labeller:
             for chunk in chunks(zip(request.rows, images, strict=True), self._settings.chunk_size)
             for outcome in self._outcomes(chunk, on_stage)
         ]
-        results = results_table(request.unit, rows.for_results(), outcomes, self._settings.manifest.carried)
+        results = results_table(request.unit, rows.for_results(), outcomes, self._settings.tables)
         return results, self._read.usage.take()
 
     def _images(self, rows: Rows, request: UnitRequest) -> Iterator[InputImage | ImageError]:
@@ -94,7 +96,7 @@ class Labeller:
     ) -> Iterator[LabelledImage | RowError]:
         """The result of each row and image of a chunk: the labels of every model, or the first error."""
         inputs = {row: _input_of(image) for row, image in chunk if not isinstance(image, ImageError)}
-        answers = [_predict(model, inputs, on_stage, self._read.usage) for model in self._models.values()]
+        answers = [_predict(runner, inputs, on_stage, self._read.usage) for runner in self._runners]
         of_image = zip(*answers, strict=True)
         on_stage(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
@@ -102,15 +104,12 @@ class Labeller:
             if isinstance(image, ImageError):
                 yield row_error(image, now)
                 continue
-            values: dict[str, Any] = {}
-            for model, answer in zip(self._models.values(), next(of_image), strict=True):
-                if isinstance(answer, ImageError):
-                    yield row_error(answer, now)
-                    break
-                values |= model.values(answer)
-            else:
-                facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
-                yield LabelledImage(facts, values, now)
+            results = next(of_image)
+            if error := next((result for result in results if isinstance(result, ImageError)), None):
+                yield row_error(error, now)
+                continue
+            facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
+            yield LabelledImage(facts, _values(self._runners, results), now)
 
 
 def _input_of(image: InputImage) -> DecodedImage | ModelInput:
@@ -118,14 +117,24 @@ def _input_of(image: InputImage) -> DecodedImage | ModelInput:
     return image.image if isinstance(image, SharedImage) else image.decoded
 
 
+def _values(runners: Sequence[Runner], results: Sequence[Results]) -> dict[str, Any]:
+    """The values of the columns that the models fill for an image; rows of one table are put together."""
+    values: dict[str, Any] = {}
+    for runner, of_runner in zip(runners, results, strict=True):
+        for predictor, result in zip(runner.predictors, of_runner, strict=True):
+            for name, value in predictor.values(result).items():
+                values[name] = values[name] + value if name in values else value
+    return values
+
+
 def _predict(
-    model: Predictor[ResultT],
+    runner: Runner,
     images: dict[int, DecodedImage | ModelInput],
     on_stage: StageCallback,
     usage: UsageMeter,
-) -> Sequence[ResultT | ImageError]:
-    """The predictions of a model for images by row."""
-    on_stage(model.stage)
+) -> Sequence[Results | ImageError]:
+    """What a network's models say of images by row."""
+    on_stage(runner.stage)
     rows = list(images)
-    with usage.timing(model.stage):
-        return model(list(images.values()), lambda batch: step(model.stage, [rows[n] for n in batch]))
+    with usage.timing(runner.stage):
+        return runner(list(images.values()), lambda batch: step(runner.stage, [rows[n] for n in batch]))

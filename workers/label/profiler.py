@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
@@ -18,7 +18,7 @@ from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.labeller import Labeller
 from workers.label.reader import File, ImageReader
 from workers.label.settings import LabelSettings
-from workers.models.predictor import Predictor
+from workers.models.runner import Runner
 from workers.process.serve import StageCallback
 from workers.process.steps import UNKNOWN, step
 
@@ -127,28 +127,27 @@ class Profiler(Labeller):
         times.decode_cpu_s += seconds
         inputs = [image.decoded for image in images if isinstance(image, LoadedImage)]
         errors: dict[int, ImageError] = {}  # by position: an image that several models fail on counts once
-        for name, model in self._models.items():
-            errors = self._predict(name, model, inputs, on_stage, times) | errors
+        for runner in self._runners:
+            errors = self._predict(runner, inputs, on_stage, times) | errors
         times.failed += [image for image in images if isinstance(image, ImageError)]
         times.failed += errors.values()
 
     def _predict(
         self,
-        name: str,
-        model: Predictor[Any],
+        runner: Runner,
         images: list[DecodedImage],
         on_stage: StageCallback,
         times: _Times,
     ) -> dict[int, ImageError]:
-        """Times a model on a chunk; returns the errors of images that it fails on, by their positions."""
-        on_stage(model.stage)
+        """Times a network on a chunk; returns the errors of images that it fails on, by their positions."""
+        on_stage(runner.stage)
 
         def watch(batch: Sequence[int]) -> contextlib.AbstractContextManager[None]:
-            return step(model.stage, [UNKNOWN] * len(batch))
+            return step(runner.stage, [UNKNOWN] * len(batch))
 
         clock = time.process_time if self._settings.device == "cpu" else time.perf_counter
-        results, seconds = _timed(clock, lambda: model(images, watch))
-        times.models[name] = times.models.get(name, 0.0) + seconds
+        results, seconds = _timed(clock, lambda: runner(images, watch))
+        times.models[runner.name] = times.models.get(runner.name, 0.0) + seconds
         return {n: result for n, result in enumerate(results) if isinstance(result, ImageError)}
 
 

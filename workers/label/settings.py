@@ -10,8 +10,9 @@ from schemas.errors import Stage
 from schemas.exceptions import ImageError, ModelError
 from schemas.metrics import Usage
 from schemas.plan import Pass
-from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, ModelSpec, Runtime, StorageMap
-from schemas.tasks import TASKS
+from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, Runtime, StorageMap
+from schemas.tables import RunTables
+from schemas.tasks import TASKS, ModelSpec
 from workers.decode.picture import Limits
 from workers.label.transfer import SharedImages
 from workers.manifest.manifest import Manifest
@@ -67,6 +68,7 @@ class LabelSettings:
     Attributes:
         manifest: where the rows of a unit are read from.
         current: the pass, which says the rows of each unit to do.
+        tables: of the run.
         models: those of the job, by name.
         fingerprints: theirs, in their order, as the driver resolved them.
         fetch: how files are read; `rate` is this actor's share.
@@ -83,6 +85,7 @@ class LabelSettings:
 
     manifest: Manifest
     current: Pass
+    tables: RunTables
     models: Mapping[str, ModelSpec]
     fingerprints: tuple[str, ...]
     fetch: FetchSpec
@@ -103,7 +106,7 @@ class LabelSettings:
 
     @property
     def chunk_size(self) -> int:
-        """Images that are decoded, then classified, then sent through the detector, before the next chunk."""
+        """Images that are decoded, then sent through one model after the other, before the next chunk."""
         return max(MIN_CHUNK, self.batch_size)
 
     @property

@@ -181,7 +181,7 @@ class LabelUnits(SupervisedUnits):
             decoded: the unit's images under `schemas.tables.DECODED`, where another process decoded them.
 
         Returns:
-            One row a manifest row under `schemas.tables.results_schema`.
+            One row a manifest row under `schemas.tables.RunTables.results`.
 
         Raises:
             ModelError: the models cannot be loaded here, are not the ones that the driver resolved, or crash
@@ -198,7 +198,7 @@ class LabelUnits(SupervisedUnits):
 
     def _failed(self, unit: int, row: int, error: RowError) -> pa.Table:
         manifest = self._settings.manifest
-        return results_table(unit, manifest.read([row]).for_results(), [error], manifest.carried)
+        return results_table(unit, manifest.read([row]).for_results(), [error], self._settings.tables)
 
 
 class DecodeUnits(SupervisedUnits):

@@ -9,7 +9,6 @@ from schemas.exceptions import DamagedFileError, ReconcileError
 from schemas.ledger import PARTS, Commit, part_name, shard_folder
 from schemas.plan import Pass
 from schemas.ranges import from_ranges, to_ranges
-from schemas.tables import TABLES
 from workers.ledger.directory import RunDirectory
 from workers.tables.parquet import count_codes, write_file
 from workers.tables.results import split_results
@@ -24,7 +23,7 @@ def commit_results(run: RunDirectory, attempt: int, results: pa.Table) -> list[C
     Args:
         run: where to.
         attempt: this attempt's number.
-        results: rows under `schemas.tables.results_schema`, of whole units.
+        results: rows under `schemas.tables.RunTables.results`, of whole units.
 
     Returns:
         The entries that count, whether this call made them or found them there.
@@ -39,7 +38,8 @@ def commit_results(run: RunDirectory, attempt: int, results: pa.Table) -> list[C
     for shard in sorted({run.plan.shard_of(unit) for unit in units}):
         own = [unit for unit in units if run.plan.shard_of(unit) == shard]
         rows = results.filter(pc.is_in(results["unit"], pa.array(own, pa.int64())))
-        commits.append(_commit_part(run, attempt, shard, own, split_results(rows, run.carried)))
+        tables = split_results(rows, run.tables, run.record.id)
+        commits.append(_commit_part(run, attempt, shard, own, tables))
     return commits
 
 
@@ -97,7 +97,7 @@ def merge_commits(run: RunDirectory, commits: list[Commit]) -> Commit:
         retry=last.retry,
         shard=last.shard,
         units=to_ranges(unit for commit in commits for unit in from_ranges(commit.units)),
-        files={name: [file for commit in commits for file in commit.files[name]] for name in TABLES},
+        files={name: [file for commit in commits for file in commit.files[name]] for name in last.files},
         failed=dict(sum((Counter(commit.failed) for commit in commits), Counter())),
     )
     run.create(merged)

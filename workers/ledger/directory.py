@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +20,10 @@ from schemas.ledger import (
     StagedFile,
     ledger_folder,
 )
+from schemas.models import tables_of
 from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
+from schemas.tables import RunTables
 from workers.ledger.damage import MISSING, PART, damaged, parse
 from workers.storage.store import Store
 
@@ -57,6 +59,11 @@ class RunDirectory:
         """The folder of the run's records and staged parts."""
         return self.store.below(ledger_folder(self.record.id))
 
+    @cached_property
+    def tables(self) -> RunTables:
+        """The tables that it writes."""
+        return tables_of(self.record.models, self.carried)
+
     @property
     def plan(self) -> Plan:
         """How the manifest is cut."""
@@ -88,9 +95,8 @@ class RunDirectory:
             raise self.damaged(Retry, Retry.key_of(retry), MISSING)
 
     def for_workers(self) -> "RunDirectory":
-        """The same run without what only the driver needs of run.json, which may be large."""
-        unneeded: dict[str, Any] = {"spec": {}, "manifest": [], "models": {}, "code": {}}
-        return replace(self, record=self.record.model_copy(update=unneeded))
+        """The same run with as much of run.json as workers need."""
+        return replace(self, record=self.record.for_workers())
 
     def passes(self) -> dict[int, Pass]:
         """Every pass that was started, by number."""
@@ -122,7 +128,7 @@ class RunDirectory:
             DamagedFileError: it holds no such record.
         """
         record = parse(kind, self.ledger, key, data)
-        if misfit := record.misfit(self.record.plan):
+        if misfit := record.misfit(self.record):
             raise self.damaged(kind, key, f"it has {misfit}")
         if record.key != key:
             raise self.damaged(kind, key, f"it is that of {record.key}")

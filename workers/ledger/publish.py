@@ -22,7 +22,7 @@ from schemas.ledger import (
     table_key,
 )
 from schemas.ranges import from_ranges, to_ranges
-from schemas.tables import TABLES, table_schema
+from schemas.tables import TABLES
 from workers.ledger.damage import MISSING, TABLE, damaged
 from workers.ledger.directory import RunDirectory
 from workers.storage.uris import clean_uri
@@ -31,7 +31,7 @@ from workers.tables.parquet import count_codes, parquet_bytes, write_file
 _log = logging.getLogger(__name__)
 
 Tables = dict[str, pa.Table]
-"""By name: labels, boxes, errors."""
+"""By name: labels, boxes, ..."""
 
 
 def choose_commits(run: RunDirectory, shard: int, commits: Iterable[Commit]) -> Publication:
@@ -54,7 +54,7 @@ def choose_commits(run: RunDirectory, shard: int, commits: Iterable[Commit]) -> 
 
 
 def publish_shard(run: RunDirectory, shard: int) -> Shard:
-    """Writes a shard's labels, boxes and errors where readers glob for them, and deletes its staged parts.
+    """Writes a shard's tables where readers glob for them, and deletes its staged parts.
 
     The choice of commits is pinned first, conditionally, so that the files are a pure function of it: two
     publishers, or one that was interrupted, write the same bytes. A retry's rows take the place of those
@@ -88,7 +88,8 @@ def _publish(run: RunDirectory, shard: int) -> Shard:
     publication = _pinned(run, shard)
     new, tables = make_tables(run, publication)
     files = {}
-    for name in ("boxes", "labels", "errors"):  # a reader that sees an image's label finds its boxes
+    # a reader that sees an image's label finds its boxes
+    for name in (*run.tables.of_labelled, "labels", "errors"):
         if newer := _superseded(run, publication):
             return newer
         files[name] = write_file(run.store, f"{name}/{shard_name(shard)}", tables[name], name)
@@ -102,8 +103,8 @@ def _publish(run: RunDirectory, shard: int) -> Shard:
     if newer := _superseded(run, publication):
         return newer
     run.put(published)
-    counts = {name: file.rows for name, file in files.items()}
-    _log.info("published shard %d: %d labels, %d boxes, %d errors", shard, *(counts[n] for n in TABLES))
+    rows = ", ".join(f"{files[name].rows} {name}" for name in run.tables.names)
+    _log.info("published shard %d: %s", shard, rows)
     return published
 
 
@@ -115,13 +116,13 @@ def make_tables(run: RunDirectory, publication: Publication) -> tuple[Tables, Ta
         DamagedFileError: a part, or for a retry a published file, is gone or not as it was recorded.
     """
     shard = publication.shard
-    new = {name: _gather(run, publication, name) for name in TABLES}
+    new = {name: _gather(run, publication, name) for name in run.tables.names}
     indexes = pa.concat_arrays([new[n]["manifest_index"].combine_chunks() for n in ("labels", "errors")])
     if sorted(indexes.to_pylist()) != list(run.current.rows_of_shard(shard)):
         raise ReconcileError(f"the parts of shard {shard} do not hold each of its rows once")
     if run.retry == 0:
         return new, new
-    return new, {name: _merged(run, shard, name, new[name]) for name in TABLES}
+    return new, {name: _merged(run, shard, name, new[name]) for name in new}
 
 
 def _superseded(run: RunDirectory, publication: Publication) -> Shard | None:
@@ -159,7 +160,7 @@ def _pinned(run: RunDirectory, shard: int) -> Publication:
 
 def _gather(run: RunDirectory, publication: Publication, name: str) -> pa.Table:
     """One table of what a pass did of a shard: the chosen units' rows of every part, in manifest order."""
-    pieces = [table_schema(name, run.carried).empty_table()]
+    pieces = [run.tables.schema(name).empty_table()]
     chosen = [(file, winner.units) for winner in publication.chosen for file in winner.files[name]]
     tables = run.read_parts(file for file, _ in chosen)
     for (_, units), rows in zip(chosen, tables, strict=True):
@@ -195,6 +196,5 @@ def _merged(run: RunDirectory, shard: int, name: str, new: pa.Table) -> pa.Table
 
 
 def _in_order(pieces: list[pa.Table], name: str) -> pa.Table:
-    order = ["manifest_index", "object_index"] if name == "boxes" else ["manifest_index"]
     table = pa.concat_tables(pieces).unify_dictionaries()
-    return table.sort_by([(column, "ascending") for column in order]).combine_chunks()
+    return table.sort_by([(column, "ascending") for column in TABLES[name].order]).combine_chunks()

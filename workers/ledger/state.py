@@ -29,7 +29,7 @@ from schemas.ledger import (
     table_key,
 )
 from schemas.ranges import from_ranges
-from schemas.tables import TABLES
+from schemas.tables import ALWAYS, TABLES
 from workers.ledger.commit import merge_commits
 from workers.ledger.damage import MARK, MISSING, PART, TABLE, damaged
 from workers.ledger.directory import OnDamage, RunDirectory
@@ -233,13 +233,13 @@ def read_success(store: Store, on_damage: OnDamage | None = None) -> dict[str, i
     """
     try:
         rows = _COUNTS.validate_json(store.read(SUCCESS))
-        if rows.keys() == TABLES.keys():
+        if set(ALWAYS) <= rows.keys() <= TABLES.keys():
             return rows
     except FileNotFoundError:
         return None
     except ValidationError:
         pass
-    error = damaged(MARK, store, SUCCESS, f"it does not hold the rows of {', '.join(TABLES)}")
+    error = damaged(MARK, store, SUCCESS, f"it does not hold the rows of {', '.join(ALWAYS)}")
     if on_damage is None:
         raise error
     on_damage(error)
@@ -264,7 +264,7 @@ def read_shards(run: RunDirectory) -> tuple[dict[int, Shard], dict[int, DamagedF
     run.assert_begun(
         max((record.retry for record in records.values() if record.retry > run.retry), default=0)
     )
-    sizes = {key: size for name in TABLES for key, size in run.store.sizes(name).items()}
+    sizes = {key: size for name in run.tables.names for key, size in run.store.sizes(name).items()}
     for shard, record in records.items():
         for file in record.files.values():
             if sizes.get(file.key) != file.size and not _is_changing(run, record):
@@ -335,15 +335,15 @@ def lost_records(run: RunDirectory) -> str | None:
 
 def stray_tables(run: RunDirectory) -> list[str]:
     """A sentence for each file in the folders of the tables that no shard of the run has."""
-    own = {table_key(name, shard) for name in TABLES for shard in range(run.plan.shards)}
+    own = {table_key(name, shard) for name in run.tables.names for shard in range(run.plan.shards)}
     strays = [key for name in TABLES for key in run.store.list(name) if key not in own]
     advice = "is no file of this run, but readers of the tables may take it for one: move it elsewhere"
     return [f"{clean_uri(run.store.url)}/{short_line(key)} {advice}" for key in strays]
 
 
-def count_rows(shards: Iterable[Shard]) -> dict[str, int]:
-    """Rows of each table of some published shards."""
-    total = Counter(dict.fromkeys(TABLES, 0))
+def count_rows(run: RunDirectory, shards: Iterable[Shard]) -> dict[str, int]:
+    """Rows of each table of some published shards of a run."""
+    total = Counter(dict.fromkeys(run.tables.names, 0))
     for shard in shards:
         for name, file in shard.files.items():
             total[name] += file.rows
@@ -378,7 +378,7 @@ def finish_run(run: RunDirectory, assert_newest: Callable[[], None] = lambda: No
 def _added_up(run: RunDirectory) -> dict[str, int]:
     """Rows of each table of a run, all of whose shards are published."""
     plan, shards = run.plan, list(run.read_shards())
-    rows = count_rows(shards)
+    rows = count_rows(run, shards)
     if [s.shard for s in shards] != list(range(plan.shards)) or rows["labels"] + rows["errors"] != plan.rows:
         raise ReconcileError(
             f"{len(shards)} of {plan.shards} shards are published, with {rows['labels']} labels and "

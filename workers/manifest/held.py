@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ManifestError
 from schemas.locations import Location, MissingImage
-from schemas.tables import ABSOLUTE_URI, KEYS, carried_names
+from schemas.tables import KEYS, MANIFEST_URI, URI_IS_CUT, carried_names
 from workers.fetch.locate import location_of
 from workers.manifest.convert import write_table
 from workers.manifest.files import FileRows, ManifestFile
@@ -55,23 +55,23 @@ class HeldManifest(Manifest):
 
     def _arranged(self, rows: FileRows) -> Rows:
         table = _columns(self.carried).empty_table() if rows.table is None else rows.table
-        where = zip(table[ABSOLUTE_URI.name].to_pylist(), table["error"].to_pylist(), strict=True)
+        where = zip(table["uri"].to_pylist(), table["error"].to_pylist(), strict=True)
         locations = [_location(uri, error) for uri, error in where]
-        return Rows(table.drop_columns([ABSOLUTE_URI.name, "error"]), locations)
+        written = pc.coalesce(table[MANIFEST_URI.name], table["uri"])
+        table = table.set_column(table.column_names.index("uri"), "uri", written)
+        return Rows(table.drop_columns([MANIFEST_URI.name, "error"]), locations)
 
 
-def _location(absolute_uri: str | None, error: dict[str, Any]) -> Location:
+def _location(uri: str, error: dict[str, Any]) -> Location:
     """Where the image of a failed row is; of a row that has none, why."""
-    if absolute_uri is not None:
-        return location_of(absolute_uri)
-    return MissingImage(ErrorCode(error["code"]), error["message"])
+    if error["stage"] == Stage.LIST.value:
+        return MissingImage(ErrorCode(error["code"]), error["message"])
+    return location_of(uri)
 
 
 def not_held(failed: pa.Table) -> pa.Table:
-    """Those of some rows of an errors table whose image is known, but not by what the table may show."""
-    return failed.filter(
-        pc.and_(pc.is_null(failed[ABSOLUTE_URI.name]), pc.not_equal(failed["stage"], Stage.LIST.value))
-    )
+    """Those of some rows of an errors table whose image is not found by their URI alone."""
+    return failed.filter(failed[URI_IS_CUT.name])
 
 
 def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManifest:
@@ -84,7 +84,7 @@ def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManife
     """
     schema, in_errors = _columns(carried), carried_names(carried, "errors")
     error = pa.StructArray.from_arrays([failed[n].combine_chunks() for n in _ERROR], fields=list(_ERRORS))
-    own = {"image_id": failed["image_id"], "uri": failed["uri"], ABSOLUTE_URI.name: failed[ABSOLUTE_URI.name]}
+    own = {name: failed[name] for name in ("image_id", "uri", MANIFEST_URI.name)}
     own |= {name: failed[in_errors[n]] for n, name in carried_names(carried).items()}
     table = pa.table({**own, "error": error}).select(schema.names)
     index = failed["manifest_index"].to_numpy().astype(np.int64)
@@ -106,5 +106,5 @@ def _columns(carried: pa.Schema) -> pa.Schema:
     names = carried_names(carried)
     own = [pa.field(names[f.name], f.type) for f in carried]
     return pa.schema(
-        [("image_id", pa.string()), ("uri", pa.string()), *own, ABSOLUTE_URI, ("error", _ERRORS)]
+        [("image_id", pa.string()), ("uri", pa.string()), *own, MANIFEST_URI, ("error", _ERRORS)]
     )

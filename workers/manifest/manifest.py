@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from schemas.locations import Location
-from schemas.tables import ABSOLUTE_URI, KEYS, carried_names
-from workers.fetch.locate import absolute_uri_of
+from schemas.tables import KEYS, MANIFEST_URI, URI_IS_CUT, carried_names
+from workers.fetch.locate import shown_uri
 from workers.manifest.files import FileRows, ManifestFile
 from workers.manifest.formats import FORMATS
 from workers.manifest.reader import RowReader
@@ -22,8 +22,8 @@ class Rows(NamedTuple):
     """Some rows of a manifest.
 
     Attributes:
-        table: manifest_index, image_id, uri (without credentials and query) and the carried columns under
-            their names in the labels table.
+        table: manifest_index, image_id, uri (as in the manifest, without credentials and query) and the
+            carried columns under their names in the labels table.
         locations: where the image of each row is.
     """
 
@@ -31,9 +31,16 @@ class Rows(NamedTuple):
     locations: list[Location]
 
     def for_results(self) -> pa.Table:
-        """The table with a further column: the absolute URI of each image, where the tables may show it."""
-        uris = [absolute_uri_of(location) for location in self.locations]
-        return self.table.append_column(ABSOLUTE_URI, pa.array(uris, ABSOLUTE_URI.type))
+        """The table with absolute URIs, and what is told of them: see `schemas.tables`."""
+        written = self.table["uri"].to_pylist()
+        shown = [shown_uri(location) for location in self.locations]
+        uris = [own if uri is None else uri for own, (uri, _) in zip(written, shown, strict=True)]
+        manifest_uris = [own if own != uri else None for own, uri in zip(written, uris, strict=True)]
+        table = self.table.set_column(
+            self.table.column_names.index("uri"), "uri", pa.array(uris, pa.string())
+        )
+        table = table.append_column(MANIFEST_URI, pa.array(manifest_uris, pa.string()))
+        return table.append_column(URI_IS_CUT, pa.array([is_cut for _, is_cut in shown], pa.bool_()))
 
 
 @dataclass

@@ -1,50 +1,23 @@
 """The classifier: says what an image shows, overall."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
-from schemas.images import Classification, DecodedImage
-from schemas.spec import ClassifierSpec, Precision, Runtime
-from schemas.tasks import CLASSIFY
-from workers.models.model import ClassifierModel, LoadedModel, ScoreType
-from workers.models.predictor import Inputs, ModelInput, Predictor
+from schemas.images import Classification
+from schemas.tasks import CLASSIFY, ClassifierSpec
+from workers.models.model import ClassifierModel, LoadedModel
+from workers.models.predictor import ModelInput, Predictor
+from workers.models.scores import finite, logits_in, score_type_of, top_k
 from workers.tables.results import label_values
-
-MAX_ASPECT = 200
-"""Longest ratio of sides: resizing the short side to 256 would turn a 1 x 20,000 image into gigabytes."""
-
-
-class ClassifierInputs(Inputs):
-    """Turns images into a classifier's inputs; refuses those with an extreme aspect ratio."""
-
-    def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
-        """The model's input for one image, on the device; an ImageError if it cannot be made."""
-        short, long = sorted((image.width, image.height))
-        if long > MAX_ASPECT * short:
-            message = f"{image.width}x{image.height} pixels: one side is over {MAX_ASPECT} times the other"
-            return ImageError(self._stage, ErrorCode.UNSUPPORTED, message)
-        return super().__call__(image)
 
 
 class Classifier(Predictor[Classification]):
-    """A classifier on its device; see `Predictor`."""
+    """A classifier; see `Predictor`."""
 
     task = CLASSIFY
-    inputs: ClassVar[type[Inputs]] = ClassifierInputs
 
-    def __init__(
-        self,
-        loaded: LoadedModel[ClassifierModel, ClassifierSpec],
-        device: torch.device,
-        batch_size: int,
-        precision: Precision = "auto",
-        runtime: Runtime = "auto",
-    ) -> None:
-        super().__init__(loaded, device, batch_size, precision, runtime)
+    def __init__(self, name: str, loaded: LoadedModel[ClassifierModel, ClassifierSpec]) -> None:
+        super().__init__(name, loaded)
         self._classes = len(loaded.model.categories)
         self._top_k = loaded.spec.top_k
         self._score_type = score_type_of(loaded.spec, loaded.model)
@@ -58,39 +31,12 @@ class Classifier(Predictor[Classification]):
         """See `label_values`."""
         return label_values(result, self.resolved)
 
-    def _run(self, batch: list[ModelInput]) -> list[Classification | ImageError]:
-        images = torch.stack([x.tensor for x in batch]).contiguous(memory_format=torch.channels_last)
-        logits = self._module(images)
-        expected = (len(batch), self._classes)
-        if not isinstance(logits, Tensor) or logits.shape != expected:
-            answer = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"the classifier answered with {answer}, expected {expected}")
-        finite = logits.isfinite().all(dim=1).tolist()
+    def read(self, outputs: Any, batch: list[ModelInput]) -> list[Classification | ImageError]:
+        """See `Predictor.read`."""
+        logits = logits_in(outputs, len(batch), self._classes)
         label_ids, scores = top_k(logits, self._top_k, self._score_type)
         ids, values = label_ids.int().cpu().numpy(), scores.cpu().numpy()
         return [
-            Classification(i, s) if ok else self._image_error(FloatingPointError("a logit is not a number"))
-            for i, s, ok in zip(ids, values, finite, strict=True)
+            Classification(i, s) if ok else self.image_error(FloatingPointError("a logit is not a number"))
+            for i, s, ok in zip(ids, values, finite(logits), strict=True)
         ]
-
-
-def score_type_of(spec: ClassifierSpec, model: ClassifierModel) -> ScoreType:
-    """How logits become scores."""
-    return spec.score_type or model.score_type
-
-
-def top_k(logits: Tensor, k: int, score_type: ScoreType) -> tuple[Tensor, Tensor]:
-    """The best classes of each image.
-
-    Args:
-        logits: float (n, classes).
-        k: how many classes, at most.
-        score_type: "softmax" scores sum to 1, "sigmoid" scores each class alone.
-
-    Returns:
-        Class ids, int64 (n, k), and scores, float32 (n, k), descending; equal scores by ascending id.
-    """
-    logits = logits.float()
-    scores = logits.softmax(dim=1) if score_type == "softmax" else logits.sigmoid()
-    ordered, ids = scores.sort(dim=1, descending=True, stable=True)
-    return ids[:, :k], ordered[:, :k]

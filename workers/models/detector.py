@@ -3,34 +3,26 @@
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.exceptions import ImageError
 from schemas.images import Detections
-from schemas.spec import DetectorSpec, Precision, Runtime
-from schemas.tasks import DETECT
+from schemas.tasks import DETECT, DetectorSpec
 from workers.models.model import DetectorModel, LoadedModel
-from workers.models.predictor import ModelInput, Predictor
+from workers.models.predictor import Inputs, ModelInput, Predictor
 from workers.models.settings import apply_settings, thresholds_by_class
 from workers.tables.results import box_values
 
 
 class Detector(Predictor[Detections]):
-    """A detector on its device; see `Predictor`."""
+    """A detector; see `Predictor`."""
 
     task = DETECT
+    inputs = Inputs
 
-    def __init__(
-        self,
-        loaded: LoadedModel[DetectorModel, DetectorSpec],
-        device: torch.device,
-        batch_size: int,
-        precision: Precision = "auto",
-        runtime: Runtime = "auto",
-    ) -> None:
-        super().__init__(loaded, device, batch_size, precision, runtime)
+    def __init__(self, name: str, loaded: LoadedModel[DetectorModel, DetectorSpec]) -> None:
+        super().__init__(name, loaded)
         thresholds = thresholds_by_class(loaded.spec, loaded.model.categories)
         self._thresholds = np.array(thresholds, np.float32)
         self._max_boxes = loaded.spec.max_boxes
@@ -46,8 +38,8 @@ class Detector(Predictor[Detections]):
         """See `box_values`."""
         return box_values(result, self.resolved)
 
-    def _run(self, batch: list[ModelInput]) -> list[Detections | ImageError]:
-        outputs = self._module([x.tensor for x in batch])
+    def read(self, outputs: Any, batch: list[ModelInput]) -> list[Detections | ImageError]:
+        """See `Predictor.read`."""
         if not isinstance(outputs, list) or len(outputs) != len(batch):
             raise ValueError(f"the detector answered {len(batch)} images with {type(outputs).__name__}")
         return [self._detections(output, image) for output, image in zip(outputs, batch, strict=True)]
@@ -57,7 +49,7 @@ class Detector(Predictor[Detections]):
         try:
             boxes, scores, class_ids = _arrays(output, classes=len(self._thresholds))
         except (ValueError, FloatingPointError, KeyError) as error:
-            return self._image_error(error)
+            return self.image_error(error)
         return select(
             Detections(boxes, scores, class_ids),
             thresholds=self._thresholds,

@@ -1,7 +1,7 @@
 """What a model is to the workers, whatever its source.
 
-A source (built in, torchvision, timm, a user's factory) makes a `ClassifierModel` or a `DetectorModel`;
-`workers.models.registry` adds the job spec's settings and returns a `LoadedModel`.
+A source (built in, torchvision, timm, a user's factory) makes a `ClassifierModel`, a `DetectorModel` or an
+`EmbedderModel`; `workers.models.registry` adds the job spec's settings and returns a `LoadedModel`.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +13,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from schemas.models import ResolvedModel
-from schemas.spec import ModelSpec
-from schemas.tasks import CLASSIFY, DETECT, Task
+from schemas.tasks import CLASSIFY, DETECT, EMBED, TAG, ModelSpec, Task
 
 ScoreType = Literal["softmax", "sigmoid"]
 
@@ -34,6 +33,7 @@ class Model:
 
     Attributes:
         task: what it does.
+        gives: names of what the module returns for a batch, one tensor or several; empty: a list.
         module: the network, float32.
         transform: one image to the module's input; a detector's keeps the image's size.
         categories: class names; a class id is an index into it.
@@ -53,9 +53,10 @@ class Model:
     """
 
     task: ClassVar[Task]
+    gives: ClassVar[tuple[str, ...]] = ()
     module: nn.Module
     transform: Transform
-    categories: tuple[str, ...]
+    categories: tuple[str, ...] = ()
     input_size: str = ""
     preprocessing: str = ""
     mixes_shapes: bool = True
@@ -73,10 +74,16 @@ class ClassifierModel(Model):
 
     Attributes:
         score_type: how its logits become scores, according to its training.
+        with_features: the same network, which returns its pooled features as well: logits (n, categories) and
+            features (n, width). None: it cannot be an embedder.
+        width: of those features.
     """
 
     task = CLASSIFY
+    gives = ("logits",)
     score_type: ScoreType = "softmax"
+    with_features: nn.Module | None = None
+    width: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,35 @@ class DetectorModel(Model):
     task = DETECT
 
 
-KINDS: dict[Task, type[Model]] = {kind.task: kind for kind in (ClassifierModel, DetectorModel)}
+@dataclass(frozen=True, kw_only=True)
+class EmbedderModel(Model):
+    """An embedder: the module takes a batch, float (n, 3, h, w), and returns features (n, width).
+
+    Attributes:
+        width: how many numbers an embedding has.
+        with_logits: the same network as a classifier's, which returns logits and features; None: it is no
+            classifier's.
+    """
+
+    task = EMBED
+    gives = ("features",)
+    width: int
+    with_logits: nn.Module | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedModel(Model):
+    """A network that is computed once for classifiers and embedders: it returns logits and features."""
+
+    gives = ("logits", "features")
+
+
+KINDS: dict[Task, tuple[type[Model], ...]] = {
+    CLASSIFY: (ClassifierModel,),
+    DETECT: (DetectorModel,),
+    EMBED: (EmbedderModel, ClassifierModel),
+    TAG: (ClassifierModel,),
+}
 """What a source makes for each task."""
 
 

@@ -1,9 +1,7 @@
-"""What all kinds of model have in common: batches, devices, precision, and handling of failures."""
+"""What a model is to the labelling process: inputs for its network, and results read from the answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -12,16 +10,15 @@ from torch import Tensor
 from schemas.errors import MESSAGE_LIMIT, ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
-from schemas.spec import Precision, Runtime
 from schemas.tasks import Task
 from workers.models.model import LoadedModel, Model
-from workers.models.runtime import prepare_module
 
 ResultT = TypeVar("ResultT")
 
-_DEVICE_ERRORS: tuple[type[BaseException], ...] = (
+DEVICE_ERRORS: tuple[type[BaseException], ...] = (
     (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()  # since torch 2.8
 )
+"""What no image is the cause of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +34,6 @@ class ModelInput:
     tensor: Tensor
     width: int
     height: int
-
-
-BatchWatch = Callable[[Sequence[int]], AbstractContextManager[None]]
-"""Called with the positions of a batch's images; what it returns is entered while they are computed."""
-
-
-def _unwatched(_: Sequence[int]) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 class Inputs:
@@ -73,90 +62,47 @@ class Inputs:
             pixels = torch.from_numpy(image.pixels if image.pixels.flags.writeable else image.pixels.copy())
             planes = to_device(self._transform_device, pixels).permute(2, 0, 1)
             return ModelInput(to_device(self._device, self._transform(planes)), image.width, image.height)
-        except _DEVICE_ERRORS:
+        except DEVICE_ERRORS:
             raise
         except Exception as error:  # a transform may raise anything; the image is the cause
             return image_error(self._stage, error)
 
 
-class Predictor(ABC, Generic[ResultT]):
-    """A model on its device.
+MAX_ASPECT = 200
+"""Longest ratio of sides: resizing the short side to 256 would turn a 1 x 20,000 image into gigabytes."""
 
-    A bad image comes back as an `ImageError` value at its position; an exception is raised only if no image
-    is the cause (a broken GPU). The module is moved to the device and to the model's layout, in place.
+
+class CroppedInputs(Inputs):
+    """The inputs of a model that resizes by the short side; refuses images with an extreme aspect ratio."""
+
+    def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
+        """The model's input for one image, on the device; an ImageError if it cannot be made."""
+        short, long = sorted((image.width, image.height))
+        if long > MAX_ASPECT * short:
+            message = f"{image.width}x{image.height} pixels: one side is over {MAX_ASPECT} times the other"
+            return ImageError(self._stage, ErrorCode.UNSUPPORTED, message)
+        return super().__call__(image)
+
+
+class Predictor(ABC, Generic[ResultT]):
+    """A model of a job: reads its results from a network's answers, and fills columns with them.
 
     Args:
-        loaded: the model to run, with the job's settings.
-        device: the device to run it on.
-        batch_size: the most images in one pass.
-        precision: of the network's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU, or float16
-            if the GPU has no bfloat16.
-        runtime: computes the network; "auto" is ONNX Runtime in float32 on a CPU if it gives the same
-            answers, else torch.
+        name: of the model, its key in the job spec.
+        loaded: the model, with the job's settings.
 
-    Raises:
-        ModelError: the runtime cannot run this model.
+    Attributes:
+        task: of the models.
+        inputs: turns images into their inputs.
     """
 
     task: ClassVar[Task]
-    inputs: ClassVar[type[Inputs]] = Inputs
+    inputs: ClassVar[type[Inputs]] = CroppedInputs
 
-    def __init__(
-        self,
-        loaded: LoadedModel[Any, Any],
-        device: torch.device,
-        batch_size: int,
-        precision: Precision = "auto",
-        runtime: Runtime = "auto",
-    ) -> None:
-        model = loaded.model
+    def __init__(self, name: str, loaded: LoadedModel[Any, Any]) -> None:
+        self.name = name
         self.stage = self.task.stage
         self.resolved = loaded.resolved
-        self.device = device
-        self.batch_size = batch_size
-        self.dtype = autocast_dtype(device, precision)
-        self._module = prepare_module(model, device, self.dtype, runtime)
-        self.preprocess = self.inputs(model, device, self.stage)
-        self._mixes_shapes = model.mixes_shapes
-
-    def __call__(
-        self, images: Sequence[DecodedImage | ModelInput], watch: BatchWatch = _unwatched
-    ) -> list[ResultT | ImageError]:
-        """One result for each image or input, in order.
-
-        Inputs are made batch by batch, so that at most `batch_size` of them are in memory.
-
-        Args:
-            images: decoded images or inputs.
-            watch: called with the positions of each batch; entered while it is computed.
-        """
-        results: dict[int, ResultT | ImageError] = {}
-        shapes = [None if self._mixes_shapes else _shape(image) for image in images]
-        for batch in batches(shapes, self.batch_size):
-            with watch(batch):
-                inputs = [self._input(images[i]) for i in batch]
-                results.update(zip(batch, self.predict(inputs), strict=True))
-        return [results[i] for i in range(len(images))]
-
-    def predict(self, inputs: Sequence[ModelInput | ImageError]) -> list[ResultT | ImageError]:
-        """One result for each input, in order; an `ImageError` is passed on.
-
-        A batch that fails is repeated: in halves if memory ran out, else one by one, so that only images that
-        fail alone become failed rows.
-        """
-        results: dict[int, ResultT | ImageError] = {}
-        good: dict[int, ModelInput] = {}
-        for index, value in enumerate(inputs):
-            if isinstance(value, ImageError):
-                results[index] = value
-            else:
-                good[index] = value
-        indices = list(good)
-        shapes = [None if self._mixes_shapes else good[i].tensor.shape for i in indices]
-        for batch in batches(shapes, self.batch_size):
-            members = [indices[i] for i in batch]
-            results.update(zip(members, self._predict_batch([good[i] for i in members]), strict=True))
-        return [results[i] for i in range(len(inputs))]
 
     @staticmethod
     @abstractmethod
@@ -168,38 +114,23 @@ class Predictor(ABC, Generic[ResultT]):
         """
 
     @abstractmethod
-    def values(self, result: ResultT) -> dict[str, Any]:
-        """An image's result as values of the columns that the task adds to the results of a unit."""
+    def read(self, outputs: Any, batch: list[ModelInput]) -> list[ResultT | ImageError]:
+        """The result of each image of a batch, or an ImageError where the answer for it is invalid.
 
-    def _input(self, image: DecodedImage | ModelInput) -> ModelInput | ImageError:
-        if isinstance(image, DecodedImage):
-            return self.preprocess(image)
-        return replace(image, tensor=to_device(self.device, image.tensor))
+        Args:
+            outputs: what the module gave for the batch: tensors by the names in `Model.gives`, or a list.
+            batch: the inputs.
+
+        Raises:
+            ValueError: it is no answer to such a batch.
+        """
 
     @abstractmethod
-    def _run(self, batch: list[ModelInput]) -> list[ResultT | ImageError]:
-        """The results of one batch. May raise; an image with an invalid answer becomes an ImageError."""
+    def values(self, result: ResultT) -> dict[str, Any]:
+        """An image's result as values of columns of results; lists of rows are added to those of others."""
 
-    def _predict_batch(self, batch: list[ModelInput]) -> list[ResultT | ImageError]:
-        try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-            ):
-                return self._run(batch)
-        except _DEVICE_ERRORS:
-            raise
-        except Exception as error:  # a module may raise anything
-            if len(batch) == 1:
-                return [self._image_error(error)]
-            size = (len(batch) + 1) // 2 if is_out_of_memory(error) else 1
-        # After `except` the exception is gone, and with it the frames that hold the failed pass's tensors
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        parts = (batch[start : start + size] for start in range(0, len(batch), size))
-        return [result for part in parts for result in self._predict_batch(part)]
-
-    def _image_error(self, error: Exception) -> ImageError:
+    def image_error(self, error: Exception) -> ImageError:
+        """An exception on one image as an ImageError."""
         return image_error(self.stage, error)
 
 
@@ -221,27 +152,6 @@ def to_device(device: torch.device, tensor: Tensor) -> Tensor:
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def _shape(image: DecodedImage | ModelInput) -> tuple[int, ...]:
-    return tuple(image.pixels.shape if isinstance(image, DecodedImage) else image.tensor.shape)
-
-
-def batches(keys: Sequence[Hashable], size: int) -> list[list[int]]:
-    """Groups the positions of equal keys into batches of at most `size`, in order of appearance."""
-    groups: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(keys):
-        groups.setdefault(key, []).append(position)
-    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
-
-
-def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype:
-    """The dtype of matrix products and convolutions; float32 switches autocast off."""
-    if precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def is_out_of_memory(error: BaseException) -> bool:

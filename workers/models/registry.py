@@ -1,21 +1,33 @@
 """Finds models by name, and loads them with a job's settings."""
 
+import dataclasses
 import difflib
+import re
+from collections.abc import Mapping
 from typing import Any
-
-import torch
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo, ResolvedModel
-from schemas.spec import ModelSpec, Precision, Runtime
-from schemas.tasks import TASKS, Task
+from schemas.tasks import CLASSIFY, EMBED, TAG, TASKS, ClassesSpec, ModelSpec, Task
+from schemas.words import with_article
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
-from workers.models.model import Built, LoadedModel, versions
+from workers.models.embedder import Embedder, as_embedder
+from workers.models.model import (
+    Built,
+    ClassifierModel,
+    EmbedderModel,
+    LoadedModel,
+    Model,
+    SharedModel,
+    versions,
+)
 from workers.models.objects import stable_repr
 from workers.models.predictor import Predictor
+from workers.models.runner import Runner, RunnerOptions
 from workers.models.source import Source
 from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
+from workers.models.tagger import Tagger
 
 SOURCES: tuple[Source, ...] = (
     efficientnet_lite0.SOURCE,
@@ -26,8 +38,10 @@ SOURCES: tuple[Source, ...] = (
 )
 """Where models come from, in the order in which they are listed and asked for a name."""
 
-PREDICTORS: dict[Task, type[Predictor[Any]]] = {kind.task: kind for kind in (Classifier, Detector)}
-"""What computes the models of each task."""
+PREDICTORS: dict[Task, type[Predictor[Any]]] = {
+    kind.task: kind for kind in (Classifier, Detector, Embedder, Tagger)
+}
+"""What reads the answers of the models of each task."""
 
 
 def list_models(*, timm: bool = False) -> list[ModelInfo]:
@@ -41,6 +55,7 @@ def list_models(*, timm: bool = False) -> list[ModelInfo]:
         for source in SOURCES
         if timm or not source.on_request
         for task in TASKS
+        if task.serve is None
         for name in source.names(task)
     ]
 
@@ -52,47 +67,82 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
         ModelError: the name is unknown or of another task; the weights or the categories do not fit; a
             setting does not fit the model.
     """
-    source = next((source for source in SOURCES if source.has(spec.model, spec.task)), None)
+    task = spec.task
+    source = next((one for one in SOURCES if one.has(spec.model, task.serve or task)), None)
     if source is None:
-        raise _unknown(spec.model, spec.task)
-    built, predictor = source.build(spec), PREDICTORS[spec.task]
-    settings = predictor.apply(spec, built.model)
-    modules = (predictor.__module__, source.module)
+        raise _unknown(spec.model, task)
+    built = source.build(spec)
+    built.model.module.eval()
+    if task == EMBED and isinstance(built.model, ClassifierModel):
+        built = dataclasses.replace(built, model=as_embedder(built.model, spec.model))
+    readers = _readers(spec)
+    settings: dict[str, object] = {}
+    for reader in readers:
+        settings |= reader.apply(spec, built.model)
+    modules = (*(reader.__module__ for reader in readers), source.module)
     return LoadedModel(built.model, spec, _resolved(spec, built, settings, modules))
 
 
-def predictor_of(
-    loaded: LoadedModel[Any, Any],
-    device: torch.device,
-    batch_size: int,
-    precision: Precision = "auto",
-    runtime: Runtime = "auto",
-) -> Predictor[Any]:
-    """What computes a loaded model on a device; see `workers.models.predictor.Predictor`."""
-    return PREDICTORS[loaded.spec.task](loaded, device, batch_size, precision, runtime)
+def _readers(spec: ModelSpec) -> list[type[Predictor[Any]]]:
+    """What reads the answers of a model: a classifier with a threshold has tags as well."""
+    also = [PREDICTORS[TAG]] if spec.task == CLASSIFY and spec.tables else []
+    return [PREDICTORS[spec.task], *also]
+
+
+def runners_of(models: Mapping[str, LoadedModel[Any, Any]], options: RunnerOptions) -> list[Runner]:
+    """What computes the loaded models of a job, by name; a network that several of them have, once."""
+    return [
+        Runner(
+            shared_model([loaded.model for loaded in group.values()]),
+            [reader(name, loaded) for name, loaded in group.items() for reader in _readers(loaded.spec)],
+            options,
+        )
+        for group in by_network(models)
+    ]
+
+
+def by_network(models: Mapping[str, LoadedModel[Any, Any]]) -> list[dict[str, LoadedModel[Any, Any]]]:
+    """Loaded models by name, those with the same network together."""
+    groups: dict[object, dict[str, LoadedModel[Any, Any]]] = {}
+    for name, loaded in models.items():
+        groups.setdefault(loaded.resolved.network, {})[name] = loaded
+    return list(groups.values())
+
+
+def shared_model(models: list[Model]) -> Model:
+    """The model whose network answers for several that have the same one."""
+    first = models[0]
+    both = next((model.with_logits for model in models if isinstance(model, EmbedderModel)), None)
+    if both is None or all(isinstance(model, EmbedderModel) for model in models):
+        return first
+    common = {field.name: getattr(first, field.name) for field in dataclasses.fields(Model)}
+    return SharedModel(**{**common, "module": both})
 
 
 def _unknown(name: str, task: Task) -> ModelError:
     """The error for a name that is not a model of this task, with similar names."""
-    for other in TASKS:
-        if other != task and any(source.has(name, other) for source in SOURCES):
+    others = [other for other in TASKS if other != task and other.serve is None]
+    for other in others:
+        if any(source.has(name, other) for source in SOURCES):
             return ModelError(
-                f"{name} is a {other.name}, not a {task.name}; name it under `{other.name}:` in the job spec"
+                f"{name} is {with_article(other.name)}, not {with_article(task.name)}; name it under "
+                f"`{other.name}:` in the job spec"
             )
     hint = "."
     if close := _similar(name, task, 3):
         hint = f"; did you mean {' or '.join(close)}?"
     else:
-        for other in TASKS:
+        for other in others:
             for near in _similar(name, other, 1):
-                hint = f"; {near} is a {other.name}: name it under `{other.name}:`."
+                hint = f"; {near} is {with_article(other.name)}: name it under `{other.name}:`."
     return ModelError(f"there is no {task.name} {name!r}{hint} `raylabel models` lists them all")
 
 
 def _similar(name: str, task: Task, most: int) -> list[str]:
     """Up to so many names of models of a task that a name resembles."""
     on_request = name.startswith(timm_models.PREFIX)
-    pool = [known for source in SOURCES if source.on_request == on_request for known in source.names(task)]
+    sources = [source for source in SOURCES if source.on_request == on_request]
+    pool = [known for source in sources for known in source.names(task.serve or task)]
     for wanted in (name, name.removeprefix(torchvision_models.PREFIX)):
         if close := difflib.get_close_matches(wanted, pool, n=most):
             return close
@@ -125,4 +175,17 @@ def _resolved(
         code=f"{built.code}, {computed_by}",
         modules=modules,
         parts=built.parts,
+        tables=spec.tables,
+        width=model.width if spec.task == EMBED else None,
+        notes=_notes(spec, model),
     )
+
+
+def _notes(spec: ModelSpec, model: Model) -> tuple[str, ...]:
+    """What may not be as intended; how weights of a file were trained is not known."""
+    asked = spec.score_type if isinstance(spec, ClassesSpec) else None
+    trained = model.score_type if isinstance(model, ClassifierModel) else None
+    if asked in (None, trained) or (spec.weights and re.search(r"[./]", spec.weights)):
+        return ()
+    why = "scores of one class say nothing" if asked == "sigmoid" else "scores of all classes add up to 1"
+    return (f"score_type is {asked}, but {spec.model} was trained with {trained}: {why}",)

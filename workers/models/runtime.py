@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
 from schemas.spec import Runtime
-from workers.models.model import DetectorModel, Model
+from workers.models.model import Model
 
 _log = logging.getLogger(__name__)
 
@@ -93,21 +93,22 @@ def _record_passes(model: Model, network: nn.Module) -> tuple[Tensor, Outputs]:
     """The inputs of a model's network for some images of noise, as one batch, and its outputs."""
     passes: list[tuple[Tensor, Outputs]] = []
     hook = network.register_forward_hook(
-        lambda _, inputs, output: passes.append((inputs[0], _as_tuple(output)))
+        lambda _, inputs, output: passes.append((inputs[0], outputs_of(output)))
     )
     generator = torch.Generator()
     try:
         for height, width in PROBES:
             noise = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=generator)
             image = model.transform(noise.permute(2, 0, 1))
-            model.module([image] if isinstance(model, DetectorModel) else image[None])
+            model.module(image[None] if model.gives else [image])
     finally:
         hook.remove()
     inputs, outputs = zip(*passes, strict=True)
     return torch.cat(inputs), tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 
-def _as_tuple(output: Tensor | Outputs) -> Outputs:
+def outputs_of(output: Tensor | Outputs) -> Outputs:
+    """The outputs of a network that returned one tensor, or several."""
     return (output,) if isinstance(output, Tensor) else tuple(output)
 
 
@@ -176,7 +177,7 @@ def _assert_same(expected: Outputs, actual: Tensor | Outputs) -> None:
     Raises:
         ValueError: they differ by more than the tolerance.
     """
-    for one, other in zip(expected, _as_tuple(actual), strict=True):
+    for one, other in zip(expected, outputs_of(actual), strict=True):
         if one.shape != other.shape:
             raise ValueError(f"torch answers with {tuple(one.shape)}, ONNX Runtime with {tuple(other.shape)}")
         difference, largest = (one - other).abs().max().item(), one.abs().max().item()

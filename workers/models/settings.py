@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from schemas.exceptions import ModelError
-from schemas.spec import DetectorSpec, ModelSpec
+from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec
 from workers.models.weights import read_bytes
 from workers.storage.uris import clean_uri
 
@@ -83,8 +83,10 @@ def replace_categories(own: tuple[str, ...], given: tuple[str, ...] | None, mode
     return given or own
 
 
-def thresholds_by_class(spec: DetectorSpec, categories: tuple[str, ...]) -> tuple[float, ...]:
-    """For each class id, the score that a box must exceed.
+def thresholds_by_class(
+    spec: DetectorSpec | ClassesSpec, categories: tuple[str, ...]
+) -> tuple[float | None, ...]:
+    """For each class id, the score that a box or a tag must exceed; None where the spec has none.
 
     If several classes of a model's own have the same name, as torchvision's have, a threshold for that name
     is for all of them.

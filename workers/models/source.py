@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from schemas.models import ModelInfo
-from schemas.spec import ModelSpec
-from schemas.tasks import Task
+from schemas.tasks import ModelSpec, Task
 from workers.models.model import Built
 
 

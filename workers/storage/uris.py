@@ -221,7 +221,9 @@ def resolve_uri(uri: str, base: str) -> str:
     if uri.startswith("/") or not is_local(uri):
         return uri
     base = base.rstrip("/")
-    if is_local(base) or not {".", ".."} & set(uri.split("/")):
+    if is_local(base):  # ".." stays: a folder before it may be a link
+        return "/".join([base, *(name for name in uri.split("/") if name != ".")])
+    if not {".", ".."} & set(uri.split("/")):
         return f"{base}/{uri}"
     return _without_dots(base, uri)
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.ledger import StagedFile
-from schemas.tables import HARDLY_REPEATED
+from schemas.tables import TABLES
 from workers.storage.store import Store
 
 
@@ -18,7 +18,7 @@ def write_file(store: Store, stem: str, rows: pa.Table, table: str, *, staged: b
         store: the store to write to.
         stem: the key without its ending.
         rows: the rows, with the table's schema.
-        table: "labels", "boxes" or "errors".
+        table: its name.
         staged: put the table and the content's hash into the name, so that no staged file replaces another.
 
     Returns:
@@ -42,12 +42,19 @@ def parquet_bytes(table: pa.Table, name: str) -> bytes:
 
     Args:
         table: the rows.
-        name: "labels", "boxes" or "errors"; decides which columns have a dictionary.
+        name: its name; decides which columns have a dictionary, and the size of row groups.
     """
-    sink = pa.BufferOutputStream()
-    repeated = [column for column in _leaves(table.schema) if column not in HARDLY_REPEATED[name]]
+    sink, kind = pa.BufferOutputStream(), TABLES[name]
+    repeated = [column for column in _leaves(table.schema) if column not in kind.hardly_repeated]
     # only encodings of Parquet's first version: Spark 3 and the services built on it read no others
-    pq.write_table(table, sink, compression="zstd", use_dictionary=repeated, store_schema=True)
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=kind.row_group_rows,
+        compression="zstd",
+        use_dictionary=repeated,
+        store_schema=True,
+    )
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

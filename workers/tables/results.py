@@ -1,28 +1,31 @@
-"""Turns the models' answers into Arrow tables: the results of a unit, and the three tables made of them."""
+"""Turns the models' answers into Arrow tables: the results of a unit, and the run's tables made of them."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from schemas.errors import MESSAGE_LIMIT, RowError
 from schemas.exceptions import ImageError
 from schemas.images import Classification, Detections, LoadedImage
 from schemas.models import ResolvedModel
 from schemas.tables import (
-    ABSOLUTE_URI,
-    BOX,
-    BOXES,
     ERROR,
     KEYS,
+    MANIFEST_URI,
+    TABLES,
+    URI_IS_CUT,
+    RunTables,
     carried_names,
-    results_schema,
-    table_schema,
+    rows_of,
 )
 
 
@@ -32,7 +35,7 @@ class LabelledImage:
 
     Attributes:
         facts: the labels table's columns about the file: width, height, format, ...
-        values: of the columns that the models fill.
+        values: of the columns of results that the models fill.
         at: when it was labelled, UTC.
     """
 
@@ -57,18 +60,17 @@ def facts_of(image: LoadedImage) -> dict[str, Any]:
 
 
 def results_table(
-    unit: int, rows: pa.Table, outcomes: Sequence[LabelledImage | RowError], carried: pa.Schema
+    unit: int, rows: pa.Table, outcomes: Sequence[LabelledImage | RowError], tables: RunTables
 ) -> pa.Table:
-    """One row for each manifest row of a unit, under `schemas.tables.results_schema`.
+    """One row for each manifest row of a unit, under `schemas.tables.RunTables.results`.
 
     Args:
         unit: its number.
-        rows: manifest_index, image_id, uri, absolute_uri and the carried columns, as
-            `workers.manifest.manifest.Rows.for_results` gives them.
+        rows: what a manifest gives of them: see `workers.manifest.manifest.Rows.for_results`.
         outcomes: the result or the error of each row, in the same order.
-        carried: the manifest's own columns.
+        tables: of the run.
     """
-    schema = results_schema(carried)
+    schema = tables.results
     own = pa.schema([field for field in schema if field.name not in rows.column_names])
     values = [{**_values(outcome), "unit": unit} for outcome in outcomes]
     table = pa.Table.from_pylist(values, own)
@@ -112,54 +114,86 @@ def label_values(result: Classification, model: ResolvedModel) -> dict[str, Any]
 
 
 def box_values(result: Detections, model: ResolvedModel) -> dict[str, Any]:
-    """The columns of the labels table that a detector fills, and its boxes, see `schemas.tables.BOX`."""
+    """The columns of results that a detector fills: of the labels table, and its boxes."""
+    rows = zip(result.class_ids.tolist(), result.scores.tolist(), result.boxes.tolist(), strict=True)
     boxes = [
-        dict(zip(BOX.names, (class_id, model.categories[class_id], score, *box), strict=True))
-        for class_id, score, box in zip(
-            result.class_ids.tolist(), result.scores.tolist(), result.boxes.tolist(), strict=True
-        )
+        dict(zip(TABLES["boxes"].own, (class_id, model.categories[class_id], score, *box), strict=True))
+        for class_id, score, box in rows
     ]
     counts = Counter(box["class_name"] for box in boxes)
     return {
-        "boxes": boxes,
+        rows_of("boxes"): boxes,
         "object_count": len(boxes),
         "class_counts": sorted(counts.items()),
         "detector": model.fingerprint,
     }
 
 
-def split_results(results: pa.Table, carried: pa.Schema) -> dict[str, pa.Table]:
-    """The labels, boxes and errors tables made of some results, each sorted by manifest_index.
+def tag_values(result: Classification, model: ResolvedModel, tagger: str) -> dict[str, Any]:
+    """The column of results that a tagger adds to: its tags."""
+    rows = zip(result.label_ids.tolist(), result.scores.tolist(), strict=True)
+    tags = [
+        {"tagger": tagger, "label_id": label_id, "label": model.categories[label_id], "score": score}
+        for label_id, score in rows
+    ]
+    return {rows_of("tags"): tags}
 
-    Each row goes either to labels, and its boxes to boxes, or to errors.
+
+def embedding_values(result: NDArray[np.float32], model: ResolvedModel) -> dict[str, Any]:
+    """The column of results that an embedder fills: its one embedding."""
+    return {rows_of("embeddings"): [{"embedding": result, "embedder": model.fingerprint}]}
+
+
+def split_results(results: pa.Table, tables: RunTables, run_id: str) -> dict[str, pa.Table]:
+    """The tables made of some results, each sorted by manifest_index.
+
+    Each row goes either to labels, and what it has of further tables to these, or to errors.
+
+    Args:
+        results: under `schemas.tables.RunTables.results`.
+        tables: of the run.
+        run_id: of run.json.
     """
-    ordered = results.sort_by("manifest_index").combine_chunks()
+    ordered = _with_keys(results, run_id).sort_by("manifest_index").combine_chunks()
     failed = pc.is_valid(ordered["error"])
     labelled, errors = ordered.filter(pc.invert(failed)), ordered.filter(failed)
-    tables = {
+    split = {
         "labels": labelled,
-        "boxes": _boxes(labelled),
-        "errors": _errors(errors, carried),
+        **{name: _rows(labelled, name, tables) for name in tables.of_labelled},
+        "errors": _errors(errors, tables.carried),
     }
-    return {name: _cast(table, table_schema(name, carried)) for name, table in tables.items()}
+    return {name: _cast(split[name], tables.schema(name)) for name in tables.names}
 
 
-def _boxes(labelled: pa.Table) -> pa.Table:
-    """One row for each box of the labelled rows; the boxes of a row keep their order."""
-    boxes = labelled["boxes"].combine_chunks()
-    counts = pc.fill_null(pc.list_value_length(boxes), 0).to_numpy(zero_copy_only=False)
+def _with_keys(results: pa.Table, run_id: str) -> pa.Table:
+    """Results with the keys that no row brings."""
+    keys = pa.array([key_of(uri) for uri in results["uri"].to_pylist()], pa.string())
+    return results.append_column("key", keys).append_column("run_id", pa.array([run_id] * len(keys)))
+
+
+def key_of(uri: str) -> str:
+    """The key of an image: the first 16 bytes of the SHA-256 of its URI, as text of a UUID."""
+    return str(UUID(bytes=hashlib.sha256(uri.encode()).digest()[:16]))
+
+
+def _rows(labelled: pa.Table, name: str, tables: RunTables) -> pa.Table:
+    """One row for each that the labelled rows have of a table; those of an image keep their order."""
+    table, lists = TABLES[name], labelled[rows_of(name)].combine_chunks()
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     parents = labelled.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
-    ends = np.cumsum(counts)
-    index = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-    from_image = {name: parents[name] for name in ("width", "height", "detector")}
-    columns = {**_keys(parents), "object_index": pa.array(index, pa.int32()), **from_image}
-    columns |= _fields(pc.list_flatten(boxes), BOX)
-    return pa.table({name: columns[name] for name in BOXES.names})
+    columns = {**_keys(parents), **{column: parents[column] for column in table.from_image}}
+    columns |= _fields(pc.list_flatten(lists), tables.row(name))
+    if table.number:
+        ends = np.cumsum(counts)
+        index = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+        columns[table.number] = pa.array(index, pa.int32())
+    return pa.table({column: columns[column] for column in table.schema.names})
 
 
 def _errors(failed: pa.Table, carried: pa.Schema) -> pa.Table:
     """One row for each failed row."""
-    own = {ABSOLUTE_URI.name: failed[ABSOLUTE_URI.name], **_fields(failed["error"], ERROR)}
+    whole = {name: failed[name] for name in (MANIFEST_URI.name, URI_IS_CUT.name)}
+    own = {**_fields(failed["error"], ERROR), **whole}
     in_labels, in_errors = carried_names(carried), carried_names(carried, "errors")
     return pa.table({**_keys(failed), **own, **{in_errors[n]: failed[in_labels[n]] for n in carried.names}})
 

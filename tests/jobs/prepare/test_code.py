@@ -7,7 +7,7 @@ import pytest
 from jobs.prepare.code import MAKES_NO_ROWS, OF_MODELS, PARTS, ROOT, bare_code, code_of
 from schemas.exceptions import OutputConflictError
 from schemas.models import ResolvedModel
-from schemas.spec import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests.workers.tables.made_results import record
 from workers.ledger.runs import assert_same_run
 from workers.models.registry import PREDICTORS, load

@@ -3,7 +3,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from jobs.report.page import render_html, write_report
-from jobs.results.summary import ClassCount, ErrorCount, ImageSummary, LabelCount, Summary, summarize
+from jobs.results.summary import (
+    ClassCount,
+    ErrorCount,
+    ImageSummary,
+    LabelCount,
+    Summary,
+    TagCount,
+    summarize,
+)
 
 VOID = {"meta"}
 EMPTY = Summary("runs/none", 0, 0, None, (), (), 0, (), 0, (), (), ())
@@ -102,7 +110,12 @@ def test_everything_is_escaped() -> None:
         labelled=1,
         failed=1,
         objects=1,
-        images=(ImageSummary(0, evil, 1, 1, bytes(32), ((evil, 1.0), (evil, 0.0)), ((evil, 1),)),),
+        images=(
+            ImageSummary(0, evil, 1, 1, bytes(32), ((evil, 1.0), (evil, 0.0)), ((evil, 1),)),
+            ImageSummary(1, "b.jpg", 1, 1, bytes(32), (), ()),
+        ),
+        tags=(TagCount(evil, evil, 1),),
+        distinct_tags=1,
         labels=(LabelCount(evil, 1),),
         distinct_labels=1,
         classes=(ClassCount(evil, 1, 1),),
@@ -117,7 +130,7 @@ def test_everything_is_escaped() -> None:
     assert "<script" not in html
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert [evil, evil] in page.rows
-    assert "".join(page.text).count(evil) == 14  # each place above, the output twice
+    assert "".join(page.text).count(evil) == 16  # each place above, the output twice
 
 
 def test_the_page_needs_nothing_from_outside() -> None:

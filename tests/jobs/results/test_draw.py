@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from jobs.results.draw import LONG_SIDE, PAPER, Box, Drawn, class_colour, contact_sheet, draw_image, draw_run
-from schemas.tables import table_schema
+from schemas.tables import RunTables
 from workers.storage.store import Store
 from workers.tables.parquet import parquet_bytes
+from workers.tables.results import key_of
 
 GREY = np.full((480, 640, 3), 128, np.uint8)
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
@@ -30,7 +31,8 @@ def put_run(output: Path, files: dict[str, bytes], boxes: dict[int, list[Box]]) 
     """Writes the tables of a run that labelled the files in order, one shard an image."""
     store = Store(str(output))
     for index, (uri, data) in enumerate(files.items()):
-        keys = {"manifest_index": index, "uri": uri, "width": 640, "height": 480}
+        keys = {"manifest_index": index, "uri": uri, "key": key_of(uri), "run_id": "run"}
+        keys |= {"width": 640, "height": 480}
         label = keys | {
             "format": "PNG",
             "byte_size": len(data),
@@ -56,7 +58,7 @@ def put_run(output: Path, files: dict[str, bytes], boxes: dict[int, list[Box]]) 
 
 
 def _put(store: Store, name: str, shard: int, rows: list[dict[str, Any]]) -> None:
-    table = pa.Table.from_pylist(rows, schema=table_schema(name, pa.schema([])))
+    table = pa.Table.from_pylist(rows, schema=RunTables().schema(name))
     store.write(f"{name}/shard-{shard:05d}.parquet", parquet_bytes(table, name))
 
 

@@ -178,9 +178,7 @@ def test_a_retry_that_is_refused_leaves_nothing_of_the_manifest(place: Place) ->
     run.create(Retry(number=1, codes=["TRUNCATED"], rows=[(3, 4), (7, 8)]))
     errors = Path(place.store.path("errors/shard-00000.parquet"))
     table = pq.read_table(errors)  # as if their URLs had a query
-    hidden = table.set_column(
-        table.column_names.index("absolute_uri"), "absolute_uri", pa.nulls(2, pa.string())
-    )
+    hidden = table.set_column(table.column_names.index("uri_is_cut"), "uri_is_cut", pa.array([True] * 2))
     pq.write_table(hidden, errors)
     place.write(*(f"s3://other/{n}.jpg,x" for n in range(8)), header="uri,label")
     with pytest.raises(OutputConflictError, match="rows that failed are no longer where they were"):
@@ -190,7 +188,8 @@ def test_a_retry_that_is_refused_leaves_nothing_of_the_manifest(place: Place) ->
 
 def test_the_rows_that_a_retry_holds_stay_what_another_attempt_at_it_writes(place: Place) -> None:
     uris = ["s3://b/3", "s3://b/7"]
-    keys = {"manifest_index": [3, 7], "image_id": ["3", "7"], "uri": uris, "absolute_uri": uris}
+    keys = {"manifest_index": [3, 7], "image_id": ["3", "7"], "uri": uris, "uri_is_cut": [False] * 2}
+    keys["manifest_uri"] = pa.nulls(2, pa.string())
     failed = pa.table({**keys, **{name: ["x", "x"] for name in ("stage", "code", "message")}})
     into = f"{place.store.url}/{MANIFEST}/001/held"
     first = held_manifest(failed, pa.schema([]), into)

@@ -137,7 +137,7 @@ def refuse_unit(run: RunDirectory, state: PassState, manifest: Manifest, unit: i
     errors: list[LabelledImage | RowError] = [
         RowError(Stage.FETCH, ErrorCode.DENIED, "status 403", 1, AT) for _ in rows
     ]
-    table = results_table(unit, manifest.read(rows).table, errors, NO_COLUMNS)
+    table = results_table(unit, manifest.read(rows).for_results(), errors, run.tables)
     for commit in commit_results(run, 1, table):
         state.add(commit)
 

@@ -14,9 +14,10 @@ from schemas.errors import ErrorCode
 from schemas.exceptions import DamagedFileError, ManifestError, OutputConflictError
 from schemas.ledger import MANIFEST, SUCCESS, Retry, SourceFile
 from schemas.locations import MissingImage
+from schemas.models import tables_of
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
-from tests.workers.tables.made_results import AT, CARRIED, outcome, record, rows_of
+from tests.workers.tables.made_results import AT, CARRIED, MODELS, outcome, record, rows_of
 from workers.ledger.commit import commit_results
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import publish_shard
@@ -28,6 +29,8 @@ from workers.storage.store import Store
 from workers.tables.results import results_table
 
 FAILED = [3, 7, 11]
+
+DONE = b'{"labels": 3, "boxes": 3, "tags": 3, "embeddings": 3, "errors": 1}'
 
 
 def run_with(tmp_path: Path, rows: pa.Table, carried: pa.Schema = CARRIED) -> RunDirectory:
@@ -48,7 +51,7 @@ def run_with(tmp_path: Path, rows: pa.Table, carried: pa.Schema = CARRIED) -> Ru
 
 def results_of_rows(unit: int, rows: pa.Table, carried: pa.Schema) -> pa.Table:
     outcomes = [outcome(n) for n in rows["manifest_index"].to_pylist()]
-    return results_table(unit, rows, outcomes, carried)
+    return results_table(unit, rows, outcomes, tables_of(MODELS, carried))
 
 
 def job_of(run: RunDirectory, manifest: Manifest | None) -> ResolvedJob:
@@ -73,11 +76,18 @@ def retried(run: RunDirectory, manifest: Manifest | None) -> Manifest:
     return retried_manifest(job_of(run, manifest), run, opened)
 
 
-def with_uris(rows: pa.Table, uris: list[str], absolute: list[str | None]) -> pa.Table:
-    kept = rows.drop_columns(["uri", "absolute_uri"])
-    return kept.append_column("uri", pa.array(uris)).append_column(
-        "absolute_uri", pa.array(absolute, pa.string())
-    )
+def with_uris(
+    rows: pa.Table, uris: list[str], cut: list[bool], written: list[str | None] | None = None
+) -> pa.Table:
+    """Rows with other URIs; `written`: as in the manifest, where that differs."""
+    columns = {
+        "uri": pa.array(uris),
+        "manifest_uri": pa.array(written or [None] * len(uris), pa.string()),
+        "uri_is_cut": pa.array(cut),
+    }
+    for name, values in columns.items():
+        rows = rows.set_column(rows.column_names.index(name), name, values)
+    return rows
 
 
 def test_rows_are_those_that_the_run_holds_with_all_their_columns_whatever_became_of_the_manifest(
@@ -128,18 +138,12 @@ def test_columns_keep_their_types_and_names_that_errors_has_itself(tmp_path: Pat
 
 def test_what_the_tables_do_not_show_comes_from_a_manifest_with_the_same_rows(tmp_path: Path) -> None:
     rows, signed = rows_of(range(8)), [f"https://h/{n}.jpg?key=new" for n in range(8)]
-    cut = with_uris(rows, [f"https://h/{n}.jpg" for n in range(8)], [None] * 8)
+    cut = with_uris(rows, [f"https://h/{n}.jpg" for n in range(8)], [True] * 8)
     run = run_with(tmp_path, cut)
-    grown = with_uris(rows_of(range(20)), [*signed, *(["s3://b/x"] * 12)], [None] * 20)
+    grown = with_uris(rows_of(range(20)), [*signed, *(["s3://b/x"] * 12)], [True] * 20)
     held = retried(run, manifest_of(tmp_path / "m.parquet", grown))
     assert held.read([3, 7]).locations == [signed[3], signed[7]]
-    assert (
-        held.read([3]).table.to_pylist()
-        == cut.drop_columns(["absolute_uri"])
-        .slice(3, 1)
-        .select(held.read([3]).table.column_names)
-        .to_pylist()
-    )
+    assert held.read([3]).for_results().to_pylist() == cut.slice(3, 1).to_pylist()
     for gone in (None, manifest_of(tmp_path / "other.parquet", grown.slice(1))):
         with pytest.raises(
             OutputConflictError,
@@ -150,9 +154,9 @@ def test_what_the_tables_do_not_show_comes_from_a_manifest_with_the_same_rows(tm
 
 
 def test_only_images_that_the_run_cannot_find_are_looked_for_in_the_manifest_as_it_is(tmp_path: Path) -> None:
-    shown = ["a.jpg"] * 4 + ["https://h/b.jpg"] * 4
-    run = run_with(tmp_path, with_uris(rows_of(range(8)), shown, ["/one/a.jpg"] * 4 + [None] * 4))
-    now = with_uris(rows_of(range(8)), ["a.jpg"] * 4 + ["https://h/b.jpg?key=new"] * 4, [None] * 8)
+    shown, cut = ["/one/a.jpg"] * 4 + ["https://h/b.jpg"] * 4, [False] * 4 + [True] * 4
+    run = run_with(tmp_path, with_uris(rows_of(range(8)), shown, cut, ["a.jpg"] * 4 + [None] * 4))
+    now = with_uris(rows_of(range(8)), ["a.jpg"] * 4 + ["https://h/b.jpg?key=new"] * 4, [True] * 8)
     held = retried(run, manifest_of(tmp_path / "m.parquet", now))
     assert held.read([3, 7]).locations == ["/one/a.jpg", "https://h/b.jpg?key=new"]
 
@@ -179,16 +183,16 @@ def test_an_errors_table_with_a_wrong_byte_is_refused_with_its_name(tmp_path: Pa
         with suppress(DamagedFileError, ManifestError):  # it may be read, as other rows
             retried(with_carried(run), None).read([3])
     run.ledger.clear(Retry.folder)
-    run.store.write(SUCCESS, b'{"labels": 3, "boxes": 3, "errors": 1}')
+    run.store.write(SUCCESS, DONE)
     with pytest.raises(DamagedFileError, match=r"errors/shard-00000\.parquet is damaged: its content is not"):
         assert_retriable(job_of(run, None), run.store.url, ["TRUNCATED"])
 
 
 def test_a_retry_that_lacks_something_is_refused_before_it_begins(tmp_path: Path) -> None:
-    cut = with_uris(rows_of(range(4)), [f"https://h/{n}.jpg" for n in range(4)], [None] * 4)
+    cut = with_uris(rows_of(range(4)), [f"https://h/{n}.jpg" for n in range(4)], [True] * 4)
     run = run_with(tmp_path, cut)
     run.ledger.clear(Retry.folder)
-    run.store.write(SUCCESS, b'{"labels": 3, "boxes": 3, "errors": 1}')
+    run.store.write(SUCCESS, DONE)
     pq.write_table(pa.table({"uri": ["a.jpg"]}), tmp_path / "m.parquet")
     (source,) = find_sources(ManifestSpec(uri=str(tmp_path / "m.parquet")))
     for job in (job_of(run, None), replace(job_of(run, None), sources=[source])):
@@ -204,7 +208,7 @@ def test_images_in_a_file_of_the_manifest_that_is_gone_or_another_are_refused_wi
 ) -> None:
     path = tmp_path / "m.parquet"
     cells = [f"parquet://image/{n}::{path}" for n in range(4)]
-    run = run_with(tmp_path, with_uris(rows_of(range(4)), cells, list(cells)))
+    run = run_with(tmp_path, with_uris(rows_of(range(4)), cells, [False] * 4))
     manifest = manifest_of(path, rows_of(range(4)))  # without the rows that failed
     gone = job_of(run, None)
     (there,) = job_of(run, manifest).sources
@@ -219,8 +223,7 @@ def test_images_in_a_file_of_the_manifest_that_is_gone_or_another_are_refused_wi
 
 
 def test_a_row_that_has_no_image_fails_again_as_it_did(tmp_path: Path) -> None:
-    rows = rows_of(range(4)).drop_columns(["absolute_uri"])
-    run = run_with(tmp_path, rows)
+    run = run_with(tmp_path, rows_of(range(4)))
     tables = pq.read_table(tmp_path / "out/errors/shard-00000.parquet")
     listed = tables.set_column(tables.column_names.index("stage"), "stage", pa.array(["list"]))
     pq.write_table(listed, tmp_path / "out/errors/shard-00000.parquet")

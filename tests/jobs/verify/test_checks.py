@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jobs.verify.checks import (
 )
 from schemas.ledger import StagedFile
 from schemas.plan import Pass, Plan
-from tests.workers.tables.made_results import CARRIED, results_of
+from tests.workers.tables.made_results import RUN_TABLES, results_of
 from workers.storage.store import Store
 from workers.tables.parquet import count_codes, parquet_bytes, write_file
 from workers.tables.results import split_results
@@ -33,7 +34,7 @@ def tables_of(rows: int, first: int = 0) -> tuple[Tables, RowNumbers]:
     """Good tables of some manifest rows, and the rows."""
     plan = Plan(rows=first + rows, unit_rows=first + rows, shard_units=1)
     expected = np.arange(first, first + rows)
-    whole = split_results(results_of(Pass(plan, expected), 0), CARRIED)
+    whole = split_results(results_of(Pass(plan, expected), 0), RUN_TABLES, "run")
     return {name: whole[name].select(columns) for name, columns in COLUMNS.items()}, expected
 
 
@@ -76,7 +77,9 @@ def test_any_row_that_is_dropped_doubled_moved_or_renumbered_is_found(
     change: Callable[[pa.Table, int, int], pa.Table], data: st.DataObject
 ) -> None:
     tables, expected = tables_of(data.draw(st.integers(8, 24), label="rows"), data.draw(st.integers(0, 9)))
-    name = data.draw(st.sampled_from(list(tables)), label="table")
+    # how many tags an image has, and where in the image's, no other table says: only the checksum does
+    names = [name for name in tables if change is doubled or name != "tags"]
+    name = data.draw(st.sampled_from(names), label="table")
     places = st.integers(0, len(tables[name]) - 1)
     at, to = data.draw(places, label="at"), data.draw(places, label="to")
     changed = change(tables[name], at, to)
@@ -144,13 +147,16 @@ def test_a_run_without_a_detector_has_no_counts_and_no_boxes() -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> tuple[bytes, StagedFile]:
-    whole = split_results(results_of(Plan(rows=12, unit_rows=12, shard_units=1), 0), CARRIED)["labels"]
+    whole = split_results(results_of(Plan(rows=12, unit_rows=12, shard_units=1), 0), RUN_TABLES, "run")[
+        "labels"
+    ]
     store = Store(str(tmp_path))
     said = write_file(store, "labels/shard-00000", whole, "labels")
     return store.read(said.key), said
 
 
-SCHEMA = declared("labels", {"split": "string", "label": "int64"})
+RUN = replace(RUN_TABLES, carried=pa.schema([]))
+SCHEMA = declared("labels", RUN, {"split": "string", "label": "int64"})
 
 
 def test_a_file_as_it_was_written_has_no_fault(file: tuple[bytes, StagedFile]) -> None:
@@ -173,11 +179,11 @@ def test_any_byte_that_is_flipped_or_cut_off_is_found(file: tuple[bytes, StagedF
 
 
 def test_other_columns_or_versions_than_the_declared_are_named(file: tuple[bytes, StagedFile]) -> None:
-    _, found = check_file("f", *file, declared("labels", {"split": "int32"}), "labels")
+    _, found = check_file("f", *file, declared("labels", RUN, {"split": "int32"}), "labels")
     assert [str(issue) for issue in found] == [
         "f: found columns split: string, manifest_label: int64; expected split: int32"
     ]
-    table, found = check_file("f", *file, declared("errors", {}), "errors")
+    table, found = check_file("f", *file, declared("errors", RUN, {}), "errors")
     assert table is None
     assert "raylabel.table: labels" in found[0].found
     assert "raylabel.table: errors" in found[0].expected
@@ -193,9 +199,11 @@ def test_rows_that_the_ledger_does_not_know_are_found(file: tuple[bytes, StagedF
 
 
 def test_the_declared_schemas_are_those_of_the_files() -> None:
-    whole = split_results(results_of(Plan(rows=8, unit_rows=8, shard_units=1), 0), CARRIED)
+    whole = split_results(results_of(Plan(rows=8, unit_rows=8, shard_units=1), 0), RUN_TABLES, "run")
     for name, table in whole.items():
         data = parquet_bytes(table, name)
         said = StagedFile(key="k", rows=table.num_rows, size=len(data), sha256="")
-        _, found = check_file("f", data, said, declared(name, {"split": "string", "label": "int64"}), name)
+        _, found = check_file(
+            "f", data, said, declared(name, RUN, {"split": "string", "label": "int64"}), name
+        )
         assert [issue.found.split()[0] for issue in found] == ["sha256"]

@@ -32,6 +32,8 @@ from workers.tables.parquet import parquet_bytes, write_file
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 FAILED = [3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47]
 LEDGER = "_work/run"
+SUMS = {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "errors": 12}
+"""Rows of each table of the whole run."""
 
 
 def begun(output: str, plan: Plan = PLAN) -> RunDirectory:
@@ -73,8 +75,8 @@ def test_a_complete_run_is_proven(output: str, capsys: pytest.CaptureFixture[str
     assert reconcile_run(output, as_json=False)
     assert capsys.readouterr().out == (
         f"{output} is complete and verified: 50 manifest rows, each there once, 38 in labels and 12 in "
-        "errors; 37 boxes, as the images' counts say; and the 9 files are, byte for byte, the ones that were "
-        "published.\n"
+        "errors; 37 boxes, as the images' counts say; 62 tags; 38 embeddings; and the 15 files are, byte for "
+        "byte, the ones that were published.\n"
     )
     assert reconcile_run(output, as_json=True)
     assert json.loads(capsys.readouterr().out) == {
@@ -82,9 +84,7 @@ def test_a_complete_run_is_proven(output: str, capsys: pytest.CaptureFixture[str
         "state": "complete",
         "retry": 0,
         "rows": 50,
-        "labels": 38,
-        "boxes": 37,
-        "errors": 12,
+        **SUMS,
         "shards": 3,
         "published_shards": 3,
         "published": 50,
@@ -175,7 +175,7 @@ def flip(data: bytes) -> bytes:
 
 
 SHARD = f"{LEDGER}/shards/shard-00001.json"
-LABELS, BOXES, ERRORS = (f"{name}/shard-00001.parquet" for name in ("labels", "boxes", "errors"))
+LABELS, BOXES, TAGS, EMBEDDINGS, ERRORS = (f"{name}/shard-00001.parquet" for name in SUMS)
 
 DAMAGE: dict[str, tuple[Callable[[Store], object], list[tuple[str, str]]]] = {
     "a byte flipped": (lambda s: s.write(LABELS, flip(s.read(LABELS))), [(LABELS, "sha256")]),
@@ -199,7 +199,22 @@ DAMAGE: dict[str, tuple[Callable[[Store], object], list[tuple[str, str]]]] = {
             (LABELS, "sha256"),
             (LABELS, "17 rows"),
             (f"{LABELS} and {ERRORS}", "no manifest row 24"),
+            (TAGS, "tags of manifest row 24"),
+            (EMBEDDINGS, "embeddings of manifest row 24"),
         ],
+    ),
+    "an embedding dropped": (
+        lambda s: rewrite(s, EMBEDDINGS, lambda t: t.slice(1)),
+        [
+            (EMBEDDINGS, "bytes"),
+            (EMBEDDINGS, "sha256"),
+            (EMBEDDINGS, "17 rows"),
+            (EMBEDDINGS, "no embedding of manifest row 24"),
+        ],
+    ),
+    "a tag twice": (
+        lambda s: rewrite(s, TAGS, lambda t: pa.concat_tables([t.slice(0, 1), t])),
+        [(TAGS, "bytes"), (TAGS, "sha256"), (TAGS, "rows"), (TAGS, "a tag of manifest row 24 twice")],
     ),
     "a record deleted": (
         lambda s: s.delete([SHARD]),
@@ -229,12 +244,12 @@ DAMAGE: dict[str, tuple[Callable[[Store], object], list[tuple[str, str]]]] = {
         [(f"{LEDGER}/shards/shard-00009.json", "a record of no shard")],
     ),
     "a record and its files deleted": (
-        lambda s: s.delete([SHARD, LABELS, BOXES, ERRORS]),
+        lambda s: s.delete([SHARD, LABELS, BOXES, TAGS, EMBEDDINGS, ERRORS]),
         [(SHARD, "no such file")],
     ),
     "_SUCCESS with other sums": (
         lambda s: rewrite(s, "_SUCCESS", lambda r: {**r, "boxes": 36}),
-        [("_SUCCESS", "{'labels': 38, 'boxes': 36, 'errors': 12}")],
+        [("_SUCCESS", str({**SUMS, "boxes": 36}))],
     ),
     "_SUCCESS that is empty": (lambda s: s.write("_SUCCESS", b""), [("_SUCCESS", "")]),
 }
@@ -259,7 +274,9 @@ def test_a_file_and_its_record_that_agree_on_a_lost_row_do_not_hide_it(output: s
     rewrite(run.store, SHARD, lambda r: {**r, "files": {**r["files"], "labels": signed.model_dump()}})
     rewrite(run.store, "_SUCCESS", lambda r: {**r, "labels": 37})
     assert issues(output) == [
-        f"{LABELS} and {ERRORS}: found no manifest row 24; expected each row once, in one of the two"
+        f"{LABELS} and {ERRORS}: found no manifest row 24; expected each row once, in one of the two",
+        f"{TAGS}: found tags of manifest row 24; expected tags of rows in labels only",
+        f"{EMBEDDINGS}: found embeddings of manifest row 24; expected embeddings of rows in labels only",
     ]
 
 
@@ -486,7 +503,7 @@ def assert_adds_up(output: str, steps: list[tuple[str, Any]]) -> None:
         commit_results(run, attempt, results_of(PLAN, *ledger.pending.tolist()))
     for shard in range(PLAN.shards):
         publish_shard(run, shard)
-    assert finish_run(run) == {"labels": 38, "boxes": 37, "errors": 12}
+    assert finish_run(run) == SUMS
     report = verify_run(output)
     assert (report.state, report.issues, report.to_do) == ("complete", (), 0)
 

@@ -12,7 +12,7 @@ from schemas.exceptions import ImageError
 from schemas.locations import NO_URI, Location, MissingImage, ParquetCell, TarMember
 from schemas.spec import FetchSpec
 from tests.workers.archives import tar_bytes, write_hf
-from workers.fetch.locate import absolute_uri_of, is_local, locate, location_of, read_image, uri_of
+from workers.fetch.locate import is_local, locate, location_of, read_image, shown_uri, uri_of
 
 SPEC = FetchSpec(attempts=1, throttle_timeout_s=0)
 
@@ -53,28 +53,32 @@ def test_no_credentials_are_in_a_uri() -> None:
     ],
 )
 def test_an_absolute_uri_leads_back_to_its_image(location: Location) -> None:
-    uri = absolute_uri_of(location)
+    uri, is_cut = shown_uri(location)
     assert uri is not None
+    assert not is_cut
     expected = "file:///data/caf%E9.jpg" if "caf" in uri else location
     assert location_of(uri) == expected
-    assert absolute_uri_of(TarMember("/0.tar", "a.jpg", (512, 9))) == "tar://a.jpg::/0.tar"
+    assert shown_uri(TarMember("/0.tar", "a.jpg", (512, 9))) == ("tar://a.jpg::/0.tar", False)
 
 
 @pytest.mark.parametrize(
-    "location",
+    ("location", "shown"),
     [
-        "https://h/a.jpg?signature=secret",
-        "https://me:secret@h/a.jpg",
-        "s3://key:secret@bucket/a.jpg",
-        "data:image/png;base64," + "A" * 1000,
-        "zip://a.jpg::https://h/a.zip?secret",
-        TarMember("https://h/0.tar?secret", "a.jpg"),
-        ParquetCell("https://me:secret@h/t.parquet", "image", 1),
-        NO_URI,
+        ("https://h/a.jpg?signature=secret", "https://h/a.jpg"),
+        ("https://me:secret@h/a.jpg", "https://h/a.jpg"),
+        ("s3://key:secret@bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("data:image/png;base64," + "A" * 1000, "data:image/png;base64," + "A" * 32 + "…"),
+        ("zip://a.jpg::https://h/a.zip?secret", "zip://a.jpg::https://h/a.zip"),
+        (TarMember("https://h/0.tar?secret", "a.jpg"), "tar://a.jpg::https://h/0.tar"),
+        (ParquetCell("https://me:secret@h/t.parquet", "image", 1), "parquet://image/1::https://h/t.parquet"),
     ],
 )
-def test_an_image_whose_uri_has_a_secret_has_no_absolute_uri(location: Location) -> None:
-    assert absolute_uri_of(location) is None
+def test_a_uri_without_its_secret_is_told_to_lack_something(location: Location, shown: str) -> None:
+    assert shown_uri(location) == (shown, True)
+
+
+def test_a_row_without_an_image_has_no_uri() -> None:
+    assert shown_uri(NO_URI) == (None, False)
 
 
 @pytest.mark.parametrize(

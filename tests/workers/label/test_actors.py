@@ -28,7 +28,7 @@ def settings(tmp_path: Path) -> LabelSettings:
 @pytest.fixture
 def run(tmp_path: Path, settings: LabelSettings) -> RunDirectory:
     store = Store(str(tmp_path / "run"))
-    return RunDirectory(store, record(plan=settings.current.plan), settings.current)
+    return RunDirectory(store, record(plan=settings.current.plan, models={}), settings.current)
 
 
 def test_a_bundle_of_units_becomes_commits_of_each(settings: LabelSettings, run: RunDirectory) -> None:

@@ -9,8 +9,9 @@ from PIL import Image
 
 from schemas.images import DecodedImage
 from schemas.metrics import Usage
-from schemas.spec import ClassifierSpec, DecodeSpec, DetectorSpec
+from schemas.spec import DecodeSpec
 from schemas.tables import DECODED
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests.poison import CRASH_MARK, ENDLESS_MARK, broken_decoder, paint
 from tests.workers.label.models import settings_of_models
 from tests.workers.label.test_labeller import ignore_stage

@@ -7,8 +7,8 @@ import pytest
 from schemas.errors import Stage
 from schemas.exceptions import ModelError
 from schemas.plan import Pass, Plan
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
-from schemas.tables import results_schema
+from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests.poison import paint
 from tests.workers.label.models import settings_of_models
 from workers.label.labeller import Labeller
@@ -27,7 +27,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelSet
             write_parquet(rows, str(folder / "m"), ""), "uri", None, pa.schema([("split", pa.string())])
         ),
         current=Pass(Plan(rows=7, unit_rows=3, shard_units=10)),
-        **settings_of_models(ClassifierSpec(), DetectorSpec()),
+        **settings_of_models(ClassifierSpec(), DetectorSpec(), carried=pa.schema([("split", pa.string())])),
         fetch=FetchSpec(),
         storage={},
         decode=DecodeSpec(),
@@ -52,11 +52,11 @@ def test_rows_become_results_and_each_stage_is_said(settings: LabelSettings) -> 
     )
     results = pa.concat_tables([last, first])
     assert stages == ["decode", "classify", "detect", "decode"]
-    assert results.schema == results_schema(settings.manifest.carried)
+    assert results.schema == settings.tables.results
     assert results["unit"].to_pylist() == [2, 0, 0, 0]
     assert results["manifest_index"].to_pylist() == [6, 0, 1, 2]
     assert results["label"].to_pylist() == ["missile", "football helmet", "tripod", "tiger cat"]
-    assert [[box["class_name"] for box in boxes] for boxes in results["boxes"].to_pylist()] == [
+    assert [[box["class_name"] for box in boxes] for boxes in results["rows of boxes"].to_pylist()] == [
         [],
         ["person"],
         ["person"],

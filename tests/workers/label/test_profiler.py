@@ -9,7 +9,8 @@ from schemas.errors import Stage
 from schemas.locations import NO_URI, Location
 from schemas.plan import Pass, Plan
 from schemas.prediction import Probed
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, DetectorSpec, FetchSpec
+from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests.image_server import serving
 from tests.poison import paint
 from tests.workers.label.models import settings_of_models

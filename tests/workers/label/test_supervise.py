@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from schemas.errors import Stage
 from schemas.exceptions import ModelError
 from schemas.plan import Pass, Plan
-from schemas.spec import ClassifierSpec, ComputeSpec, DecodeSpec, FetchSpec
-from schemas.tables import results_schema
+from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec
+from schemas.tables import RunTables
+from schemas.tasks import ClassifierSpec
 from tests.poison import CRASH_MARK, ENDLESS_MARK, killed_by, paint
 from tests.workers.label.models import settings_of_models
 from workers import logs
@@ -76,7 +77,7 @@ def outcomes(results: pa.Table) -> list[str]:
 @pytest.mark.parametrize("units", [["grey.png"] * 9 + ["blue.png"]], indirect=True)
 def test_units_become_results_without_a_cluster(units: LabelUnits) -> None:
     results = pa.concat_tables([units(1), units(0)])
-    assert results.schema == results_schema(pa.schema([]))
+    assert results.schema == RunTables().results
     assert results["manifest_index"].to_pylist() == [8, 9, *range(8)]
     assert results["unit"].to_pylist() == [1, 1] + [0] * 8
     assert outcomes(results) == ["other", "blue"] + ["other"] * 8
@@ -89,7 +90,7 @@ def test_images_that_crash_the_model_or_the_decoder_are_found_and_the_rest_is_la
     results = units(0)
     expected = ["classify WORKER_CRASHED", "blue", "other", "decode WORKER_CRASHED"]
     assert outcomes(results) == expected
-    assert results.schema == results_schema(pa.schema([]))
+    assert results.schema == RunTables().results
     errors = [error for error in results["error"].to_pylist() if error]
     assert "signal SIGSEGV" in errors[0]["message"]
     assert "signal SIGABRT" in errors[1]["message"]
@@ -108,7 +109,7 @@ def test_an_image_that_takes_too_long_fails_at_once_and_the_rest_is_labelled(fol
         results = units(0)
     slow = "decode TIMEOUT"
     assert outcomes(results) == [slow, slow, slow, "blue", "other", "classify TIMEOUT", "blue"]
-    assert results.schema == results_schema(pa.schema([]))
+    assert results.schema == RunTables().results
     errors = [error for error in results["error"].to_pylist() if error]
     assert [(error["message"], error["retryable"], error["attempts"]) for error in errors] == [
         ("took more than 0.5 s of processor time; its process was killed", True, 1)

@@ -9,7 +9,7 @@ import pytest
 from schemas.exceptions import ReconcileError
 from schemas.ledger import COMMITS, PARTS, Commit
 from schemas.plan import Pass, Plan
-from tests.workers.tables.made_results import CARRIED, results_of, run_directory
+from tests.workers.tables.made_results import RUN_TABLES, results_of, run_directory
 from workers.ledger.commit import commit_results, merge_commits
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import choose_commits, publish_shard
@@ -19,13 +19,12 @@ PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
 
 def expected(shard: int) -> dict[str, pa.Table]:
-    return split_results(results_of(PLAN, *PLAN.units_of_shard(shard)), CARRIED)
+    return split_results(results_of(PLAN, *PLAN.units_of_shard(shard)), RUN_TABLES, "run")
 
 
 def published(run: RunDirectory, shard: int) -> dict[str, pa.Table]:
     return {
-        name: pq.read_table(f"{run.store.root}/{name}/shard-{shard:05d}.parquet")
-        for name in ("labels", "boxes", "errors")
+        name: pq.read_table(f"{run.store.root}/{name}/shard-{shard:05d}.parquet") for name in RUN_TABLES.names
     }
 
 
@@ -110,7 +109,7 @@ def test_a_retry_replaces_the_rows_it_did_and_no_others(run: RunDirectory, tmp_p
     commit_results(retry, 2, results_of(work, 4))  # fails again
     record = publish_shard(retry, 0)
     tables = published(run, 0)
-    first, cured = expected(0), split_results(results_of(PLAN, 0, 2, cured=True), CARRIED)
+    first, cured = expected(0), split_results(results_of(PLAN, 0, 2, cured=True), RUN_TABLES, "run")
     assert tables["errors"].to_pylist() == [
         row for row in first["errors"].to_pylist() if row["manifest_index"] not in (3, 11)
     ]

@@ -320,7 +320,7 @@ def test_no_column_of_metadata_takes_the_place_of_another(folder: Path, tmp_path
     (folder / "metadata.jsonl").write_text(
         '{"file_name": "a.jpg", "uri": "u"}\n{"file_name": "b.jpg", "manifest_uri": "m"}\n'
     )
-    keys = ("manifest_manifest_uri", "manifest_uri")
+    keys = ("manifest_manifest_uri", "manifest_manifest_manifest_uri")
     found = [tuple(row[key] for key in keys) for row in rows(folder, tmp_path / "out")]
     assert found == [("u", None), (None, "m")]
 
@@ -364,7 +364,7 @@ def test_metadata_beside_images_is_carried(somewhere: str, tmp_path: Path) -> No
     found = rows(somewhere, tmp_path / "out")
     for row in found:
         row["uri"] = row["uri"].removeprefix(f"{somewhere}/")
-    keys = ("uri", "image_id", "text", "n", "manifest_uri", "manifest_score")
+    keys = ("uri", "image_id", "text", "n", "manifest_manifest_uri", "manifest_score")
     assert [tuple(row[key] for key in keys) for row in found] == [
         ("a.jpg", None, "one", "[1]", None, None),
         ("deep/b.jpg", "B", None, None, "u", None),

@@ -63,7 +63,7 @@ def test_a_row_without_a_uri_has_no_location(tmp_path: Path) -> None:
 
 
 def test_no_column_of_the_manifest_takes_the_place_of_one_of_ours(tmp_path: Path) -> None:
-    own = ["unit", "boxes", "error", "label", "manifest_label", "split"]
+    own = ["unit", "key", "error", "label", "manifest_label", "split"]
     table = pa.table({"uri": ["a.jpg"], **{name: [name] for name in own}})
     pq.write_table(table, tmp_path / "m.parquet")
     file = ManifestFile(str(tmp_path / "m.parquet"), (1,), tuple(table.column_names), "/base")
@@ -74,7 +74,7 @@ def test_no_column_of_the_manifest_takes_the_place_of_one_of_ours(tmp_path: Path
             "image_id": None,
             "uri": "a.jpg",
             "manifest_unit": "unit",
-            "manifest_boxes": "boxes",
+            "manifest_key": "key",
             "manifest_error": "error",
             "manifest_manifest_label": "label",
             "manifest_label": "manifest_label",

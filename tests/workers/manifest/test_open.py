@@ -680,7 +680,7 @@ def test_the_image_column_may_be_named_beside_others(tmp_path: Path) -> None:
     assert by_name["location"] == f"{tmp_path}/x"
     (held,) = rows(ManifestSpec(uri=f"{tmp_path}/a.parquet", image_column="image"), tmp_path / "out-b")
     assert held["location"] == ParquetCell(f"{tmp_path}/a.parquet", "image", 0)
-    assert held["manifest_uri"] == "x"
+    assert held["manifest_manifest_uri"] == "x"
     assert "mask" not in held  # a labels table full of pictures helps nobody
 
 

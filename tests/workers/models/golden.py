@@ -11,10 +11,9 @@ import pyarrow as pa
 import pytest
 
 from schemas.images import Classification, Detections
-from schemas.spec import ClassifierSpec, DetectorSpec
-from tests.workers.models.pictures import CPU, photos
-from workers.models.classifier import Classifier
-from workers.models.detector import Detector
+from schemas.tasks import ClassifierSpec, DetectorSpec
+from tests.workers.models.alone import Alone
+from tests.workers.models.pictures import photos
 from workers.models.registry import load
 
 PATH = Path(__file__).with_name("golden.json")
@@ -32,7 +31,7 @@ def expected(part: str) -> dict[str, Any]:
 def classify(batch_size: int) -> dict[str, Any]:
     """The five best classes of each demo photo."""
     names, images = zip(*photos().items(), strict=True)
-    results = Classifier(load(ClassifierSpec()), CPU, batch_size)(images)
+    results = Alone(load(ClassifierSpec()), batch_size)(images)
     return {
         name: {"label_ids": x.label_ids.tolist(), "scores": x.scores.tolist()}
         for name, x in zip(names, results, strict=True)
@@ -43,7 +42,7 @@ def classify(batch_size: int) -> dict[str, Any]:
 def detect(batch_size: int) -> dict[str, Any]:
     """The objects of each demo photo at the default threshold."""
     names, images = zip(*photos().items(), strict=True)
-    results = Detector(load(DetectorSpec()), CPU, batch_size)(images)
+    results = Alone(load(DetectorSpec()), batch_size)(images)
     return {
         name: {"class_ids": x.class_ids.tolist(), "scores": x.scores.tolist(), "boxes": x.boxes.tolist()}
         for name, x in zip(names, results, strict=True)

@@ -12,12 +12,13 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import Classification, DecodedImage
 from schemas.models import ModelInfo, ResolvedModel
-from schemas.spec import ClassifierSpec
+from schemas.tasks import ClassifierSpec
 from tests.workers.models import golden
-from tests.workers.models.pictures import CPU, EVAL, noise, one_thread, opened, photos
-from workers.models.classifier import Classifier, top_k
+from tests.workers.models.alone import Alone
+from tests.workers.models.pictures import EVAL, noise, one_thread, opened, photos
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.registry import load
+from workers.models.scores import top_k
 
 SCORES = 1e-4
 IMAGENET = EVAL / "imagenet63"
@@ -33,7 +34,7 @@ def _one_thread() -> Iterator[None]:
 def test_the_built_in_classifier_is_as_right_as_its_reference() -> None:
     with (IMAGENET / "labels.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    results = Classifier(load(ClassifierSpec()), CPU, 16)([opened(IMAGENET / row["file"]) for row in rows])
+    results = Alone(load(ClassifierSpec()), 16)([opened(IMAGENET / row["file"]) for row in rows])
     best = [x.label_ids.tolist() for x in results if isinstance(x, Classification)]
     truth = [int(row["label_id"]) for row in rows]
     assert sum(t == b[0] for t, b in zip(truth, best, strict=True)) == 58
@@ -52,7 +53,7 @@ def test_the_demo_photos_are_labelled_as_recorded(batch_size: int) -> None:
 
 def test_bfloat16_gives_the_same_best_label_on_the_demo_photos() -> None:
     loaded = load(ClassifierSpec())
-    results = Classifier(loaded, CPU, 4, "bfloat16")(list(photos().values()))
+    results = Alone(loaded, 4, "bfloat16")(list(photos().values()))
     best = [x.label_ids[0] for x in results if isinstance(x, Classification)]
     assert best == [x["label_ids"][0] for x in golden.expected("classifier").values()]
     assert all(x.scores.dtype == np.float32 for x in results if isinstance(x, Classification))
@@ -96,7 +97,7 @@ class Faulty(nn.Module):
         return logits
 
 
-def classifier(module: nn.Module, batch_size: int = 8) -> Classifier:
+def classifier(module: nn.Module, batch_size: int = 8) -> Alone:
     model = ClassifierModel(
         module=module, transform=lambda image: image.float(), categories=("a", "b", "c"), score_type="sigmoid"
     )
@@ -113,9 +114,7 @@ def classifier(module: nn.Module, batch_size: int = 8) -> Classifier:
         code="",
         modules=(),
     )
-    return Classifier(
-        LoadedModel(model, ClassifierSpec(top_k=2, score_type="sigmoid"), resolved), CPU, batch_size
-    )
+    return Alone(LoadedModel(model, ClassifierSpec(top_k=2, score_type="sigmoid"), resolved), batch_size)
 
 
 def marked(first: int) -> DecodedImage:
@@ -157,7 +156,7 @@ def test_one_image_that_does_not_fit_into_memory_is_a_failed_row() -> None:
 
 def test_an_image_that_could_not_be_preprocessed_keeps_its_place_and_its_error() -> None:
     model = classifier(Faulty())
-    inputs = [model.preprocess(marked(x)) for x in (1, 2, 3)]
+    inputs = [model.runner.preprocess(marked(x)) for x in (1, 2, 3)]
     error = ImageError(Stage.CLASSIFY, ErrorCode.INTERNAL, "made elsewhere")
     found = model.predict([inputs[0], error, inputs[2]])
     assert found[1] is error
@@ -171,7 +170,7 @@ def test_no_images_give_no_results() -> None:
 
 def test_a_sliver_is_refused_before_it_is_blown_up() -> None:
     sliver = DecodedImage(np.zeros((1, 20_000, 3), np.uint8), "PNG", 1, "RGB", 1)
-    (found,) = Classifier(load(ClassifierSpec()), CPU, 1)([sliver])
+    (found,) = Alone(load(ClassifierSpec()), 1)([sliver])
     assert isinstance(found, ImageError)
     assert found.code == ErrorCode.UNSUPPORTED
     assert found.message == "20000x1 pixels: one side is over 200 times the other"
@@ -181,7 +180,7 @@ def test_one_pixel_and_read_only_pixels_are_labelled() -> None:
     pixel = DecodedImage(np.full((1, 1, 3), 200, np.uint8), "PNG", 1, "RGB", 1)
     frozen = noise(3)
     frozen.pixels.flags.writeable = False
-    found = Classifier(load(ClassifierSpec(top_k=1000)), CPU, 2)([pixel, frozen])
+    found = Alone(load(ClassifierSpec(top_k=1000)), 2)([pixel, frozen])
     for result in found:
         assert isinstance(result, Classification)
         assert result.label_ids.shape == (1000,)

@@ -16,10 +16,11 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage, Detections
 from schemas.models import ModelInfo, ResolvedModel
-from schemas.spec import DetectorSpec
+from schemas.tasks import DetectorSpec
 from tests.workers.models import golden
-from tests.workers.models.pictures import CPU, EVAL, noise, one_thread, opened, photos
-from workers.models.detector import Detector, clip, select
+from tests.workers.models.alone import Alone
+from tests.workers.models.pictures import EVAL, noise, one_thread, opened, photos
+from workers.models.detector import clip, select
 from workers.models.model import DetectorModel, LoadedModel, as_is
 from workers.models.registry import load
 
@@ -64,7 +65,7 @@ def average_precision(results: list[Detections], image_ids: list[int]) -> float:
 def test_the_built_in_detector_is_as_right_as_its_reference() -> None:
     listed = json.loads((COCO / "annotations.json").read_text(encoding="utf-8"))["images"]
     images = [opened(COCO / image["file_name"]) for image in listed]
-    results = Detector(load(DetectorSpec(score_threshold=0.05)), CPU, 8)(images)
+    results = Alone(load(DetectorSpec(score_threshold=0.05)), 8)(images)
     found = [x for x in results if isinstance(x, Detections)]
     assert abs(average_precision(found, [image["id"] for image in listed]) - 0.325) < 0.002
     assert sum(int((x.scores > 0.4).sum()) for x in found) == 228
@@ -83,15 +84,15 @@ def test_the_objects_of_the_demo_photos_are_as_recorded(batch_size: int) -> None
 
 
 def test_bfloat16_finds_the_same_best_object_in_the_astronauts_portrait() -> None:
-    (found,) = Detector(load(DetectorSpec()), CPU, 4, "bfloat16")([photos()["astronaut.png"]])
+    (found,) = Alone(load(DetectorSpec()), 4, "bfloat16")([photos()["astronaut.png"]])
     assert isinstance(found, Detections)
     assert found.class_ids[0] == golden.expected("detector")["astronaut.png"]["class_ids"][0]
 
 
 def test_a_higher_threshold_keeps_exactly_the_boxes_above_it() -> None:
     images = list(photos().values())
-    low = Detector(load(DetectorSpec(score_threshold=0.05)), CPU, 4)(images)
-    high = Detector(load(DetectorSpec(score_threshold=0.3)), CPU, 4)(images)
+    low = Alone(load(DetectorSpec(score_threshold=0.05)), 4)(images)
+    high = Alone(load(DetectorSpec(score_threshold=0.3)), 4)(images)
     for a, b in zip(low, high, strict=True):
         assert isinstance(a, Detections)
         assert isinstance(b, Detections)
@@ -197,7 +198,7 @@ class Faulty(nn.Module):
         return answer
 
 
-def detector(module: nn.Module, *, mixes_shapes: bool, batch_size: int = 8) -> Detector:
+def detector(module: nn.Module, *, mixes_shapes: bool, batch_size: int = 8) -> Alone:
     model = DetectorModel(module=module, transform=as_is, categories=("a", "b"), mixes_shapes=mixes_shapes)
     info = ModelInfo(
         name="x", task="detector", source="factory", input_size="", categories=2, licence="", quality=""
@@ -212,7 +213,7 @@ def detector(module: nn.Module, *, mixes_shapes: bool, batch_size: int = 8) -> D
         code="",
         modules=(),
     )
-    return Detector(LoadedModel(model, DetectorSpec(score_threshold=0.5), resolved), CPU, batch_size)
+    return Alone(LoadedModel(model, DetectorSpec(score_threshold=0.5), resolved), batch_size)
 
 
 def marked(first: int, height: int = 40, width: int = 60) -> DecodedImage:
@@ -247,11 +248,11 @@ def test_a_model_that_pads_its_batches_is_given_one_shape_at_a_time_and_results_
     assert [len(set(batch)) for batch in module.batches] == [1] * 4
     assert [tuple(x.boxes[0, [3, 2]]) for x in found if isinstance(x, Detections)] == shapes
     model = detector(module, mixes_shapes=False, batch_size=2)
-    again = model.predict([model.preprocess(image) for image in images])
+    again = model.predict([model.runner.preprocess(image) for image in images])
     assert [tuple(x.boxes[0, [3, 2]]) for x in again if isinstance(x, Detections)] == shapes
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (2000, 1)])
 def test_slivers_and_single_pixels_are_answered(shape: tuple[int, int]) -> None:
-    (found,) = Detector(load(DetectorSpec()), CPU, 1)([noise(1, *shape)])
+    (found,) = Alone(load(DetectorSpec()), 1)([noise(1, *shape)])
     assert isinstance(found, Detections)

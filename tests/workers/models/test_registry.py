@@ -8,7 +8,7 @@ import torch
 from torchvision import models
 
 from schemas.exceptions import ModelError
-from schemas.spec import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from workers.models.model import versions
 from workers.models.registry import list_models, load
 from workers.models.settings import thresholds_by_class

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
 from schemas.images import Classification, Detections
-from schemas.spec import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec
+from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import CPU, one_thread, photos
-from workers.models.classifier import Classifier
-from workers.models.detector import Detector
 from workers.models.model import ClassifierModel
 from workers.models.registry import load
 from workers.models.runtime import OnnxNetwork, prepare_module
@@ -54,8 +53,8 @@ def test_the_built_in_models_answer_by_onnx_runtime_as_by_torch_and_no_batch_mat
     runs: list[tuple[Literal["torch", "onnxruntime"], int]]
     runs = [("torch", 1), ("onnxruntime", 1), ("onnxruntime", 4)]
     for runtime, size in runs:
-        classifier = Classifier(load(ClassifierSpec()), CPU, size, runtime=runtime)
-        detector = Detector(load(DetectorSpec(score_threshold=0.1)), CPU, size, runtime=runtime)
+        classifier = Alone(load(ClassifierSpec()), size, runtime=runtime)
+        detector = Alone(load(DetectorSpec(score_threshold=0.1)), size, runtime=runtime)
         answers.append((classifier(images), detector(images)))
     (labels, objects), *others = answers
     assert sum(len(x.scores) for x in objects if isinstance(x, Detections)) > 20

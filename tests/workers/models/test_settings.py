@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from schemas.exceptions import ModelError
-from schemas.spec import ClassifierSpec
+from schemas.tasks import ClassifierSpec
 from workers.models.settings import given_categories
 
 

@@ -11,23 +11,34 @@ import pyarrow as pa
 from schemas.errors import ErrorCode, RowError, Stage
 from schemas.images import Classification, Detections
 from schemas.ledger import RunRecord
-from schemas.models import ModelInfo, ResolvedModel
+from schemas.models import ModelInfo, ResolvedModel, tables_of
 from schemas.plan import Pass, Plan
 from workers.ledger.directory import RunDirectory
 from workers.storage.store import Store
-from workers.tables.results import LabelledImage, box_values, label_values, results_table
+from workers.tables.results import (
+    LabelledImage,
+    box_values,
+    embedding_values,
+    label_values,
+    results_table,
+    tag_values,
+)
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
 CARRIED = pa.schema([("split", pa.string()), ("label", pa.int64())])
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 
 
-def resolved(name: str, task: str, categories: tuple[str, ...]) -> ResolvedModel:
+def resolved(
+    name: str, task: str, categories: tuple[str, ...], table: str, width: int | None = None
+) -> ResolvedModel:
     info = ModelInfo(
         name=name, task=task, source="factory", input_size="1x1", categories=3, licence="none", quality="none"
     )
     settings = {"score_type": "softmax"} if task == "classifier" else {"score_threshold": 0.4}
     return ResolvedModel(
+        tables=(table,),
+        width=width,
         info=info,
         weights="none",
         weights_sha256=None,
@@ -39,9 +50,12 @@ def resolved(name: str, task: str, categories: tuple[str, ...]) -> ResolvedModel
     )
 
 
-CLASSIFIER = resolved("guess", "classifier", ("cat", "dog", "palace"))
-DETECTOR = resolved("find", "detector", ("person", "boat", "cup"))
-MODELS = {"classifier": CLASSIFIER, "detector": DETECTOR}
+CLASSIFIER = resolved("guess", "classifier", ("cat", "dog", "palace"), "tags")
+DETECTOR = resolved("find", "detector", ("person", "boat", "cup"), "boxes")
+EMBEDDER = resolved("feel", "embedder", (), "embeddings", width=4)
+SCENE = resolved("look", "tagger", ("indoors", "outdoors", "night"), "tags")
+MODELS = {"classifier": CLASSIFIER, "detector": DETECTOR, "embedder": EMBEDDER, "taggers.scene": SCENE}
+RUN_TABLES = tables_of(MODELS, CARRIED)
 
 
 def outcome(index: int, models: Collection[ResolvedModel] = MODELS.values()) -> LabelledImage | RowError:
@@ -52,7 +66,7 @@ def outcome(index: int, models: Collection[ResolvedModel] = MODELS.values()) -> 
 
 
 def labelled(index: int, models: Collection[ResolvedModel] = MODELS.values()) -> LabelledImage:
-    """Image n has n % 3 boxes."""
+    """Image n has n % 3 boxes and as many tags of the scene; those with an even n one of the classifier."""
     facts = {
         "width": 100 + index,
         "height": 80,
@@ -75,6 +89,14 @@ def labelled(index: int, models: Collection[ResolvedModel] = MODELS.values()) ->
             np.array([n % 2 for n in range(found)], np.int32),
         )
         values |= box_values(objects, DETECTOR)
+    if EMBEDDER in models:
+        values |= embedding_values(np.array([index, 0.5, -1, 2], np.float32), EMBEDDER)
+    if SCENE in models:
+        even = 1 - index % 2
+        own = Classification(np.array([2] * even, np.int32), np.array([0.75] * even, np.float32))
+        tags = Classification(np.arange(found, dtype=np.int32), np.array([0.9, 0.5][:found], np.float32))
+        both = (tag_values(own, CLASSIFIER, "classifier"), tag_values(tags, SCENE, "scene"))
+        values |= {"rows of tags": [row for one in both for row in one["rows of tags"]]}
     return LabelledImage(facts, values, AT)
 
 
@@ -110,7 +132,8 @@ def rows_of(rows: Sequence[int]) -> pa.Table:
             "uri": pa.array([f"s3://bucket/{n}.jpg" for n in rows]),
             "split": pa.array(["train"] * len(rows)),
             "manifest_label": pa.array(rows, pa.int64()),
-            "absolute_uri": pa.array([f"s3://bucket/{n}.jpg" for n in rows]),
+            "manifest_uri": pa.array([f"{n}.jpg" if n % 2 else None for n in rows], pa.string()),
+            "uri_is_cut": pa.array([False] * len(rows)),
         }
     )
 
@@ -123,7 +146,7 @@ def results_of(current: Pass | Plan, *units: int, cured: bool = False) -> pa.Tab
             unit,
             rows_of(current.rows_of_unit(unit)),
             [labelled(n) if cured else outcome(n) for n in current.rows_of_unit(unit)],
-            CARRIED,
+            RUN_TABLES,
         )
         for unit in units
     )

@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.models import tables_of
 from schemas.tables import TABLES
 from tests.workers.tables import spark_rows
-from tests.workers.tables.made_results import AT, labelled, outcome, rows_of
+from tests.workers.tables.made_results import AT, MODELS, labelled, outcome, rows_of
 from workers.tables.parquet import parquet_bytes
 from workers.tables.results import results_table, split_results
 
@@ -51,12 +52,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with three shards of four images."""
     output = tmp_path_factory.mktemp("run")
     carried = pa.schema([(name, values.type) for name, values in CARRIED.items()])
+    tables = tables_of(MODELS, carried)
     for shard, numbers in enumerate(SHARDS.values()):
         rows = rows_of(range(4 * shard, 4 * shard + 4)).drop_columns(["split", "manifest_label"])
         for name, values in CARRIED.items():
             rows = rows.append_column("manifest_label" if name == "label" else name, values)
         outcomes = [labelled(n) if shard == 2 else outcome(n) for n in numbers]
-        for name, table in split_results(results_table(0, rows, outcomes, carried), carried).items():
+        results = results_table(0, rows, outcomes, tables)
+        for name, table in split_results(results, tables, "run").items():
             path = output / name / f"shard-{shard:05d}.parquet"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(parquet_bytes(table, name))
@@ -130,7 +133,7 @@ needs_spark = pytest.mark.skipif(
 def test_a_reader_sees_every_value_of_every_row(run: Path, read: Callable[[Path], Rows], table: str) -> None:
     expected = plain(by_pyarrow(run / table))
     rows = sorted(plain(read(run / table)), key=lambda row: (row["manifest_index"], row.get("object_index")))
-    assert len(expected) == {"labels": 7, "boxes": 9, "errors": 5}[table]
+    assert len(expected) == {"labels": 7, "boxes": 9, "tags": 13, "embeddings": 7, "errors": 5}[table]
     assert rows == expected
 
 
@@ -138,7 +141,7 @@ def test_a_reader_sees_every_value_of_every_row(run: Path, read: Callable[[Path]
 @pytest.mark.parametrize("table", TABLES)
 def test_fastparquet_reads_raylabels_own_columns_but_the_list_of_labels(run: Path, table: str) -> None:
     files = [str(path) for path in sorted((run / table).iterdir())]
-    own = TABLES[table].names
+    own = TABLES[table].schema.names
     rows = plain(fastparquet.ParquetFile(files).to_pandas(columns=own).to_dict("records"))
     expected = plain(pq.read_table(run / table, columns=own).to_pylist(maps_as_pydicts="strict"))
     if table == "labels":
@@ -147,5 +150,5 @@ def test_fastparquet_reads_raylabels_own_columns_but_the_list_of_labels(run: Pat
 
 
 def test_errors_has_no_column_that_is_a_keyword(run: Path) -> None:
-    names = ", ".join(TABLES["errors"].names)
+    names = ", ".join(TABLES["errors"].schema.names)
     assert len(duckdb.sql(f"SELECT {names} FROM '{run}/errors/*.parquet'").fetchall()) == 5

@@ -1,34 +1,54 @@
+import hashlib
+import uuid
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
 from schemas.plan import Plan
-from schemas.tables import ERRORS, results_schema, table_schema
+from schemas.tables import ERRORS, RunTables
 from tests.workers.tables.made_results import (
     AT,
-    CARRIED,
     CLASSIFIER,
     DETECTOR,
+    EMBEDDER,
+    RUN_TABLES,
     labelled,
     outcome,
     results_of,
     rows_of,
 )
-from workers.tables.results import results_table, split_results
+from workers.tables.results import key_of, results_table, split_results
 
 PLAN = Plan(rows=6, unit_rows=6, shard_units=1)
+
+KEYS_OF_2: dict[str, Any] = {
+    "manifest_index": 2,
+    "image_id": "id2",
+    "uri": "s3://bucket/2.jpg",
+    "key": "77592fc3-c37c-cf91-b187-4515c98b0095",
+    "run_id": "run",
+}
+KEYS_OF_3 = {
+    **KEYS_OF_2,
+    "manifest_index": 3,
+    "image_id": "id3",
+    "uri": "s3://bucket/3.jpg",
+    "key": "7b1396f1-56e2-e800-cf58-c3048dab3aa7",
+}
 
 
 def test_results_have_one_row_a_manifest_row_under_the_declared_schema() -> None:
     results = results_of(PLAN, 0)
-    assert results.schema == results_schema(CARRIED)
+    assert results.schema == RUN_TABLES.results
     assert results["manifest_index"].to_pylist() == list(range(6))
     assert [row is None for row in results["error"].to_pylist()] == [True, True, True, False, True, True]
 
 
 def test_a_row_goes_to_labels_or_to_errors_and_its_boxes_to_boxes() -> None:
-    tables = split_results(results_of(PLAN, 0), CARRIED)
+    tables = split_results(results_of(PLAN, 0), RUN_TABLES, "run")
     assert {name: table.schema for name, table in tables.items()} == {
-        name: table_schema(name, CARRIED) for name in ("labels", "boxes", "errors")
+        name: RUN_TABLES.schema(name) for name in ("labels", "boxes", "tags", "embeddings", "errors")
     }
     assert tables["labels"]["manifest_index"].to_pylist() == [0, 1, 2, 4, 5]
     assert tables["boxes"].select(["manifest_index", "object_index"]).to_pydict() == {
@@ -37,16 +57,15 @@ def test_a_row_goes_to_labels_or_to_errors_and_its_boxes_to_boxes() -> None:
     }
     assert tables["errors"].to_pylist() == [
         {
-            "manifest_index": 3,
-            "image_id": "id3",
-            "uri": "s3://bucket/3.jpg",
+            **KEYS_OF_3,
             "stage": "decode",
             "code": "TRUNCATED",
             "message": "image 3 ends early",
             "attempts": 1,
             "retryable": False,
             "failed_at": AT,
-            "absolute_uri": "s3://bucket/3.jpg",
+            "manifest_uri": "3.jpg",
+            "uri_is_cut": False,
             "split": "train",
             "manifest_label": 3,
         }
@@ -54,10 +73,8 @@ def test_a_row_goes_to_labels_or_to_errors_and_its_boxes_to_boxes() -> None:
 
 
 def test_a_labels_row_says_all_of_its_image() -> None:
-    assert split_results(results_of(PLAN, 0), CARRIED)["labels"].to_pylist()[2] == {
-        "manifest_index": 2,
-        "image_id": "id2",
-        "uri": "s3://bucket/2.jpg",
+    assert split_results(results_of(PLAN, 0), RUN_TABLES, "run")["labels"].to_pylist()[2] == {
+        **KEYS_OF_2,
         "width": 102,
         "height": 80,
         "format": "JPEG",
@@ -79,17 +96,16 @@ def test_a_labels_row_says_all_of_its_image() -> None:
         "classifier": CLASSIFIER.fingerprint,
         "detector": DETECTOR.fingerprint,
         "processed_at": AT,
+        "manifest_uri": None,
         "split": "train",
         "manifest_label": 2,
     }
 
 
 def test_a_boxes_row_says_all_of_its_object() -> None:
-    box = split_results(results_of(PLAN, 0), CARRIED)["boxes"].to_pylist()[2]
+    box = split_results(results_of(PLAN, 0), RUN_TABLES, "run")["boxes"].to_pylist()[2]
     assert {**box, "score": round(box["score"], 6)} == {
-        "manifest_index": 2,
-        "image_id": "id2",
-        "uri": "s3://bucket/2.jpg",
+        **KEYS_OF_2,
         "object_index": 1,
         "class_id": 1,
         "class_name": "boat",
@@ -104,28 +120,64 @@ def test_a_boxes_row_says_all_of_its_object() -> None:
     }
 
 
+def test_each_tag_of_each_tagger_is_a_row_with_the_keys_of_its_image() -> None:
+    tags = split_results(results_of(PLAN, 0), RUN_TABLES, "run")["tags"]
+    assert tags.schema == RUN_TABLES.schema("tags")
+    rows = tags.to_pylist()
+    assert rows[2:5] == [
+        {**KEYS_OF_2, "tagger": "classifier", "label_id": 2, "label": "palace", "score": 0.75},
+        {**KEYS_OF_2, "tagger": "scene", "label_id": 0, "label": "indoors", "score": pytest.approx(0.9)},
+        {**KEYS_OF_2, "tagger": "scene", "label_id": 1, "label": "outdoors", "score": 0.5},
+    ]
+    assert [(row["manifest_index"], row["tagger"]) for row in rows if row["manifest_index"] != 2] == [
+        *[(0, "classifier"), (1, "scene"), (4, "classifier"), (4, "scene"), (5, "scene"), (5, "scene")]
+    ]
+
+
+def test_each_labelled_image_has_one_embedding_of_fixed_size() -> None:
+    embeddings = split_results(results_of(PLAN, 0), RUN_TABLES, "run")["embeddings"]
+    assert embeddings.schema.field("embedding").type == pa.list_(pa.float32(), 4)
+    assert embeddings["manifest_index"].to_pylist() == [0, 1, 2, 4, 5]
+    assert embeddings.to_pylist()[2] == {
+        **KEYS_OF_2,
+        "embedding": [2.0, 0.5, -1.0, 2.0],
+        "embedder": EMBEDDER.fingerprint,
+    }
+
+
+def test_the_key_of_an_image_is_the_first_half_of_the_hash_of_its_uri_as_a_uuid() -> None:
+    digest = hashlib.sha256(b"s3://bucket/2.jpg").hexdigest()
+    assert KEYS_OF_2["key"].replace("-", "") == digest[:32]
+    assert str(uuid.UUID(KEYS_OF_2["key"])) == KEYS_OF_2["key"] == key_of("s3://bucket/2.jpg")
+
+
 def test_where_no_detector_ran_counts_are_null_and_where_it_found_nothing_zero() -> None:
     rows, alone = rows_of(range(6)), [outcome(n, [CLASSIFIER]) for n in range(6)]
-    without = split_results(results_table(0, rows, alone, CARRIED), CARRIED)
+    without = split_results(results_table(0, rows, alone, RUN_TABLES), RUN_TABLES, "run")
     counts = ["object_count", "class_counts", "detector"]
     assert without["labels"].select(counts).to_pylist()[0] == dict.fromkeys(counts)
     assert without["boxes"].num_rows == 0
     found = [outcome(n) for n in range(6)]
-    with_one = split_results(results_table(0, rows, found, CARRIED), CARRIED)["labels"].to_pylist()[0]
+    with_one = split_results(results_table(0, rows, found, RUN_TABLES), RUN_TABLES, "run")[
+        "labels"
+    ].to_pylist()[0]
     assert (with_one["object_count"], with_one["class_counts"]) == (0, [])
 
 
 def test_where_no_classifier_ran_its_columns_are_null() -> None:
     alone = [outcome(n, [DETECTOR]) for n in range(6)]
-    results = results_table(0, rows_of(range(6)), alone, CARRIED)
+    results = results_table(0, rows_of(range(6)), alone, RUN_TABLES)
     columns = ["label_id", "label", "score", "score_type", "topk", "classifier"]
-    assert split_results(results, CARRIED)["labels"].select(columns).to_pylist()[0] == dict.fromkeys(columns)
+    assert split_results(results, RUN_TABLES, "run")["labels"].select(columns).to_pylist()[
+        0
+    ] == dict.fromkeys(columns)
 
 
 def test_a_unit_in_which_everything_failed_has_no_labels() -> None:
     failed = [outcome(3)] * 6
-    tables = split_results(results_table(0, rows_of(range(6)), failed, CARRIED), CARRIED)
-    assert {name: table.num_rows for name, table in tables.items()} == {"labels": 0, "boxes": 0, "errors": 6}
+    tables = split_results(results_table(0, rows_of(range(6)), failed, RUN_TABLES), RUN_TABLES, "run")
+    rows = {name: table.num_rows for name, table in tables.items()}
+    assert rows == {"labels": 0, "boxes": 0, "tags": 0, "embeddings": 0, "errors": 6}
 
 
 def test_a_missing_value_in_a_required_column_is_refused() -> None:
@@ -133,16 +185,17 @@ def test_a_missing_value_in_a_required_column_is_refused() -> None:
     position = results.column_names.index("format")
     broken = results.set_column(position, results.schema.field("format"), pa.nulls(6, pa.string()))
     with pytest.raises(ValueError, match="column format has 5 nulls and may have none"):
-        split_results(broken, CARRIED)
+        split_results(broken, RUN_TABLES, "run")
 
 
 def test_the_errors_table_has_a_column_for_every_fact_of_a_row_error() -> None:
-    assert ERRORS.names[3:-1] == ["stage", "code", "message", "attempts", "retryable", "failed_at"]
+    assert ERRORS.names[5:-2] == ["stage", "code", "message", "attempts", "retryable", "failed_at"]
 
 
 def test_columns_of_the_manifest_are_called_in_errors_as_in_labels_unless_errors_has_that_name() -> None:
     carried = pa.schema([("Code", pa.string()), ("width", pa.int64()), ("split", pa.string())])
-    rows = rows_of([3]).select(["manifest_index", "image_id", "uri", "absolute_uri"])
+    rows = rows_of([3]).select(["manifest_index", "image_id", "uri", "manifest_uri", "uri_is_cut"])
+    tables = RunTables(RUN_TABLES.names, carried, RUN_TABLES.embedding_width)
     for name, value in (("Code", "x"), ("manifest_width", 7), ("split", "train")):
         rows = rows.append_column(name, pa.array([value]))
     for which, expected in (
@@ -150,5 +203,5 @@ def test_columns_of_the_manifest_are_called_in_errors_as_in_labels_unless_errors
         ("errors", {"manifest_Code": "x", "manifest_width": 7, "split": "train"}),
     ):
         found = [labelled(3)] if which == "labels" else [outcome(3)]
-        row = split_results(results_table(0, rows, found, carried), carried)[which].to_pylist()[0]
+        row = split_results(results_table(0, rows, found, tables), tables, "run")[which].to_pylist()[0]
         assert dict(list(row.items())[-3:]) == expected

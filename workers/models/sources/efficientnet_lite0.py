@@ -10,8 +10,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from schemas.models import ModelInfo
-from schemas.spec import ModelSpec
-from schemas.tasks import CLASSIFY
+from schemas.tasks import CLASSIFY, ModelSpec
+from workers.models.embedder import TimmFeatures
 from workers.models.model import Built, ClassifierModel, versions
 from workers.models.settings import given_categories
 from workers.models.source import BuiltIn
@@ -67,6 +67,8 @@ def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
     load_state(module, state, f"{NAME} with {len(categories)} classes", file.location)
     model = ClassifierModel(
         module=module,
+        with_features=TimmFeatures(module),
+        width=module.num_features,
         transform=LiteTransform(),
         network="",
         categories=categories,

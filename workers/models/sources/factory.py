@@ -1,7 +1,7 @@
 '''A user's own models: `module:factory` names a function that builds one.
 
 The module must be importable wherever labelling runs (installed, on PYTHONPATH, or in Ray's runtime_env).
-The function returns a `ClassifierModel` or a `DetectorModel`. For example, my_models.py:
+The function returns a `ClassifierModel`, a `DetectorModel` or an `EmbedderModel`. For example, my_models.py:
 
     import torch
     from workers.models.model import ClassifierModel
@@ -45,10 +45,10 @@ import torch
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
-from schemas.spec import ModelSpec
-from schemas.tasks import Task
+from schemas.tasks import ModelSpec, Task
+from schemas.words import with_article
 from workers.models.digest import digest_of
-from workers.models.model import KINDS, Built, Model
+from workers.models.model import KINDS, Built, ClassifierModel, Model
 from workers.models.objects import UnpinnedError
 from workers.models.own_code import libraries_of, own_files
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
@@ -93,9 +93,10 @@ def build(spec: ModelSpec) -> Built[Any]:
         if spec.weights is not None and "weights" in _parameters(function):
             file = stack.enter_context(weights_on_disk(spec.weights, spec.sha256))
         model = _call(function, spec, {"weights": file[0]} if file else {})
-    kind = KINDS[spec.task]
-    if not isinstance(model, kind):
-        raise ModelError(f"{spec.model} returned a {type(model).__name__}; expected a {kind.__name__}")
+    kinds = KINDS[spec.task]
+    if not isinstance(model, kinds):
+        found, expected = with_article(type(model).__name__), with_article(kinds[0].__name__)
+        raise ModelError(f"{spec.model} returned {found}; expected {expected}")
     loaded = (clean_uri(absolute_uri(str(spec.weights))), file[1]) if file else None
     weights, digest = loaded or _load_weights(model.module, spec)
     assert_no_blank(model.categories, f"{spec.model}: its categories")
@@ -151,6 +152,8 @@ def parts_of(
         named = named or bool(model.files)
         parts["module"] = digest_of(model.module, modules, named=named)
         parts["transform"] = digest_of(model.transform, modules, named=named)
+        if isinstance(model, ClassifierModel) and model.with_features:
+            parts["with_features"] = digest_of(model.with_features, modules, named=named)
     except UnpinnedError as error:
         raise ModelError(
             f"{name}: what it built cannot be pinned in the run: it holds {error}, which does not say "

@@ -15,8 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from schemas.models import ModelInfo
-from schemas.spec import ModelSpec
-from schemas.tasks import DETECT
+from schemas.tasks import DETECT, ModelSpec
 from workers.models.model import Built, DetectorModel, as_is, require_finite, versions
 from workers.models.settings import given_categories
 from workers.models.source import BuiltIn

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
-from schemas.spec import ModelSpec
-from schemas.tasks import CLASSIFY, Task
+from schemas.tasks import CLASSIFY, ModelSpec, Task
+from workers.models.embedder import TimmFeatures
 from workers.models.model import Built, ClassifierModel, versions
 from workers.models.settings import given_categories, replace_categories
 from workers.models.source import Source
@@ -78,6 +78,8 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
     info = describe(name)
     model = ClassifierModel(
         module=module.eval(),
+        with_features=TimmFeatures(module),
+        width=getattr(module, "head_hidden_size", module.num_features),
         transform=PilTransform(create_transform(**config, is_training=False)),
         network="",
         categories=replace_categories(own, given, name),

@@ -14,8 +14,8 @@ from torchvision.models import WeightsEnum
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
-from schemas.spec import ModelSpec
-from schemas.tasks import CLASSIFY, DETECT, Task
+from schemas.tasks import CLASSIFY, DETECT, ModelSpec, Task
+from workers.models.embedder import LastInput
 from workers.models.model import Built, ClassifierModel, DetectorModel, require_finite, versions
 from workers.models.settings import given_categories, replace_categories
 from workers.models.source import Source
@@ -70,8 +70,8 @@ class TorchvisionModels(Source):
 
     def build(self, spec: ModelSpec) -> Built[Any]:
         """See `build_classifier` and `build_detector`."""
-        builders = {CLASSIFY: build_classifier, DETECT: build_detector}
-        return builders[spec.task](spec.model.removeprefix(PREFIX), spec)
+        builder = build_detector if spec.task == DETECT else build_classifier
+        return builder(spec.model.removeprefix(PREFIX), spec)
 
 
 def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
@@ -85,8 +85,11 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
         ModelError: the weights cannot be read or do not fit.
     """
     parts = _parts(name, spec, given_categories(spec))
+    both = LastInput(parts.module)
     model = ClassifierModel(
         module=parts.module,
+        with_features=both,
+        width=both.width,
         transform=_Preset(parts.preset.transforms()),
         preprocessing=repr(parts.preset.transforms()),
         network="",

@@ -17,12 +17,11 @@ import torch
 from schemas.exceptions import ModelError
 from schemas.images import Classification, Detections
 from schemas.models import ResolvedModel
-from schemas.spec import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests.conftest import ROOT
-from tests.workers.models.pictures import CPU, noise
+from tests.workers.models.alone import Alone
+from tests.workers.models.pictures import noise
 from workers.decode.decode import decode
-from workers.models.classifier import Classifier
-from workers.models.detector import Detector
 from workers.models.model import versions
 from workers.models.registry import load
 from workers.models.runtime import export_onnx
@@ -74,8 +73,8 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_the_models_of_the_documentation_label_photos(documented: str, photos: Path) -> None:
     images = [decode((photos / name).read_bytes(), max_pixels=10**8) for name in ("rocket.jpg", "china.jpg")]
-    sky = Classifier(load(ClassifierSpec(model=f"{documented}:sky")), CPU, 2)(images)
-    lights = Detector(load(DetectorSpec(model=f"{documented}:lights")), CPU, 2)(images)
+    sky = Alone(load(ClassifierSpec(model=f"{documented}:sky")), 2)(images)
+    lights = Alone(load(DetectorSpec(model=f"{documented}:lights")), 2)(images)
     assert all(isinstance(result, Classification) for result in sky)
     for image, result in zip(images, lights, strict=True):
         assert isinstance(result, Detections)
@@ -175,7 +174,7 @@ def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None
     blue, red = noise(1), noise(2)
     blue.pixels[..., :2] = 0
     red.pixels[..., 1:] = 0
-    found = Classifier(loaded, CPU, 4)([blue, red])
+    found = Alone(loaded, 4)([blue, red])
     best = [loaded.model.categories[x.label_ids[0]] for x in found if isinstance(x, Classification)]
     assert best == ["sky", "other"]
     assert loaded.resolved.code == f"my_models:sky, {versions('torch')}"
@@ -188,7 +187,7 @@ def test_the_documented_example_tells_blue_photos_from_others(own: Path) -> None
 @pytest.mark.usefixtures("own")
 def test_a_detector_of_ones_own_gives_boxes_in_pixels_of_the_image() -> None:
     loaded = load(DetectorSpec(model="my_detectors:middle", class_thresholds={"middle": 0.7}))
-    (found,) = Detector(loaded, CPU, 4)([noise(1, height=40, width=60)])
+    (found,) = Alone(loaded, 4)([noise(1, height=40, width=60)])
     assert isinstance(found, Detections)
     assert found.boxes.tolist() == [[15, 10, 30, 20]]
     assert found.class_ids.tolist() == [1]
@@ -396,7 +395,7 @@ def test_a_blank_class_name_of_a_factorys_is_refused(own: Path) -> None:
         ("no_such_module:model", "cannot import no_such_module .* PYTHONPATH"),
         ("my_detectors:nobody", "has no function 'nobody'"),
         ("my_detectors:broken", "the factory failed .*no such disk"),
-        ("my_detectors:wrong", "returned a int; expected a DetectorModel"),
+        ("my_detectors:wrong", "returned an int; expected a DetectorModel"),
         ("my_models:sky", "returned a ClassifierModel; expected a DetectorModel"),
     ],
 )

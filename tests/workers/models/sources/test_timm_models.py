@@ -12,9 +12,9 @@ from timm.data import create_transform, resolve_model_data_config
 
 from schemas.exceptions import ModelError
 from schemas.images import Classification
-from schemas.spec import ClassifierSpec
-from tests.workers.models.pictures import CPU, ROOT, calibrated, small_photos
-from workers.models.classifier import Classifier
+from schemas.tasks import ClassifierSpec
+from tests.workers.models.alone import Alone
+from tests.workers.models.pictures import ROOT, calibrated, small_photos
 from workers.models.registry import load
 
 
@@ -31,7 +31,7 @@ def test_classifications_are_those_of_timms_own_transform_and_model(tmp_path: Pa
     with torch.inference_mode():
         expected = [module(x[None]).softmax(1)[0].topk(5) for x in inputs]
     for batch_size in (1, 4):
-        for result, best in zip(Classifier(loaded, CPU, batch_size)(images), expected, strict=True):
+        for result, best in zip(Alone(loaded, batch_size)(images), expected, strict=True):
             assert isinstance(result, Classification)
             assert result.label_ids.tolist() == best.indices.tolist()
             np.testing.assert_allclose(result.scores, best.values, atol=1e-4, rtol=0)

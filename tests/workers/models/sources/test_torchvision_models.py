@@ -11,10 +11,9 @@ from torchvision import models
 
 from schemas.exceptions import ModelError
 from schemas.images import Classification, Detections
-from schemas.spec import ClassifierSpec, DetectorSpec
-from tests.workers.models.pictures import CPU, calibrated, planes, small_photos
-from workers.models.classifier import Classifier
-from workers.models.detector import Detector
+from schemas.tasks import ClassifierSpec, DetectorSpec
+from tests.workers.models.alone import Alone
+from tests.workers.models.pictures import calibrated, planes, small_photos
 from workers.models.registry import load
 from workers.models.sources import torchvision_models
 from workers.models.weights import WeightsFile
@@ -62,7 +61,7 @@ def test_classifications_are_those_of_torchvisions_own_transforms_and_model(
         expected = [module(transforms(planes(image))[None]).softmax(1)[0].topk(3) for image in images]
     assert len({tuple(best.indices.tolist()) for best in expected}) > 1, "the photos must differ"
     for batch_size in (1, 3):
-        found = Classifier(loaded, CPU, batch_size)(images)
+        found = Alone(loaded, batch_size)(images)
         for result, best in zip(found, expected, strict=True):
             assert isinstance(result, Classification)
             assert result.label_ids.tolist() == best.indices.tolist()
@@ -136,7 +135,7 @@ def test_objects_are_those_of_torchvisions_own_transforms_and_model(tmp_path: Pa
             categories=own_names(name),
             score_threshold=threshold,
         )
-        found = Detector(load(spec), CPU, batch_size)(images)
+        found = Alone(load(spec), batch_size)(images)
         counts = [same_objects(f, e, threshold) for f, e in zip(found, expected, strict=True)]
         classes = {c for f in found if isinstance(f, Detections) for c in f.class_ids.tolist()}
         assert sum(counts) > 10, "there must be boxes to compare"
@@ -155,7 +154,7 @@ def test_settings_of_the_spec_take_the_place_of_the_models_own(tmp_path: Path) -
     spec = DetectorSpec(
         model=name, weights=weights, categories=NAMES, score_threshold=0.01, nms_iou=0.2, max_boxes=150
     )
-    for f, e in zip(Detector(load(spec), CPU, 4)(images), expected, strict=True):
+    for f, e in zip(Alone(load(spec), 4)(images), expected, strict=True):
         assert same_objects(f, e, 0.01) > 100
 
 
@@ -164,11 +163,11 @@ def test_max_boxes_counts_what_passes_the_class_thresholds(tmp_path: Path) -> No
     weights = saved(reference_detector(name, 6), tmp_path / "own.pth")
     image = small_photos()[:1]
     spec = DetectorSpec(model=name, weights=weights, categories=NAMES, score_threshold=0.01)
-    (everything,) = Detector(load(spec), CPU, 1)(image)
+    (everything,) = Alone(load(spec), 1)(image)
     assert isinstance(everything, Detections)
     best = NAMES[everything.class_ids[0] - 1]
     limited = spec.model_copy(update={"class_thresholds": {best: 1.0}, "max_boxes": 5})
-    (found,) = Detector(load(limited), CPU, 1)(image)
+    (found,) = Alone(load(limited), 1)(image)
     assert isinstance(found, Detections)
     others = everything.scores[everything.class_ids != everything.class_ids[0]]
     assert found.scores.tolist() == others[:5].tolist()
@@ -214,7 +213,7 @@ def test_infinite_answers_are_not_mistaken_for_no_objects(tmp_path: Path) -> Non
         reference.head.classification_head.module_list[0][1].bias[0] = torch.nan
     weights = saved(reference, tmp_path / "own.pth")
     spec = DetectorSpec(model=FAST[0], weights=weights, categories=NAMES)
-    (found,) = Detector(load(spec), CPU, 2)(small_photos()[:1])
+    (found,) = Alone(load(spec), 2)(small_photos()[:1])
     assert not isinstance(found, Detections)
     assert found.code == "NON_FINITE"
 

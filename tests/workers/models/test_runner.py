@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.models.predictor import autocast_dtype, batches, is_out_of_memory
+from workers.models.predictor import is_out_of_memory
+from workers.models.runner import autocast_dtype, batches
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 7))

@@ -1,0 +1,127 @@
+"""The embedder: turns an image into a vector, near to those of images that look alike."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from schemas.exceptions import ImageError, ModelError
+from schemas.tasks import EMBED, EmbedderSpec
+from workers.models.model import ClassifierModel, EmbedderModel, LoadedModel, Model
+from workers.models.predictor import ModelInput, Predictor
+from workers.models.scores import finite
+from workers.tables.results import embedding_values
+
+Embedding = NDArray[np.float32]
+"""The vector of an image, float32 (width,)."""
+
+
+class Embedder(Predictor[Embedding]):
+    """An embedder; see `Predictor`."""
+
+    task = EMBED
+
+    def __init__(self, name: str, loaded: LoadedModel[EmbedderModel, EmbedderSpec]) -> None:
+        super().__init__(name, loaded)
+        self._width = loaded.model.width
+        self._normalize = loaded.spec.normalize
+
+    @staticmethod
+    def apply(spec: EmbedderSpec, model: EmbedderModel) -> dict[str, object]:
+        """See `Predictor.apply`."""
+        return {"normalize": spec.normalize, "width": model.width}
+
+    def values(self, result: Embedding) -> dict[str, Any]:
+        """See `embedding_values`."""
+        return embedding_values(result, self.resolved)
+
+    def read(self, outputs: Any, batch: list[ModelInput]) -> list[Embedding | ImageError]:
+        """See `Predictor.read`."""
+        features, expected = outputs["features"], (len(batch), self._width)
+        if not isinstance(features, Tensor) or features.shape != expected:
+            answer = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(f"the embedder answered with {answer}, expected {expected}")
+        features = features.float()
+        vectors = normalize(features, dim=1) if self._normalize else features
+        return [
+            vector if ok else self.image_error(FloatingPointError("a number of the embedding is none"))
+            for vector, ok in zip(vectors.cpu().numpy(), finite(features), strict=True)
+        ]
+
+
+class Features(nn.Module):
+    """The pooled features of a classifier: what its last layer gets.
+
+    Args:
+        with_features: returns logits and features of a batch.
+    """
+
+    def __init__(self, with_features: nn.Module) -> None:
+        super().__init__()
+        self.both = with_features
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Features, float (n, width)."""
+        _, features = self.both(batch)
+        return features  # type: ignore[no-any-return]
+
+
+class TimmFeatures(nn.Module):
+    """A classifier of timm, with the features that its `forward_head(pre_logits=True)` gives."""
+
+    def __init__(self, classifier: Any) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, float (n, classes), and features, float (n, width)."""
+        maps = self.classifier.forward_features(batch)
+        return self.classifier.forward_head(maps), self.classifier.forward_head(maps, pre_logits=True)
+
+
+class LastInput(nn.Module):
+    """Any classifier, with what its last layer gets: the mean over the image where that is a map.
+
+    Args:
+        classifier: whose answers for a class come from one layer, linear or a convolution.
+
+    Attributes:
+        width: of the features.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+        layers = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        self._last = [layers[-1]]  # in a list, so that it does not count as a submodule twice
+        self.width = layers[-1].in_features if isinstance(layers[-1], nn.Linear) else layers[-1].in_channels
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, float (n, classes), and features, float (n, width)."""
+        seen: list[Tensor] = []
+        hook = self._last[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self.classifier(batch)
+        finally:
+            hook.remove()
+        (features,) = seen
+        return logits, features.flatten(2).mean(dim=2) if features.ndim == 4 else features
+
+
+def as_embedder(model: ClassifierModel, name: str) -> EmbedderModel:
+    """A classifier as an embedder.
+
+    Raises:
+        ModelError: it does not say what its features are.
+    """
+    if model.with_features is None:
+        raise ModelError(
+            f"{name} is a classifier that does not say what its features are; make an EmbedderModel of it, "
+            "or name it under `classifier:`"
+        )
+    common = {field.name: getattr(model, field.name) for field in fields(Model)}
+    own = {"module": Features(model.with_features), "categories": ()}
+    return EmbedderModel(**{**common, **own}, width=model.width, with_logits=model.with_features)

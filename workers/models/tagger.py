@@ -1,0 +1,59 @@
+"""Tags: every class whose score is high enough, of a classifier or of further ones."""
+
+from typing import Any
+
+import torch
+
+from schemas.exceptions import ImageError
+from schemas.images import Classification
+from schemas.tasks import TAG, ClassesSpec, TaggerSpec
+from workers.models.model import ClassifierModel, LoadedModel
+from workers.models.predictor import ModelInput, Predictor
+from workers.models.scores import finite, logits_in, score_type_of, sorted_scores
+from workers.models.settings import thresholds_by_class
+from workers.tables.results import tag_values
+
+
+class Tagger(Predictor[Classification]):
+    """A model whose classes are tags; see `Predictor`. So are the classifier's, where it has a threshold."""
+
+    task = TAG
+
+    def __init__(self, name: str, loaded: LoadedModel[ClassifierModel, ClassesSpec]) -> None:
+        super().__init__(name, loaded)
+        self._tagger = name.rpartition(".")[2]
+        self._score_type = score_type_of(loaded.spec, loaded.model)
+        self._classes = len(loaded.model.categories)
+        self._most = loaded.spec.most if isinstance(loaded.spec, TaggerSpec) else None
+        self._thresholds = None
+        if loaded.spec.score_threshold is not None:
+            thresholds = thresholds_by_class(loaded.spec, loaded.model.categories)
+            self._thresholds = torch.tensor(thresholds, dtype=torch.float32)
+
+    @staticmethod
+    def apply(spec: ClassesSpec, model: ClassifierModel) -> dict[str, object]:
+        """See `Predictor.apply`."""
+        thresholds_by_class(spec, model.categories)  # refuses one of a class that the model lacks
+        settings = spec.model_dump(include={"top_k", "score_threshold", "class_thresholds"})
+        return {**settings, "score_type": score_type_of(spec, model)}
+
+    def values(self, result: Classification) -> dict[str, Any]:
+        """See `tag_values`."""
+        return tag_values(result, self.resolved, self._tagger)
+
+    def read(self, outputs: Any, batch: list[ModelInput]) -> list[Classification | ImageError]:
+        """See `Predictor.read`."""
+        logits = logits_in(outputs, len(batch), self._classes)
+        scores, ids = sorted_scores(logits, self._score_type)
+        kept = torch.ones_like(scores, dtype=torch.bool)
+        if self._thresholds is not None:
+            kept = scores > self._thresholds.to(scores.device)[ids]
+        if self._most is not None:
+            kept &= kept.cumsum(dim=1) <= self._most
+        values, classes, chosen = scores.cpu().numpy(), ids.int().cpu().numpy(), kept.cpu().numpy()
+        return [
+            Classification(i[k], s[k])
+            if ok
+            else self.image_error(FloatingPointError("a logit is not a number"))
+            for i, s, k, ok in zip(classes, values, chosen, finite(logits), strict=True)
+        ]
