@@ -11,7 +11,7 @@ from schemas.images import DecodedImage
 from schemas.metrics import Usage
 from schemas.spec import DecodeSpec
 from schemas.tables import DECODED
-from schemas.tasks import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec, ModelSpec, TaggerSpec
 from tests.poison import CRASH_MARK, ENDLESS_MARK, broken_decoder, paint
 from tests.workers.label.models import settings_of_models
 from tests.workers.label.test_labeller import ignore_stage
@@ -69,16 +69,22 @@ def test_images_that_were_decoded_elsewhere_get_the_same_results_and_what_was_sp
 
 
 @pytest.mark.parametrize(
-    ("detector", "kinds"), [(None, [DecodedImage] + [ModelInput] * 3), (DetectorSpec(), [DecodedImage] * 4)]
+    ("further", "kinds"),
+    [
+        (None, [DecodedImage] + [ModelInput] * 3),
+        (EmbedderSpec(model="efficientnet_lite0"), [DecodedImage] + [ModelInput] * 3),
+        (DetectorSpec(), [DecodedImage] * 4),
+        (TaggerSpec(model="tests.poison:poisoned"), [DecodedImage] * 4),
+    ],
 )
-def test_photos_are_handed_over_as_pixels_or_for_a_classifier_alone_as_its_input_where_that_is_less(
-    tmp_path: Path, photos: Path, detector: DetectorSpec | None, kinds: list[type]
+def test_photos_are_handed_over_as_pixels_or_for_a_single_network_as_its_input_where_that_is_less(
+    tmp_path: Path, photos: Path, further: ModelSpec | None, kinds: list[type]
 ) -> None:
     Image.open(photos / "china.jpg").resize((300, 200)).save(tmp_path / "small.png")
     for photo in sorted(photos.glob("*.jpg"))[:3]:
         shutil.copy(photo, tmp_path)
     names = ["small.png", *(path.name for path in sorted(tmp_path.glob("*.jpg")))]
-    models = settings_of_models(ClassifierSpec(), detector)
+    models = settings_of_models(ClassifierSpec(), further)
     settings = dataclasses.replace(settings_of(tmp_path, names), **models)
     decode = Decoder(settings)
     decoded, _ = decode(UnitRequest(0, range(4)), ignore_stage)

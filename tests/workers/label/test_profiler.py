@@ -10,7 +10,7 @@ from schemas.locations import NO_URI, Location
 from schemas.plan import Pass, Plan
 from schemas.prediction import Probed
 from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec
-from schemas.tasks import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec, ModelSpec
 from tests.image_server import serving
 from tests.poison import paint
 from tests.workers.label.models import settings_of_models
@@ -23,11 +23,11 @@ from workers.manifest.manifest import Manifest
 NO_ROWS = Pass(Plan(rows=0, unit_rows=1, shard_units=1))
 
 
-def settings(classifier: ClassifierSpec | None, detector: DetectorSpec | None) -> LabelSettings:
+def settings(*models: ModelSpec) -> LabelSettings:
     return LabelSettings(
         manifest=Manifest([], "uri", None, pa.schema([])),
         current=NO_ROWS,
-        **settings_of_models(classifier, detector),
+        **settings_of_models(*models),
         fetch=FetchSpec(concurrency=2),
         storage={},
         decode=DecodeSpec(),
@@ -63,6 +63,13 @@ def test_images_are_timed_step_by_step_after_a_chunk_to_warm_up(photos: Path, tm
     assert sum(parts) <= profile.work_cpu_s
 
 
+def test_a_network_that_several_models_have_is_timed_once(photos: Path) -> None:
+    job = settings(ClassifierSpec(), DetectorSpec(), EmbedderSpec(model="efficientnet_lite0"))
+    profile, stages = probed(job, [str(photos / "china.jpg")])
+    assert stages == 2 * ["decode", "classify", "detect"]
+    assert list(profile.models) == ["classifier + embedder", "detector"]
+
+
 def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
     names = [path.name for path in sorted(photos.glob("*.jpg"))]
     with serving(photos) as server:
@@ -72,9 +79,7 @@ def test_what_an_image_waits_for_its_file_is_told(photos: Path) -> None:
             return 200
 
         server.answer = slow
-        profile, _ = probed(
-            settings(None, DetectorSpec()), [server.url(f"{n}/{names[n % 3]}") for n in range(8)]
-        )
+        profile, _ = probed(settings(DetectorSpec()), [server.url(f"{n}/{names[n % 3]}") for n in range(8)])
         assert sum(server.requests.values()) == 8
     assert profile.failed == {}
     assert profile.fetch_s >= 0.05
@@ -93,6 +98,6 @@ def test_what_the_rate_makes_an_image_wait_is_no_part_of_reading_it(
 def test_images_that_a_model_fails_on_count_as_failed(tmp_path: Path) -> None:
     paint(tmp_path)
     locations = [f"{tmp_path}/{name}.png" for name in ("blue", "green", "grey", "yellow", "blue")]
-    profile, _ = probed(settings(ClassifierSpec(model="tests.poison:poisoned"), None), locations)
+    profile, _ = probed(settings(ClassifierSpec(model="tests.poison:poisoned")), locations)
     assert profile.failed == {"MODEL_ERROR": 1, "NON_FINITE": 1}
     assert "I do not like green" in profile.example
