@@ -1,0 +1,1 @@
+"""raylabel, as it is installed: the command, beside the packages that do its work."""
