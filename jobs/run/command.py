@@ -13,7 +13,7 @@ from jobs.report.page import REPORT, write_report
 from jobs.results.status import retry_command
 from jobs.results.summary import summarize
 from jobs.run.accuracy import accuracy_of
-from jobs.run.console import RunConsole
+from jobs.run.console import RunConsole, format_rows
 from jobs.run.pipeline import label
 from jobs.run.retried import assert_retriable
 from jobs.run.retry import (
@@ -200,11 +200,3 @@ def _leaver(console: RunConsole, output: str, request: StopRequest) -> Callable[
         leave(f"stopped, as {reason}; committed work stays, and the same command resumes", RAY_DIED)
 
     return on_death
-
-
-def format_rows(rows: dict[str, int]) -> str:
-    """A run's rows in a sentence."""
-    labels, boxes, errors = (rows[name] for name in ("labels", "boxes", "errors"))
-    return (
-        f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}, {counted(errors, 'image')} failed"
-    )

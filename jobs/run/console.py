@@ -210,3 +210,11 @@ class RunConsole:
     def seconds(self) -> float:
         """Since the command started."""
         return time.monotonic() - self.started
+
+
+def format_rows(rows: dict[str, int]) -> str:
+    """A run's rows in a sentence."""
+    labels, boxes, errors = (rows[name] for name in ("labels", "boxes", "errors"))
+    return (
+        f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}, {counted(errors, 'image')} failed"
+    )
