@@ -17,10 +17,18 @@ LAST = "RAYLABEL_LAST_ON_PATH"
 """The variable with folders taken out of PYTHONPATH; processes that load models search them last."""
 
 
-def main() -> None:
-    """Runs the command."""
+def main(parent: int | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        parent: the process that started it, and without which it stops as by SIGTERM; None: it goes on.
+    """
     leave_on_signals()
     put_last(hiding_folders())
+    if parent is not None:
+        from workers.process.family import stop_without
+
+        stop_without(parent)
     from jobs.cli.app import main as command
 
     command()

@@ -152,3 +152,10 @@ def test_an_actors_own_process_imports_no_torch() -> None:
 
 def test_a_run_is_verified_without_models_or_ray() -> None:
     assert loaded("import jobs.verify.reconcile", {"torch", "ray", "timm"}) == set()
+
+
+def test_raylabel_in_python_takes_no_module_from_the_users_packages_and_needs_no_ray() -> None:
+    modules = {"jobs", "workers", "schemas", "torch", "ray"}
+    assert (
+        loaded("import raylabel.api; raylabel.label; raylabel.Run; raylabel.StoppedError", modules) == set()
+    )
