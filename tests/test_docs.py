@@ -38,6 +38,7 @@ from schemas.spec import ClassifierSpec, DetectorSpec, JobSpec
 from schemas.spec_file import build_spec
 from schemas.tables import LABEL, TABLES, TOPK
 from tests import cli_page
+from tests.notebook import NOTEBOOK, pictures, recorded
 from tests.workers.tables.made_results import CARRIED, CLASSIFIER, outcome, record, results_of, rows_of
 from workers.models.registry import load
 from workers.tables.parquet import parquet_bytes
@@ -348,6 +349,15 @@ def test_every_method_and_argument_in_python_is_documented() -> None:
     } == documented
     rows = {row[0] for row in table_rows(section(PYTHON_PAGE, "label"))} - {"argument"}
     assert {"job", *rows} == set(inspect.signature(raylabel.label).parameters)
+
+
+def test_the_notebook_is_saved_with_its_outputs_and_nothing_of_a_machine() -> None:
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    cells = [cell for cell in recorded().cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert len(pictures(cells)) >= 3
+    assert len(text) < 1_000_000, "show smaller pictures"
+    assert re.findall(r"[\"' (](/(?:home|root|tmp|work|usr|Users)/[^ \"]*)", text) == []
 
 
 def anchors(page: Path) -> set[str]:
