@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import raylabel
+from raylabel.child import Event
 
 PROGRAM = """
 import sys
@@ -29,12 +30,15 @@ ENDS_S = 30
 pytestmark = pytest.mark.slow
 
 
-def test_a_deadline_stops_it_and_the_same_call_resumes(photos: Path, tmp_path: Path) -> None:
+def test_a_deadline_stops_it_the_same_call_resumes_and_another_restarts(photos: Path, tmp_path: Path) -> None:
     job = {"manifest": photos, "output": tmp_path / "out", "detector": None, "compute": {"actors": 1}}
     with pytest.raises(raylabel.StoppedError, match="stopped by the deadline; committed work stays") as stop:
         raylabel.label(job, stop_after="1s", progress=None)
     assert stop.value.reason == "the deadline"
     assert raylabel.label(job, progress=None).labels().count_rows() == 7
+    events: list[Event] = []
+    assert raylabel.label(job, restart=True, progress=events.append).labels().count_rows() == 7
+    assert (events[-1]["event"], events[-1]["up_to_date"]) == ("complete", False)
 
 
 @pytest.fixture

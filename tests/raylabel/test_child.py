@@ -45,7 +45,7 @@ def test_a_failure_has_the_commands_own_words(tmp_path: Path) -> None:
     assert str(failed.value) == f"found no run at {tmp_path}; `raylabel run` makes one"
 
 
-def test_what_it_reads_is_in_no_file_and_in_no_list_of_processes(tmp_path: Path) -> None:
+def test_what_it_reads_is_in_no_file(tmp_path: Path) -> None:
     """It stops at the manifest, which is not there, after it has read the whole spec."""
     job = f"manifest: {tmp_path}/gone.csv\noutput: {tmp_path}/out\nmax_failed: 0.25\n"
     with pytest.raises(raylabel.ManifestError, match=r"gone\.csv"):
@@ -82,6 +82,12 @@ def job_of(caller: subprocess.Popen[str]) -> psutil.Process:
                 return process
         time.sleep(0.01)
     raise TimeoutError("no process of the job was started")
+
+
+def test_the_values_of_a_dict_are_not_in_the_list_of_processes(
+    caller: subprocess.Popen[str], photos: Path
+) -> None:
+    assert str(photos) not in " ".join(job_of(caller).cmdline())
 
 
 def test_ctrl_c_at_a_terminal_stops_the_job_and_then_the_caller(caller: subprocess.Popen[str]) -> None:
