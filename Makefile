@@ -15,7 +15,7 @@ help:
 	@echo "make test-fast  those that need neither a Ray nor a server"
 	@echo "make test-slow  the long ones: kills, stopped jobs, growth"
 	@echo "make bench      raylabel next to its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
-	@echo "make docs       writes docs/cli.md from the command line"
+	@echo "make docs       writes docs/cli.md from the command line, and runs docs/quickstart.ipynb anew"
 	@echo "make check      format, lint and types, changing nothing; before a commit, with make test"
 	@echo "make format     formats, and fixes what the linter can fix"
 
@@ -69,6 +69,7 @@ bench: env $(BENCH)/.installed
 
 docs: env
 	@$(BIN)/python -m tests.cli_page > docs/cli.md
+	@$(BIN)/python -m tests.notebook
 
 check: env
 	@$(BIN)/ruff format --check .

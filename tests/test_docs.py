@@ -1,8 +1,10 @@
 """The pages for users against the code: what they name exists, and what exists is named."""
 
+import inspect
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import raylabel
 from jobs.cluster.jobs_api import Submission
 from jobs.cluster.submitted import as_dict
 from jobs.plan.probe import Probe
@@ -35,7 +38,8 @@ from schemas.spec_file import build_spec
 from schemas.tables import LABEL, TABLES, TOPK
 from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests import cli_page
-from tests.workers.tables.made_results import CLASSIFIER, RUN_TABLES, outcome, results_of, rows_of
+from tests.notebook import NOTEBOOK, pictures, recorded
+from tests.workers.tables.made_results import CLASSIFIER, RUN_TABLES, outcome, record, results_of, rows_of
 from workers.models.registry import load
 from workers.tables.parquet import parquet_bytes
 from workers.tables.results import results_table, split_results
@@ -45,8 +49,11 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "infra/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-NAMES = ("README.md", *(f"docs/{name}.md" for name in ("spec", "tables", "metrics", "models", "json")))
-README, SPEC, TABLES_PAGE, METRICS_PAGE, MODELS_PAGE, JSON_PAGE = (
+NAMES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("spec", "tables", "metrics", "models", "json", "python")),
+)
+README, SPEC, TABLES_PAGE, METRICS_PAGE, MODELS_PAGE, JSON_PAGE, PYTHON_PAGE = (
     (ROOT / name).read_text(encoding="utf-8") for name in NAMES
 )
 
@@ -339,6 +346,34 @@ def test_the_readmes_pandas_lines_run() -> None:
     assert isinstance(found["boxes"], pd.DataFrame)
     assert found["boxes"]["area"].between(0, 1, inclusive="right").all()
     assert len(found["large"]) == sum(found["boxes"]["area"] > 0.5)
+
+
+def test_every_example_of_the_python_page_is_python_and_reads_what_it_says(run_directory: Path) -> None:
+    (run_directory / "runs" / "today" / "run.json").write_bytes(record().to_json())
+    first, read, stopped = (text for text in blocks(PYTHON_PAGE, "python"))
+    found: dict[str, Any] = {"run": raylabel.open_run("runs/today")}
+    exec(read, found)
+    assert Counter(found["sure"]["class_name"].to_pylist()) == {"person": 6, "boat": 3}
+    for text in (first, stopped):
+        compile(text, "the page", "exec")
+
+
+def test_every_method_and_argument_in_python_is_documented() -> None:
+    documented = set(re.findall(r"`(\w+)\(", PYTHON_PAGE))
+    assert {
+        name for name in vars(raylabel.Run) if not name.startswith("_") and name != "output"
+    } == documented
+    rows = {row[0] for row in table_rows(section(PYTHON_PAGE, "label"))} - {"argument"}
+    assert {"job", *rows} == set(inspect.signature(raylabel.label).parameters)
+
+
+def test_the_notebook_is_saved_with_its_outputs_and_nothing_of_a_machine() -> None:
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    cells = [cell for cell in recorded().cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert len(pictures(cells)) >= 3
+    assert len(text) < 1_000_000, "show smaller pictures"
+    assert re.findall(r"[\"' (](/(?:home|root|tmp|work|usr|Users)/[^ \"]*)", text) == []
 
 
 def anchors(page: Path) -> set[str]:

@@ -41,9 +41,10 @@ A wing that is not here is a test's failure: say here what it may import.
 """
 
 FORBIDDEN = {
-    "schemas": {"torch", "torchvision", "ray", "jobs", "workers", "infra", "tests"},
-    "workers": {"ray", "jobs", "infra", "tests"},
-    "jobs": {"infra", "tests"},
+    "schemas": {"torch", "torchvision", "ray", "jobs", "workers", "raylabel", "infra", "tests"},
+    "workers": {"ray", "jobs", "raylabel", "infra", "tests"},
+    "jobs": {"raylabel", "infra", "tests"},
+    "raylabel": {"torch", "torchvision", "ray", "infra", "tests"},
 }
 """What a package may not import at all, in any line of it."""
 
@@ -57,7 +58,7 @@ PARENTS = (
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the three packages, by its dotted name."""
+    """Every module of the packages, by its dotted name."""
     files = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
     return {_name(path): path for path in files}
 
@@ -151,3 +152,10 @@ def test_an_actors_own_process_imports_no_torch() -> None:
 
 def test_a_run_is_verified_without_models_or_ray() -> None:
     assert loaded("import jobs.verify.reconcile", {"torch", "ray", "timm"}) == set()
+
+
+def test_raylabel_in_python_takes_no_module_from_the_users_packages_and_needs_no_ray() -> None:
+    modules = {"jobs", "workers", "schemas", "torch", "ray"}
+    assert (
+        loaded("import raylabel.api; raylabel.label; raylabel.Run; raylabel.StoppedError", modules) == set()
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from jobs.results.draw import contact_sheet, draw_run
+from jobs.results.draw import Drawn, contact_sheet, draw_run
 from jobs.results.summary import summarize
 from jobs.results.terminal import render
 from schemas.errors import ErrorCode
@@ -50,7 +50,21 @@ def show_run(output: str, limit: int, draw: Path | None) -> None:
 
 
 def _draw(directory: RunDirectory, output: str, limit: int, folder: Path) -> list[str]:
-    """Draws the photos of a run into a folder; returns what to tell of it, a line each.
+    """Draws the photos of a run into a folder; returns what to tell of it, a line each."""
+    drawn = draw_photos(directory, output, limit, folder)
+    return [*not_drawn(drawn), f"{counted(len(drawn.pictures), 'picture')} drawn: {folder}"]
+
+
+def draw_photos(directory: RunDirectory, output: str, limit: int | None, folder: Path) -> Drawn:
+    """Draws the photos of a run and their overview, `contact-sheet.jpg`, into a folder.
+
+    Sets the storage options of this process to those that the run keeps.
+
+    Args:
+        directory: of the run.
+        output: the same as a path or URL.
+        limit: number of images, in manifest order; None: all.
+        folder: for the pictures; made where it is missing.
 
     Raises:
         DamagedFileError: the run's record has a spec that is not one of this version.
@@ -64,10 +78,15 @@ def _draw(directory: RunDirectory, output: str, limit: int, folder: Path) -> lis
     drawn = draw_run(output, folder, lambda uri: _read(uri, fetch), limit)
     if drawn.pictures:
         contact_sheet(drawn.pictures, folder / "contact-sheet.jpg")
+    return drawn
+
+
+def not_drawn(drawn: Drawn) -> list[str]:
+    """What to tell of photos that could not be drawn, a line each."""
     lines = [f"not drawn: {note}" for note in drawn.skipped[:MAX_NOTES]]
     if (more := len(drawn.skipped) - MAX_NOTES) > 0:
         lines.append(f"not drawn: {more:,} more")
-    return [*lines, f"{counted(len(drawn.pictures), 'picture')} drawn: {folder}"]
+    return lines
 
 
 def _read(uri: str, fetch: FetchSpec) -> bytes:

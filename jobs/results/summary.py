@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any, TypeVar
@@ -170,17 +171,30 @@ def scan(output: str, table: str, columns: list[str], batch_rows: int = 65_536) 
         DamagedFileError: a file is no such table.
     """
     store, schema = Store(output), TABLES[table].schema
-    # A file of somebody else's would not have the columns, or would be counted.
-    own = [key for key in store.list(table) if key == _own_key(table, key)]
     # One file at a time: a scan of the whole dataset reads ahead of a slow consumer without limit
     # (pyarrow 26, 30 million rows: 527 MB instead of 9 MB).
-    for key in own:
-        try:
+    for key in own_keys(store, table):
+        with unreadable_as_damaged(store, key):
             fragment = _fragment(f"{store.url}/{key}")
             yield from fragment.to_batches(schema=schema, columns=columns, batch_size=batch_rows)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            wrong = short_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-            raise damaged(TABLE, store, key, f"it is no table that can be read ({wrong})") from None
+
+
+def own_keys(store: Store, table: str) -> list[str]:
+    """The keys of a table's published files, in manifest order.
+
+    A file of somebody else's beside them would not have the columns, or would be counted.
+    """
+    return [key for key in store.list(table) if key == _own_key(table, key)]
+
+
+@contextmanager
+def unreadable_as_damaged(store: Store, key: str) -> Iterator[None]:
+    """Makes a DamagedFileError of what reading a table's file raises."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        wrong = short_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise damaged(TABLE, store, key, f"it is no table that can be read ({wrong})") from None
 
 
 def _own_key(table: str, key: str) -> str | None:

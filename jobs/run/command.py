@@ -13,7 +13,7 @@ from jobs.report.page import REPORT, write_report
 from jobs.results.status import retry_command
 from jobs.results.summary import summarize
 from jobs.run.accuracy import accuracy_of
-from jobs.run.console import RunConsole
+from jobs.run.console import RunConsole, format_rows
 from jobs.run.pipeline import label
 from jobs.run.retried import assert_retriable
 from jobs.run.retry import (
@@ -27,7 +27,6 @@ from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
 from schemas.exceptions import ManifestError
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
-from schemas.tables import ALWAYS
 from schemas.words import by_code, counted, raylabel_command
 from workers.ledger.runs import find_run
 from workers.ledger.state import read_success
@@ -201,13 +200,3 @@ def _leaver(console: RunConsole, output: str, request: StopRequest) -> Callable[
         leave(f"stopped, as {reason}; committed work stays, and the same command resumes", RAY_DIED)
 
     return on_death
-
-
-def format_rows(rows: dict[str, int]) -> str:
-    """A run's rows in a sentence."""
-    further = "".join(f", {counted(rows[name], name[:-1])}" for name in rows if name not in ALWAYS)
-    labels, boxes, errors = (rows[name] for name in ALWAYS)
-    return (
-        f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}{further}, "
-        f"{counted(errors, 'image')} failed"
-    )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from schemas.metrics import Usage
+from schemas.tables import ALWAYS
 from schemas.words import counted
 from workers.ledger.state import PassState
 from workers.printable import printable
@@ -210,3 +211,13 @@ class RunConsole:
     def seconds(self) -> float:
         """Since the command started."""
         return time.monotonic() - self.started
+
+
+def format_rows(rows: dict[str, int]) -> str:
+    """A run's rows in a sentence."""
+    further = "".join(f", {counted(rows[name], name[:-1])}" for name in rows if name not in ALWAYS)
+    labels, boxes, errors = (rows[name] for name in ALWAYS)
+    return (
+        f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}{further}, "
+        f"{counted(errors, 'image')} failed"
+    )

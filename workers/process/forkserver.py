@@ -43,7 +43,7 @@ SOCKET_BYTES = len("/raylabel-12345678/socket")
 """Of the socket's path below the folder for temporary files."""
 
 LAST = "RAYLABEL_LAST_ON_PATH"
-"""Variable with folders that children search last for modules: see `raylabel.py`, which sets it."""
+"""Variable with folders that children search last for modules: see `raylabel/command.py`, which sets it."""
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 

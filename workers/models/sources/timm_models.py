@@ -79,7 +79,7 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
     model = ClassifierModel(
         module=module.eval(),
         with_features=TimmFeatures(module),
-        width=getattr(module, "head_hidden_size", None) or getattr(module, "num_features", 0),
+        width=int(getattr(module, "head_hidden_size", 0) or getattr(module, "num_features", 0)),
         transform=PilTransform(create_transform(**config, is_training=False)),
         network="",
         categories=replace_categories(own, given, name),

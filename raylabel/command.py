@@ -8,15 +8,27 @@ import os
 import sys
 
 PACKAGES = ("jobs", "schemas", "workers")
+"""raylabel's own, beside the package that this module is in."""
+
+OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The folder that raylabel's packages are in."""
 
 LAST = "RAYLABEL_LAST_ON_PATH"
 """The variable with folders taken out of PYTHONPATH; processes that load models search them last."""
 
 
-def main() -> None:
-    """Runs the command."""
+def main(parent: int | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        parent: the process that started it, and without which it stops as by SIGTERM; None: it goes on.
+    """
     leave_on_signals()
     put_last(hiding_folders())
+    if parent is not None:
+        from workers.process.family import stop_without
+
+        stop_without(parent)
     from jobs.cli.app import main as command
 
     command()
@@ -55,8 +67,8 @@ def put_last(folders: list[str]) -> None:
 
 def _hides(folder: str) -> bool:
     """Whether a folder has a module or a package of a name that is Python's or raylabel's."""
-    if folder == os.path.dirname(os.path.abspath(__file__)) or folder.endswith("-packages"):
-        return False  # raylabel's own; or installed packages, which may bring a newer form of a module
+    if folder == OWN_FOLDER or folder.endswith("-packages"):
+        return False  # installed packages may bring a newer form of a module
     try:
         names = {entry.name.partition(".")[0] for entry in os.scandir(folder) if _is_module(entry)}
     except OSError:
@@ -66,7 +78,3 @@ def _hides(folder: str) -> bool:
 
 def _is_module(entry: "os.DirEntry[str]") -> bool:
     return entry.name.endswith((".py", ".pyc", ".so")) or os.path.isfile(f"{entry.path}/__init__.py")
-
-
-if __name__ == "__main__":
-    main()

@@ -17,12 +17,12 @@ HIDING = "open({mark!r}, 'a').write(__name__ + '\\n')\nraise ImportError('neithe
 REPORT = """
 import json, sys
 sys.path.insert(0, {root!r})
-import raylabel
-raylabel.put_last(raylabel.hiding_folders())
+from raylabel import command
+command.put_last(command.hiding_folders())
 import jobs, schemas, workers, secrets
 from workers.process.child import Child
 from workers.process.forkserver import ForkServer
-from tests.test_raylabel import reporting
+from tests.raylabel.test_command import reporting
 server = ForkServer("json")
 child = Child(server.address, reporting, None, 1)
 print(json.dumps(child(None)))
@@ -83,8 +83,8 @@ def test_a_folder_on_pythonpath_that_hides_nothing_keeps_its_place(tmp_path: Pat
     (tmp_path / "workers").mkdir()  # without __init__.py it hides nothing
     (tmp_path / "my_model.py").touch()
     code = (
-        f"import os, sys; sys.path.append({str(ROOT)!r}); import raylabel; "
-        "raylabel.put_last(raylabel.hiding_folders()); print(sys.path[0], os.environ['PYTHONPATH'])"
+        f"import os, sys; sys.path.append({str(ROOT)!r}); from raylabel import command; "
+        "command.put_last(command.hiding_folders()); print(sys.path[0], os.environ['PYTHONPATH'])"
     )
     done = run_in(tmp_path, sys.executable, "-P", "-c", code, PYTHONPATH=str(tmp_path))
     assert (done.stdout, done.stderr) == (f"{tmp_path} {tmp_path}\n", "")
@@ -94,7 +94,8 @@ def test_a_signal_while_the_command_starts_ends_it_with_a_sentence(tmp_path: Pat
     """The modules that it imports first send it, which is as early as can be."""
     for number, name, code in ((2, "Ctrl-C", 130), (15, "SIGTERM", 143), (1, "SIGHUP", 129)):
         script = (
-            f"import os, sys; sys.path.append({str(ROOT)!r}); import raylabel; raylabel.leave_on_signals(); "
+            f"import os, sys; sys.path.append({str(ROOT)!r}); "
+            "from raylabel import command; command.leave_on_signals(); "
         )
         done = run_in(tmp_path, sys.executable, "-c", script + f"os.kill(os.getpid(), {number})")
         assert (done.returncode, done.stdout) == (code, "")
