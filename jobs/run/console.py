@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from schemas.metrics import Usage
-from schemas.tables import ALWAYS
+from schemas.tables import ALWAYS, TABLES
 from schemas.words import counted
 from workers.ledger.state import PassState
 from workers.printable import printable
@@ -215,7 +215,8 @@ class RunConsole:
 
 def format_rows(rows: dict[str, int]) -> str:
     """A run's rows in a sentence."""
-    further = "".join(f", {counted(rows[name], name[:-1])}" for name in rows if name not in ALWAYS)
+    others = [name for name in TABLES if name in rows and name not in ALWAYS]
+    further = "".join(f", {counted(rows[name], name[:-1])}" for name in others)
     labels, boxes, errors = (rows[name] for name in ALWAYS)
     return (
         f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}{further}, "

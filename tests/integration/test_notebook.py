@@ -52,13 +52,13 @@ def test_pictures_of_photos_are_among_its_outputs(cells: list[Any]) -> None:
 def test_progress_is_one_output_that_ends_with_what_was_done(cells: list[Any]) -> None:
     texts = [it.data["text/plain"] for it in cells[1].outputs if it.output_type == "display_data"]
     assert len(texts) == 1
-    assert texts[0].startswith("7 images labelled, 4 objects, 2 images failed in ")
+    assert texts[0].startswith("7 images labelled, 4 objects, 7 embeddings, 2 images failed in ")
 
 
 def test_the_run_is_complete_and_its_tables_add_up(run: raylabel.Run) -> None:
     assert run.status()["state"] == "complete"
     assert (run.labels().count_rows(), run.boxes().count_rows(), run.errors().count_rows()) == (7, 4, 2)
-    assert run.errors().to_table()["uri"].to_pylist() == ["gone.jpg", "LICENSES.md"]
+    assert run.errors().to_table()["manifest_uri"].to_pylist() == ["gone.jpg", "LICENSES.md"]
     assert run.summary()["labelled"] == 7
 
 

@@ -14,7 +14,8 @@ from tests.jobs.results.test_datasets import begun, publish
 from tests.jobs.results.test_draw import png, put_run
 from tests.s3 import S3Server
 from tests.test_docs import PRINTED
-from tests.workers.tables.made_results import record
+from tests.workers.tables.made_results import MODELS, record
+from workers.ledger.runs import begin_run
 from workers.storage.store import Store
 
 
@@ -27,24 +28,28 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_run_says_what_it_is_of(output: str) -> None:
-    assert (
-        repr(raylabel.open_run(output)) == "<raylabel.Run 'out': 50 images, classifier guess, detector find>"
+    assert repr(raylabel.open_run(output)) == (
+        "<raylabel.Run 'out': 50 images, classifier guess, detector find, embedder feel, taggers.scene look>"
     )
 
 
 def test_its_tables_are_datasets(output: str) -> None:
     run = raylabel.open_run(Path(output))
     tables = {"labels": run.labels(), "boxes": run.boxes(), "errors": run.errors()}
+    tables |= {"tags": run.tags(), "embeddings": run.embeddings()}
     assert all(isinstance(table, ds.Dataset) for table in tables.values())
     assert {name: table.count_rows() for name, table in tables.items()} == {
         "labels": 18,
         "boxes": 18,
         "errors": 6,
+        "tags": 30,
+        "embeddings": 18,
     }
 
 
-def test_a_table_that_it_does_not_have_is_refused(output: str) -> None:
-    run = raylabel.open_run(output)
+def test_a_table_that_it_does_not_have_is_refused(tmp_path: Path) -> None:
+    begin_run(Store(str(tmp_path)), record(models={"detector": MODELS["detector"]}))
+    run = raylabel.open_run(tmp_path)
     for name, table, key in (("tags", run.tags, "taggers:"), ("embeddings", run.embeddings, "embedder:")):
         with pytest.raises(raylabel.SpecError, match=f"has no table {name}; .*`{key}"):
             table()
@@ -80,13 +85,13 @@ def test_it_can_be_pickled(output: str) -> None:
 
 
 def test_its_photos_are_drawn_and_those_that_are_gone_are_told(tmp_path: Path) -> None:
-    files = {"good.png": png(640, 480), "gone.png": png(64, 48)}
-    put_run(tmp_path / "run", files, {})
+    good, gone = tmp_path / "good.png", tmp_path / "gone.png"
+    good.write_bytes(png(640, 480))
+    put_run(tmp_path / "run", {str(good): good.read_bytes(), str(gone): png(64, 48)}, {})
     spec = record().spec
-    spec["manifest"]["base"], spec["fetch"]["max_bytes"] = str(tmp_path), 1_000_000
+    spec["fetch"]["max_bytes"] = 1_000_000
     Store(str(tmp_path / "run")).create("run.json", record(spec=spec).to_json())
-    (tmp_path / "good.png").write_bytes(files["good.png"])
-    with pytest.warns(UserWarning, match=r"^not drawn: gone\.png: it is not there any more"):
+    with pytest.warns(UserWarning, match=rf"^not drawn: {gone}: it is not there any more"):
         pictures = raylabel.open_run(tmp_path / "run").draw(tmp_path / "pictures")
     assert pictures == [tmp_path / "pictures" / "00000-good.jpg"]
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
