@@ -5,7 +5,9 @@ from typing import Any
 
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
+from schemas.models import ModelInfo, ResolvedModel
 from schemas.spec import Precision, Runtime
+from schemas.tasks import Task
 from tests.workers.models.pictures import CPU
 from workers.models.model import LoadedModel
 from workers.models.predictor import ModelInput
@@ -31,6 +33,29 @@ class Alone:
 
     def predict(self, inputs: Sequence[ModelInput | ImageError]) -> list[Any]:
         return _first(self.runner.predict(inputs))
+
+
+def unresolved(task: Task, categories: tuple[str, ...]) -> ResolvedModel:
+    """The record of a model that a test makes by hand: nothing of it decides what is tested."""
+    info = ModelInfo(
+        name="x",
+        task=task.name,
+        source="factory",
+        input_size="",
+        categories=len(categories),
+        licence="",
+        quality="",
+    )
+    return ResolvedModel(
+        info=info,
+        weights="",
+        weights_sha256=None,
+        preprocessing="",
+        categories=categories,
+        settings={},
+        code="",
+        modules=(),
+    )
 
 
 def _first(results: Sequence[Any]) -> list[Any]:

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import Classification, DecodedImage
-from schemas.models import ModelInfo, ResolvedModel
-from schemas.tasks import ClassifierSpec
+from schemas.tasks import CLASSIFY, ClassifierSpec
 from tests.workers.models import golden
-from tests.workers.models.alone import Alone
+from tests.workers.models.alone import Alone, unresolved
 from tests.workers.models.pictures import EVAL, noise, one_thread, opened, photos
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.registry import load
@@ -101,19 +100,7 @@ def classifier(module: nn.Module, batch_size: int = 8) -> Alone:
     model = ClassifierModel(
         module=module, transform=lambda image: image.float(), categories=("a", "b", "c"), score_type="sigmoid"
     )
-    info = ModelInfo(
-        name="x", task="classifier", source="factory", input_size="", categories=3, licence="", quality=""
-    )
-    resolved = ResolvedModel(
-        info=info,
-        weights="",
-        weights_sha256=None,
-        preprocessing="",
-        categories=model.categories,
-        settings={},
-        code="",
-        modules=(),
-    )
+    resolved = unresolved(CLASSIFY, model.categories)
     return Alone(LoadedModel(model, ClassifierSpec(top_k=2, score_type="sigmoid"), resolved), batch_size)
 
 

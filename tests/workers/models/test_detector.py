@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage, Detections
-from schemas.models import ModelInfo, ResolvedModel
-from schemas.tasks import DetectorSpec
+from schemas.tasks import DETECT, DetectorSpec
 from tests.workers.models import golden
-from tests.workers.models.alone import Alone
+from tests.workers.models.alone import Alone, unresolved
 from tests.workers.models.pictures import EVAL, noise, one_thread, opened, photos
 from workers.models.detector import clip, select
 from workers.models.model import DetectorModel, LoadedModel, as_is
@@ -200,20 +199,10 @@ class Faulty(nn.Module):
 
 def detector(module: nn.Module, *, mixes_shapes: bool, batch_size: int = 8) -> Alone:
     model = DetectorModel(module=module, transform=as_is, categories=("a", "b"), mixes_shapes=mixes_shapes)
-    info = ModelInfo(
-        name="x", task="detector", source="factory", input_size="", categories=2, licence="", quality=""
+    return Alone(
+        LoadedModel(model, DetectorSpec(score_threshold=0.5), unresolved(DETECT, model.categories)),
+        batch_size,
     )
-    resolved = ResolvedModel(
-        info=info,
-        weights="",
-        weights_sha256=None,
-        preprocessing="",
-        categories=model.categories,
-        settings={},
-        code="",
-        modules=(),
-    )
-    return Alone(LoadedModel(model, DetectorSpec(score_threshold=0.5), resolved), batch_size)
 
 
 def marked(first: int, height: int = 40, width: int = 60) -> DecodedImage:

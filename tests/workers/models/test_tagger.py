@@ -9,9 +9,8 @@ from torch import nn
 
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError, ModelError
-from schemas.models import ModelInfo, ResolvedModel
 from schemas.tasks import ClassesSpec, ClassifierSpec, TaggerSpec
-from tests.workers.models.alone import Alone
+from tests.workers.models.alone import Alone, unresolved
 from tests.workers.models.pictures import noise, photos
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.registry import load
@@ -32,20 +31,7 @@ def tagger(spec: ClassesSpec) -> Alone:
     model = ClassifierModel(
         module=Fixed(), transform=lambda image: image.float(), categories=tuple(LOGITS), score_type="sigmoid"
     )
-    info = ModelInfo(
-        name="x", task=spec.task.name, source="factory", input_size="", categories=4, licence="", quality=""
-    )
-    resolved = ResolvedModel(
-        info=info,
-        weights="",
-        weights_sha256=None,
-        preprocessing="",
-        categories=model.categories,
-        settings={},
-        code="",
-        modules=(),
-    )
-    return Alone(LoadedModel(model, spec, resolved), 2)
+    return Alone(LoadedModel(model, spec, unresolved(spec.task, model.categories)), 2)
 
 
 def tags(**settings: Any) -> list[str]:

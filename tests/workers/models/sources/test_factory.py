@@ -17,7 +17,7 @@ import torch
 from schemas.exceptions import ModelError
 from schemas.images import Classification, Detections
 from schemas.models import ResolvedModel
-from schemas.tasks import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec
 from tests.conftest import ROOT
 from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import noise
@@ -82,6 +82,17 @@ def test_the_models_of_the_documentation_label_photos(documented: str, photos: P
         assert 0 <= x1 < x2 <= image.pixels.shape[1]
         assert 0 <= y1 < y2 <= image.pixels.shape[0]
         assert image.pixels[int(y1) : int(y2), int(x1) : int(x2)].max() > 250
+    colours = Alone(load(EmbedderSpec(model=f"{documented}:colours", normalize=False)), 2)(images)
+    for image, vector in zip(images, colours, strict=True):
+        expected = image.pixels.mean(axis=(0, 1)) / 255
+        np.testing.assert_allclose(vector.reshape(3, 4).mean(axis=1), expected, atol=0.02)
+
+
+def test_a_classifier_of_ones_own_is_an_embedder_where_it_says_what_its_features_are(documented: str) -> None:
+    with pytest.raises(ModelError, match="is a classifier that does not say what its features are"):
+        load(EmbedderSpec(model=f"{documented}:sky"))
+    with pytest.raises(ModelError, match="returned a DetectorModel; expected an EmbedderModel"):
+        load(EmbedderSpec(model=f"{documented}:lights"))
 
 
 BEHIND = {
