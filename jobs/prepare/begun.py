@@ -50,7 +50,7 @@ def begun_spec(output: str, overrides: dict[str, Any]) -> JobSpec:
     shown = clean_uri(output)
     record = find_run(output).record
     values = without_replaced(record.spec, overrides)
-    unneeded = [f"{task}.{key}" for task in values for key in _keys(record.spec[task]) - _keys(values[task])]
+    unneeded = {*_paths(record.spec)} - {*_paths(values)}
     missing = [key for key in record.not_kept if not _is_given(key, [*overrides, *unneeded])]
     if missing:
         raise SpecError(
@@ -60,8 +60,12 @@ def begun_spec(output: str, overrides: dict[str, Any]) -> JobSpec:
     return override_spec(record.spec, {"output": output, **overrides}, f"the spec of the run at {shown}")
 
 
-def _keys(section: Any) -> set[str]:
-    return {*section} if isinstance(section, dict) else set()
+def _paths(value: Any, path: str = "") -> Iterator[str]:
+    """The dotted keys of nested dictionaries."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        below = f"{path}.{key}".lstrip(".")
+        yield below
+        yield from _paths(inner, below)
 
 
 def _is_given(key: str, overrides: Iterable[str]) -> bool:

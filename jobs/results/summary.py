@@ -343,7 +343,7 @@ def _image(row: dict[str, Any]) -> ImageSummary:
 
 def shorten(text: str, width: int) -> str:
     """The text on one line, with "…" for its middle where it is wider than `width` terminal cells."""
-    text = one_line(text)
+    text, width = one_line(text), max(width, 1)
     if cell_len(text) <= width:
         return text
     half = max((width - 1) // 2, 0)

@@ -125,8 +125,8 @@ def _class_table(summary: Summary, width: int) -> Table:
 def _tag_table(summary: Summary, width: int) -> Table:
     table = _table("tagger", "tag", "images", right=("images",))
     for count in summary.tags:
-        tag = Text(shorten(count.label, width - 22 - len(count.tagger)))
-        table.add_row(count.tagger, tag, f"{count.images:,}")
+        tagger = shorten(count.tagger, width // 3)
+        table.add_row(tagger, Text(shorten(count.label, width // 3)), f"{count.images:,}")
     return table
 
 

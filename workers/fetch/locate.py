@@ -53,11 +53,11 @@ def uri_of(location: TarMember | ParquetCell) -> str:
 def shown_uri(location: Location) -> tuple[str | None, bool]:
     """The absolute URI of an image as tables show it, and whether more is needed to find the image again.
 
-    That is a password, a query, or the image itself, which are cut. Of a row without an image there is none.
+    That is a password, a query, or the image itself, which are cut. A row without an image has no URI of one.
     """
     match location:
         case MissingImage():
-            return None, False
+            return None, True
         case str():
             file, uri = location, clean_uri(location)
         case TarMember(file) | ParquetCell(file):

@@ -55,23 +55,23 @@ class HeldManifest(Manifest):
 
     def _arranged(self, rows: FileRows) -> Rows:
         table = _columns(self.carried).empty_table() if rows.table is None else rows.table
-        where = zip(table["uri"].to_pylist(), table["error"].to_pylist(), strict=True)
-        locations = [_location(uri, error) for uri, error in where]
+        where = zip(*(table[name].to_pylist() for name in ("uri", URI_IS_CUT.name, "error")), strict=True)
+        locations = [_location(*one) for one in where]
         written = pc.coalesce(table[MANIFEST_URI.name], table["uri"])
         table = table.set_column(table.column_names.index("uri"), "uri", written)
-        return Rows(table.drop_columns([MANIFEST_URI.name, "error"]), locations)
+        return Rows(table.drop_columns([MANIFEST_URI.name, URI_IS_CUT.name, "error"]), locations)
 
 
-def _location(uri: str, error: dict[str, Any]) -> Location:
-    """Where the image of a failed row is; of a row that has none, why."""
-    if error["stage"] == Stage.LIST.value:
+def _location(uri: str, is_cut: bool, error: dict[str, Any]) -> Location:
+    """Where the image of a failed row is, as far as its URI says; of a row that has none, why."""
+    if is_cut and error["stage"] == Stage.LIST.value:
         return MissingImage(ErrorCode(error["code"]), error["message"])
     return location_of(uri)
 
 
 def not_held(failed: pa.Table) -> pa.Table:
     """Those of some rows of an errors table whose image is not found by their URI alone."""
-    return failed.filter(failed[URI_IS_CUT.name])
+    return failed.filter(pc.and_(failed[URI_IS_CUT.name], pc.not_equal(failed["stage"], Stage.LIST.value)))
 
 
 def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManifest:
@@ -84,7 +84,7 @@ def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManife
     """
     schema, in_errors = _columns(carried), carried_names(carried, "errors")
     error = pa.StructArray.from_arrays([failed[n].combine_chunks() for n in _ERROR], fields=list(_ERRORS))
-    own = {name: failed[name] for name in ("image_id", "uri", MANIFEST_URI.name)}
+    own = {name: failed[name] for name in ("image_id", "uri", MANIFEST_URI.name, URI_IS_CUT.name)}
     own |= {name: failed[in_errors[n]] for n, name in carried_names(carried).items()}
     table = pa.table({**own, "error": error}).select(schema.names)
     index = failed["manifest_index"].to_numpy().astype(np.int64)
@@ -106,5 +106,5 @@ def _columns(carried: pa.Schema) -> pa.Schema:
     names = carried_names(carried)
     own = [pa.field(names[f.name], f.type) for f in carried]
     return pa.schema(
-        [("image_id", pa.string()), ("uri", pa.string()), *own, MANIFEST_URI, ("error", _ERRORS)]
+        [("image_id", pa.string()), ("uri", pa.string()), *own, MANIFEST_URI, URI_IS_CUT, ("error", _ERRORS)]
     )

@@ -122,6 +122,11 @@ def as_embedder(model: ClassifierModel, name: str) -> EmbedderModel:
             f"{name} is a classifier that does not say what its features are; make an EmbedderModel of it, "
             "or name it under `classifier:`"
         )
-    common = {field.name: getattr(model, field.name) for field in fields(Model)}
     own = {"module": Features(model.with_features), "categories": ()}
-    return EmbedderModel(**{**common, **own}, width=model.width, with_logits=model.with_features)
+    return EmbedderModel(**{**common_of(model), **own}, width=model.width, with_logits=model.with_features)
+
+
+def common_of(model: ClassifierModel | EmbedderModel) -> dict[str, Any]:
+    """What a model of the same network has in common with one; a submodule of it is another one's name."""
+    common = {field.name: getattr(model, field.name) for field in fields(Model)}
+    return {**common, "network": "" if model.network == "" else None}

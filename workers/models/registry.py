@@ -12,7 +12,7 @@ from schemas.tasks import CLASSIFY, EMBED, TAG, TASKS, ClassesSpec, ModelSpec, T
 from schemas.words import with_article
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
-from workers.models.embedder import Embedder, as_embedder
+from workers.models.embedder import Embedder, as_embedder, common_of
 from workers.models.model import (
     Built,
     ClassifierModel,
@@ -111,12 +111,10 @@ def by_network(models: Mapping[str, LoadedModel[Any, Any]]) -> list[dict[str, Lo
 
 def shared_model(models: list[Model]) -> Model:
     """The model whose network answers for several that have the same one."""
-    first = models[0]
-    both = next((model.with_logits for model in models if isinstance(model, EmbedderModel)), None)
-    if both is None or all(isinstance(model, EmbedderModel) for model in models):
-        return first
-    common = {field.name: getattr(first, field.name) for field in dataclasses.fields(Model)}
-    return SharedModel(**{**common, "module": both})
+    embedder = next((model for model in models if isinstance(model, EmbedderModel)), None)
+    if embedder is None or all(isinstance(model, EmbedderModel) for model in models):
+        return models[0]
+    return SharedModel(**{**common_of(embedder), "module": embedder.with_logits})
 
 
 def _unknown(name: str, task: Task) -> ModelError:

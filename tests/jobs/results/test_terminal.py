@@ -267,6 +267,18 @@ def test_uris_lose_their_common_folder_and_keep_their_ends_all_cut_at_the_same_d
     assert short_uris(["s3://bucket/2024/in/a.jpg", "s3://bucket/2025/in/b.jpg"], width) == expected
 
 
+def test_a_tagger_of_any_name_and_a_tag_of_any_length_fit(tmp_path: Path) -> None:
+    tags = [
+        {"manifest_index": n, "tagger": tagger, "label": label}
+        for n, (tagger, label) in enumerate((("scene", "beach"), ("s" * 300, "b" * 300)))
+    ]
+    put(str(tmp_path), "tags", tags)
+    lines = rendered(summarize(str(tmp_path)), 40).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert any("scene" in line and "beach" in line for line in lines)
+    assert shorten("beach", 0) == shorten("beach", -5) == "…"
+
+
 def test_wide_characters_count_as_two_cells() -> None:
     assert shorten("写真写真写真", 7) == "写…写真"[0:2] + "真"
 

@@ -227,4 +227,7 @@ def test_a_row_that_has_no_image_fails_again_as_it_did(tmp_path: Path) -> None:
     tables = pq.read_table(tmp_path / "out/errors/shard-00000.parquet")
     listed = tables.set_column(tables.column_names.index("stage"), "stage", pa.array(["list"]))
     pq.write_table(listed, tmp_path / "out/errors/shard-00000.parquet")
+    assert retried(run, None).read([3]).locations == ["s3://bucket/3.jpg"]  # a cell that was empty, say
+    listed = listed.set_column(listed.column_names.index("uri_is_cut"), "uri_is_cut", pa.array([True]))
+    pq.write_table(listed, tmp_path / "out/errors/shard-00000.parquet")
     assert retried(run, None).read([3]).locations == [MissingImage(ErrorCode.TRUNCATED, "image 3 ends early")]

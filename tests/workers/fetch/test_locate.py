@@ -78,7 +78,7 @@ def test_a_uri_without_its_secret_is_told_to_lack_something(location: Location, 
 
 
 def test_a_row_without_an_image_has_no_uri() -> None:
-    assert shown_uri(NO_URI) == (None, False)
+    assert shown_uri(NO_URI) == (None, True)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,22 @@ def test_a_row_without_a_uri_has_no_location(tmp_path: Path) -> None:
     assert found.locations == ["/base/a.jpg", NO_URI, NO_URI]
 
 
+def test_results_have_absolute_uris_and_the_manifests_own_but_no_secret_of_either(tmp_path: Path) -> None:
+    uris = ["a.jpg", "./b.jpg", "c.jpg?sig=secret", "https://h/d.jpg", "https://h/e.jpg?token=secret", None]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+    file = ManifestFile(str(tmp_path / "m.parquet"), (6,), ("uri",), "https://base/in")
+    found = Manifest([file], "uri", None, pa.schema([])).read(range(6)).for_results()
+    shown = found.select(["uri", "manifest_uri", "uri_is_cut"]).to_pylist()
+    assert [tuple(row.values()) for row in shown] == [
+        ("https://base/in/a.jpg", "a.jpg", False),
+        ("https://base/in/b.jpg", "./b.jpg", False),
+        ("https://base/in/c.jpg", None, True),
+        ("https://h/d.jpg", None, False),
+        ("https://h/e.jpg", None, True),
+        ("", None, True),
+    ]
+
+
 def test_no_column_of_the_manifest_takes_the_place_of_one_of_ours(tmp_path: Path) -> None:
     own = ["unit", "key", "error", "label", "manifest_label", "split"]
     table = pa.table({"uri": ["a.jpg"], **{name: [name] for name in own}})
