@@ -40,7 +40,7 @@ class Classification:
     """The classes of one image, best first.
 
     Attributes:
-        label_ids: int32, shape (k,), indices into the classifier's categories.
+        label_ids: int32, shape (k,), indices into the model's categories.
         scores: float32, shape (k,), descending.
     """
 

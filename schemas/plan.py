@@ -1,6 +1,6 @@
 """How a manifest is cut into units and shards: pure arithmetic, the same in every attempt."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.spec import UnitsSpec
+from schemas.tables import ALWAYS
 
 MIN_UNITS, MAX_UNITS = 16, 65_536
 USUAL_UNIT_ROWS, MAX_UNIT_ROWS = 128, 512
-USUAL_SHARD_ROWS, EMBEDDED_SHARD_ROWS = 100_000, 20_000
-"""A shard's tables are in memory when it is published; 20,000 embeddings of 1,280 numbers are 100 MB."""
+USUAL_SHARD_ROWS, FURTHER_SHARD_ROWS = 100_000, 20_000
+"""Without and with tags or embeddings. A shard's tables are in memory when it is published: 20,000 embeddings
+of 1,280 numbers are 100 MB; with 1,000 tags each 20,000 images are near the 2 GB of a column of text."""
 
 MAX_BUNDLE_ROWS = {"cpu": 512, "cuda": 4096}
 """Images that an actor is handed at once, by the device of its models. A bundle may take a CPU an hour with
@@ -49,12 +51,12 @@ class Plan(BaseModel):
     shard_units: int = Field(ge=1)
 
     @classmethod
-    def of(cls, rows: int, spec: UnitsSpec, *, embeds: bool = False) -> Self:
-        """The plan that a manifest of some rows gets; `embeds`: whether each row gets an embedding."""
+    def of(cls, rows: int, spec: UnitsSpec, tables: Collection[str] = ALWAYS) -> Self:
+        """The plan that a manifest of some rows gets in a run with some tables."""
         unit_rows = auto_unit_rows(rows) if spec.rows == "auto" else spec.rows
         shard_rows = spec.shard_rows
         if shard_rows == "auto":
-            shard_rows = EMBEDDED_SHARD_ROWS if embeds else USUAL_SHARD_ROWS
+            shard_rows = FURTHER_SHARD_ROWS if {*tables} - {*ALWAYS} else USUAL_SHARD_ROWS
         return cls(rows=rows, unit_rows=unit_rows, shard_units=max(1, round(shard_rows / unit_rows)))
 
     @property

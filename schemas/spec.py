@@ -285,8 +285,8 @@ class UnitsSpec(Section):
     Attributes:
         rows: images in a unit, the piece of work that is committed as a whole; "auto": 128, fewer if the
             manifest is short, up to 512 if it is long.
-        shard_rows: images in one published file, approximately; "auto": 100,000, with an embedder 20,000,
-            as a shard's tables are in memory when it is published.
+        shard_rows: images in one published file, approximately; "auto": 100,000, with tags or
+            embeddings 20,000, as a shard's tables are in memory when it is published.
     """
 
     rows: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
@@ -354,7 +354,8 @@ def _assert_names(taggers: dict[str, TaggerSpec]) -> dict[str, TaggerSpec]:
     for name in taggers:
         if not _TAGGER.fullmatch(name) or name in SHORT_FORMS:
             raise ValueError(
-                f"found the name {name!r}; allowed: letters, digits, - and _, and no name of another section"
+                f"found the name {name!r}; allowed: a letter or digit, then letters, digits, - and _; no "
+                "kind of model"
             )
     return taggers
 

@@ -63,7 +63,7 @@ def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[
     values = copy.deepcopy(values)
     for key, model in overrides.items():
         name, _, last = key.rpartition(".")
-        section = _at(values, name) if last == "model" and model else None
+        section = _at(values, name) if last == "model" and model and name != TAGGERS else None
         if isinstance(section, dict) and _bare(section.get("model", _usual_model(name))) != _bare(model):
             for setting in ModelSpec.model_fields.keys() & section.keys():
                 del section[setting]
@@ -178,7 +178,7 @@ def _short_form(path: Sequence[str | int]) -> str | None:
 def _explain(details: list[ErrorDetails]) -> list[str]:
     """One line for each error: its path, its value, what is allowed."""
     problems: dict[str, dict[str, None]] = {}
-    paths = [tuple(part for part in detail["loc"] if part not in _UNION_BRANCHES) for detail in details]
+    paths = [tuple(part for part in detail["loc"] if part not in _NO_KEYS) for detail in details]
     for detail, path in zip(details, paths, strict=True):
         if any(len(other) > len(path) and other[: len(path)] == path for other in paths):
             continue  # it was read as another type of a union, in which it has an error
@@ -226,6 +226,9 @@ _UNION_BRANCHES = {
     "constrained-float",
 } | {f"literal[{','.join(repr(form) for form in forms)}]" for forms in (("auto",), get_args(ManifestFormat))}
 """What pydantic puts into a path for the alternatives of a union; these are not keys of the spec."""
+
+_NO_KEYS = {*_UNION_BRANCHES, "[key]"}
+"""The same, and what it puts there for a key that is no text."""
 
 _ALLOWED = {
     "string_type": "text",

@@ -293,7 +293,7 @@ class RunTables:
 DECODED = pa.schema(
     [
         pa.field("data", pa.large_binary()),  # pixels, as in `schemas.images.DecodedImage`
-        pa.field("input_shape", pa.list_(pa.int32())),  # or the classifier's input: float32 (3, h, w)
+        pa.field("input_shape", pa.list_(pa.int32())),  # or the models' input: float32 (3, h, w)
         *(f.with_nullable(True) for f in FACTS),
         pa.field("error", ERROR),
     ]

@@ -135,7 +135,7 @@ def plan(
     gpu_images_per_s: Annotated[
         float | None,
         typer.Option(
-            min=0.001, help="Images per second of one GPU with both models, if known.", show_default=False
+            min=0.001, help="Images per second of one GPU with all models, if known.", show_default=False
         ),
     ] = None,
     within: Annotated[

@@ -158,7 +158,8 @@ def load_of(spec: JobSpec, sample: Sample, pool: Pool) -> Load:
     """The job's side of a prediction."""
     # values of a Parquet column are read without fetch.rate
     rate = None if sample.manifest.image_column else spec.fetch.rate
-    plan, concurrency = Plan.of(sample.rows, spec.units), spec.fetch.reads(pool.device)
+    tables = [name for model in spec.models.values() for name in model.tables]
+    plan, concurrency = Plan.of(sample.rows, spec.units, tables), spec.fetch.reads(pool.device)
     return Load(plan, spec.compute, concurrency, STARTUP_S + sample.opening_s, rate)
 
 

@@ -186,7 +186,7 @@ class ResolvedJob:
             spec=self.public_spec(),
             manifest=self.files,
             manifest_columns=manifest.columns,
-            plan=Plan.of(manifest.rows, self.spec.units, embeds=self.spec.embedder is not None),
+            plan=Plan.of(manifest.rows, self.spec.units, tables_of(self.models).names),
             models=self.models,
             code=code_of(self.models),
             command=self.command,

@@ -46,7 +46,7 @@ class ImageSummary:
 
     Attributes:
         manifest_index: its position in the manifest.
-        uri: as in the manifest, without credentials and query.
+        uri: absolute, without credentials and query.
         width: pixels across, after orientation.
         height: pixels down, after orientation.
         sha256: of the file's bytes.

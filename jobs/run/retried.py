@@ -180,5 +180,6 @@ def _what_lacks(lacking: pa.Table) -> str:
 def _lost(failed: pa.Table, job: ResolvedJob) -> str | None:
     """A file of the manifest that holds images of rows which failed, and is gone or has changed."""
     changed = {file.uri for file in job.files} - {s.file.uri for s in job.sources if s.file in job.files}
-    uris = (chain[1] for uri in failed["uri"].to_pylist() if (chain := split_chain(uri)))
+    with_image = failed.filter(pc.invert(pc.and_(failed["uri_is_cut"], pc.equal(failed["stage"], "list"))))
+    uris = (chain[1] for uri in with_image["uri"].to_pylist() if (chain := split_chain(uri)))
     return next((uri for uri in uris if uri in changed), None)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from jobs.prepare.check import ThisMachine
 from jobs.prepare.resolve import resolve
 from schemas.images import DecodedImage, LoadedImage
-from schemas.plan import EMBEDDED_SHARD_ROWS, Pass
+from schemas.plan import FURTHER_SHARD_ROWS, Pass
 from schemas.spec_file import build_spec
 from tests.benchmarks.photos import make_photos
 from workers.label.labeller import Labeller
@@ -89,7 +89,7 @@ def main() -> None:
 def publish(photos: Path, output: str) -> None:
     """Publishes a shard as large as "auto" makes it, of made embeddings; prints time and memory."""
     case = Case(photos, output, detector=None, classifier=None, embedder=MODEL, units={"rows": 128})
-    plan = case.run.plan.model_copy(update={"rows": EMBEDDED_SHARD_ROWS})
+    plan = case.run.plan.model_copy(update={"rows": FURTHER_SHARD_ROWS})
     record = case.run.record.model_copy(update={"plan": plan})
     run = RunDirectory(case.run.store, record, Pass(plan))
     model, random = record.models["embedder"], np.random.default_rng(1)

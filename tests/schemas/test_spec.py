@@ -280,13 +280,13 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ),
         (
             with_taggers({"a.b": "resnet50"}),
-            "taggers: found the name 'a.b'; allowed: letters, digits, - and _, and no name of another "
-            "section",
+            "taggers: found the name 'a.b'; allowed: a letter or digit, then letters, digits, - and _; no "
+            "kind of model",
         ),
         (
             with_taggers({"classifier": "resnet50"}),
-            "taggers: found the name 'classifier'; allowed: letters, digits, - and _, and no name of "
-            "another section",
+            "taggers: found the name 'classifier'; allowed: a letter or digit, then letters, digits, - and "
+            "_; no kind of model",
         ),
         (
             with_taggers({"scene": {"model": "a", "class_thresholds": {"b": 0.5}}}),

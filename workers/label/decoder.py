@@ -20,7 +20,8 @@ from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.transfer import MAX_BYTES, SHARED, SharedImages, new_buffer
 from workers.models.predictor import CroppedInputs, Inputs, ModelInput
-from workers.models.registry import by_network, load
+from workers.models.registry import load
+from workers.models.runner import by_network
 from workers.process.serve import StageCallback
 from workers.process.shared_buffer import attach
 from workers.process.steps import step

@@ -35,9 +35,7 @@ class Rows(NamedTuple):
         written = self.table["uri"].to_pylist()
         shown = [shown_uri(location) for location in self.locations]
         uris = [own if uri is None else uri for own, (uri, _) in zip(written, shown, strict=True)]
-        # what was cut from a relative URI cannot be told from its name, so such a one is not shown
-        pairs = zip(written, uris, shown, strict=True)
-        manifest_uris = [None if is_cut or own == uri else own for own, uri, (_, is_cut) in pairs]
+        manifest_uris = [own if own != uri else None for own, uri in zip(written, uris, strict=True)]
         table = self.table.set_column(
             self.table.column_names.index("uri"), "uri", pa.array(uris, pa.string())
         )

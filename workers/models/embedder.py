@@ -1,6 +1,5 @@
 """The embedder: turns an image into a vector, near to those of images that look alike."""
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch.nn.functional import normalize
 
 from schemas.exceptions import ImageError, ModelError
 from schemas.tasks import EMBED, EmbedderSpec
-from workers.models.model import ClassifierModel, EmbedderModel, LoadedModel, Model
+from workers.models.model import ClassifierModel, EmbedderModel, LoadedModel, common_of
 from workers.models.predictor import ModelInput, Predictor
 from workers.models.scores import finite
 from workers.tables.results import embedding_values
@@ -124,9 +123,3 @@ def as_embedder(model: ClassifierModel, name: str) -> EmbedderModel:
         )
     own = {"module": Features(model.with_features), "categories": ()}
     return EmbedderModel(**{**common_of(model), **own}, width=model.width, with_logits=model.with_features)
-
-
-def common_of(model: ClassifierModel | EmbedderModel) -> dict[str, Any]:
-    """What a model of the same network has in common with one; a submodule of it is another one's name."""
-    common = {field.name: getattr(model, field.name) for field in fields(Model)}
-    return {**common, "network": "" if model.network == "" else None}

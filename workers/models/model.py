@@ -5,10 +5,10 @@ A source (built in, torchvision, timm, a user's factory) makes a `ClassifierMode
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from os import PathLike
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -120,6 +120,12 @@ class SharedModel(Model):
     """A network that is computed once for classifiers and embedders: it returns logits and features."""
 
     gives = ("logits", "features")
+
+
+def common_of(model: Model) -> dict[str, Any]:
+    """What a model of the same network has in common with one; its submodule's name is none of another's."""
+    common = {each.name: getattr(model, each.name) for each in fields(Model)}
+    return {**common, "network": "" if model.network == "" else None}
 
 
 KINDS: dict[Task, tuple[type[Model], ...]] = {

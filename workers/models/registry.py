@@ -12,19 +12,18 @@ from schemas.tasks import CLASSIFY, EMBED, TAG, TASKS, ClassesSpec, ModelSpec, T
 from schemas.words import with_article
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
-from workers.models.embedder import Embedder, as_embedder, common_of
+from workers.models.embedder import Embedder, as_embedder
 from workers.models.model import (
     Built,
     ClassifierModel,
     EmbedderModel,
     LoadedModel,
     Model,
-    SharedModel,
     versions,
 )
 from workers.models.objects import stable_repr
 from workers.models.predictor import Predictor
-from workers.models.runner import Runner, RunnerOptions
+from workers.models.runner import Runner, RunnerOptions, by_network, shared_model
 from workers.models.source import Source
 from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
 from workers.models.tagger import Tagger
@@ -75,6 +74,10 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
     built.model.module.eval()
     if task == EMBED and isinstance(built.model, ClassifierModel):
         built = dataclasses.replace(built, model=as_embedder(built.model, spec.model))
+    if isinstance(built.model, EmbedderModel) and built.model.width < 1:
+        raise ModelError(
+            f"{spec.model}: its width is {built.model.width}; it is how many numbers an embedding has"
+        )
     readers = _readers(spec)
     settings: dict[str, object] = {}
     for reader in readers:
@@ -99,22 +102,6 @@ def runners_of(models: Mapping[str, LoadedModel[Any, Any]], options: RunnerOptio
         )
         for group in by_network(models)
     ]
-
-
-def by_network(models: Mapping[str, LoadedModel[Any, Any]]) -> list[dict[str, LoadedModel[Any, Any]]]:
-    """Loaded models by name, those with the same network together."""
-    groups: dict[object, dict[str, LoadedModel[Any, Any]]] = {}
-    for name, loaded in models.items():
-        groups.setdefault(loaded.resolved.network, {})[name] = loaded
-    return list(groups.values())
-
-
-def shared_model(models: list[Model]) -> Model:
-    """The model whose network answers for several that have the same one."""
-    embedder = next((model for model in models if isinstance(model, EmbedderModel)), None)
-    if embedder is None or all(isinstance(model, EmbedderModel) for model in models):
-        return models[0]
-    return SharedModel(**{**common_of(embedder), "module": embedder.with_logits})
 
 
 def _unknown(name: str, task: Task) -> ModelError:

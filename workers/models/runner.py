@@ -1,6 +1,6 @@
 """Networks on a device: batches, precision, and handling of failures, the same for all kinds of model."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from schemas.spec import Precision, Runtime
-from workers.models.model import Model
+from workers.models.model import EmbedderModel, LoadedModel, Model, SharedModel, common_of
 from workers.models.predictor import DEVICE_ERRORS, ModelInput, Predictor, is_out_of_memory, to_device
 from workers.models.runtime import outputs_of, prepare_module
 
@@ -152,6 +152,22 @@ class Runner:
             _whole(results)
             for results in zip(*(p.read(outputs, batch) for p in self.predictors), strict=True)
         ]
+
+
+def by_network(models: Mapping[str, LoadedModel[Any, Any]]) -> list[dict[str, LoadedModel[Any, Any]]]:
+    """Loaded models by name, those with the same network together."""
+    groups: dict[object, dict[str, LoadedModel[Any, Any]]] = {}
+    for name, loaded in models.items():
+        groups.setdefault(loaded.resolved.network, {})[name] = loaded
+    return list(groups.values())
+
+
+def shared_model(models: list[Model]) -> Model:
+    """The model whose network answers for several that have the same one."""
+    embedder = next((model for model in models if isinstance(model, EmbedderModel)), None)
+    if embedder is None or all(isinstance(model, EmbedderModel) for model in models):
+        return models[0]
+    return SharedModel(**{**common_of(embedder), "module": embedder.with_logits})
 
 
 def _whole(results: tuple[Any, ...]) -> Results | ImageError:

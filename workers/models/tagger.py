@@ -34,8 +34,9 @@ class Tagger(Predictor[Classification]):
     def apply(spec: ClassesSpec, model: ClassifierModel) -> dict[str, object]:
         """See `Predictor.apply`."""
         thresholds_by_class(spec, model.categories)  # refuses one of a class that the model lacks
-        settings = spec.model_dump(include={"top_k", "score_threshold", "class_thresholds"})
-        return {**settings, "score_type": score_type_of(spec, model)}
+        settings = spec.model_dump(include={"score_threshold", "class_thresholds"})
+        most = {"top_k": spec.most} if isinstance(spec, TaggerSpec) else {}
+        return {**settings, **most, "score_type": score_type_of(spec, model)}
 
     def values(self, result: Classification) -> dict[str, Any]:
         """See `tag_values`."""

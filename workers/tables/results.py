@@ -180,7 +180,9 @@ def _rows(labelled: pa.Table, name: str, tables: RunTables) -> pa.Table:
     """One row for each that the labelled rows have of a table; those of an image keep their order."""
     table, lists = TABLES[name], labelled[rows_of(name)].combine_chunks()
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    parents = labelled.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+    # only what is needed: the lists of an image, copied for each of its rows, would grow with their square
+    needed = labelled.select([*(key.name for key in KEYS), *table.from_image])
+    parents = needed.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
     columns = {**_keys(parents), **{column: parents[column] for column in table.from_image}}
     columns |= _fields(pc.list_flatten(lists), tables.row(name))
     if table.number:

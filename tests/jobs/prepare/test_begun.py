@@ -60,6 +60,15 @@ def test_a_secret_of_a_model_in_whose_place_another_is_named_is_not_asked_for(tm
     assert (detector.model, detector.weights) == ("ssd300_vgg16", None)
 
 
+def test_so_is_that_of_a_tagger(tmp_path: Path) -> None:
+    signed = {"scene": {"model": "resnet18", "weights": "https://host/w.pt?key=s3cr3t"}}
+    begun(tmp_path, "raylabel run job.yaml", manifest="m.csv", taggers=signed)
+    with pytest.raises(SpecError, match=r"keeps no secrets: taggers\.scene\.weights had"):
+        begun_spec(str(tmp_path), {})
+    taggers = begun_spec(str(tmp_path), {"taggers.scene.model": "vgg11"}).taggers
+    assert (taggers["scene"].model, taggers["scene"].weights) == ("vgg11", None)
+
+
 @pytest.mark.parametrize("folder", ["", "photos"])
 def test_a_folder_without_a_run_is_no_job(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir(exist_ok=True)

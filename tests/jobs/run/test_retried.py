@@ -222,6 +222,22 @@ def test_images_in_a_file_of_the_manifest_that_is_gone_or_another_are_refused_wi
     assert same.read([3]).table["uri"].to_pylist() == cells[3:]
 
 
+def test_a_row_without_an_image_in_a_file_that_is_gone_does_not_refuse_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    uris = [f"tar://sample{n}::{path}" if n == 3 else f"s3://bucket/{n}.jpg" for n in range(8)]
+    run = run_with(tmp_path, with_uris(rows_of(range(8)), uris, [n == 3 for n in range(8)]))
+    errors = tmp_path / "out/errors/shard-00000.parquet"
+    table = pq.read_table(errors)
+    pq.write_table(
+        table.set_column(table.column_names.index("stage"), "stage", pa.array(["list", "decode"])), errors
+    )
+    held = retried(run, None)
+    assert held.read([3, 7]).locations == [
+        MissingImage(ErrorCode.TRUNCATED, "image 3 ends early"),
+        "s3://bucket/7.jpg",
+    ]
+
+
 def test_a_row_that_has_no_image_fails_again_as_it_did(tmp_path: Path) -> None:
     run = run_with(tmp_path, rows_of(range(4)))
     tables = pq.read_table(tmp_path / "out/errors/shard-00000.parquet")

@@ -66,12 +66,20 @@ def test_results_have_absolute_uris_and_the_manifests_own_but_no_secret_of_eithe
     uris = ["a.jpg", "./b.jpg", "c.jpg?sig=secret", "https://h/d.jpg", "https://h/e.jpg?token=secret", None]
     pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
     file = ManifestFile(str(tmp_path / "m.parquet"), (6,), ("uri",), "https://base/in")
-    found = Manifest([file], "uri", None, pa.schema([])).read(range(6)).for_results()
+    found = Manifest([file], "uri", "uri", pa.schema([])).read(range(6)).for_results()
+    assert found["image_id"].to_pylist() == [
+        "a.jpg",
+        "./b.jpg",
+        "c.jpg",
+        "https://h/d.jpg",
+        "https://h/e.jpg",
+        None,
+    ]
     shown = found.select(["uri", "manifest_uri", "uri_is_cut"]).to_pylist()
     assert [tuple(row.values()) for row in shown] == [
         ("https://base/in/a.jpg", "a.jpg", False),
         ("https://base/in/b.jpg", "./b.jpg", False),
-        ("https://base/in/c.jpg", None, True),
+        ("https://base/in/c.jpg", "c.jpg", True),
         ("https://h/d.jpg", None, False),
         ("https://h/e.jpg", None, True),
         ("", None, True),

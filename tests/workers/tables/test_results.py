@@ -18,7 +18,7 @@ from tests.workers.tables.made_results import (
     results_of,
     rows_of,
 )
-from workers.tables.results import key_of, results_table, split_results
+from workers.tables.results import LabelledImage, key_of, results_table, split_results
 
 PLAN = Plan(rows=6, unit_rows=6, shard_units=1)
 
@@ -132,6 +132,14 @@ def test_each_tag_of_each_tagger_is_a_row_with_the_keys_of_its_image() -> None:
     assert [(row["manifest_index"], row["tagger"]) for row in rows if row["manifest_index"] != 2] == [
         *[(0, "classifier"), (1, "scene"), (4, "classifier"), (4, "scene"), (5, "scene"), (5, "scene")]
     ]
+
+
+def test_images_with_very_many_tags_are_split_in_memory_that_grows_with_their_number() -> None:
+    tag = {"tagger": "scene", "label_id": 0, "label": "a" * 40, "score": 0.5}
+    image = labelled(0)
+    many = LabelledImage(image.facts, {**image.values, "rows of tags": [tag] * 1000}, image.at)
+    results = results_table(0, rows_of(range(200)), [many] * 200, RUN_TABLES)  # squared: 8 GB
+    assert split_results(results, RUN_TABLES, "run")["tags"].num_rows == 200_000
 
 
 def test_each_labelled_image_has_one_embedding_of_fixed_size() -> None:

@@ -1,5 +1,6 @@
 """What a manifest format has to say of its files and of their rows."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from schemas.locations import NO_URI, Location
 from schemas.spec import ManifestSpec
-from workers.fetch.locate import locate
+from workers.fetch.locate import locate, shown_uri
 from workers.manifest.columns import image_column, strings
 from workers.manifest.files import FileRows
 from workers.manifest.sources import Source
@@ -19,6 +20,12 @@ Row = Mapping[str, Any]
 
 FoundImages = tuple[list[str], Sequence[Location]]
 """Of some rows: the URIs of their images, without credentials and query, and their locations."""
+
+
+def _shown(uri: str | None, location: Location) -> str:
+    """A URI as the manifest has it, without what may be secret: of a relative one its location tells."""
+    shown = clean_uri(uri or "")
+    return re.split(r"[?#]", shown, maxsplit=1)[0] if uri and shown_uri(location)[1] else shown
 
 
 class Format(ABC):
@@ -94,7 +101,7 @@ class Format(ABC):
         """Returns where the images of some rows are, from the columns of `image_columns`."""
         uris = rows.column(uri_column, pa.string()).to_pylist()
         locations = [self.location(uri, rows.file.origin) for uri in uris]
-        return [clean_uri(uri or "") for uri in uris], locations
+        return [_shown(*one) for one in zip(uris, locations, strict=True)], locations
 
     def location(self, uri: str | None, origin: str) -> Location:
         """Returns where the image of a row is that names it, as a person wrote it."""

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import importlib
 import os
@@ -93,6 +94,11 @@ def test_a_classifier_of_ones_own_is_an_embedder_where_it_says_what_its_features
         load(EmbedderSpec(model=f"{documented}:sky"))
     with pytest.raises(ModelError, match="returned a DetectorModel; expected an EmbedderModel"):
         load(EmbedderSpec(model=f"{documented}:lights"))
+    module = sys.modules[documented]
+    wide = vars(module)["colours"]
+    vars(module)["colours"] = lambda: dataclasses.replace(wide(), width=0)
+    with pytest.raises(ModelError, match="colours: its width is 0; it is how many numbers"):
+        load(EmbedderSpec(model=f"{documented}:colours"))
 
 
 BEHIND = {
