@@ -18,9 +18,12 @@ from tests.conftest import ROOT
 from tests.jobs.results.test_datasets import begun
 
 CALL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import raylabel
 raylabel.label({{"manifest": {photos!r}, "output": {output!r}, "detector": None}}, progress=None)
 """
+"""What heeds Ctrl-C, also where the tests run in the background and their children are born ignoring it."""
 
 SOON_S = 30
 """Seconds within which a process is there, or gone."""
