@@ -63,14 +63,14 @@ def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[
     values = copy.deepcopy(values)
     for key, model in overrides.items():
         name, _, last = key.rpartition(".")
-        section = _at(values, name) if last == "model" and model and name != TAGGERS else None
+        section = value_at(values, name) if last == "model" and model and name != TAGGERS else None
         if isinstance(section, dict) and _bare(section.get("model", _usual_model(name))) != _bare(model):
             for setting in ModelSpec.model_fields.keys() & section.keys():
                 del section[setting]
     return values
 
 
-def _at(values: Any, key: str) -> Any:
+def value_at(values: Any, key: str) -> Any:
     """The value at a dotted key of nested dictionaries; None where there is none."""
     for name in key.split("."):
         values = values.get(name) if isinstance(values, dict) else None

@@ -20,6 +20,7 @@ from schemas.ledger import RunRecord, SourceFile
 from schemas.models import ResolvedModel, identities_of, tables_of
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
+from schemas.spec_file import value_at
 from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
@@ -130,7 +131,7 @@ class ResolvedJob:
         manifest = public["manifest"]
         manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
         manifest["base"] = manifest["base"] and _absolute(manifest["base"])
-        for model in (_at(public, name) for name in self.spec.models):
+        for model in (value_at(public, name) for name in self.spec.models):
             for key in ("weights", "categories"):
                 if isinstance(model[key], str) and Path(model[key]).is_file():
                     model[key] = _absolute(model[key])
@@ -282,13 +283,6 @@ def _model(model: ResolvedModel) -> str:
 def _absolute(uri: str) -> str:
     """The absolute URI, without credentials."""
     return clean_uri(absolute_uri(uri))
-
-
-def _at(values: dict[str, Any], key: str) -> dict[str, Any]:
-    """The section at a dotted key."""
-    for name in key.split("."):
-        values = values[name]
-    return values
 
 
 def _without_secrets(value: Any) -> Any:

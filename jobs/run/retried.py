@@ -19,7 +19,7 @@ from workers.ledger.damage import TABLE, damaged
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.ledger.state import assert_published, read_success
-from workers.manifest.held import held_manifest, located, not_held
+from workers.manifest.held import held_manifest, located, not_held, with_image
 from workers.manifest.manifest import Manifest
 from workers.manifest.open import map_here, open_manifest
 from workers.printable import message_of, short_line
@@ -180,6 +180,5 @@ def _what_lacks(lacking: pa.Table) -> str:
 def _lost(failed: pa.Table, job: ResolvedJob) -> str | None:
     """A file of the manifest that holds images of rows which failed, and is gone or has changed."""
     changed = {file.uri for file in job.files} - {s.file.uri for s in job.sources if s.file in job.files}
-    with_image = failed.filter(pc.invert(pc.and_(failed["uri_is_cut"], pc.equal(failed["stage"], "list"))))
-    uris = (chain[1] for uri in with_image["uri"].to_pylist() if (chain := split_chain(uri)))
+    uris = (chain[1] for uri in with_image(failed)["uri"].to_pylist() if (chain := split_chain(uri)))
     return next((uri for uri in uris if uri in changed), None)

@@ -71,7 +71,13 @@ def _location(uri: str, is_cut: bool, error: dict[str, Any]) -> Location:
 
 def not_held(failed: pa.Table) -> pa.Table:
     """Those of some rows of an errors table whose image is not found by their URI alone."""
-    return failed.filter(pc.and_(failed[URI_IS_CUT.name], pc.not_equal(failed["stage"], Stage.LIST.value)))
+    return with_image(failed).filter(pc.field(URI_IS_CUT.name))
+
+
+def with_image(failed: pa.Table) -> pa.Table:
+    """Those of some rows of an errors table whose manifest row has an image, wherever it is."""
+    has_none = pc.and_(failed[URI_IS_CUT.name], pc.equal(failed["stage"], Stage.LIST.value))
+    return failed.filter(pc.invert(has_none))
 
 
 def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManifest:
