@@ -37,18 +37,19 @@ class RangeFile(io.RawIOBase):
     Args:
         uri: of the file.
         spec: attempts and timeouts of a request.
+        size: its bytes, where they are known; None: the store is asked.
 
     Raises:
         ImageError: stage "fetch": its size is not known; reads raise as `workers.fetch.fetch.fetch` does.
     """
 
-    def __init__(self, uri: str, spec: FetchSpec) -> None:
+    def __init__(self, uri: str, spec: FetchSpec, size: int | None = None) -> None:
         super().__init__()
         self._uri = uri
         self._spec = spec.model_copy(
             update={"max_bytes": sys.maxsize}
         )  # that limit is for images, not for parts of a file
-        self.size = _size(uri, self._spec)
+        self.size = _size(uri, self._spec) if size is None else size
         self._position = 0
 
     def read(self, size: int | None = -1) -> bytes:

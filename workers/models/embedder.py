@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -11,6 +12,7 @@ from schemas.exceptions import ImageError, ModelError
 from schemas.tasks import EMBED, EmbedderSpec
 from workers.models.model import ClassifierModel, EmbedderModel, LoadedModel, common_of
 from workers.models.predictor import ModelInput, Predictor
+from workers.models.runtime import assert_same, noise_inputs
 from workers.models.scores import finite
 from workers.tables.results import embedding_values
 
@@ -114,12 +116,31 @@ def as_embedder(model: ClassifierModel, name: str) -> EmbedderModel:
     """A classifier as an embedder.
 
     Raises:
-        ModelError: it does not say what its features are.
+        ModelError: it does not say what its features are, or its `with_features` is another network.
     """
     if model.with_features is None:
         raise ModelError(
             f"{name} is a classifier that does not say what its features are; make an EmbedderModel of it, "
             "or name it under `classifier:`"
         )
+    _assert_same_network(model, model.with_features.eval(), name)
     own = {"module": Features(model.with_features), "categories": ()}
     return EmbedderModel(**{**common_of(model), **own}, width=model.width, with_logits=model.with_features)
+
+
+@torch.inference_mode()
+def _assert_same_network(model: ClassifierModel, with_features: nn.Module, name: str) -> None:
+    """Checks that logits next to features are the module's own: a classifier gets these where it shares.
+
+    Raises:
+        ModelError: they are not.
+    """
+    for image in noise_inputs(model):
+        batch = image[None]
+        try:
+            logits, _ = with_features(batch)
+            assert_same((model.module(batch),), logits)
+        except Exception as error:  # the user's code may raise anything
+            raise ModelError(
+                f"{name}: its with_features must return the logits of its module, and features: {error}"
+            ) from None

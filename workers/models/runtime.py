@@ -81,7 +81,7 @@ def _with_onnx_network(model: Model) -> nn.Module:
     network = module.get_submodule(model.network)
     inputs, expected = _record_passes(model, network)
     onnx_network = OnnxNetwork(export_onnx(network, inputs[:1]), torch.get_num_threads())
-    _assert_same(expected, onnx_network(inputs))
+    assert_same(expected, onnx_network(inputs))
     if not model.network:
         return onnx_network
     module.set_submodule(model.network, onnx_network)
@@ -95,16 +95,21 @@ def _record_passes(model: Model, network: nn.Module) -> tuple[Tensor, Outputs]:
     hook = network.register_forward_hook(
         lambda _, inputs, output: passes.append((inputs[0], outputs_of(output)))
     )
-    generator = torch.Generator()
     try:
-        for height, width in PROBES:
-            noise = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=generator)
-            image = model.transform(noise.permute(2, 0, 1))
+        for image in noise_inputs(model):
             model.module(image[None] if model.gives else [image])
     finally:
         hook.remove()
     inputs, outputs = zip(*passes, strict=True)
     return torch.cat(inputs), tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+
+
+def noise_inputs(model: Model) -> Iterator[Tensor]:
+    """The inputs of a model for some images of noise, each float (3, h, w), the same each time."""
+    generator = torch.Generator()
+    for height, width in PROBES:
+        noise = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=generator)
+        yield model.transform(noise.permute(2, 0, 1))
 
 
 def outputs_of(output: Tensor | Outputs) -> Outputs:
@@ -171,15 +176,15 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _assert_same(expected: Outputs, actual: Tensor | Outputs) -> None:
-    """Compares the outputs of two runtimes.
+def assert_same(expected: Outputs, actual: Tensor | Outputs) -> None:
+    """Compares the outputs of two modules that should be one network.
 
     Raises:
         ValueError: they differ by more than the tolerance.
     """
     for one, other in zip(expected, outputs_of(actual), strict=True):
         if one.shape != other.shape:
-            raise ValueError(f"torch answers with {tuple(one.shape)}, ONNX Runtime with {tuple(other.shape)}")
+            raise ValueError(f"it answers with {tuple(other.shape)}, expected {tuple(one.shape)}")
         difference, largest = (one - other).abs().max().item(), one.abs().max().item()
         if not difference <= TOLERANCE * max(largest, 1):  # not ">": NaN must fail
-            raise ValueError(f"its answers differ from torch's by {difference:.3g}, of up to {largest:.3g}")
+            raise ValueError(f"its answers are off by {difference:.3g}, of up to {largest:.3g}")

@@ -30,6 +30,9 @@ QUERY_SCHEMES = ("http", "https", "ftp")
 _WEB = re.compile(r"(?<![A-Za-z0-9.-])(?:https?|ftps?|webdavs?|davs?|webhdfs):[/\\]*", re.IGNORECASE)
 """How a web address begins, as people write it."""
 
+_IN_KEY = re.compile(r"(?:/[a-z]+:/+|_[a-z]+:/*)\Z", re.IGNORECASE)
+"""How a folder or a file in a bucket begins that is called like a web address."""
+
 _USER = re.compile(
     r"""(
         (?<![A-Za-z0-9.-])(?:https?|ftps?):[/\\]*
@@ -38,6 +41,7 @@ _USER = re.compile(
           [A-Za-z][A-Za-z0-9+.-]+:[/\\]{2,}
         | \A(?!file:)[A-Za-z][A-Za-z0-9+.-]+:/
         | \A[/\\]{2,}
+        | (?<=/)\\{2,}
     )(?:
         [^/\\?#]*@
         # a password with a slash: a port has digits only
@@ -172,11 +176,11 @@ def _without_user(text: str) -> str:
 def _without_query(uri: str) -> str:
     """A URI without the query of the web address that it is or has in it, or a signature.
 
-    An object's key is literal: there may be a web address in it, and a question mark.
+    An object's key is literal: a folder in it may be called like a web address, and have a question mark. But
+    a quote or a bracket before one is not of a folder's name: it was to be an address, and may have a secret.
     """
     web = _WEB.search(uri)
-    before = uri[: web.start()] if web else ""
-    if web and ("/" not in before or before.endswith("::") or not _SCHEME.match(uri)):
+    if web and not (_SCHEME.match(uri) and _IN_KEY.search(uri[: web.end()])):
         return f"{uri[: web.end()]}{_cut(uri[web.end() :])}"
     return uri if uri.lower().startswith("file:") else _SIGNED.sub(r"\1", uri)
 

@@ -88,10 +88,10 @@ def test_a_model_that_names_no_network_is_run_by_torch() -> None:
 def test_a_network_whose_trace_answers_otherwise_is_run_by_torch(caplog: pytest.LogCaptureFixture) -> None:
     model = small(Dark(), transform=halved_brightness)
     assert prepare_module(model, CPU, FLOAT32, "auto") is model.module
-    why = "torch runs the ClassifierModel, not ONNX Runtime: its answers differ from torch's by "
+    why = "torch runs the ClassifierModel, not ONNX Runtime: its answers are off by "
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.records[0].getMessage().startswith(why)
-    with pytest.raises(ModelError, match=r"its answers differ from torch's by .*Allowed here: auto, torch"):
+    with pytest.raises(ModelError, match=r"its answers are off by .*Allowed here: auto, torch"):
         prepare_module(model, CPU, FLOAT32, "onnxruntime")
 
 

@@ -101,6 +101,55 @@ def test_a_classifier_of_ones_own_is_an_embedder_where_it_says_what_its_features
         load(EmbedderSpec(model=f"{documented}:colours"))
 
 
+FEATURES = """
+import torch
+from workers.models.model import ClassifierModel
+
+
+class Both(torch.nn.Module):
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+        self.drop = torch.nn.Dropout(0.9)
+
+    def forward(self, batch):
+        features = self.drop(batch.mean(dim=(2, 3)))
+        return self.head(features), features
+
+
+def build(twin: bool = True, one: bool = False) -> ClassifierModel:
+    head = torch.nn.Linear(3, 2)
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head)
+    both = Both(head if twin else torch.nn.Linear(3, 2))
+    return ClassifierModel(
+        module=module,
+        transform=lambda image: image[:, :64, :64] / 255,
+        categories=("a", "b"),
+        with_features=module if one else both,
+        width=3,
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"twin": False}, r"its answers are off by \d.*, of up to \d"),
+        ({"one": True}, "not enough values to unpack"),
+    ],
+)
+def test_features_of_another_network_than_the_classifiers_are_refused(
+    own: Path, options: dict[str, bool], reason: str
+) -> None:
+    (own / "with_features.py").write_text(FEATURES)
+    embedding = Alone(load(EmbedderSpec(model="with_features:build", normalize=False)), 1)([noise(1)])[0]
+    np.testing.assert_allclose(embedding, noise(1).pixels[:64, :64].mean(axis=(0, 1)) / 255, atol=1e-6)
+    message = f"with_features:build: its with_features must return the logits .*: .*{reason}"
+    with pytest.raises(ModelError, match=message):
+        load(EmbedderSpec(model="with_features:build", options=options))
+    assert load(ClassifierSpec(model="with_features:build", options=options)).model.width == 3
+
+
 BEHIND = {
     "__init__.py": "",
     "main.py": """
