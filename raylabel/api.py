@@ -173,10 +173,12 @@ class Run:
             The pictures, JPEG files named by manifest row and photo, without the overview.
         """
         with _reaching(self._storage):
+            from jobs.results.images import Selection
             from jobs.results.show import draw_photos, not_drawn
-            from workers.ledger.runs import find_run
+            from jobs.results.sql import Database
 
-            drawn = draw_photos(find_run(self._url), self._url, limit, Path(folder))
+            with Database({"": self._url}) as database:
+                drawn = draw_photos(database, Selection(limit=limit), Path(folder))
             notes = not_drawn(drawn)
         for note in notes:
             warnings.warn(note, stacklevel=2)

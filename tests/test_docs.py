@@ -24,6 +24,7 @@ from jobs.cluster.jobs_api import Submission
 from jobs.cluster.submitted import as_dict
 from jobs.plan.probe import Probe
 from jobs.results.status import Progress, Status
+from jobs.results.summary import Summary
 from jobs.run import console
 from jobs.run.accuracy import PredictionAccuracy
 from jobs.verify.checks import Issue
@@ -233,6 +234,7 @@ PRINTED: dict[str, set[str]] = {
             ).to_json()
         )
     ),
+    "show": set(json.loads(Summary("out", 0, 0, None, (), (), 0, (), 0, (), (), ()).to_json())),
     "jobs": {*as_dict(Submission("id", "RUNNING", "", None, {}, MOMENT, None)), "last_log_line"},
     "models": set(ModelInfo.model_fields),
 }

@@ -44,6 +44,7 @@ app.command()(running.check)
 app.command()(running.plan)
 app.command()(runs.models)
 app.command()(runs.show)
+app.command()(runs.sql)
 app.command()(runs.status)
 app.command()(runs.reconcile)
 

@@ -40,6 +40,15 @@ SetOption = Annotated[
     ),
 ]
 Output = Annotated[str, typer.Argument(help="Run directory, or its job spec.")]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Only images for which a condition on the labels table is true, e.g. --where \"label = 'cat'\".",
+        show_default=False,
+    ),
+]
 AddressOption = Annotated[
     str | None,
     typer.Option(help="Ray cluster to join [env: RAY_ADDRESS] [default: a local Ray].", show_default=False),
@@ -80,11 +89,28 @@ def output_of(output_or_job: str) -> str:
     if not output_or_job.endswith((".yaml", ".yml")):
         return output_or_job
     from schemas.spec_file import read_spec
-    from workers.storage.options import configure_storage
+    from workers.storage.options import configure_storage, configured_storage
 
     spec = read_spec(output_or_job, {})
-    configure_storage(spec.reached)
+    configure_storage({**configured_storage(), **spec.reached})  # a command may be given several
     return spec.output
+
+
+def runs_of(named: list[str], *unnamed: str) -> dict[str, str]:
+    """The run directories of --run, by name; one that has no name is called ""; see `output_of`.
+
+    Raises:
+        SpecError: one is not NAME=OUTPUT, or a name is given twice.
+    """
+    runs = dict(zip([""] * len(unnamed), map(output_of, unnamed), strict=True))
+    for one in named:
+        name, equals, output = one.partition("=")
+        if not equals or not name or not output:
+            raise SpecError(f"--run takes NAME=OUTPUT, found {one!r}")
+        if name.casefold() in map(str.casefold, runs):
+            raise SpecError(f"--run: two runs are called {name!r}; choose another name for one of them")
+        runs[name] = output_of(output)
+    return runs
 
 
 def overrides_of(

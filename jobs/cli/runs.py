@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import DashboardOption, JsonOption, Output, output_of
+from jobs.cli.options import DashboardOption, JsonOption, Output, WhereOption, output_of, runs_of
+from schemas.exceptions import SpecError
 from schemas.exit_codes import NOT_COMPLETE
 
 
@@ -25,15 +26,81 @@ def models(
 def show(
     output: Output,
     limit: Annotated[int, typer.Option(min=1, help="Number of images to show.")] = 20,
+    where: WhereOption = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SQL",
+            help="Order of the images, e.g. --sort 'score' or --sort 'object_count DESC'.",
+            show_default=False,
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Show so many images, drawn at random, the same each time.", show_default=False
+        ),
+    ] = None,
     draw: Annotated[
         Path | None,
         typer.Option(help="Also draw the photos with boxes and labels into this folder.", show_default=False),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show a run's labels, objects and errors."""
+    """Show a run's labels, objects and errors.
+
+    For example the least certain images of dogs, drawn:
+
+    raylabel show OUT --where "class_counts['dog'] > 0" --sort score --draw pictures
+    """
+    from jobs.results.images import Selection
     from jobs.results.show import show_run
 
-    show_run(output_of(output), limit, draw)
+    limit = sample if sample else limit
+    show_run(output_of(output), Selection(where, sort, sample, limit), draw, as_json=as_json)
+
+
+def sql(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="[OUTPUT] QUERY", help="Run directory, or its job spec; and one SELECT."),
+    ],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            metavar="NAME=OUTPUT",
+            help="A run of several: its labels are in NAME.labels (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all rows as CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all rows as a JSON array.")] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--into", help="Write the result into a file: .parquet or .csv.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Ask a run's tables in SQL, or those of several runs.
+
+    The views are labels, boxes, errors, tags, embeddings, and objects: boxes with normalised corners, area
+    and centre. For example:
+
+    raylabel sql OUT "SELECT label, count(*) FROM labels GROUP BY label ORDER BY 2 DESC LIMIT 10"
+
+    raylabel sql --run a=OUT1 --run b=OUT2 "SELECT count(*) FROM a.labels JOIN b.labels USING (key)"
+    """
+    from jobs.results.query import run_sql
+
+    *outputs, query = arguments
+    if len(outputs) > 1 or (as_csv and as_json):
+        raise SpecError("raylabel sql takes one output, one query, and --csv or --json; quote the query")
+    if not outputs and not run:
+        raise SpecError('name the run and the query: raylabel sql OUT "SELECT count(*) FROM labels"')
+    runs = runs_of(run or [], *outputs)
+    run_sql(runs, query, "csv" if as_csv else "json" if as_json else "table", file)
 
 
 def status(

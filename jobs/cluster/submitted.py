@@ -13,7 +13,7 @@ from rich.console import Console
 from jobs.cluster.jobs_api import POLL_S, STOP_WAIT_S, JobsClient, Submission, telling_line
 from jobs.cluster.submit import end_message, follow, follow_hint
 from jobs.results.status import Status, find_status, print_status
-from jobs.results.summary import shorten
+from jobs.results.text import shorten
 from schemas.exceptions import RaylabelError
 from schemas.words import raylabel_command
 from workers.printable import one_line, printable, printable_log

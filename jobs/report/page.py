@@ -2,7 +2,9 @@
 
 from html import escape
 
-from jobs.results.summary import OBJECT_BINS, ImageSummary, Summary, scored, short_uris
+from jobs.results.images import ImageRow
+from jobs.results.summary import OBJECT_BINS, Summary
+from jobs.results.text import scored, short_uris
 from schemas.words import counted
 from workers.storage.store import Store
 
@@ -169,7 +171,7 @@ def _errors(summary: Summary) -> str:
     return _table(("stage", "code", "images", "for example"), rows)
 
 
-def _images(images: tuple[ImageSummary, ...]) -> str:
+def _images(images: tuple[ImageRow, ...]) -> str:
     rows = []
     for image, name in zip(images, short_uris((image.uri for image in images), 40), strict=True):
         label, *others = [scored(*found) for found in image.topk] or [""]

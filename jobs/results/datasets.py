@@ -8,7 +8,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
-from jobs.results.summary import own_keys, unreadable_as_damaged
+from jobs.results.files import own_keys, unreadable_as_damaged
 from schemas.exceptions import SpecError
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
@@ -62,6 +62,15 @@ def _assert_asked_for(run: RunDirectory, table: str) -> None:
         advice = f". Write {keys} in the job spec and label into another output" if keys else ""
         found = ", ".join(run.tables.names)
         raise SpecError(f"the run at {clean_uri(run.store.url)} has no table {table}; found {found}{advice}")
+
+
+def empty_table(run: RunDirectory, table: str) -> pa.Table:
+    """A table without rows, with the columns that its files will have, text as plain strings."""
+    schema = pa.schema(
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in _schema(run, table)
+    )
+    return schema.empty_table()
 
 
 def _schema(run: RunDirectory, table: str) -> pa.Schema:

@@ -4,7 +4,7 @@ import colorsys
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from jobs.results.summary import ImageSummary, as_path, read_images, scan, scored
+from jobs.results.images import Box, ImageRow
+from jobs.results.text import as_path, scored
 from schemas.spec import DecodeSpec
 from workers.decode.decode import decode
 
@@ -29,28 +30,13 @@ LONG_SIDE = (640, 1600)
 PAPER, INK, FAINT = (24, 26, 30), (255, 255, 255), (172, 178, 188)
 """Colours of the caption: background, label, runners-up."""
 
-_BOX_COLUMNS = ["manifest_index", "class_id", "class_name", "score", "x1", "y1", "x2", "y2"]
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """One object to draw: half-open [x1, y1, x2, y2] in pixels of the upright image."""
-
-    class_id: int
-    class_name: str
-    score: float
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """The result of drawing a run's images.
 
     Attributes:
-        pictures: the files written, in manifest order.
+        pictures: the files written, in the order of the images.
         skipped: URI and reason of each image that could not be drawn.
     """
 
@@ -58,39 +44,37 @@ class Drawn:
     skipped: list[str]
 
 
-def draw_run(
-    output: str,
+def draw_images(
+    images: Iterable[ImageRow],
     into: Path,
     open_image: Callable[[str], bytes],
-    limit: int | None = 100,
     max_pixels: int = DecodeSpec().max_pixels,
 ) -> Drawn:
-    """Draws the first labelled images of a run, each into a file `00000-name.jpg`.
+    """Draws labelled images with their boxes, each into a file `00000-name.jpg`.
 
     Reads the photos again, one at a time. A photo that is unreadable now, or has changed, is skipped.
 
     Args:
-        output: the run directory; a path or any fsspec URL.
+        images: with their boxes.
         into: folder for the pictures, created if missing; the number in a file name is the manifest row.
         open_image: returns the bytes of a `uri` of the tables; any exception of it skips the image.
-        limit: number of images, in manifest order; None: all.
         max_pixels: as in the job's spec.
     """
     into.mkdir(parents=True, exist_ok=True)
     drawn = Drawn([], [])
-    for image, boxes in _with_boxes(read_images(output, limit), _boxes(output)):
+    for image in images:
         try:
             pixels = _pixels(open_image(image.uri), image, max_pixels)
         except Exception as error:  # open_image is the caller's, and every store has exceptions of its own
             drawn.skipped.append(f"{image.uri}: {error or type(error).__name__}")
             continue
         path = into / f"{image.manifest_index:05d}-{_file_name(image.uri)}.jpg"
-        draw_image(pixels, [scored(*entry) for entry in image.topk], boxes).save(path, quality=92)
+        draw_image(pixels, [scored(*entry) for entry in image.topk], image.boxes).save(path, quality=92)
         drawn.pictures.append(path)
     return drawn
 
 
-def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: list[Box]) -> Image.Image:
+def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: Sequence[Box]) -> Image.Image:
     """The photo with its boxes, and below it a caption if there are labels.
 
     A photo whose long side is outside `LONG_SIDE` is scaled to it, with its boxes. A photo narrower than a
@@ -161,28 +145,10 @@ def class_colour(class_id: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _pixels(data: bytes, image: ImageSummary, max_pixels: int) -> NDArray[np.uint8]:
+def _pixels(data: bytes, image: ImageRow, max_pixels: int) -> NDArray[np.uint8]:
     if hashlib.sha256(data).digest() != image.sha256:
         raise ValueError("the file has changed since it was labelled")
     return decode(data, max_pixels=max_pixels).pixels
-
-
-def _boxes(output: str) -> Iterator[tuple[int, list[Box]]]:
-    """Yields manifest index and boxes of each image that has any, in manifest order."""
-    rows = (row for batch in scan(output, "boxes", _BOX_COLUMNS, 4096) for row in batch.to_pylist())
-    for index, group in groupby(rows, itemgetter("manifest_index")):
-        yield index, [Box(**{name: row[name] for name in _BOX_COLUMNS[1:]}) for row in group]
-
-
-def _with_boxes(
-    images: Iterable[ImageSummary], boxes: Iterator[tuple[int, list[Box]]]
-) -> Iterator[tuple[ImageSummary, list[Box]]]:
-    """Joins images with their boxes: two streams in manifest order."""
-    index, group = -1, list[Box]()
-    for image in images:
-        while index < image.manifest_index:
-            index, group = next(boxes, (2**63, []))
-        yield image, group if index == image.manifest_index else []
 
 
 def _file_name(uri: str) -> str:

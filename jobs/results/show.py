@@ -1,12 +1,15 @@
 """`raylabel show`: a run's labels, objects and errors, and its photos with boxes drawn."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
 
-from jobs.results.draw import Drawn, contact_sheet, draw_run
-from jobs.results.summary import summarize
+from jobs.results.draw import Drawn, contact_sheet, draw_images
+from jobs.results.images import Selection, read_images
+from jobs.results.sql import Database
+from jobs.results.summary import summary_of
 from jobs.results.terminal import render
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
@@ -25,46 +28,63 @@ MAX_NOTES = 5
 """Photos that could not be drawn of which each is said why."""
 
 
-def show_run(output: str, limit: int, draw: Path | None) -> None:
+def show_run(output: str, selection: Selection, draw: Path | None = None, *, as_json: bool = False) -> None:
     """Prints a run's results; optionally draws its photos with boxes and labels.
 
     Args:
         output: the run directory.
-        limit: images to show, in manifest order.
+        selection: the images to show.
         draw: folder for the pictures and their overview `contact-sheet.jpg`; None: draw none.
+        as_json: print an object for a program: docs/json.md.
 
     Raises:
         StorageError: there is no run at `output`.
         DamagedFileError: a file of the run is damaged.
+        SpecError: the selection's condition is none that DuckDB understands.
     """
     directory = find_run(output)
-    console = Console(highlight=False)
     for error in read_shards(directory.newest())[1].values():
         raise error
-    # drawn before anything is printed: who reads that may stop reading, as `head` does
-    notes = _draw(directory, output, limit, draw) if draw else []
-    render(summarize(output, limit), console)
-    notes = [f"note: {stray}" for stray in stray_tables(directory)] + notes
+    with Database({"": output}) as database:
+        # drawn before anything is printed: who reads that may stop reading, as `head` does
+        drawn = draw_photos(database, selection, draw) if draw else None
+        summary = summary_of(database, selection)
+    if as_json:
+        print(summary.to_json(drawn.pictures if drawn else []))
+        return
+    console = Console(highlight=False)
+    render(summary, console)
+    notes = [f"note: {stray}" for stray in stray_tables(directory)]
+    if drawn:
+        notes += [*not_drawn(drawn), f"{counted(len(drawn.pictures), 'picture')} drawn: {draw}"]
     for note in notes:
         console.print(printable(note), markup=False, soft_wrap=True)
 
 
-def _draw(directory: RunDirectory, output: str, limit: int, folder: Path) -> list[str]:
-    """Draws the photos of a run into a folder; returns what to tell of it, a line each."""
-    drawn = draw_photos(directory, output, limit, folder)
-    return [*not_drawn(drawn), f"{counted(len(drawn.pictures), 'picture')} drawn: {folder}"]
-
-
-def draw_photos(directory: RunDirectory, output: str, limit: int | None, folder: Path) -> Drawn:
-    """Draws the photos of a run and their overview, `contact-sheet.jpg`, into a folder.
+def draw_photos(database: Database, selection: Selection, folder: Path) -> Drawn:
+    """Draws photos of a run and their overview, `contact-sheet.jpg`, into a folder.
 
     Sets the storage options of this process to those that the run keeps.
 
     Args:
-        directory: of the run.
-        output: the same as a path or URL.
-        limit: number of images, in manifest order; None: all.
+        database: with the run, unnamed.
+        selection: the images to draw.
         folder: for the pictures; made where it is missing.
+
+    Raises:
+        DamagedFileError: the run's record has a spec that is not one of this version.
+        SpecError: the selection's condition is none that DuckDB understands.
+    """
+    drawn = draw_images(read_images(database, selection, ["boxes"]), folder, photo_reader(database.runs[""]))
+    if drawn.pictures:
+        contact_sheet(drawn.pictures, folder / "contact-sheet.jpg")
+    return drawn
+
+
+def photo_reader(directory: RunDirectory) -> Callable[[str], bytes]:
+    """What reads the photos of a run by their URIs in its tables, as the run did.
+
+    Sets the storage options of this process to those that the run keeps.
 
     Raises:
         DamagedFileError: the run's record has a spec that is not one of this version.
@@ -75,10 +95,7 @@ def draw_photos(directory: RunDirectory, output: str, limit: int | None, folder:
     except ValidationError:
         raise damaged(RunRecord, directory.store, RUN, "its spec is not one of this version") from None
     configure_storage(storage)
-    drawn = draw_run(output, folder, lambda uri: _read(uri, fetch), limit)
-    if drawn.pictures:
-        contact_sheet(drawn.pictures, folder / "contact-sheet.jpg")
-    return drawn
+    return lambda uri: _read(uri, fetch)
 
 
 def not_drawn(drawn: Drawn) -> list[str]:

@@ -268,6 +268,14 @@ def find_status(output: str) -> Status:
     )
 
 
+def unfinished(run: RunDirectory) -> str | None:
+    """What to tell of a run whose tables do not have all its images yet; None of a complete one."""
+    if read_success(run.store, lambda _: None) is not None:
+        return None
+    shards = counted(run.plan.shards, "shard")
+    return f"{clean_uri(run.store.url)} is not complete: {len(run.list(Shard)):,} of {shards} are published"
+
+
 def state_of(
     started_at: datetime | None, heartbeat: HeartbeatRecord | None, *, retry: int, gone: bool, now: datetime
 ) -> State:

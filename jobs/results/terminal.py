@@ -8,7 +8,9 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from jobs.results.summary import ImageSummary, Summary, scored, short_uris, shorten
+from jobs.results.images import ImageRow
+from jobs.results.summary import Summary
+from jobs.results.text import scored, short_uris, shorten
 from schemas.words import counted
 from workers.printable import one_line
 
@@ -91,7 +93,7 @@ def _image_table(summary: Summary, width: int) -> Table:
     return table
 
 
-def _findings(image: ImageSummary, width: int) -> Text:
+def _findings(image: ImageRow, width: int) -> Text:
     """The label with its runners-up on one line, the objects on the next."""
     lines = []
     if image.topk:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jobs.results.files import scan
 from jobs.results.status import retry_command
-from jobs.results.summary import scan
 from schemas.errors import ErrorCode
 from schemas.exceptions import OutputConflictError, SpecError
 from schemas.ledger import SUCCESS, Retry

@@ -90,7 +90,7 @@ def test_its_photos_are_drawn_and_those_that_are_gone_are_told(tmp_path: Path) -
     put_run(tmp_path / "run", {str(good): good.read_bytes(), str(gone): png(64, 48)}, {})
     spec = record().spec
     spec["fetch"]["max_bytes"] = 1_000_000
-    Store(str(tmp_path / "run")).create("run.json", record(spec=spec).to_json())
+    Store(str(tmp_path / "run")).write("run.json", record(spec=spec).to_json())
     with pytest.warns(UserWarning, match=rf"^not drawn: {gone}: it is not there any more"):
         pictures = raylabel.open_run(tmp_path / "run").draw(tmp_path / "pictures")
     assert pictures == [tmp_path / "pictures" / "00000-good.jpg"]

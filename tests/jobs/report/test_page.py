@@ -6,12 +6,12 @@ from jobs.report.page import render_html, write_report
 from jobs.results.summary import (
     ClassCount,
     ErrorCount,
-    ImageSummary,
     LabelCount,
     Summary,
     TagCount,
     summarize,
 )
+from tests.jobs.results.test_terminal import put_run, shown
 
 VOID = {"meta"}
 EMPTY = Summary("runs/none", 0, 0, None, (), (), 0, (), 0, (), (), ())
@@ -20,7 +20,7 @@ FULL = Summary(
     labelled=12_345,
     failed=3,
     objects=20_000,
-    images=(ImageSummary(7, "a.jpg", 640, 480, bytes(32), (("cat", 0.75), ("fox", 0.125)), (("dog", 2),)),),
+    images=(shown(7, "a.jpg", (("cat", 0.75), ("fox", 0.125)), (("dog", 2),)),),
     labels=(LabelCount("cat", 200), LabelCount("fox", 50)),
     distinct_labels=2,
     classes=(ClassCount("dog", 1_500, 4_000),),
@@ -111,8 +111,8 @@ def test_everything_is_escaped() -> None:
         failed=1,
         objects=1,
         images=(
-            ImageSummary(0, evil, 1, 1, bytes(32), ((evil, 1.0), (evil, 0.0)), ((evil, 1),)),
-            ImageSummary(1, "b.jpg", 1, 1, bytes(32), (), ()),
+            shown(0, evil, ((evil, 1.0), (evil, 0.0)), ((evil, 1),)),
+            shown(1, "b.jpg", (), ()),
         ),
         tags=(TagCount(evil, evil, 1),),
         distinct_tags=1,
@@ -156,6 +156,7 @@ def test_an_empty_run_has_a_page_without_empty_boxes() -> None:
 
 def test_the_report_is_written_into_the_run_and_is_the_same_every_time(tmp_path: Path) -> None:
     output = str(tmp_path / "run")
+    put_run(output)
     where = Path(write_report(summarize(output), {"took": "3 s"}))
     first = where.read_text(encoding="utf-8")
     write_report(summarize(output), {"took": "3 s"})

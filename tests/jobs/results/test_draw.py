@@ -1,6 +1,7 @@
 import datetime
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.results.draw import LONG_SIDE, PAPER, Box, Drawn, class_colour, contact_sheet, draw_image, draw_run
+from jobs.results.draw import LONG_SIDE, PAPER, Drawn, class_colour, contact_sheet, draw_image, draw_images
+from jobs.results.images import Box, Selection, read_images
+from jobs.results.sql import Database
 from schemas.tables import RunTables
+from tests.workers.tables.made_results import record
+from workers.ledger.runs import begin_run
 from workers.storage.store import Store
 from workers.tables.parquet import parquet_bytes
 from workers.tables.results import key_of
@@ -30,6 +35,7 @@ def png(width: int, height: int, orientation: int = 1) -> bytes:
 def put_run(output: Path, files: dict[str, bytes], boxes: dict[int, list[Box]]) -> None:
     """Writes the tables of a run that labelled the files in order, one shard an image."""
     store = Store(str(output))
+    begin_run(store, record())
     for index, (uri, data) in enumerate(files.items()):
         keys = {"manifest_index": index, "uri": uri, "key": key_of(uri), "run_id": "run"}
         keys |= {"width": 640, "height": 480}
@@ -55,6 +61,19 @@ def put_run(output: Path, files: dict[str, bytes], boxes: dict[int, list[Box]]) 
         _put(store, "labels", index, [label])
         if found:
             _put(store, "boxes", index, found)
+
+
+def draw_run(
+    output: Path,
+    into: Path,
+    open_image: Callable[[str], bytes],
+    limit: int | None = None,
+    max_pixels: int = 10**8,
+) -> Drawn:
+    """Draws the images of a run."""
+    with Database({"": str(output)}) as database:
+        images = read_images(database, Selection(limit=limit), ["boxes"])
+        return draw_images(images, into, open_image, max_pixels)
 
 
 def _put(store: Store, name: str, shard: int, rows: list[dict[str, Any]]) -> None:
@@ -168,7 +187,7 @@ def test_a_run_is_drawn_in_manifest_order_with_the_boxes_of_each_image(tmp_path:
         files,
         {1: [Box(7, "dog", 0.5, 100, 200, 300, 400)], 2: [Box(3, "x", 0.5, 9, 9, 99, 99)]},
     )
-    drawn = draw_run(str(tmp_path / "run"), tmp_path / "new" / "pictures", files.__getitem__, limit=2)
+    drawn = draw_run(tmp_path / "run", tmp_path / "new" / "pictures", files.__getitem__, limit=2)
     names = ["00000-b_day.jpg", "00001-c.jpg"]
     assert drawn == Drawn([tmp_path / "new" / "pictures" / name for name in names], [])
     assert sorted(path.name for path in (tmp_path / "new" / "pictures").iterdir()) == names
@@ -181,7 +200,7 @@ def test_a_run_is_drawn_in_manifest_order_with_the_boxes_of_each_image(tmp_path:
 def test_boxes_are_drawn_on_the_upright_image(tmp_path: Path) -> None:
     files = {"a.png": png(480, 640, orientation=6)}
     put_run(tmp_path / "run", files, {0: [Box(7, "dog", 0.5, 500, 100, 640, 400)]})
-    drawn = draw_run(str(tmp_path / "run"), tmp_path / "pictures", files.__getitem__)
+    drawn = draw_run(tmp_path / "run", tmp_path / "pictures", files.__getitem__)
     with Image.open(drawn.pictures[0]) as picture:
         assert picture.width == 640
         assert np.abs(np.subtract(np.asarray(picture)[250, 501], class_colour(7))).max() < 60
@@ -193,7 +212,7 @@ def test_images_that_cannot_be_drawn_are_skipped_with_a_note(tmp_path: Path) -> 
     put_run(tmp_path / "run", files, {4: [Box(7, "dog", 0.5, 100, 200, 300, 400)]})
     files["other.png"] = png(641, 480)
     del files["gone.png"]
-    drawn = draw_run(str(tmp_path / "run"), tmp_path, files.__getitem__, max_pixels=640 * 480)
+    drawn = draw_run(tmp_path / "run", tmp_path, files.__getitem__, max_pixels=640 * 480)
     assert drawn.pictures == [tmp_path / "00004-good.jpg"]
     assert [note.split(":")[0] for note in drawn.skipped] == ["gone.png", "text.png", "other.png", "huge.png"]
     assert "NOT_AN_IMAGE" in drawn.skipped[1]
@@ -202,9 +221,8 @@ def test_images_that_cannot_be_drawn_are_skipped_with_a_note(tmp_path: Path) -> 
 
 
 def test_a_run_that_published_nothing_draws_nothing(tmp_path: Path) -> None:
-    assert draw_run(str(tmp_path / "run"), tmp_path / "pictures", dict[str, bytes]().__getitem__) == Drawn(
-        [], []
-    )
+    put_run(tmp_path / "run", {}, {})
+    assert draw_run(tmp_path / "run", tmp_path / "pictures", dict[str, bytes]().__getitem__) == Drawn([], [])
 
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.jpg"])

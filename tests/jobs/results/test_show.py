@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.results.draw import Box
+from jobs.results.images import Box, Selection
 from jobs.results.show import show_run
 from tests.jobs.results.test_draw import png, put_run
 from tests.workers.tables.made_results import record
@@ -18,9 +18,9 @@ def test_photos_that_are_gone_are_named(
     put_run(tmp_path / "run", files, {0: [Box(7, "dog", 0.5, 100, 200, 300, 400)]})
     spec = record().spec
     spec["fetch"]["max_bytes"] = 1_000_000
-    Store(str(tmp_path / "run")).create("run.json", record(spec=spec).to_json())
+    Store(str(tmp_path / "run")).write("run.json", record(spec=spec).to_json())
     (tmp_path / "good.png").write_bytes(files[f"{tmp_path}/good.png"])
-    show_run(str(tmp_path / "run"), 20, tmp_path / "pictures")
+    show_run(str(tmp_path / "run"), Selection(limit=20), tmp_path / "pictures")
     lines = capsys.readouterr().out.splitlines()
     assert lines[-7:] == [
         *(f"not drawn: {tmp_path}/{n}.png: it is not there any more" for n in range(5)),

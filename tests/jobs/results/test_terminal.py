@@ -9,21 +9,23 @@ import pytest
 from rich.console import Console
 
 from jobs.results import terminal
+from jobs.results.images import ImageRow, Selection, read_images
+from jobs.results.sql import Database
 from jobs.results.summary import (
     MAX_LABELS,
     ClassCount,
     ErrorCount,
     FailedImage,
-    ImageSummary,
     LabelCount,
     Summary,
-    read_images,
-    short_uris,
-    shorten,
     summarize,
 )
+from jobs.results.text import short_uris, shorten
 from schemas.tables import RunTables
 from tests.s3 import S3Server
+from tests.workers.tables.made_results import record
+from workers.ledger.runs import begin_run
+from workers.storage.store import Store
 from workers.tables.parquet import parquet_bytes
 
 EMPTY = {
@@ -36,6 +38,7 @@ EMPTY = {
 
 def put(output: str, table: str, rows: list[dict[str, Any]], shard: int = 0) -> None:
     """Writes a shard of a run; columns that a row leaves out are null, or empty where they may not be."""
+    begin_run(Store(output), record())
     schema = RunTables().schema(table)
     filled = [{field.name: row.get(field.name, _empty(field)) for field in schema} for row in rows]
     fs, root = fsspec.core.url_to_fs(output)
@@ -66,6 +69,17 @@ def image(
         "object_count": None if objects is None else sum(objects.values()),
         "class_counts": None if objects is None else list(objects.items()),
     }
+
+
+def shown(
+    index: int,
+    uri: str,
+    topk: tuple[tuple[str, float], ...],
+    objects: tuple[tuple[str, int], ...] | None,
+    size: tuple[int, int] = (640, 480),
+) -> ImageRow:
+    """An image of a summary whose file nobody asks about."""
+    return ImageRow(index, None, uri, "", *size, "", 0, bytes(32), 0, topk, objects, carried={})
 
 
 def failure(index: int, stage: str, code: str, message: str) -> dict[str, Any]:
@@ -116,16 +130,8 @@ def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
         failed=3,
         objects=15,
         images=(
-            ImageSummary(
-                0,
-                "a.jpg",
-                640,
-                480,
-                bytes(32),
-                topk=(("dog", 0.5), ("wolf", 0.25)),
-                objects=(("person", 2), ("dog", 1)),
-            ),
-            ImageSummary(1, "b.jpg", 640, 480, bytes(32), topk=(("cat", 0.75),), objects=(("person", 12),)),
+            shown(0, "a.jpg", (("dog", 0.5), ("wolf", 0.25)), (("person", 2), ("dog", 1))),
+            shown(1, "b.jpg", (("cat", 0.75),), (("person", 12),)),
         ),
         labels=(LabelCount("cat", 2), LabelCount("dog", 1)),
         distinct_labels=2,
@@ -145,6 +151,7 @@ def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
 
 
 def test_a_run_that_published_nothing_yet_has_an_empty_summary(tmp_path: Path) -> None:
+    begin_run(Store(str(tmp_path)), record())
     (tmp_path / "labels").mkdir()
     empty: Any = ()
     expected = Summary(str(tmp_path), 0, 0, None, empty, empty, 0, empty, 0, empty, empty, empty)
@@ -185,8 +192,9 @@ def test_only_the_most_frequent_labels_are_kept_and_the_rest_is_counted(tmp_path
 def test_images_are_read_in_manifest_order_and_no_further_than_asked(tmp_path: Path) -> None:
     put(str(tmp_path), "labels", [image(i, f"{i}.jpg", [], None) for i in range(3)])
     put(str(tmp_path), "labels", [image(i, f"{i}.jpg", [], None) for i in range(3, 6)], shard=1)
-    assert [found.manifest_index for found in read_images(str(tmp_path), 4)] == [0, 1, 2, 3]
-    assert [found.manifest_index for found in read_images(str(tmp_path))] == [0, 1, 2, 3, 4, 5]
+    with Database({"": str(tmp_path)}) as database:
+        assert [found.manifest_index for found in read_images(database, Selection(limit=4))] == [0, 1, 2, 3]
+        assert [found.manifest_index for found in read_images(database)] == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_printed_tables_say_what_was_found() -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import pytest
 
+from jobs.results.images import Selection
 from jobs.results.show import show_run
 from jobs.results.status import find_status, show_status
 from jobs.verify.reconcile import reconcile_run, verify_run
@@ -178,7 +179,7 @@ def looks(store: Store) -> dict[str, Outcome]:
     """What the commands that write nothing say of a run."""
     return {
         "status": told(lambda: show_status(store.url, as_json=False)),
-        "show": told(lambda: show_run(store.url, 3, None)),
+        "show": told(lambda: show_run(store.url, Selection(limit=3))),
         "reconcile": told(lambda: reconcile_run(store.url, as_json=False)),
     }
 
@@ -383,7 +384,7 @@ def test_a_stray_file_among_the_tables_is_named_and_not_shown(runs: Runs) -> Non
     store.write("labels/mine\x1b.parquet", b"mine")
     store.delete([SUCCESS])
     note = f"note: {store.url}/labels/mine .parquet is no file of this run, but readers of the tables may"
-    shown = told(lambda: show_run(store.url, 3, None))
+    shown = told(lambda: show_run(store.url, Selection(limit=3)))
     assert (shown.code, note in shown.words) == (0, True)
     assert note.removeprefix("note: ") in driven(runs, "run", store).words
     (issue,) = verify_run(store.url).issues

@@ -1,0 +1,201 @@
+"""The labelled images of a run, one after another, each with what was found in it."""
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.results.sql import Database
+from schemas.tables import FACTS, KEYS, LABELS
+
+ATTACHED = ("boxes", "tags", "embeddings")
+"""The tables whose rows an image can come with."""
+
+_CHOSEN = "chosen_images"
+"""The table of a database with the images of a selection, and their places in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One object: half-open [x1, y1, x2, y2] in pixels of the upright image."""
+
+    class_id: int
+    class_name: str
+    score: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A label that a tagger gave an image, or the classifier where it has a threshold."""
+
+    tagger: str
+    label_id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """A row of the labels table, with rows of other tables.
+
+    Attributes:
+        manifest_index: its position in the manifest.
+        image_id: the manifest's own; None where it has none.
+        uri: absolute, without credentials and query.
+        key: of the image in any run.
+        width: pixels across, after orientation.
+        height: pixels down, after orientation.
+        format: of the file: JPEG, PNG, ...
+        byte_size: of the file.
+        sha256: of the file's bytes.
+        exif_orientation: 1 to 8, as it was applied.
+        topk: labels and their scores, best first; empty where no classifier ran.
+        objects: class names and their counts, most frequent first; None where no detector ran.
+        boxes: by descending score; empty where they were not asked for.
+        tags: as in the table; empty where they were not asked for.
+        embedding: float numbers; None where it was not asked for.
+        carried: the manifest's own columns, under their names in the labels table.
+    """
+
+    manifest_index: int
+    image_id: str | None
+    uri: str
+    key: str
+    width: int
+    height: int
+    format: str
+    byte_size: int
+    sha256: bytes
+    exif_orientation: int
+    topk: tuple[tuple[str, float], ...] = ()
+    objects: tuple[tuple[str, int], ...] | None = None
+    boxes: tuple[Box, ...] = ()
+    tags: tuple[Tag, ...] = ()
+    embedding: tuple[float, ...] | None = None
+    carried: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which labelled images of a run, in which order.
+
+    Attributes:
+        where: a condition in SQL on a row of `labels`; None: all of them.
+        sort: columns or expressions to order by, as after ORDER BY; None: manifest order.
+        sample: number of images to draw at random, the same ones each time; None: all.
+        limit: the first so many of them; None: all.
+    """
+
+    where: str | None = None
+    sort: str | None = None
+    sample: int | None = None
+    limit: int | None = None
+
+    @property
+    def labels(self) -> str:
+        """The rows of `labels` that the condition is true for, as a source of rows in SQL."""
+        if self.where is None:
+            return "labels"
+        # a comment may end the condition
+        return f"(SELECT * FROM labels WHERE ({self.where}\n)) AS labels"
+
+    def query(self) -> str:
+        """The manifest_index and the place of each image, in SQL."""
+        source = self.labels
+        if self.sample is not None:
+            source = (
+                f"(SELECT * FROM {source} ORDER BY hash(key), manifest_index LIMIT {self.sample}) AS labels"
+            )
+        order = f"{self.sort}, manifest_index" if self.sort else "manifest_index"
+        limit = "" if self.limit is None else f"LIMIT {self.limit}"
+        return (
+            f"SELECT manifest_index, row_number() OVER (ORDER BY {order}) AS place FROM {source} "
+            f"ORDER BY place {limit}"
+        )
+
+
+ALL = Selection()
+
+
+def read_images(
+    database: Database, selection: Selection = ALL, attached: Collection[str] = (), boxes_where: str = "true"
+) -> Iterator[ImageRow]:
+    """Yields the images of a selection, in its order; reads lazily.
+
+    Args:
+        database: with the run, unnamed.
+        selection: which images.
+        attached: names out of `ATTACHED`: the tables whose rows an image comes with; those that the run does
+            not have are passed over.
+        boxes_where: a condition in SQL on a row of `boxes`: the others are left out.
+
+    Raises:
+        SpecError: a condition is none that DuckDB understands.
+        DamagedFileError: a file of the run is damaged.
+    """
+    tables = [name for name in attached if name in database.runs[""].tables.names]
+    place, source = "manifest_index", "{}"
+    if (selection.where, selection.sort, selection.sample) != (None, None, None):
+        database.keep(_CHOSEN, selection.query())
+        place, source = "place", f"{{}} JOIN {_CHOSEN} USING (manifest_index)"
+    with ExitStack() as stack:
+
+        def rows(table: str, where: str, order: str) -> Iterator[dict[str, Any]]:
+            # what is read from the beginning to the end is in order; a join may mix the rows
+            ending = f"ORDER BY {order}" if place == "place" else ""
+            text = f"SELECT {table}.*, {place} AS place FROM {source.format(table)} WHERE {where} {ending}"
+            return stack.enter_context(closing(database.rows(text)))
+
+        orders = {"boxes": "place, object_index", "tags": "place, tagger, score DESC", "embeddings": "place"}
+        wheres = {"boxes": boxes_where}
+        streams = {name: _Groups(rows(name, wheres.get(name, "true"), orders[name])) for name in tables}
+        for number, row in enumerate(rows("labels", "true", "place")):
+            if number == selection.limit:
+                return
+            yield _image(row, {name: stream.of(row["place"]) for name, stream in streams.items()})
+
+
+class _Groups:
+    """Rows in order of their places, taken place by place."""
+
+    def __init__(self, rows: Iterator[dict[str, Any]]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+
+    def of(self, place: int) -> list[dict[str, Any]]:
+        """The rows of a place, which is after the last one asked for."""
+        group = []
+        while self._next is not None and self._next["place"] <= place:
+            if self._next["place"] == place:
+                group.append(self._next)
+            self._next = next(self._rows, None)
+        return group
+
+
+_KNOWN = {*LABELS.names, "place"}
+_PLAIN = [field.name for field in (*KEYS, *FACTS) if field.name in ImageRow.__slots__]
+_BOX, _TAG = Box.__slots__, Tag.__slots__
+
+
+def _image(row: dict[str, Any], attached: dict[str, list[dict[str, Any]]]) -> ImageRow:
+    topk = tuple((entry["label"], entry["score"]) for entry in row["topk"] or ())
+    if not topk and row["label"] is not None:
+        topk = ((row["label"], row["score"]),)
+    objects = None
+    if row["object_count"] is not None:
+        counts = (row["class_counts"] or {}).items()
+        objects = tuple(sorted(counts, key=lambda item: (-item[1], item[0])))
+    (vector,) = attached.get("embeddings") or [{"embedding": None}]
+    return ImageRow(
+        **{name: row[name] for name in _PLAIN},
+        topk=topk,
+        objects=objects,
+        boxes=tuple(Box(*(box[name] for name in _BOX)) for box in attached.get("boxes", ())),
+        tags=tuple(Tag(*(tag[name] for name in _TAG)) for tag in attached.get("tags", ())),
+        embedding=vector["embedding"],
+        carried={name: value for name, value in row.items() if name not in _KNOWN},
+    )

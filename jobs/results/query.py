@@ -1,0 +1,155 @@
+"""`raylabel sql`: the result of a query over runs, as a table for a person, or for a program."""
+
+import csv
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import IO, Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from jobs.results.plain import dump_json, plain
+from jobs.results.sql import Database, Result
+from jobs.results.status import unfinished
+from jobs.results.text import shorten
+from jobs.results.writing import whole_file
+from schemas.exceptions import SpecError
+from schemas.words import counted
+from workers.printable import one_line, printable
+from workers.process.streams import print_error
+
+Form = Literal["table", "csv", "json"]
+
+ENDINGS = (".parquet", ".csv")
+"""Of the files that a result can be written into."""
+
+MAX_ROWS = 40
+"""Rows of a table for a person; --csv, --json and -o have all."""
+
+_NARROWEST, _GAP = 10, 3
+"""Cells of a column that says anything, and between two columns."""
+
+_NUMBERS = ("TINYINT", "SMALLINT", "INT", "BIGINT", "HUGEINT", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
+"""How DuckDB's types of numbers begin."""
+
+
+def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Path | None = None) -> None:
+    """Answers a query over runs.
+
+    Args:
+        runs: run directories by name; see `Database`.
+        query: one SELECT.
+        form: of what is printed; a table has the first `MAX_ROWS` rows, and the columns that fit.
+        file: to write the result into instead, in the format of its ending; replaced where it exists.
+
+    Raises:
+        SpecError: the query cannot be answered, or the file's ending is none of `ENDINGS`.
+        StorageError: a run is not there, or the file cannot be written.
+        DamagedFileError: a file of a run is damaged.
+    """
+    if file and file.suffix.lower() not in ENDINGS:
+        raise SpecError(f"-o {file}: allowed are files that end in {' or '.join(ENDINGS)}")
+    with Database(runs) as database:
+        for run in database.runs.values():
+            if note := unfinished(run):
+                print_error(f"note: {note}")
+        if file:
+            _save(database, query, file)
+            return
+        result = database.result(query)
+        if form == "table":
+            _print_table(result, Console(highlight=False))
+        else:
+            (_write_csv if form == "csv" else _write_json)(result, sys.stdout)
+
+
+def _save(database: Database, query: str, file: Path) -> None:
+    """Writes a result into a file, whole or not at all."""
+    with whole_file(file) as temporary:
+        if file.suffix.lower() == ".parquet":
+            database.save(query, temporary)
+        else:
+            with temporary.open("x", encoding="utf-8", newline="") as csv_file:
+                _write_csv(database.result(query), csv_file)
+
+
+def _write_csv(result: Result, file: IO[str]) -> None:
+    """Rows as CSV with a line of names; what is nested as JSON, null as an empty field."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(result.names)
+    for row in result:
+        writer.writerow([_csv_value(value) for value in row])
+
+
+def _csv_value(value: object) -> object:
+    value = plain(value)
+    return dump_json(value) if isinstance(value, dict | list | bool) else value
+
+
+def _write_json(result: Result, file: IO[str]) -> None:
+    """Rows as a JSON array, an object a line."""
+    before = "["
+    for row in result:
+        file.write(f"{before}\n{dump_json(dict(zip(result.names, row, strict=True)))}")
+        before = ","
+    file.write("[]\n" if before == "[" else "\n]\n")
+
+
+def _print_table(result: Result, console: Console) -> None:
+    """The first rows as a table that fits the terminal, and what is left out of it."""
+    rows = list(islice(result, MAX_ROWS + 1))
+    more = len(rows) > MAX_ROWS
+    cells = [[_cell(value) for value in row] for row in rows[:MAX_ROWS]]
+    shown = min(len(result.names), max(1, (console.width + _GAP) // (_NARROWEST + _GAP)))
+    table = Table(box=box.SIMPLE_HEAD)
+    table.show_edge = table.pad_edge = False
+    widths = _widths(result.names[:shown], cells, console.width)
+    for name, type_, width in zip(result.names, result.types, widths, strict=False):
+        side: JustifyMethod = "right" if type_.startswith(_NUMBERS) and "[" not in type_ else "left"
+        table.add_column(Text(shorten(name, width)), justify=side, no_wrap=True, width=width)
+    for row in cells:
+        table.add_row(*(Text(shorten(cell, width)) for cell, width in zip(row, widths, strict=False)))
+    console.print(table)
+    notes = [f"the first {counted(MAX_ROWS, 'row')}; --csv, --json or -o FILE give all"] if more else []
+    if hidden := result.names[shown:]:
+        notes.append(f"not shown, as they do not fit: {', '.join(hidden)}")
+    if not rows:
+        notes.append("no rows")
+    for note in notes:
+        console.print(printable(f"({note})"), markup=False, soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    """A value in a cell of a table, in one line."""
+    value = plain(value)
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float():
+            is_plain = not value or 1e-3 <= abs(value) < 1e9
+            return f"{value:.4f}".rstrip("0").rstrip(".") if is_plain else f"{value:.4g}"
+        case str() | int():
+            return one_line(str(value))
+        case _:
+            return one_line(dump_json(value))
+
+
+def _widths(names: list[str], rows: list[list[str]], room: int) -> list[int]:
+    """The width of each column: its own, or where that is too much a fair share of the room."""
+    widths = [max(map(cell_len, [name, *(row[i] for row in rows)])) for i, name in enumerate(names)]
+    room -= _GAP * (len(names) - 1)
+    while sum(widths) > room and max(widths) > 1:
+        widest = max(widths)
+        below = max((width for width in widths if width < widest), default=1)
+        many = widths.count(widest)
+        cut = max(widest - below, 1)
+        over = -(-(sum(widths) - room) // many)
+        widths = [width - min(cut, over) if width == widest else width for width in widths]
+    return [max(width, 1) for width in widths]

@@ -1,0 +1,389 @@
+"""Runs as SQL: each table of a run is a view in a DuckDB of this process, wherever the run is.
+
+DuckDB would load extensions from the internet for files in buckets; here it reads them through the project's
+own requests, with their retries and the storage options of this process.
+"""
+
+import glob
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+from fsspec import AbstractFileSystem
+
+from jobs.results.datasets import empty_table
+from jobs.results.files import fragment, own_sizes, unreadable_as_damaged
+from schemas.exceptions import DamagedFileError, ImageError, RaylabelError, SpecError, StorageError
+from schemas.spec import FetchSpec
+from schemas.tables import TABLES
+from workers.fetch.ranges import RangeFile
+from workers.ledger.damage import TABLE, damaged
+from workers.ledger.directory import RunDirectory
+from workers.ledger.runs import find_run
+from workers.printable import short_line
+
+MEMORY_MB = 512
+"""Memory that DuckDB takes for what it computes, at most; what does not fit goes to a temporary folder."""
+
+ROWS_AT_ONCE = 4096
+"""Rows that are Python objects at once."""
+
+OBJECTS = """
+    *,
+    x1 / width::DOUBLE AS x1_norm, y1 / height::DOUBLE AS y1_norm,
+    x2 / width::DOUBLE AS x2_norm, y2 / height::DOUBLE AS y2_norm,
+    (x1 + x2) / (2 * width::DOUBLE) AS cx_norm, (y1 + y2) / (2 * height::DOUBLE) AS cy_norm,
+    (x2 - x1) * (y2 - y1) / (width::DOUBLE * height) AS area
+"""
+"""The columns of `objects`: those of boxes, corners and centre from 0 to 1, and the share of the image."""
+
+VIEWS = (*TABLES, "objects")
+"""The views that a run may have."""
+
+_PROTOCOL = "raylabel"
+
+_USERS = (
+    *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException),
+    *(duckdb.OutOfRangeException, duckdb.NotImplementedException, duckdb.SyntaxException),
+)
+"""What is wrong with a query, not with a file."""
+
+
+class Database:
+    """Runs as views for SQL; for a `with` block.
+
+    The views are those of `VIEWS` whose tables the run has, over the files that are published when it is
+    opened: rows ascend by `manifest_index`. An embedding is a DuckDB array, FLOAT[width].
+
+    Args:
+        runs: run directories by name, a path or any fsspec URL each: a run called "a" has its labels in
+            `a.labels`, one called "" in `labels`.
+        memory_mb: see `MEMORY_MB`.
+
+    Attributes:
+        outputs: the run directories by name, as they were given.
+        runs: the runs by name.
+
+    Raises:
+        StorageError: there is no such run, or its files cannot be listed.
+        DamagedFileError: run.json, or the first file of a table, cannot be read.
+        SpecError: a name is not one that SQL can have.
+    """
+
+    def __init__(self, runs: Mapping[str, str], memory_mb: int = MEMORY_MB) -> None:
+        self.outputs = dict(runs)
+        self.runs: dict[str, RunDirectory] = {name: find_run(output) for name, output in runs.items()}
+        self._files = _RunFiles()
+        self._folder = tempfile.TemporaryDirectory(prefix="raylabel-sql-")
+        self._connection = duckdb.connect(
+            config={
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "memory_limit": f"{memory_mb}MiB",
+                "temp_directory": self._folder.name,
+            }
+        )
+        try:
+            self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
+            self._connection.register_filesystem(self._files)
+            for name, run in self.runs.items():
+                self._add_views(name, run)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what is computed, and deletes the temporary folder."""
+        self._connection.close()
+        self._folder.cleanup()
+
+    def rows(
+        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> Generator[dict[str, Any], None, None]:
+        """Yields the rows of a query's result as they are computed, values by the names of their columns.
+
+        Args:
+            query: one SELECT, or what else has a result: FROM, WITH, DESCRIBE, SUMMARIZE.
+            parameters: of its placeholders, `?` or `$name`.
+
+        Raises:
+            SpecError: the query is none that can be answered.
+            DamagedFileError: a file of a run is damaged.
+            StorageError: a file cannot be read.
+        """
+        result = self.result(query, parameters)
+        names = result.names
+        for values in result:
+            yield dict(zip(names, values, strict=True))
+
+    def row(self, query: str, parameters: Sequence[Any] | None = None) -> dict[str, Any]:
+        """The only row of a query's result; raises as `rows` does."""
+        (row,) = self.rows(query, parameters)
+        return row
+
+    def result(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> "Result":
+        """The result of a query, which is computed as it is read; raises as `rows` does."""
+        statement = self._select(query)
+        cursor = self._connection.cursor()
+        with self._clear_errors():
+            cursor.execute(statement, parameters)
+        return Result(cursor, self._clear_errors)
+
+    def keep(self, name: str, query: str) -> None:
+        """Keeps the result of a query as a table, in place of one of that name; raises as `rows` does."""
+        text = self._text_of(query)
+        self._execute(f"CREATE OR REPLACE TABLE {_quoted(name)} AS {text}")
+
+    def save(self, query: str, file: Path) -> None:
+        """Writes the result of a query as a Parquet file; raises as `rows` does.
+
+        Args:
+            query: see `rows`.
+            file: to write; nothing may be there.
+        """
+        text = self._text_of(query)
+        # a comment may end the query
+        self._execute(f"COPY ({text}\n) TO {_text(str(file))} (FORMAT parquet, COMPRESSION zstd)")
+
+    def _text_of(self, query: str) -> str:
+        """A query as a part of a statement, without the semicolon that may end it."""
+        text: bytes = self._select(query).query.encode()
+        starts = (start for start, _ in duckdb.tokenize(text.decode()) if text[start : start + 1] == b";")
+        return text[: next(starts, len(text))].decode()
+
+    def _select(self, query: str) -> duckdb.Statement:
+        """The statement that a query is, which only reads."""
+        try:
+            query.encode()
+        except UnicodeEncodeError as error:
+            raise SpecError(f"this is no text in Unicode: {error}") from None
+        with self._clear_errors():
+            statements = self._connection.extract_statements(query)
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            what = f"{len(statements)} statements" if len(statements) != 1 else "one that has no rows"
+            raise SpecError(
+                f"found {what}; allowed: one that asks for rows, such as SELECT count(*) FROM labels"
+            )
+        return statements[0]
+
+    def _add_views(self, name: str, run: RunDirectory) -> None:
+        """Makes the views of a run."""
+        schema = f"{_quoted(name)}." if name else ""
+        if name:
+            self._make_schema(name)
+        for table in run.tables.names:
+            sizes = own_sizes(run.store, table)
+            if not sizes:
+                self._connection.register("nothing", empty_table(run, table))
+                self._execute(f"CREATE TABLE {schema}{table} AS SELECT {_columns(run, table)} FROM nothing")
+                self._connection.unregister("nothing")
+                continue
+            files = ", ".join(_text(self._files.add(run, key, size)) for key, size in sizes.items())
+            # a folder called year=2024 is no column
+            source = f"read_parquet([{files}], hive_partitioning = false)"
+            self._execute(f"CREATE VIEW {schema}{table} AS SELECT {_columns(run, table)} FROM {source}")
+        self._execute(f"CREATE VIEW {schema}objects AS SELECT {OBJECTS} FROM {schema}boxes")
+
+    def _make_schema(self, name: str) -> None:
+        try:
+            self._connection.execute(f"CREATE SCHEMA {_quoted(name)}")
+        except duckdb.Error as error:
+            raise SpecError(
+                f"a run cannot be called {name!r}: {_first_line(error)}; choose another name"
+            ) from None
+
+    def _execute(self, query: str) -> None:
+        with self._clear_errors():
+            self._connection.execute(query)
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Makes an error of raylabel's of what DuckDB raises."""
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._error(error) from None
+
+    def _error(self, error: duckdb.Error) -> RaylabelError:
+        if failure := self._files.take_failure():
+            return StorageError(f"a table could not be read: {failure}")
+        if isinstance(error, duckdb.InterruptException):
+            return SpecError("the query was interrupted")
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return SpecError(
+                f"the query needs more memory or disk than there is ({_first_line(error)}). Ask for less: "
+                "fewer columns, a LIMIT, or one class at a time"
+            )
+        if not isinstance(error, _USERS) and (damage := self._damage(error)):
+            return damage
+        return SpecError(f"{self._advice(error)}{error}".rstrip())
+
+    def _damage(self, error: duckdb.Error) -> DamagedFileError | None:
+        """The damage to a file that an error is about."""
+        for name, (run, key) in self._files.known.items():
+            if name in str(error):
+                wrong = short_line(_first_line(error))
+                return damaged(TABLE, run.store, key, f"it is no table that can be read ({wrong})")
+        if type(error) is not duckdb.Error:
+            return None
+        for (
+            run,
+            key,
+        ) in self._files.known.values():  # what is inside a file is at fault, but which is not said
+            try:
+                with unreadable_as_damaged(run.store, key):
+                    for _ in fragment(run.store, key).to_batches():
+                        pass
+            except DamagedFileError as damage:
+                return damage
+        return None
+
+    def _advice(self, error: duckdb.Error) -> str:
+        """What there is, where a query names a table that there is not."""
+        if not isinstance(error, duckdb.CatalogException) or "does not exist" not in str(error):
+            return ""
+        views = [
+            f"{name}.{view}" if name else view
+            for name, run in self.runs.items()
+            for view in (*run.tables.names, "objects")
+        ]
+        return f"the views are {', '.join(views)}. "
+
+
+class Result:
+    """The rows of a query as tuples of Python values, computed while they are read.
+
+    Attributes:
+        names: of the columns, each once: a second "uri" is "uri_2".
+        types: of the columns, as DuckDB writes them: VARCHAR, FLOAT, STRUCT(...).
+    """
+
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, clear_errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._cursor, self._clear_errors = cursor, clear_errors
+        self.names = _once_each([column[0] for column in cursor.description or ()])
+        self.types = [str(column[1]) for column in cursor.description or ()]
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while True:
+            with self._clear_errors():
+                rows = self._cursor.fetchmany(ROWS_AT_ONCE)
+            if not rows:
+                return
+            yield from rows
+
+
+class _RunFiles(AbstractFileSystem):  # type: ignore[misc]
+    """The files of runs as DuckDB asks for them; those of a local disk it reads itself.
+
+    Attributes:
+        known: run and key of each file, by the name that DuckDB knows it by.
+    """
+
+    protocol = _PROTOCOL
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[str, tuple[RunDirectory, str]] = {}
+        self._sizes: dict[str, int] = {}
+        self._failure: ImageError | None = None
+
+    def add(self, run: RunDirectory, key: str, size: int) -> str:
+        """The name of a file, whatever its own name means to a shell."""
+        if run.store.is_local:
+            self.known[run.store.path(key)] = run, key
+            return glob.escape(run.store.path(key))
+        path = f"{len(self.known)}.parquet"
+        self.known[f"{_PROTOCOL}://{path}"] = run, key
+        self._sizes[path] = size
+        return f"{_PROTOCOL}://{path}"
+
+    def take_failure(self) -> str | None:
+        """Why a file could not be read, once: DuckDB makes a text of the exception, traceback included."""
+        failure, self._failure = self._failure, None
+        return failure.message if failure else None
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """The file itself: a name is no pattern."""
+        return [path]
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Whether it is a file of a run."""
+        return self._strip_protocol(path) in self._sizes
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Its name and its bytes."""
+        path = self._strip_protocol(path)
+        return {"name": path, "size": self._sizes[path], "type": "file"}
+
+    def modified(self, path: str) -> datetime:  # noqa: ARG002
+        """The same for each: a file of a table is never changed in place."""
+        return datetime.fromtimestamp(0, UTC)
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:  # noqa: ARG002
+        run, key = self.known[f"{_PROTOCOL}://{path}"]
+        return _Reader(f"{run.store.url}/{key}", self._sizes[path], self)
+
+
+class _Reader(RangeFile):
+    """A file in a store, whose failures are kept: see `_RunFiles.take_failure`."""
+
+    def __init__(self, url: str, size: int, files: _RunFiles) -> None:
+        super().__init__(url, FetchSpec(), size)
+        self._files = files
+
+    def read(self, size: int | None = -1) -> bytes:
+        """See `RangeFile.read`."""
+        try:
+            return super().read(size)
+        except ImageError as error:
+            self._files._failure = error
+            raise
+
+
+def _columns(run: RunDirectory, table: str) -> str:
+    """What a view has of a table: a vector as an array, whose functions need its width."""
+    if table != "embeddings":
+        return "*"
+    return f"* REPLACE (embedding::FLOAT[{run.tables.embedding_width}] AS embedding)"
+
+
+def _once_each(names: list[str]) -> list[str]:
+    """Names with a number behind those that were there before."""
+    unique: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in unique:
+            number += 1
+            free = f"{name}_{number}"
+        unique.append(free)
+    return unique
+
+
+def _quoted(name: str) -> str:
+    """A name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]
