@@ -18,6 +18,7 @@ from raylabel.own import own_modules
 from raylabel.progress import Progress, shown
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.dataset as ds
 
 Job = str | os.PathLike[str] | Mapping[str, Any]
@@ -137,6 +138,22 @@ class Run:
             SpecError: the job was not asked for embeddings; the message says how it is.
         """
         return self._table("embeddings")
+
+    def sql(self, query: str) -> "pa.Table":
+        """The result of a query over the run's tables, as an Arrow table: `.to_pandas()` has it as a frame.
+
+        Args:
+            query: one SELECT in DuckDB's SQL over the views `labels`, `boxes`, `errors`, `objects`, and where
+                the run has them `tags` and `embeddings`; docs/analytics.md has examples.
+
+        Raises:
+            SpecError: the query cannot be answered; the message says where it is wrong.
+        """
+        with _reaching(self._storage):
+            from jobs.results.sql import Database
+
+            with Database({"": self._url}) as database:
+                return database.table(query)
 
     def summary(self) -> dict[str, Any]:
         """What was found, counted.

@@ -356,6 +356,7 @@ def test_every_example_of_the_python_page_is_python_and_reads_what_it_says(run_d
     found: dict[str, Any] = {"run": raylabel.open_run("runs/today")}
     exec(read, found)
     assert Counter(found["sure"]["class_name"].to_pylist()) == {"person": 6, "boat": 3}
+    assert found["frequent"].to_dict("list") == {"class_name": ["person", "boat"], "n": [6, 3]}
     for text in (first, stopped):
         compile(text, "the page", "exec")
 

@@ -1,5 +1,6 @@
 """Commands that read a run or list models: models, show, status, reconcile."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,10 @@ def show(
 def sql(
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="[OUTPUT] QUERY", help="Run directory, or its job spec; and one SELECT."),
+        typer.Argument(
+            metavar="[OUTPUT] QUERY",
+            help="Run directory, or its job spec; one SELECT, or - to read it from stdin.",
+        ),
     ],
     run: Annotated[
         list[str] | None,
@@ -99,6 +103,8 @@ def sql(
         raise SpecError("raylabel sql takes one output, one query, and --csv or --json; quote the query")
     if not outputs and not run:
         raise SpecError('name the run and the query: raylabel sql OUT "SELECT count(*) FROM labels"')
+    if query == "-":
+        query = sys.stdin.read()
     runs = runs_of(run or [], *outputs)
     run_sql(runs, query, "csv" if as_csv else "json" if as_json else "table", file)
 

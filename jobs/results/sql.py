@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from jobs.results.datasets import empty_table
@@ -42,6 +43,11 @@ OBJECTS = """
 """
 """The columns of `objects`: those of boxes, corners and centre from 0 to 1, and the share of the image."""
 
+CLASS_COUNT = """
+    CREATE MACRO class_count(counts, name) AS CASE WHEN counts IS NOT NULL THEN coalesce(counts[name], 0) END
+"""
+"""How often a class is in an image by its `class_counts`: 0 where it is not; null where no detector ran."""
+
 VIEWS = (*TABLES, "objects")
 """The views that a run may have."""
 
@@ -58,7 +64,8 @@ class Database:
     """Runs as views for SQL; for a `with` block.
 
     The views are those of `VIEWS` whose tables the run has, over the files that are published when it is
-    opened: rows ascend by `manifest_index`. An embedding is a DuckDB array, FLOAT[width].
+    opened: rows ascend by `manifest_index`. An embedding is a DuckDB array, FLOAT[width]. There is a function
+    as well, see `CLASS_COUNT`.
 
     Args:
         runs: run directories by name, a path or any fsspec URL each: a run called "a" has its labels in
@@ -91,6 +98,7 @@ class Database:
         try:
             self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
             self._connection.register_filesystem(self._files)
+            self._execute(CLASS_COUNT)
             for name, run in self.runs.items():
                 self._add_views(name, run)
         except BaseException:
@@ -133,6 +141,12 @@ class Database:
         """The only row of a query's result; raises as `rows` does."""
         (row,) = self.rows(query, parameters)
         return row
+
+    def table(self, query: str) -> pa.Table:
+        """The result of a query as a whole, as an Arrow table; raises as `rows` does."""
+        statement = self._select(query)
+        with self._clear_errors():
+            return self._connection.sql(statement).to_arrow_table()
 
     def result(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> "Result":
         """The result of a query, which is computed as it is read; raises as `rows` does."""

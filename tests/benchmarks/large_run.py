@@ -3,7 +3,7 @@
     python -m tests.benchmarks.large_run FOLDER --images 1000000 [--embeddings 64]
 
 A thousand labels and eighty classes of which few are frequent, two boxes an image, one image in five without
-any, one in a hundred failed. The files of each shard are made of the same numbers, drawn once.
+any, one in a hundred failed; carried columns say when a photo was taken, by whom, and what is in it.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from workers.tables.results import key_of
 SHARD_ROWS = 100_000
 LABELS = tuple(f"label {n}" for n in range(1000))
 CLASSES = ("person", "car", "dog", "cat", "chair", *(f"class {n}" for n in range(5, 80)))
+CARRIED = pa.schema([("taken", pa.date32()), ("photographer", pa.string()), ("truth", pa.string())])
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SIZES = np.array([(640, 480), (480, 640), (1024, 768), (1920, 1080), (4000, 3000)], np.int32)
 
@@ -50,12 +51,11 @@ def write_large_run(output: str, images: int, width: int | None = None, seed: in
     run_record: RunRecord = record(
         plan=Plan(rows=images, unit_rows=1000, shard_units=SHARD_ROWS // 1000),
         models=models,
-        manifest_columns={"taken": "date32[day]", "photographer": "string"},
+        manifest_columns={field.name: str(field.type) for field in CARRIED},
     )
     store = Store(output)
     begin_run(store, run_record)
-    carried = pa.schema([("taken", pa.date32()), ("photographer", pa.string())])
-    run = RunDirectory.first(store, run_record, carried)
+    run = RunDirectory.first(store, run_record, CARRIED)
     rows = dict.fromkeys(run.tables.names, 0)
     for shard in range(run_record.plan.shards):
         span = range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, images))
@@ -82,6 +82,7 @@ def _tables(tables: RunTables, span: range, draw: np.random.Generator) -> dict[s
     carried = {
         "taken": pa.array((index % 730 + 19_000).astype(np.int32), pa.date32()),
         "photographer": pa.array([("Ann", "Bo", "Cleo")[n % 3] for n in index]),
+        "truth": pa.nulls(len(index), pa.string()),
     }
     good = np.flatnonzero(~is_failed)
     boxes, counts = _boxes(tables, common.take(good), draw)
@@ -153,6 +154,8 @@ def _labels(
     starts = np.searchsorted(pairs, np.arange(rows + 1) * len(CLASSES)).astype(np.int32)
     names = pa.array(np.array(CLASSES)[pairs % len(CLASSES)])
     size = SIZES[np.arange(rows) % len(SIZES)]
+    names_of_best = np.array(LABELS)[labels[:, 0]]
+    truth = np.where(draw.random(rows) < scores[:, 0], names_of_best, "label 7")  # scores are as often right
     times = [BEGAN + timedelta(milliseconds=20 * int(n)) for n in common["manifest_index"].to_numpy()]
     return _table(
         tables,
@@ -176,7 +179,7 @@ def _labels(
         classifier=np.full(rows, "guess"),
         detector=np.full(rows, "find"),
         processed_at=pa.array(times, pa.timestamp("us", "UTC")),
-        **{name: values.take(pa.array(good)) for name, values in carried.items()},
+        **{name: values.take(pa.array(good)) for name, values in carried.items()} | {"truth": truth},
     )
 
 

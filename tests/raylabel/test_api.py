@@ -64,6 +64,14 @@ def test_its_summary_counts_what_is_published(output: str) -> None:
     assert sum(summary["scores"]) == sum(summary["objects_per_image"]) == 18
 
 
+def test_it_answers_queries(output: str) -> None:
+    run = raylabel.open_run(output)
+    table = run.sql("SELECT class_name, count(*) AS n FROM objects GROUP BY class_name ORDER BY class_name")
+    assert table.to_pydict() == {"class_name": ["boat", "person"], "n": [6, 12]}
+    with pytest.raises(raylabel.SpecError, match=r"Referenced column .*lable"):
+        run.sql("SELECT lable FROM labels")
+
+
 def test_its_status_is_what_the_command_prints(output: str) -> None:
     status = raylabel.open_run(output).status()
     assert set(status) == PRINTED["status"]
