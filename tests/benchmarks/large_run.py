@@ -33,7 +33,9 @@ BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SIZES = np.array([(640, 480), (480, 640), (1024, 768), (1920, 1080), (4000, 3000)], np.int32)
 
 
-def write_large_run(output: str, images: int, width: int | None = None, seed: int = 1) -> RunDirectory:
+def write_large_run(
+    output: str, images: int, width: int | None = None, seed: int = 1, shard_rows: int = SHARD_ROWS
+) -> RunDirectory:
     """Writes a complete run.
 
     Args:
@@ -41,6 +43,7 @@ def write_large_run(output: str, images: int, width: int | None = None, seed: in
         images: rows of its manifest.
         width: of its embeddings; None: it has none.
         seed: of all that is drawn.
+        shard_rows: of its manifest, in thousands.
     """
     models = {
         "classifier": resolved("guess", "classifier", LABELS, "labels"),
@@ -49,7 +52,7 @@ def write_large_run(output: str, images: int, width: int | None = None, seed: in
     if width:
         models["embedder"] = resolved("feel", "embedder", (), "embeddings", width=width)
     run_record: RunRecord = record(
-        plan=Plan(rows=images, unit_rows=1000, shard_units=SHARD_ROWS // 1000),
+        plan=Plan(rows=images, unit_rows=1000, shard_units=shard_rows // 1000),
         models=models,
         manifest_columns={field.name: str(field.type) for field in CARRIED},
     )
@@ -58,7 +61,7 @@ def write_large_run(output: str, images: int, width: int | None = None, seed: in
     run = RunDirectory.first(store, run_record, CARRIED)
     rows = dict.fromkeys(run.tables.names, 0)
     for shard in range(run_record.plan.shards):
-        span = range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, images))
+        span = range(shard * shard_rows, min((shard + 1) * shard_rows, images))
         files = {}
         for name, table in _tables(run.tables, span, np.random.default_rng(seed + shard)).items():
             files[name] = write_file(store, f"{name}/shard-{shard:05d}", table, name)
