@@ -349,6 +349,13 @@ def _expand(section: str) -> BeforeValidator:
 _TAGGER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+def _without_none(taggers: object) -> object:
+    """Leaves out taggers that are null: an override drops one so."""
+    if not isinstance(taggers, dict):
+        return taggers
+    return {name: tagger for name, tagger in taggers.items() if tagger is not None}
+
+
 def _assert_names(taggers: dict[str, TaggerSpec]) -> dict[str, TaggerSpec]:
     """Refuses names of taggers that the tables could not tell apart, or that no key path could have."""
     for name in taggers:
@@ -370,7 +377,7 @@ class JobSpec(Section):
         detector: null leaves it out; `detector: X` is short for `{model: X}`.
         embedder: null leaves it out; `embedder: X` is short for `{model: X}`.
         taggers: further classifiers by name, each with its own section; `NAME: X` is short for
-            `NAME: {model: X}`.
+            `NAME: {model: X}`, and `NAME: null` leaves one out.
         fetch: how image files are read.
         decode: how files become pixels.
         compute: where and how the models run.
@@ -385,9 +392,11 @@ class JobSpec(Section):
     classifier: Annotated[ClassifierSpec | None, _expand("classifier")] = ClassifierSpec()
     detector: Annotated[DetectorSpec | None, _expand("detector")] = DetectorSpec()
     embedder: Annotated[EmbedderSpec | None, _expand("embedder")] = None
-    taggers: Annotated[dict[str, Annotated[TaggerSpec, _expand("tagger")]], AfterValidator(_assert_names)] = (
-        Field(default_factory=dict)
-    )
+    taggers: Annotated[
+        dict[str, Annotated[TaggerSpec, _expand("tagger")]],
+        BeforeValidator(_without_none),
+        AfterValidator(_assert_names),
+    ] = Field(default_factory=dict)
     fetch: FetchSpec = FetchSpec()
     decode: DecodeSpec = DecodeSpec()
     compute: ComputeSpec = ComputeSpec()

@@ -177,6 +177,7 @@ def test_models_are_those_of_all_sections_in_the_order_in_which_an_image_passes_
 def test_keys_of_a_tagger_are_set_by_its_name_also_where_it_is_written_short(tmp_path: Path) -> None:
     path = write(tmp_path, SMALLEST + "taggers: {scene: resnet50, other: {model: resnet18, weights: a.pt}}")
     overrides = {"taggers.scene.top_k": 3, "taggers.other.model": "resnet34", "taggers.new.model": "vgg11"}
+    assert list(read_spec(path, {"taggers.scene": None}).taggers) == ["other"]
     taggers = read_spec(path, overrides).taggers
     assert {name: tagger.model_dump(exclude_unset=True) for name, tagger in taggers.items()} == {
         "scene": {"model": "resnet50", "top_k": 3},
