@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+import struct
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
+_FLOAT32 = struct.Struct("f")
 
 
 def dump_json(value: object) -> str:
@@ -15,35 +15,39 @@ def dump_json(value: object) -> str:
     return json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
 
 
-def plain(value: object) -> Any:  # noqa: PLR0911 - a return for each kind
+def plain(value: Any) -> Any:  # noqa: PLR0911 - a return for each kind
     """A value as JSON has it.
 
     Numbers of float32 get as many digits as tell them apart (0.1, not 0.10000000149011612), bytes are
     hexadecimal, times are ISO 8601, what is no number or infinite is null.
     """
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float() | np.floating():
-            return shortest(float(value)) if math.isfinite(value) else None
-        case bytes():
-            return value.hex()
-        case datetime() | date() | time():
-            return value.isoformat()
-        case Decimal():
-            return float(value)
-        case Mapping():
-            return {
-                key if isinstance(key, str) else dump_json(key): plain(item) for key, item in value.items()
-            }
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case _:
-            return str(value)
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return shortest(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else dump_json(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    return str(value)
 
 
 def shortest(number: float) -> float:
     """A number, that which has the fewest digits where it came out of a float32."""
-    with np.errstate(over="ignore"):
-        short = np.float32(number)
-    return float(str(short)) if float(short) == number else number
+    try:
+        single = _FLOAT32.pack(number)
+    except OverflowError:  # more than a float32 can be
+        return number
+    if _FLOAT32.unpack(single)[0] != number:
+        return number
+    for digits in (6, 7, 8):
+        short = float(f"{number:.{digits}g}")
+        if _FLOAT32.pack(short) == single:
+            return short
+    return float(f"{number:.9g}")

@@ -1,0 +1,40 @@
+import json
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.results.plain import dump_json, plain, shortest
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_a_float32_has_the_digits_that_tell_it_apart(number: float) -> None:
+    assert shortest(number) == float(str(np.float32(number)))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_any_other_number_stays_itself(number: float) -> None:
+    with np.errstate(over="ignore"):
+        is_single = float(np.float32(number)) == number
+    assert shortest(number) == number or is_single
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"a": [0.1, float("nan"), None], 3: b"\x01\xff"}, {"a": [0.1, None, None], "3": "01ff"}),
+        ((True, 2**70, "é\n"), [True, 2**70, "é\n"]),
+        (datetime(2024, 1, 2, 3, 4, 5, 6, UTC), "2024-01-02T03:04:05.000006+00:00"),
+        ([date(2024, 1, 2), time(3, 4)], ["2024-01-02", "03:04:00"]),
+        ([Decimal("1.50"), UUID(int=5)], [1.5, "00000000-0000-0000-0000-000000000005"]),
+        (timedelta(hours=1), "1:00:00"),
+        (float("-inf"), None),
+    ],
+)
+def test_every_value_is_json(value: object, expected: object) -> None:
+    assert plain(value) == expected
+    assert json.loads(dump_json(value)) == expected
