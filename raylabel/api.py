@@ -63,6 +63,8 @@ def label(
         KeyboardInterrupt: it was stopped by Ctrl-C or the notebook's stop button, and its processes have
             ended. The same call resumes it.
     """
+    if not isinstance(job, str | os.PathLike | Mapping):
+        raise TypeError(f"job is a file, a run directory or a dict, found {type(job).__name__}")
     output, storage = _spec_of(job)
     named = DICT if isinstance(job, Mapping) else os.fspath(job)
     arguments = ["run", named, "--json"]

@@ -361,8 +361,8 @@ def _assert_names(taggers: dict[str, TaggerSpec]) -> dict[str, TaggerSpec]:
     for name in taggers:
         if not _TAGGER.fullmatch(name) or name in SHORT_FORMS:
             raise ValueError(
-                f"found the name {name!r}; allowed: a letter or digit, then letters, digits, - and _; no "
-                "kind of model"
+                f"found the name {name!r}; allowed: a letter or digit, then letters, digits, - and _; but "
+                f"none of {', '.join(SHORT_FORMS)}, which are other sections"
             )
     return taggers
 

@@ -92,7 +92,9 @@ def kept_command(arguments: Iterable[str]) -> str:
 
     Without --restart as well: given again it resumes the run, and deletes nothing.
     """
-    kept = (_kept_argument(argument) for argument in arguments if argument != "--restart")
+    kept = [_kept_argument(argument) for argument in arguments if argument != "--restart"]
+    if "/dev/stdin" in kept:
+        return "raylabel.label in Python, or a job spec on stdin"
     return shlex.join(["raylabel", *kept])
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jobs.prepare.resolve import ResolvedJob, resolve
 from schemas.errors import ErrorCode
-from schemas.exceptions import ImageError, ProcessDiedError, StorageError
+from schemas.exceptions import ImageError, ModelError, ProcessDiedError, StorageError
 from schemas.locations import Location
 from schemas.spec import JobSpec
 from schemas.words import counted
@@ -78,7 +78,7 @@ def _first_image(job: ResolvedJob) -> str:
 
     Raises:
         StorageError: the store refuses the request or does not answer.
-        ModelError: the models that are built for it are not those of the job.
+        ModelError: the models that are built for it are not those of the job, or a model's answer is none.
     """
     source = job.sources[0]
     location = FORMATS[source.format].first_location(job.spec.manifest, source)
@@ -100,7 +100,7 @@ def _label(job: ResolvedJob, location: Location) -> str:
     """Sends an image through the job's models; returns why it failed, or "".
 
     Raises:
-        ModelError: the models that are built for it are not those of the job.
+        ModelError: the models that are built for it are not those of the job, or a model's answer is none.
     """
     settings = job.probe_settings(rows=1, actors=1, resources=ThisMachine())
     compute = settings.compute.model_copy(update={"precision": "auto"})  # that of a GPU may be none of a CPU
@@ -108,8 +108,11 @@ def _label(job: ResolvedJob, location: Location) -> str:
     child = Child(settings.fork_server, build_profiler, settings, 1, settings.timeouts, plain_output=True)
     try:
         child([location])
-        return str(child(None).example)
+        probed = child(None)
     except ProcessDiedError as death:
         return str(death)
     finally:
         child.end()
+    if ErrorCode.MODEL_ERROR in probed.failed:
+        raise ModelError(f"the models fail on the first image: {probed.example}")
+    return str(probed.example)

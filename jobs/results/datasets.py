@@ -16,7 +16,7 @@ from workers.storage.uris import clean_uri
 from workers.tables.parquet import parquet_bytes
 
 MADE_BY = {
-    "tags": "`taggers:`, or `score_threshold:` for the classifier,",
+    "tags": "`taggers:`, or `score_threshold:` for the classifier",
     "embeddings": "`embedder:`",
 }
 """What makes a table that not every run has: keys of the job spec."""

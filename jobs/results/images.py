@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.results.sql import Database
+from schemas.exceptions import SpecError
 from schemas.tables import FACTS, KEYS, LABELS
 
 ATTACHED = ("boxes", "tags", "embeddings")
@@ -96,6 +97,11 @@ class Selection:
     limit: int | None = None
 
     @property
+    def chooses(self) -> bool:
+        """Whether it is not simply the first images."""
+        return (self.where, self.sort, self.sample) != (None, None, None)
+
+    @property
     def labels(self) -> str:
         """The rows of `labels` that the condition is true for, as a source of rows in SQL."""
         if self.where is None:
@@ -137,9 +143,10 @@ def read_images(
         SpecError: a condition is none that DuckDB understands.
         DamagedFileError: a file of the run is damaged.
     """
+    assert_answers(database, selection)
     tables = [name for name in attached if name in database.runs[""].tables.names]
     place, source = "manifest_index", "{}"
-    if (selection.where, selection.sort, selection.sample) != (None, None, None):
+    if selection.chooses:
         database.keep(_CHOSEN, selection.query())
         place, source = "place", f"{{}} JOIN {_CHOSEN} USING (manifest_index)"
     with ExitStack() as stack:
@@ -157,6 +164,26 @@ def read_images(
             if number == selection.limit:
                 return
             yield _image(row, {name: stream.of(row["place"]) for name, stream in streams.items()})
+
+
+def assert_answers(database: Database, selection: Selection) -> None:
+    """Refuses a condition or an order that is none, in its own words and without the query around it.
+
+    Raises:
+        SpecError: naming the option.
+    """
+    for option, query in (
+        (f"--where {selection.where!r}", replace(selection, sort=None).query()),
+        (f"--sort {selection.sort!r}", replace(selection, where=None).query()),
+    ):
+        try:
+            list(database.rows(f"SELECT * FROM ({query}) LIMIT 0"))
+        except SpecError as error:
+            problem = str(error).partition("\n\nLINE ")[0]
+            raise SpecError(
+                f"{option}: {problem}\nIt is about a row of `labels`; `raylabel sql` has its columns. "
+                "For other tables: manifest_index IN (SELECT manifest_index FROM tags WHERE …)"
+            ) from None
 
 
 class _Groups:

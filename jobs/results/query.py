@@ -1,6 +1,7 @@
 """`raylabel sql`: the result of a query over runs, as a table for a person, or for a program."""
 
 import csv
+import os
 import sys
 from collections.abc import Mapping
 from itertools import islice
@@ -31,6 +32,9 @@ ENDINGS = (".parquet", ".csv")
 MAX_ROWS = 40
 """Rows of a table for a person; --csv, --json and -o have all."""
 
+WIDEST = 10_000
+"""Cells of a table that no terminal shows."""
+
 _NARROWEST, _GAP = 10, 3
 """Cells of a column that says anything, and between two columns."""
 
@@ -60,10 +64,11 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
                 print_error(f"note: {note}")
         if file:
             _save(database, query, file)
+            print_error(f"written: {file}")
             return
         result = database.result(query)
         if form == "table":
-            _print_table(result, Console(highlight=False))
+            _print_table(result, _console())
         else:
             (_write_csv if form == "csv" else _write_json)(result, sys.stdout)
 
@@ -76,6 +81,12 @@ def _save(database: Database, query: str, file: Path) -> None:
         else:
             with temporary.open("x", encoding="utf-8", newline="") as csv_file:
                 _write_csv(database.result(query), csv_file)
+
+
+def _console() -> Console:
+    """Where a table is printed: a pipe or a file takes it whole, a terminal what fits."""
+    is_measured = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if is_measured else WIDEST)
 
 
 def _write_csv(result: Result, file: IO[str]) -> None:

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from jobs.results.datasets import empty_table
+from jobs.results.datasets import MADE_BY, empty_table
 from jobs.results.files import fragment, own_sizes, unreadable_as_damaged
 from schemas.exceptions import DamagedFileError, ImageError, RaylabelError, SpecError, StorageError
 from schemas.spec import FetchSpec
@@ -187,9 +187,9 @@ class Database:
         with self._clear_errors():
             statements = self._connection.extract_statements(query)
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-            what = f"{len(statements)} statements" if len(statements) != 1 else "one that has no rows"
+            what = f"{len(statements)} statements" if len(statements) != 1 else "a statement without rows"
             raise SpecError(
-                f"found {what}; allowed: one that asks for rows, such as SELECT count(*) FROM labels"
+                f"found {what}; a query only reads. Allowed: one SELECT, as SELECT count(*) FROM labels"
             )
         return statements[0]
 
@@ -243,7 +243,9 @@ class Database:
             )
         if not isinstance(error, _USERS) and (damage := self._damage(error)):
             return damage
-        return SpecError(f"{self._advice(error)}{error}".rstrip())
+        if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
+            return SpecError(f"{_first_line(error)}{self._advice(_first_line(error))}")
+        return SpecError(str(error))
 
     def _damage(self, error: duckdb.Error) -> DamagedFileError | None:
         """The damage to a file that an error is about."""
@@ -265,16 +267,17 @@ class Database:
                 return damage
         return None
 
-    def _advice(self, error: duckdb.Error) -> str:
-        """What there is, where a query names a table that there is not."""
-        if not isinstance(error, duckdb.CatalogException) or "does not exist" not in str(error):
-            return ""
+    def _advice(self, error: str) -> str:
+        """What there is and how there is more, where a query names something that there is not."""
         views = [
             f"{name}.{view}" if name else view
             for name, run in self.runs.items()
             for view in (*run.tables.names, "objects")
         ]
-        return f"the views are {', '.join(views)}. "
+        made_by = [
+            f"; {name} is made by {keys} in the job spec" for name, keys in MADE_BY.items() if name in error
+        ]
+        return f" The views are {', '.join(views)}{''.join(made_by)}"
 
 
 class Result:

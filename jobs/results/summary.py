@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.results.images import ALL, ImageRow, Selection, read_images
+from jobs.results.images import ALL, ImageRow, Selection, assert_answers, read_images
 from jobs.results.plain import dump_json
 from jobs.results.sql import Database
 
@@ -73,7 +73,7 @@ class Summary:
 
     Attributes:
         output: the run directory.
-        labelled: rows of the labels table.
+        labelled: rows of the labels table; with a condition those for which it is true.
         failed: rows of the errors table.
         objects: rows of the boxes table; None where no detector ran.
         images: the first labelled images of the selection.
@@ -90,6 +90,8 @@ class Summary:
         tags: the most frequent tags of all taggers together, at most `MAX_LABELS`.
         distinct_tags: number of tags that any image has.
         embeddings: rows of the embeddings table.
+        of: rows of the labels table in all, where a condition chose some; otherwise None.
+        is_choice: whether `images` are not simply the first ones.
     """
 
     output: str
@@ -108,6 +110,8 @@ class Summary:
     tags: tuple[TagCount, ...] = ()
     distinct_tags: int = 0
     embeddings: int = 0
+    of: int | None = None
+    is_choice: bool = False
 
     def to_json(self, pictures: Sequence[Path] = ()) -> str:
         """The summary for a program, with the pictures that were drawn of its images; see docs/json.md."""
@@ -145,6 +149,7 @@ def summary_of(database: Database, selection: Selection = ALL) -> Summary:
         SpecError: a condition is none that DuckDB understands.
         DamagedFileError: a file of the run is damaged.
     """
+    assert_answers(database, selection)
     run, source = database.runs[""], selection.labels
     labels = database.row(
         "SELECT count(*) AS images, count(object_count) AS detected, "
@@ -172,7 +177,7 @@ def summary_of(database: Database, selection: Selection = ALL) -> Summary:
         labelled=labels["images"],
         failed=sum(error["images"] for error in errors),
         objects=labels["objects"] if labels["detected"] else None,
-        images=tuple(read_images(database, selection)),
+        images=tuple(read_images(database, selection, ["tags"])),
         labels=tuple(LabelCount(row["label"], row["n"]) for row in names),
         distinct_labels=_distinct(names),
         classes=tuple(ClassCount(row["class_name"], row["images"], row["n"]) for row in classes),
@@ -184,6 +189,8 @@ def summary_of(database: Database, selection: Selection = ALL) -> Summary:
         tags=tuple(TagCount(row["tagger"], row["label"], row["n"]) for row in tags),
         distinct_tags=_distinct(tags),
         embeddings=_embeddings(database, selection) if "embeddings" in run.tables.names else 0,
+        of=None if selection.where is None else database.row("SELECT count(*) AS n FROM labels")["n"],
+        is_choice=selection.chooses,
     )
 
 

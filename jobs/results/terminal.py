@@ -21,7 +21,8 @@ _GAP = 3
 def render(summary: Summary, console: Console) -> None:
     """Prints a summary as tables that fit the console's width."""
     console.print(_headline(summary), no_wrap=True, overflow="ellipsis", soft_wrap=False)
-    images = _first("Images", len(summary.images), summary.labelled)
+    which = "" if summary.is_choice else "the first "
+    images = _first("Images", len(summary.images), summary.labelled, which)
     failures = _first("Images that failed", len(summary.failures), summary.failed)
     labels = _title("Labels", len(summary.labels), summary.distinct_labels)
     classes = _title("Objects", len(summary.classes), summary.distinct_classes)
@@ -58,11 +59,14 @@ def fitting(items: Iterable[str], width: int) -> str:
 
 def _headline(summary: Summary) -> Text:
     parts = [f"{counted(summary.labelled, 'image')} labelled"]
+    if summary.of is not None:
+        parts = [f"{summary.labelled:,} of {counted(summary.of, 'image')} meet the condition"]
     if summary.objects is not None:
         parts.append(counted(summary.objects, "object"))
     if summary.embeddings:
         parts.append(counted(summary.embeddings, "embedding"))
-    parts.append(f"{summary.failed:,} failed")
+    if summary.of is None:  # of images that failed nothing is asked
+        parts.append(f"{summary.failed:,} failed")
     text = Text(f"{one_line(summary.output)}\n")
     for i, part in enumerate(parts):
         number, _, noun = part.partition(" ")
@@ -94,7 +98,7 @@ def _image_table(summary: Summary, width: int) -> Table:
 
 
 def _findings(image: ImageRow, width: int) -> Text:
-    """The label with its runners-up on one line, the objects on the next."""
+    """The label with its runners-up on one line, the objects on the next, then the tags."""
     lines = []
     if image.topk:
         best, *others = (scored(*entry) for entry in image.topk)
@@ -105,6 +109,8 @@ def _findings(image: ImageRow, width: int) -> Text:
         objects = [f"{name} x{n}" for name, n in image.objects]
         line = fitting(objects, width) or shorten(next(iter(objects), "no objects"), width)
         lines.append(Text(line, style="cyan" if objects else "dim"))
+    if tags := [f"{tag.tagger}: {scored(tag.label, tag.score)}" for tag in image.tags]:
+        lines.append(Text(fitting(tags, width), style="magenta"))
     return Text("\n").join(lines)
 
 
@@ -132,9 +138,9 @@ def _tag_table(summary: Summary, width: int) -> Table:
     return table
 
 
-def _first(title: str, shown: int, images: int) -> str:
+def _first(title: str, shown: int, images: int, which: str = "the first ") -> str:
     """A table's title, with the number of images where it does not show all."""
-    return title if shown == images else f"{title}, the first {shown:,} of {images:,}"
+    return title if shown == images else f"{title}, {which}{shown:,} of {images:,}"
 
 
 def _title(title: str, shown: int, distinct: int) -> str:

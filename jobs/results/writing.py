@@ -18,6 +18,8 @@ def whole_file(file: Path) -> Iterator[Path]:
     Raises:
         StorageError: there is no such folder, or it cannot be written into.
     """
+    if not file.parent.is_dir():
+        raise StorageError(f"cannot write {file}: there is no folder {file.parent}")
     with _storage_errors(file), _work_folder(file) as folder:
         yield folder / "file"
         os.replace(folder / "file", file)

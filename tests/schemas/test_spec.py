@@ -281,13 +281,13 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ),
         (
             with_taggers({"a.b": "resnet50"}),
-            "taggers: found the name 'a.b'; allowed: a letter or digit, then letters, digits, - and _; no "
-            "kind of model",
+            "taggers: found the name 'a.b'; allowed: a letter or digit, then letters, digits, - and _; but "
+            "none of manifest, classifier, detector, embedder, tagger, which are other sections",
         ),
         (
             with_taggers({"classifier": "resnet50"}),
             "taggers: found the name 'classifier'; allowed: a letter or digit, then letters, digits, - and "
-            "_; no kind of model",
+            "_; but none of manifest, classifier, detector, embedder, tagger, which are other sections",
         ),
         (
             with_taggers({"scene": {"model": "a", "class_thresholds": {"b": 0.5}}}),

@@ -25,10 +25,10 @@ ProbeRequest = list[Location] | None
 
 def build_model_resolver(spec: JobSpec) -> Callable[[None, StageCallback], ResolvedModels]:
     """Builds a job's models; returns a function that returns what they are."""
-    from workers.models.registry import load, runners_of
+    from workers.models.registry import load_all, runners_of
 
     configure_storage(spec.reached)
-    models = {name: load(section) for name, section in spec.models.items()}
+    models = load_all(spec.models)
     if (runtime := spec.compute.runtime) == "onnxruntime":  # known by trying; "auto" takes what runs
         import torch
 

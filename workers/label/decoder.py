@@ -20,7 +20,7 @@ from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.transfer import MAX_BYTES, SHARED, SharedImages, new_buffer
 from workers.models.predictor import CroppedInputs, Inputs, ModelInput
-from workers.models.registry import load
+from workers.models.registry import load_all
 from workers.models.runner import by_network
 from workers.process.serve import StageCallback
 from workers.process.shared_buffer import attach
@@ -62,7 +62,7 @@ class Decoder:
         self._stage = Stage.DECODE
         self._inputs: Inputs | None = None
         if all(model.task != DETECT for model in settings.models.values()):
-            loaded = {name: load(spec) for name, spec in settings.models.items()}
+            loaded = load_all(settings.models)
             settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
             if len(by_network(loaded)) == 1:
                 first = next(iter(loaded.values()))

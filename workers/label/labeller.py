@@ -21,7 +21,7 @@ from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.usage import UsageMeter
 from workers.manifest.manifest import Rows
 from workers.models.predictor import ModelInput
-from workers.models.registry import load, runners_of
+from workers.models.registry import load_all, runners_of
 from workers.models.runner import Results, Runner, RunnerOptions
 from workers.process.serve import StageCallback
 from workers.process.steps import step
@@ -49,7 +49,7 @@ class Labeller:
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         device = torch.device(settings.device)
-        loaded = {name: load(spec) for name, spec in settings.models.items()}
+        loaded = load_all(settings.models)
         settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
         precision = settings.compute.precision
         options = RunnerOptions(device, settings.batch_size, precision, settings.runtime)

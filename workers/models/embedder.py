@@ -123,9 +123,18 @@ def as_embedder(model: ClassifierModel, name: str) -> EmbedderModel:
             f"{name} is a classifier that does not say what its features are; make an EmbedderModel of it, "
             "or name it under `classifier:`"
         )
+    assert_width(model.width, name)
     _assert_same_network(model, model.with_features.eval(), name)
     own = {"module": Features(model.with_features), "categories": ()}
     return EmbedderModel(**{**common_of(model), **own}, width=model.width, with_logits=model.with_features)
+
+
+def assert_width(width: object, name: str) -> None:
+    """Raises ModelError for a width that no embedding has."""
+    if not isinstance(width, int) or width < 1:
+        raise ModelError(
+            f"{name}: its width is {width}; allowed: how many numbers an embedding has, such as width=512"
+        )
 
 
 @torch.inference_mode()
@@ -138,9 +147,14 @@ def _assert_same_network(model: ClassifierModel, with_features: nn.Module, name:
     for image in noise_inputs(model):
         batch = image[None]
         try:
-            logits, _ = with_features(batch)
-            assert_same((model.module(batch),), logits)
+            answer = with_features(batch)
+            if not isinstance(answer, tuple) or len(answer) != 2:
+                raise ValueError("it returns no pair (logits, features)")
+            assert_same((model.module(batch),), answer[0])
+            if answer[1].shape != (1, model.width):
+                raise ValueError(f"its features are {tuple(answer[1].shape)}, expected (1, {model.width})")
         except Exception as error:  # the user's code may raise anything
             raise ModelError(
-                f"{name}: its with_features must return the logits of its module, and features: {error}"
+                f"{name}: with_features must return the pair (logits, features), the logits those of its "
+                f"module, the features as wide as its `width` says: {error}"
             ) from None

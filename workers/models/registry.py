@@ -12,7 +12,7 @@ from schemas.tasks import CLASSIFY, EMBED, TAG, TASKS, ClassesSpec, ModelSpec, T
 from schemas.words import with_article
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
-from workers.models.embedder import Embedder, as_embedder
+from workers.models.embedder import Embedder, as_embedder, assert_width
 from workers.models.model import (
     Built,
     ClassifierModel,
@@ -59,6 +59,21 @@ def list_models(*, timm: bool = False) -> list[ModelInfo]:
     ]
 
 
+def load_all(specs: Mapping[str, ModelSpec]) -> dict[str, LoadedModel[Any, Any]]:
+    """The models of a job, by name; see `load`.
+
+    Raises:
+        ModelError: of one of them, with its name, which is the key of its section.
+    """
+    loaded = {}
+    for name, spec in specs.items():
+        try:
+            loaded[name] = load(spec)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
+    return loaded
+
+
 def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
     """The model of a job spec, on the CPU, in eval mode, with the spec's settings in it.
 
@@ -74,10 +89,8 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
     built.model.module.eval()
     if task == EMBED and isinstance(built.model, ClassifierModel):
         built = dataclasses.replace(built, model=as_embedder(built.model, spec.model))
-    if isinstance(built.model, EmbedderModel) and built.model.width < 1:
-        raise ModelError(
-            f"{spec.model}: its width is {built.model.width}; it is how many numbers an embedding has"
-        )
+    if isinstance(built.model, EmbedderModel):
+        assert_width(built.model.width, spec.model)
     readers = _readers(spec)
     settings: dict[str, object] = {}
     for reader in readers:

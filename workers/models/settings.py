@@ -11,6 +11,9 @@ from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec
 from workers.models.weights import read_bytes
 from workers.storage.uris import clean_uri
 
+MAX_NAMES = 10
+"""Of classes that are named in a message."""
+
 
 def given_categories(spec: ModelSpec) -> tuple[str, ...] | None:
     """The class names in a spec; None if it has none and the model's own are used.
@@ -97,9 +100,15 @@ def thresholds_by_class(
     for name in spec.class_thresholds:
         if name not in categories:
             close = difflib.get_close_matches(name, categories, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "`raylabel models` lists the models"
+            hint = f"did you mean {' or '.join(close)}?" if close else f"it has {_some(categories)}"
             raise ModelError(f"class_thresholds: {spec.model} has no class {name!r}; {hint}")
     return tuple(spec.class_thresholds.get(name, spec.score_threshold) for name in categories)
+
+
+def _some(categories: Sequence[str]) -> str:
+    """The first class names, and how many more there are."""
+    more = f" and {len(categories) - MAX_NAMES:,} more" if len(categories) > MAX_NAMES else ""
+    return f"{', '.join(categories[:MAX_NAMES])}{more}"
 
 
 def apply_settings(module: nn.Module, spec: DetectorSpec) -> None:

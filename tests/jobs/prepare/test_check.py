@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from jobs.prepare.check import check_job
+from schemas.exceptions import ModelError
+from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
 
 DETECTORS = """
@@ -34,11 +36,32 @@ def build(answers: str) -> DetectorModel:
 """
 
 
+def with_detector(answers: str, photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
+    """A job with a detector that answers so."""
+    (folder / "detectors_to_check.py").write_text(DETECTORS)
+    monkeypatch.syspath_prepend(str(folder))
+    values: dict[str, Any] = {
+        "manifest": str(photos),
+        "output": str(folder / "out"),
+        "classifier": None,
+        "detector": {"model": "detectors_to_check:build", "options": {"answers": answers}},
+        "compute": {"timeout_s": 2},
+    }
+    return build_spec(values, "a test")
+
+
+def test_a_model_that_fails_on_the_first_image_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "the models fail on the first image: detect: MODEL_ERROR: .*answered with class 7"
+    with pytest.raises(ModelError, match=message):
+        check_job(with_detector("of none", photos, tmp_path, monkeypatch), as_json=False)
+
+
 @pytest.mark.parametrize(
     ("answers", "outcome"),
     [
         ("of a class", " s, labelled"),
-        ("of none", "; a failed row: detect: MODEL_ERROR: ValueError: the detector answered with class 7"),
         ("never", "; a failed row: detect: TIMEOUT: took more than 2 s of processor time"),
     ],
 )
@@ -50,16 +73,7 @@ def test_the_first_image_goes_through_the_models(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "detectors_to_check.py").write_text(DETECTORS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    values: dict[str, Any] = {
-        "manifest": str(photos),
-        "output": str(tmp_path / "out"),
-        "classifier": None,
-        "detector": {"model": "detectors_to_check:build", "options": {"answers": answers}},
-        "compute": {"timeout_s": 2},
-    }
-    check_job(build_spec(values, "a test"), as_json=True)
+    check_job(with_detector(answers, photos, tmp_path, monkeypatch), as_json=True)
     report = json.loads(capsys.readouterr().out)
     assert report["state"] == "to do"
     assert report["detector"].endswith(" (1 class), score above 0.4")

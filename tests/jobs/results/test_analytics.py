@@ -6,12 +6,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobs.results.plain import plain
 from jobs.results.sql import Database
 from tests.benchmarks.large_run import write_large_run
 from tests.conftest import ROOT
+from tests.jobs.results.test_datasets import begun, publish
 
 PAGE = (ROOT / "docs" / "analytics.md").read_text(encoding="utf-8")
 QUERIES = {
@@ -29,7 +31,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("runs")
     runs = {name: str(folder / name) for name in ("before", "after")}
     for seed, output in enumerate(runs.values()):
-        write_large_run(output, 3000, seed=seed)
+        write_large_run(output, 3000, seed=seed, width=8)
     return runs
 
 
@@ -37,7 +39,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def tables(outputs: dict[str, str]) -> dict[str, Rows]:
     """The tables of the first run, and the labels of the second."""
     with Database({"": outputs["before"], "after": outputs["after"]}) as database:
-        names = ("labels", "boxes", "errors", "objects", "after.labels")
+        names = ("labels", "boxes", "errors", "objects", "embeddings", "after.labels")
         return {name: list(database.rows(f"FROM {name}")) for name in names}
 
 
@@ -50,7 +52,7 @@ def answer(outputs: dict[str, str], title: str, number: int = 0, uri: str = URI)
 
 def test_every_query_of_the_page_is_tested_here() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
-    assert len({title for title, _ in QUERIES}) == 10
+    assert len({title for title, _ in QUERIES}) == 12
     for title, number in QUERIES:
         assert f'"{title}", {number}' in source if number else f'"{title}"' in source
 
@@ -118,6 +120,30 @@ def test_exact_duplicates(outputs: dict[str, str], tables: dict[str, Rows]) -> N
     copies = sorted((uris[0], uris[1:]) for uris in files.values() if len(uris) > 1)
     assert len(copies) == 58
     assert answer(outputs, "Exact duplicates") == [(2, first, others) for first, others in copies]
+
+
+def test_images_that_look_alike(outputs: dict[str, str], tables: dict[str, Rows]) -> None:
+    rows = tables["embeddings"]
+    vectors = np.array([row["embedding"] for row in rows])
+    cosines = vectors[:10] @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    best = np.argsort(-cosines, axis=None)[:20]
+    expected = [(rows[i // len(rows)]["uri"], rows[i % len(rows)]["uri"]) for i in best.tolist()]
+    found = answer(outputs, "Images that look alike")
+    assert [row[:2] for row in found] == expected
+    assert [row[2] for row in found] == pytest.approx(
+        np.sort(cosines, axis=None)[::-1][:20].tolist(), abs=1e-5
+    )
+
+
+def test_images_by_their_tags(tmp_path: Path) -> None:
+    publish(begun(str(tmp_path)), 0)
+    found = answer({"before": str(tmp_path)}, "Images by their tags")
+    both = [n for n in range(24) if n % 4 != 3 and n % 3 == 2]
+    assert [row[0] for row in found] == [f"s3://bucket/{n}.jpg" for n in both]
+    scene = ["scene: indoors", "scene: outdoors"]
+    own = ["scene: indoors", "classifier: palace", "scene: outdoors"]
+    assert [row[1] for row in found] == [own if n % 2 == 0 else scene for n in both]
 
 
 def test_images_without_any_object(outputs: dict[str, str], tables: dict[str, Rows]) -> None:

@@ -96,8 +96,10 @@ def test_a_classifier_of_ones_own_is_an_embedder_where_it_says_what_its_features
         load(EmbedderSpec(model=f"{documented}:lights"))
     module = sys.modules[documented]
     wide = vars(module)["colours"]
+    both = [load(kind(model=f"{documented}:bright")).model.width for kind in (ClassifierSpec, EmbedderSpec)]
+    assert both == [12, 12]
     vars(module)["colours"] = lambda: dataclasses.replace(wide(), width=0)
-    with pytest.raises(ModelError, match="colours: its width is 0; it is how many numbers"):
+    with pytest.raises(ModelError, match="colours: its width is 0; allowed: how many numbers"):
         load(EmbedderSpec(model=f"{documented}:colours"))
 
 
@@ -117,7 +119,7 @@ class Both(torch.nn.Module):
         return self.head(features), features
 
 
-def build(twin: bool = True, one: bool = False) -> ClassifierModel:
+def build(twin: bool = True, one: bool = False, width: int = 3) -> ClassifierModel:
     head = torch.nn.Linear(3, 2)
     module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head)
     both = Both(head if twin else torch.nn.Linear(3, 2))
@@ -126,7 +128,7 @@ def build(twin: bool = True, one: bool = False) -> ClassifierModel:
         transform=lambda image: image[:, :64, :64] / 255,
         categories=("a", "b"),
         with_features=module if one else both,
-        width=3,
+        width=width,
     )
 """
 
@@ -135,19 +137,22 @@ def build(twin: bool = True, one: bool = False) -> ClassifierModel:
     ("options", "reason"),
     [
         ({"twin": False}, r"its answers are off by \d.*, of up to \d"),
-        ({"one": True}, "not enough values to unpack"),
+        ({"one": True}, r"it returns no pair \(logits, features\)"),
+        ({"width": 4}, r"its features are \(1, 3\), expected \(1, 4\)"),
     ],
 )
 def test_features_of_another_network_than_the_classifiers_are_refused(
-    own: Path, options: dict[str, bool], reason: str
+    own: Path, options: dict[str, int], reason: str
 ) -> None:
     (own / "with_features.py").write_text(FEATURES)
     embedding = Alone(load(EmbedderSpec(model="with_features:build", normalize=False)), 1)([noise(1)])[0]
     np.testing.assert_allclose(embedding, noise(1).pixels[:64, :64].mean(axis=(0, 1)) / 255, atol=1e-6)
-    message = f"with_features:build: its with_features must return the logits .*: .*{reason}"
+    message = rf"with_features:build: with_features must return the pair \(logits, features\), .*: {reason}"
     with pytest.raises(ModelError, match=message):
         load(EmbedderSpec(model="with_features:build", options=options))
-    assert load(ClassifierSpec(model="with_features:build", options=options)).model.width == 3
+    assert load(ClassifierSpec(model="with_features:build", options=options)).model.with_features
+    with pytest.raises(ModelError, match="its width is None; allowed: how many numbers"):
+        load(EmbedderSpec(model="with_features:build", options={"width": None}))
 
 
 BEHIND = {
