@@ -20,8 +20,11 @@ from schemas.models import ResolvedModel
 from schemas.words import counted
 from workers.printable import one_line
 
-NAME_WIDTH = 28
-"""Letters of a file's name below its picture."""
+NAME_WIDTH, MAX_LETTERS = 28, 60
+"""Letters of a file's name below its picture, and at most of the name of a label or class there."""
+
+MAX_CLASSES = 6
+"""Classes of objects that are named below a picture, the most frequent first."""
 
 MAX_FILES = 5
 """Files of the manifest that are named one by one."""
@@ -156,19 +159,25 @@ def galleries(found: Found) -> Iterator[dict[str, Any]]:
 def _shown(found: Found, example: Example, name: str) -> Shown:
     image, taken = found.images[example.manifest_index], found.taken[example]
     picture, missing = (taken, "") if isinstance(taken, Picture) else (None, taken)
-    colours = {box.class_name: box.class_id for box in image.boxes}
     if example.object_index is not None:
         box = image.boxes[example.object_index]
-        return Shown(picture, missing, image, name, scored(box.class_name, box.score), "", (), example.note)
-    title, *others = [scored(*found) for found in image.topk[:3]] or [""]
+        title = _scored(box.class_name, box.score)
+        return Shown(picture, missing, image, name, title, "", (), example.note)
+    title, *others = [_scored(*found) for found in image.topk[:3]] or [""]
+    colours = {box.class_name: _colour(box.class_id) for box in image.boxes}
     classes = tuple(
-        (class_name, number, _colour(colours.get(class_name))) for class_name, number in image.objects or ()
+        (cut(class_name, MAX_LETTERS), number, colours.get(class_name))
+        for class_name, number in (image.objects or ())[:MAX_CLASSES]
     )
-    return Shown(picture, missing, image, name, title, ", ".join(others), classes[:6], example.note)
+    return Shown(picture, missing, image, name, title, ", ".join(others), classes, example.note)
 
 
-def _colour(class_id: int | None) -> str | None:
-    return None if class_id is None else "#{:02x}{:02x}{:02x}".format(*class_colour(class_id))
+def _scored(name: str, score: float) -> str:
+    return scored(cut(name, MAX_LETTERS), score)
+
+
+def _colour(class_id: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(class_id))
 
 
 def model(model: ResolvedModel) -> Iterator[tuple[str, str]]:
@@ -183,8 +192,6 @@ def model(model: ResolvedModel) -> Iterator[tuple[str, str]]:
     yield "preprocessing", model.preprocessing
     if model.categories:
         yield "classes", f"{len(model.categories):,}"
-    if model.width:
-        yield "numbers in an embedding", f"{model.width:,}"
     for name, value in model.settings.items():
         yield name, _value(value)
     yield "computed by", model.code
@@ -212,9 +219,9 @@ def _value(value: object) -> str:
 
 
 def manifest(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """The files that the manifest was made of, each with what it is known by."""
+    """The files that the manifest was made of: size, and name with what it is known by."""
     for file in record.manifest[:MAX_FILES]:
         size = counted(file.size, "image") if file.format == "images" else format_bytes(file.size)
-        yield file.uri, f"{size}, version {file.version}"
+        yield size, f"{file.uri}, version {file.version}"
     if (more := len(record.manifest) - MAX_FILES) > 0:
-        yield counted(more, "more file"), "in run.json"
+        yield counted(more, "more file"), "see run.json"

@@ -124,7 +124,7 @@ def test_the_page_says_what_was_found_and_by_which_models(tmp_path: Path) -> Non
         "decode TRUNCATED 1",
         "fetch TIMEOUT may succeed if retried 1",
         "s3://bucket/7.jpg: half of it",
-        f"`raylabel retry {tmp_path}/run --code TIMEOUT --code TRUNCATED`",
+        f"raylabel retry {tmp_path}/run --code TIMEOUT --code TRUNCATED",
         f"fingerprint {CLASSIFIER.fingerprint}",
         "licence none",
         "score_threshold 0.4",
