@@ -111,13 +111,12 @@ def take_pictures(
             continue
         try:
             pixels = _pixels(images[index], read, max_pixels, left_s)
+            taken |= {one: picture_of(pixels, images[index], one.object_index) for one in its}
+            refusals = 0
         except Exception as error:  # every store has exceptions of its own
             ends = 0 if isinstance(error, TimeoutError) else ends
             refusals = refusals + 1 if isinstance(error, ImageError) and error.code.retryable else 0
             taken |= dict.fromkeys(its, _why(error))
-            continue
-        refusals = 0
-        taken |= {one: picture_of(pixels, images[index], one.object_index) for one in its}
     return taken
 
 
