@@ -93,7 +93,8 @@ def columns(
         kind: CSS class of the columns.
         name: what the chart says, for those who do not see it.
     """
-    highest, upward = scale(max(column.value for column in values))
+    whole = all(float(column.value).is_integer() for column in values)
+    highest, upward = scale(max(column.value for column in values), whole=whole)
     right, bottom = WIDTH - _RIGHT, _TOP + _PLOT_HEIGHT
     width = (right - _LEFT) / len(values)
     parts = [Markup('<text class="faint" x="0" y="12">{}</text>').format(titles[0])]
@@ -165,12 +166,18 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], name: str) -> 
     return _svg(math.ceil(top + height * len(names)) + 2, "matrix", name, parts)
 
 
-def scale(highest: float) -> tuple[float, list[float]]:
-    """The end of an axis from 0 on which a value fits, and its ticks: three to six round numbers."""
+def scale(highest: float, *, whole: bool) -> tuple[float, list[float]]:
+    """The end of an axis from 0 on which a value fits, and its ticks: two to six round numbers.
+
+    Args:
+        highest: the value.
+        whole: whether ticks are whole numbers, as of what is counted.
+    """
     if highest <= 0:
         return 1, [0, 1]
-    step = 10 ** math.floor(math.log10(highest / 3))
-    step = next(step * factor for factor in (1, 2, 5, 10) if highest <= step * factor * 5)
+    power = 10.0 ** math.floor(math.log10(highest / 3))
+    step = next(power * factor for factor in (1, 2, 5, 10) if highest <= power * factor * 5)
+    step = max(step, 1) if whole else step
     ticks = math.ceil(highest / step - 1e-9)
     return step * ticks, [step * tick for tick in range(ticks + 1)]
 

@@ -13,7 +13,7 @@ NAMES, OF_EACH = 6, 3
 """Labels and classes with examples, and how many of each."""
 
 MOST = {"random": 12, "uncertain": 6, "margin": 6, "crowded": 6, "largest": 6, "smallest": 6}
-"""Images of each other kind, at most; of few images half of them."""
+"""Images of each other kind, at most. A run of no more than are drawn at random shows all, nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,13 @@ def read_chosen(database: Database, galleries: list[Gallery]) -> dict[int, Image
 
 def _galleries(database: Database, facts: Facts) -> Iterator[Gallery]:
     summary = facts.summary
-    few = (summary.labelled + 1) // 2
-    most = {kind: min(number, few) for kind, number in MOST.items()}
+    if summary.labelled <= MOST["random"]:
+        yield Gallery("All images", "", _group(database, _FIRST, summary.labelled))
+        return
     yield Gallery(
         "Any images",
         "Drawn at random: what most of the run looks like.",
-        _group(database, _RANDOM, min(MOST["random"], summary.labelled)),
+        _group(database, _RANDOM, MOST["random"]),
     )
     labels = [count.label for count in summary.labels[:NAMES]]
     yield Gallery(
@@ -108,26 +109,28 @@ def _galleries(database: Database, facts: Facts) -> Iterator[Gallery]:
         yield Gallery(
             "Least certain labels",
             "The lowest scores of a best label: look here for what the classifier does not know.",
-            _group(database, _UNCERTAIN, most["uncertain"]),
+            _group(database, _UNCERTAIN, MOST["uncertain"]),
         )
         yield Gallery(
             "Close calls",
             "The best label and the next have almost the same score.",
-            _group(database, _MARGIN, most["margin"]),
+            _group(database, _MARGIN, MOST["margin"]),
         )
     if facts.box_scores:
-        yield Gallery("Most objects", "", _group(database, _CROWDED, most["crowded"]))
+        yield Gallery("Most objects", "", _group(database, _CROWDED, MOST["crowded"]))
         yield Gallery(
             "Largest objects",
             "By their share of the image.",
-            _group(database, _BY_SIZE.format("area DESC"), most["largest"]),
+            _group(database, _BY_SIZE.format("area DESC"), MOST["largest"]),
         )
         yield Gallery(
             "Smallest objects",
             "By their share of the image, cut out with what is around them.",
-            _group(database, _BY_SIZE.format("area"), most["smallest"]),
+            _group(database, _BY_SIZE.format("area"), MOST["smallest"]),
         )
 
+
+_FIRST = "SELECT manifest_index FROM labels ORDER BY manifest_index LIMIT ?"
 
 _RANDOM = "SELECT manifest_index FROM labels ORDER BY hash(manifest_index), manifest_index LIMIT ?"
 

@@ -57,7 +57,7 @@ Measure = Callable[..., dict[str, Any]]
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with all of its parts and with long names."""
     folder = tmp_path_factory.mktemp("report")
-    photos = [write_photo(folder / f"{'long-name-' * 8}{n}.jpg", 640, 480) for n in range(8)]
+    photos = [write_photo(folder / f"{'long-name-' * 8}{n}.jpg", 640, 480) for n in range(14)]
     long, word = "a class with a rather long name " * 4, "unbreakable" * 20
     rows = [
         labelled(n, [(long, 0.9 - n / 20), (word, 0.05)], {long: 2, word: 1}, photo, processed_at=at(40 * n))

@@ -83,15 +83,23 @@ def test_a_matrix_has_a_cell_for_each_pair_darker_the_more_there_are() -> None:
 
 @given(st.floats(1e-6, 1e12))
 def test_an_axis_ends_at_or_after_the_value_with_a_few_even_ticks(highest: float) -> None:
-    end, ticks = scale(highest)
+    end, ticks = scale(highest, whole=False)
     assert end >= highest * (1 - 1e-9)
     assert end <= highest * 2
     assert 3 <= len(ticks) <= 7
     assert (ticks[0], ticks[-1]) == (0, end)
 
 
+@pytest.mark.parametrize(
+    ("highest", "ticks"),
+    [(1, [0, 1]), (2, [0, 1, 2]), (4, [0, 1, 2, 3, 4]), (6, [0, 2, 4, 6]), (23, [0, 5, 10, 15, 20, 25])],
+)
+def test_what_is_counted_has_whole_ticks(highest: int, ticks: list[int]) -> None:
+    assert scale(highest, whole=True) == (ticks[-1], ticks)
+
+
 def test_an_axis_without_a_value_ends_at_one() -> None:
-    assert scale(0) == (1, [0, 1])
+    assert scale(0, whole=True) == (1, [0, 1])
 
 
 @pytest.mark.parametrize(

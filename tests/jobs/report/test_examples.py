@@ -66,20 +66,21 @@ def test_any_images_are_drawn_once_each_and_the_same_every_time(tmp_path: Path) 
     assert shown(galleries_of(tmp_path)["Any images"])[""] == drawn
 
 
-def test_of_few_images_half_are_extremes(tmp_path: Path) -> None:
-    rows = [labelled(n, [("cat", n / 10), ("dog", 0.0)]) for n in range(1, 4)]
-    write_run(tmp_path, {"labels": rows}, {"classifier": CLASSIFIER})
-    found = galleries_of(tmp_path)
-    assert shown(found["Least certain labels"]) == {"": [1, 2]}
-    assert len(shown(found["Any images"])[""]) == 3
+def test_a_run_of_few_images_shows_all_of_them_in_order(tmp_path: Path) -> None:
+    rows = [labelled(n, [("cat", 0.9), ("dog", 0.0)], {"cup": 1}) for n in range(MOST["random"])]
+    boxes = [box(n, 0, "cup", (0, 0, 10, 10)) for n in range(MOST["random"])]
+    write_run(tmp_path, {"labels": rows, "boxes": boxes})
+    (found,) = galleries_of(tmp_path).values()
+    assert (found.title, shown(found)) == ("All images", {"": list(range(MOST["random"]))})
 
 
 def test_without_a_classifier_or_a_detector_nothing_of_it_is_shown(tmp_path: Path) -> None:
-    boxes = [box(0, 0, "dog", (0, 0, 10, 10))]
-    write_run(tmp_path / "a", {"labels": [labelled(0, [("cat", 0.5)])]}, {"classifier": CLASSIFIER})
-    write_run(
-        tmp_path / "b", {"labels": [labelled(0, (), {"dog": 1})], "boxes": boxes}, {"detector": DETECTOR}
-    )
+    numbers = range(MOST["random"] + 1)
+    labels = [labelled(n, [("cat", 0.5)]) for n in numbers]
+    write_run(tmp_path / "a", {"labels": labels}, {"classifier": CLASSIFIER})
+    objects = [labelled(n, (), {"dog": 1}) for n in numbers]
+    boxes = [box(n, 0, "dog", (0, 0, 10, 10)) for n in numbers]
+    write_run(tmp_path / "b", {"labels": objects, "boxes": boxes}, {"detector": DETECTOR})
     assert list(galleries_of(tmp_path / "a")) == ["Any images", "Frequent labels", "Least certain labels"]
     assert list(galleries_of(tmp_path / "b")) == [
         *("Any images", "Frequent classes", "Most objects", "Largest objects", "Smallest objects"),

@@ -86,10 +86,10 @@ def page_of(output: Path | str, patience_s: float = 0) -> Page:
 
 def put_full_run(folder: Path) -> str:
     """A run with all kinds of rows, and with photos."""
-    photos = [write_photo(folder / f"{n}.jpg", 640, 480) for n in range(6)]
+    photos = [write_photo(folder / f"{n}.jpg", 640, 480) for n in range(14)]
     rows = [
         labelled(
-            n, [("cat", 0.9 - n / 10), ("fox", 0.05)], {"dog": 2, "cup": 1}, photo, processed_at=at(10 * n)
+            n, [("cat", 0.9 - n / 20), ("fox", 0.05)], {"dog": 2, "cup": 1}, photo, processed_at=at(10 * n)
         )
         for n, photo in enumerate(photos)
     ]
@@ -104,8 +104,8 @@ def put_full_run(folder: Path) -> str:
         for n, photo in enumerate(photos)
     ]
     errors = [
-        failure(6, "fetch", "TIMEOUT", "no answer in 30 s"),
-        failure(7, "decode", "TRUNCATED", "half of it"),
+        failure(14, "fetch", "TIMEOUT", "no answer in 30 s"),
+        failure(15, "decode", "TRUNCATED", "half of it"),
     ]
     write_run(folder / "run", {"labels": rows, "boxes": boxes, "tags": tags, "errors": errors})
     return str(folder / "run")
@@ -117,13 +117,13 @@ def test_the_page_says_what_was_found_and_by_which_models(tmp_path: Path) -> Non
         *("What was found", "Pictures", "What failed", "The run", "Models and settings"),
     ]
     for text in (
-        "8 images 6 labelled 2 failed 18 objects 6 tags",
-        "cat 6 · 100%",
-        "dog 12 in 6 images",
+        "16 images 14 labelled 2 failed 42 objects 14 tags",
+        "cat 14 · 100%",
+        "dog 28 in 14 images",
         "scene",
         "decode TRUNCATED 1",
         "fetch TIMEOUT may succeed if retried 1",
-        "s3://bucket/7.jpg: half of it",
+        "s3://bucket/15.jpg: half of it",
         f"raylabel retry {tmp_path}/run --code TIMEOUT --code TRUNCATED",
         f"fingerprint {CLASSIFIER.fingerprint}",
         "licence none",
@@ -185,11 +185,12 @@ def test_nothing_that_a_file_says_injects_anything(tmp_path: Path) -> None:
     folder.mkdir()
     photo = write_photo(folder / f"{EVIL.replace('/', '')}.jpg", 640, 480)
     row = labelled(0, [(EVIL, 0.9), (TURNED, 0.1)], {EVIL: 1, TURNED: 1}, photo)
-    rows = [row, labelled(1, [(TURNED, 0.9)], {EVIL: 2}, uri=EVIL, format=EVIL, processed_at=at(9))]
+    bare: dict[str, Any] = {"uri": EVIL, "format": EVIL, "processed_at": at(9)}
+    rows = [row, *(labelled(n, [(TURNED, 0.9)], {EVIL: 2}, **bare) for n in range(1, 20))]
     boxes = [box(0, k, name, (10, 20, 30, 40), uri=str(photo)) for k, name in enumerate((EVIL, TURNED))]
     boxes += [box(1, k, EVIL, (10, 20, 30, 40), uri=EVIL) for k in range(2)]
     tags = [{"manifest_index": 0, "uri": str(photo), "tagger": EVIL, "label": EVIL}]
-    errors = [failure(2, EVIL, EVIL, EVIL, uri=EVIL), failure(3, TURNED, TURNED, TURNED, uri=TURNED)]
+    errors = [failure(20, EVIL, EVIL, EVIL, uri=EVIL), failure(21, TURNED, TURNED, TURNED, uri=TURNED)]
     manifest = [SourceFile(uri=EVIL, size=3, version=EVIL)]
     tables = {"labels": rows, "boxes": boxes, "tags": tags, "errors": errors}
     models = {**MODELS, "classifier": evil, f"taggers.{EVIL}": MODELS["taggers.scene"]}
@@ -212,10 +213,14 @@ def test_nothing_that_a_file_says_injects_anything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["classifier", "detector"])
 def test_a_run_of_one_model_has_a_page_of_what_it_found(tmp_path: Path, name: str) -> None:
-    rows = {"classifier": labelled(0, [("cat", 0.5)]), "detector": labelled(0, (), {"dog": 1})}
+    numbers = range(20)
+    rows = {
+        "classifier": [labelled(n, [("cat", 0.5)]) for n in numbers],
+        "detector": [labelled(n, (), {"dog": 1}) for n in numbers],
+    }
     models = {"classifier": CLASSIFIER.model_copy(update={"tables": ()}), "detector": DETECTOR}
-    boxes = [box(0, 0, "dog", (0, 0, 50, 50))] if name == "detector" else []
-    write_run(tmp_path, {"labels": [rows[name]], "boxes": boxes}, {name: models[name]})
+    boxes = [box(n, 0, "dog", (0, 0, 50, 50)) for n in numbers] if name == "detector" else []
+    write_run(tmp_path, {"labels": rows[name], "boxes": boxes}, {name: models[name]})
     page = page_of(tmp_path)
     assert page.sections == ["What was found", "Pictures", "The run", "Models and settings"]
     titles = [text for level, text in page.headings if level == 3]
