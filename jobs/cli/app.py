@@ -45,6 +45,7 @@ app.command()(running.plan)
 app.command()(runs.models)
 app.command()(runs.show)
 app.command()(runs.sql)
+app.command()(runs.report)
 app.command()(runs.status)
 app.command()(runs.reconcile)
 

@@ -1,4 +1,4 @@
-"""Commands that read a run or list models: models, show, status, reconcile."""
+"""Commands that read a run or list models: models, show, sql, report, status, reconcile."""
 
 import sys
 from pathlib import Path
@@ -107,6 +107,33 @@ def sql(
         query = sys.stdin.read()
     runs = runs_of(run or [], *outputs)
     run_sql(runs, query, "csv" if as_csv else "json" if as_json else "table", file)
+
+
+def report(
+    output: Output,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--into", help="Write it into this file instead of into the run.", show_default=False
+        ),
+    ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0, max=86_400, metavar="SECONDS", help="Time in which photos are read; 0: without pictures."
+        ),
+    ] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run's report again: one HTML page of numbers and pictures.
+
+    For example of a run that one may only read:
+
+    raylabel report s3://bucket/runs/today -o today.html
+    """
+    from jobs.report.page import make_report
+
+    make_report(output_of(output), into, patience, as_json=as_json)
 
 
 def status(

@@ -64,7 +64,7 @@ def draw_images(
     drawn = Drawn([], [])
     for image in images:
         try:
-            pixels = _pixels(open_image(image.uri), image, max_pixels)
+            pixels = pixels_of(open_image(image.uri), image, max_pixels)
         except Exception as error:  # open_image is the caller's, and every store has exceptions of its own
             drawn.skipped.append(f"{image.uri}: {error or type(error).__name__}")
             continue
@@ -145,7 +145,13 @@ def class_colour(class_id: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _pixels(data: bytes, image: ImageRow, max_pixels: int) -> NDArray[np.uint8]:
+def pixels_of(data: bytes, image: ImageRow, max_pixels: int) -> NDArray[np.uint8]:
+    """The pixels of an image by the bytes of its file, uint8 (height, width, 3), RGB, upright.
+
+    Raises:
+        ValueError: they are not the bytes that were labelled.
+        ImageError: they cannot be decoded within the bounds.
+    """
     if hashlib.sha256(data).digest() != image.sha256:
         raise ValueError("the file has changed since it was labelled")
     return decode(data, max_pixels=max_pixels).pixels

@@ -11,7 +11,6 @@ from jobs.prepare.begun import begun_spec
 from jobs.prepare.resolve import ResolvedJob, resolve, resolving
 from jobs.report.page import REPORT, write_report
 from jobs.results.status import retry_command
-from jobs.results.summary import summarize
 from jobs.run.accuracy import accuracy_of
 from jobs.run.console import RunConsole, format_rows
 from jobs.run.pipeline import label
@@ -79,7 +78,7 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
         job = _completed(spec)
         job.assert_same_run(store)
         if not store.exists(REPORT):  # a stop may have come between the two
-            write_report(summarize(spec.output), dict(job.facts()))
+            write_report(spec.output, _notes(job))
         console.message(f"{output} is complete: {format_rows(rows)}. Nothing to do.")
         console.event("complete", output=output, up_to_date=True, **rows)
         return
@@ -165,23 +164,28 @@ def _run(
     accuracy = (
         None if how == "retry" else accuracy_of(job, reporter.meter, seconds, machines, console.message)
     )
-    facts = {**dict(job.facts()), "this attempt": f"{seconds:.0f} s"}
-    summary = summarize(spec.output)
-    write_report(summary, {**facts, "predicted": str(accuracy)} if accuracy else facts)
+    report = write_report(spec.output, {**_notes(job), **({"predicted": str(accuracy)} if accuracy else {})})
     if how == "retry":
         console.message(outcome_of_retry(spec.output))
     console.message(f"{format_rows(rows)} in {seconds:.0f} s")
     if accuracy:
         console.message(f"predicted: {accuracy}")
-    console.message(f"tables: {output}/{{{','.join(rows)}}}/*.parquet\nreport: {output}/report.html")
+    console.message(f"tables: {output}/{{{','.join(rows)}}}/*.parquet\nreport: {output}/{REPORT}")
+    if report.not_shown:
+        console.message(f"note: {report.without}")
     if rows["errors"]:
-        failed = summary.failed_by_code
+        failed = failed_by_code(spec.output)
         again = retry_command(output, failed)
         console.message(f"failed: {by_code(failed)}. Once the cause is removed, {again} labels them again")
     reached = "raylabel show JOB.yaml (its storage section says how the tables are reached)"
     console.message(f"a look: {reached if spec.storage else raylabel_command('show', output).strip('`')}")
     predicted = {"predicted": accuracy.to_dict()} if accuracy else {}
     console.event("complete", output=output, up_to_date=False, seconds=round(seconds, 1), **rows, **predicted)
+
+
+def _notes(job: ResolvedJob) -> dict[str, str]:
+    """What a report tells of a job that the run's files do not."""
+    return {name: fact for name, fact in job.facts() if name == "passed over"}
 
 
 def _leaver(console: RunConsole, output: str, request: StopRequest) -> Callable[[str], None]:

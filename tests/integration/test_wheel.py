@@ -100,6 +100,7 @@ def test_an_installed_raylabel_runs_beside_folders_named_as_its_packages(
     assert not shadowed.exists(), shadowed.read_text()
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert tables(folder / "out")["labels"].num_rows == 3
+    assert "data:image/jpeg" in (folder / "out" / "report.html").read_text()  # its template is in the wheel
 
 
 def test_a_program_labels_and_reads_in_python_beside_packages_of_its_own(

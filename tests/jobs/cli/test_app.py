@@ -10,6 +10,7 @@ import pytest
 from jobs.cli.options import seconds_of
 from schemas.exceptions import SpecError
 from tests.integration.jobs_here import events, raylabel
+from tests.jobs.report.test_page import put_full_run
 
 
 def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
@@ -83,3 +84,19 @@ def test_models_lists_the_models_that_a_job_can_use() -> None:
     assert {"efficientnet_lite0", "nanodet_g", "resnet50", "fasterrcnn_resnet50_fpn"} <= models.keys()
     assert models["nanodet_g"]["categories"] == 80
     assert "nanodet_g" in raylabel("models", "nanodet").stdout
+
+
+def test_report_writes_a_page_and_says_where(tmp_path: Path) -> None:
+    output = put_full_run(tmp_path)
+    done = raylabel("report", output, "-o", str(tmp_path / "page.html"), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (report,) = events(done)
+    assert (report["report"], report["not_shown"]) == (str(tmp_path / "page.html"), {})
+    assert (tmp_path / "page.html").stat().st_size == report["bytes"]
+    again = raylabel("report", output, "--patience", "0")
+    assert again.stdout.startswith(f"report: {output}/report.html (")
+    refused = raylabel("report", output, "-o", str(tmp_path))
+    assert (refused.returncode, refused.stderr) == (
+        5,
+        f"raylabel: {tmp_path} is a folder; name a file in it\n",
+    )

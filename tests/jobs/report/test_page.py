@@ -1,58 +1,51 @@
+import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from jobs.report.page import render_html, write_report
-from jobs.results.summary import (
-    ClassCount,
-    ErrorCount,
-    LabelCount,
-    Summary,
-    TagCount,
-    summarize,
-)
-from tests.jobs.results.test_terminal import put_run, shown
+import pytest
 
-VOID = {"meta"}
-EMPTY = Summary("runs/none", 0, 0, None, (), (), 0, (), 0, (), (), ())
-FULL = Summary(
-    output="s3://bucket/runs/today",
-    labelled=12_345,
-    failed=3,
-    objects=20_000,
-    images=(shown(7, "a.jpg", (("cat", 0.75), ("fox", 0.125)), (("dog", 2),)),),
-    labels=(LabelCount("cat", 200), LabelCount("fox", 50)),
-    distinct_labels=2,
-    classes=(ClassCount("dog", 1_500, 4_000),),
-    distinct_classes=60,
-    errors=(ErrorCount("fetch", "NOT_FOUND", 3, "b.jpg", "no such object"),),
-    scores=(*(0,) * 15, 10, 20, 30, 40, 5),
-    objects_per_image=(5, 10, *(0,) * 8, 1),
-)
+from jobs.report.page import REPORT, make_report, write_report
+from schemas.exceptions import StorageError
+from schemas.ledger import SUCCESS, SourceFile
+from schemas.models import ModelInfo
+from tests.jobs.report.made_runs import MODELS, at, box, failure, labelled, write_photo, write_run
+from tests.jobs.results.test_datasets import begun, publish
+from tests.workers.tables.made_results import CLASSIFIER, DETECTOR
+from workers.storage.store import Store
+
+VOID = {"meta", "img", "input", "br"}
+EVIL = "<script>alert('\"&')</script>"
+TURNED = "abc\u202egnp.exe\x1b[31m"
+"""A name that reads otherwise than it is written, where its marks act."""
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags in balance, attributes, visible text, the cells of each table row."""
+    """What a browser would see: tags in balance, attributes, headings, the text of each, all text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.open: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.headings: list[tuple[int, str]] = []
         self.text: list[str] = []
-        self.rows: list[list[str]] = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.attributes += attrs
+        self.attributes += [(tag, name, value) for name, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in {"td", "th"}:
-            self.rows[-1].append("")
+        if re.fullmatch(r"h\d", tag):
+            self.headings.append((int(tag[1]), ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -61,104 +54,286 @@ class Page(HTMLParser):
         if "style" in self.open:
             return
         self.text.append(data)
-        if self.open and self.open[-1] in {"td", "th"}:
-            self.rows[-1][-1] += data
+        if self.open and re.fullmatch(r"h\d", self.open[-1]):
+            level, text = self.headings[-1]
+            self.headings[-1] = level, text + data
+
+    def values(self, name: str) -> list[str | None]:
+        """The values of an attribute, whatever tag has it."""
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+    @property
+    def sections(self) -> list[str]:
+        """The headings of the second level."""
+        return [text for level, text in self.headings if level == 2]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
 
 
-def test_the_page_says_what_was_found() -> None:
-    page = Page(render_html(FULL, {"manifest": "photos.parquet", "took": "3 s"}))
-    assert page.open == []
-    for text in (
-        "s3://bucket/runs/today",
-        "12,348",
-        "12,345",
-        "20,000",
-        "Objects: 1 of 60",
-        "Images: 1 of 12,345",
-    ):
-        assert text in page.text
-    assert page.rows == [
-        ["label", "", "images"],
-        ["cat", "", "200"],
-        ["fox", "", "50"],
-        ["class", "", "objects in images"],
-        ["dog", "", "4,000 in 1,500"],
-        ["stage", "code", "images", "for example"],
-        ["fetch", "NOT_FOUND", "3", "b.jpg: no such object"],
-        ["row", "image", "size", "label", "runners-up", "objects"],
-        ["7", "a.jpg", "640x480", "cat 0.75", "fox 0.12", "dog x2"],
-        [],
-        ["manifest", "photos.parquet"],
-        ["took", "3 s"],
+def page_of(output: Path | str, patience_s: float = 0) -> Page:
+    """The page that is written, once it was seen to be well-formed; without time it reads no photos."""
+    report = write_report(str(output), patience_s=patience_s)
+    page = Page(Store(str(output)).read(REPORT).decode())
+    assert (page.open, report.size) == ([], len(Store(str(output)).read(REPORT)))
+    levels = [level for level, _ in page.headings]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert levels.count(1) == 1
+    return page
+
+
+def put_full_run(folder: Path) -> str:
+    """A run with all kinds of rows, and with photos."""
+    photos = [write_photo(folder / f"{n}.jpg", 640, 480) for n in range(14)]
+    rows = [
+        labelled(
+            n, [("cat", 0.9 - n / 20), ("fox", 0.05)], {"dog": 2, "cup": 1}, photo, processed_at=at(10 * n)
+        )
+        for n, photo in enumerate(photos)
     ]
+    corners = [(10, 20, 300, 400), (320, 40, 600, 200), (100, 100, 120, 130)]
+    boxes = [
+        box(n, k, name, corners[k], width=640, height=480, class_id=k // 2, uri=str(photo))
+        for n, photo in enumerate(photos)
+        for k, name in enumerate(("dog", "dog", "cup"))
+    ]
+    tags = [
+        {"manifest_index": n, "uri": str(photo), "tagger": "scene", "label": "indoors"}
+        for n, photo in enumerate(photos)
+    ]
+    errors = [
+        failure(14, "fetch", "TIMEOUT", "no answer in 30 s"),
+        failure(15, "decode", "TRUNCATED", "half of it"),
+    ]
+    write_run(folder / "run", {"labels": rows, "boxes": boxes, "tags": tags, "errors": errors})
+    return str(folder / "run")
 
 
-def test_bars_are_as_long_as_their_counts() -> None:
-    page = Page(render_html(FULL, {}))
-    styles = [value for name, value in page.attributes if name == "style"]
-    label_bars, class_bars, scores, objects = styles[:2], styles[2:3], styles[3:23], styles[23:]
-    assert label_bars == ["width:100.0%", "width:25.0%"]
-    assert class_bars == ["width:100.0%"]
-    assert scores == ["height:0.0%"] * 15 + [f"height:{n}%" for n in (25.0, 50.0, 75.0, 100.0, 12.5)]
-    assert objects == ["height:50.0%", "height:100.0%", *["height:0.0%"] * 8, "height:10.0%"]
+def test_the_page_says_what_was_found_and_by_which_models(tmp_path: Path) -> None:
+    page = page_of(put_full_run(tmp_path))
+    assert page.sections == [
+        *("What was found", "Pictures", "What failed", "The run", "Models and settings"),
+    ]
+    for text in (
+        "16 images 14 labelled 2 failed 42 objects 14 tags",
+        "cat 14 · 100%",
+        "dog 28 in 14 images",
+        "scene",
+        "decode TRUNCATED 1",
+        "fetch TIMEOUT may succeed if retried 1",
+        "s3://bucket/15.jpg: half of it",
+        f"raylabel retry {tmp_path}/run --code TIMEOUT --code TRUNCATED",
+        f"fingerprint {CLASSIFIER.fingerprint}",
+        "licence none",
+        "score_threshold 0.4",
+        "decode.max_pixels 100000000",
+        "first image done 2025-06-15",
+    ):
+        assert text in page.words, text
+    assert "Not finished" not in page.words
 
 
-def test_everything_is_escaped() -> None:
-    evil = "<script>alert('\"&')</script>"
-    hostile = Summary(
-        output=evil,
-        labelled=1,
-        failed=1,
-        objects=1,
-        images=(
-            shown(0, evil, ((evil, 1.0), (evil, 0.0)), ((evil, 1),)),
-            shown(1, "b.jpg", (), ()),
-        ),
-        tags=(TagCount(evil, evil, 1),),
-        distinct_tags=1,
-        labels=(LabelCount(evil, 1),),
-        distinct_labels=1,
-        classes=(ClassCount(evil, 1, 1),),
-        distinct_classes=1,
-        errors=(ErrorCount(evil, evil, 1, evil, evil),),
-        scores=(1,) * 20,
-        objects_per_image=(1,) * 11,
-    )
-    html = render_html(hostile, {evil: evil})
-    page = Page(html)
-    assert "script" not in page.tags
-    assert "<script" not in html
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert [evil, evil] in page.rows
-    assert "".join(page.text).count(evil) == 16  # each place above, the output twice
+def test_photos_are_shown_with_words_for_who_does_not_see_them_and_boxes_that_can_be_hidden(
+    tmp_path: Path,
+) -> None:
+    page = page_of(put_full_run(tmp_path), 30)
+    sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert len(sources) == len(alts) > 20
+    assert all(source and source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "0.jpg: cat 0.90; 2 dog, 1 cup" in alts
+    assert "boxes" in page.values("class")
+    assert ("input", "id", "boxes") in page.attributes
+    assert not any(text.startswith("0 of") or "not shown" in text for text in page.text)
 
 
-def test_the_page_needs_nothing_from_outside() -> None:
-    html = render_html(FULL, {"manifest": "photos.parquet"})
-    page = Page(html)
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
-    assert not {"src", "href", "srcset"} & {name for name, _ in page.attributes}
+def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
+    output = put_full_run(tmp_path)
+    page = page_of(output, 30)
+    html = Path(output, REPORT).read_text(encoding="utf-8")
+    assert not {"script", "link", "iframe", "object", "base", "form", "image", "use"} & set(page.tags)
+    assert not {"srcset", "action", "xlink:href"} & {name for _, name, _ in page.attributes}
+    assert all(value and value.startswith("data:image/jpeg;base64,") for value in page.values("src"))
+    assert all(value and value.startswith("#") for value in page.values("href"))
     assert not re.search(r"@import|url\(", html)
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in html
     assert "prefers-color-scheme: dark" in html
 
 
-def test_an_empty_run_has_a_page_without_empty_boxes() -> None:
-    page = Page(render_html(EMPTY, {}))
-    assert page.open == []
-    assert "section" not in page.tags
-    assert [text for text in page.text if text.strip()] == [
-        "raylabel: runs/none",
-        "Results",
-        "runs/none",
-        *("0", "images", "0", "labelled", "0", "failed"),
-    ]
+def test_nothing_that_a_file_says_injects_anything(tmp_path: Path) -> None:
+    evil_info = ModelInfo(
+        name=EVIL,
+        task="classifier",
+        source="factory",
+        input_size=EVIL,
+        categories=1,
+        licence=EVIL,
+        quality=EVIL,
+    )
+    changes: dict[str, Any] = {
+        "info": evil_info,
+        "weights": EVIL,
+        "preprocessing": EVIL,
+        "code": EVIL,
+        "notes": (EVIL,),
+    }
+    settings = {"options": {EVIL: EVIL}, "class_thresholds": {EVIL: 0.5}, EVIL: EVIL}
+    evil = CLASSIFIER.model_copy(update={**changes, "settings": settings, "parts": {EVIL: EVIL}})
+    folder = tmp_path / "<blink>\"'&"
+    folder.mkdir()
+    photo = write_photo(folder / f"{EVIL.replace('/', '')}.jpg", 640, 480)
+    row = labelled(0, [(EVIL, 0.9), (TURNED, 0.1)], {EVIL: 1, TURNED: 1}, photo)
+    bare: dict[str, Any] = {"uri": EVIL, "format": EVIL, "processed_at": at(9)}
+    rows = [row, *(labelled(n, [(TURNED, 0.9)], {EVIL: 2}, **bare) for n in range(1, 20))]
+    boxes = [box(0, k, name, (10, 20, 30, 40), uri=str(photo)) for k, name in enumerate((EVIL, TURNED))]
+    boxes += [box(1, k, EVIL, (10, 20, 30, 40), uri=EVIL) for k in range(2)]
+    tags = [{"manifest_index": 0, "uri": str(photo), "tagger": EVIL, "label": EVIL}]
+    errors = [failure(20, EVIL, EVIL, EVIL, uri=EVIL), failure(21, TURNED, TURNED, TURNED, uri=TURNED)]
+    manifest = [SourceFile(uri=EVIL, size=3, version=EVIL)]
+    tables = {"labels": rows, "boxes": boxes, "tags": tags, "errors": errors}
+    models = {**MODELS, "classifier": evil, f"taggers.{EVIL}": MODELS["taggers.scene"]}
+    output = folder / "run"
+    write_run(output, tables, models, command=EVIL, manifest=manifest, raylabel=EVIL)
+    report = write_report(str(output), {EVIL: EVIL})
+    html = (output / REPORT).read_text(encoding="utf-8")
+    page = Page(html)
+    assert (page.open, report.pictures > 0, report.not_shown != {}) == ([], True, True)
+    assert "script" not in page.tags
+    assert "<blink>" not in html
+    assert "<script" not in html
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert set(page.values("style")) <= {
+        f"background:{colour}" for colour in re.findall(r"#[0-9a-f]{6}", html)
+    }
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", html)
+    assert page.words.count(EVIL) > 40
+
+
+@pytest.mark.parametrize("name", ["classifier", "detector"])
+def test_a_run_of_one_model_has_a_page_of_what_it_found(tmp_path: Path, name: str) -> None:
+    numbers = range(20)
+    rows = {
+        "classifier": [labelled(n, [("cat", 0.5)]) for n in numbers],
+        "detector": [labelled(n, (), {"dog": 1}) for n in numbers],
+    }
+    models = {"classifier": CLASSIFIER.model_copy(update={"tables": ()}), "detector": DETECTOR}
+    boxes = [box(n, 0, "dog", (0, 0, 50, 50)) for n in numbers] if name == "detector" else []
+    write_run(tmp_path, {"labels": rows[name], "boxes": boxes}, {name: models[name]})
+    page = page_of(tmp_path)
+    assert page.sections == ["What was found", "Pictures", "The run", "Models and settings"]
+    titles = [text for level, text in page.headings if level == 3]
+    found = {
+        "classifier": ["Labels", "Scores of labels", "Any images", "Frequent labels", "Least certain labels"],
+        "detector": [
+            *("Classes of objects", "Scores of boxes", "Objects per image", "Sizes of boxes", "Any images"),
+            *("Frequent classes", "Most objects", "Largest objects", "Smallest objects"),
+        ],
+    }
+    assert titles == [*found[name], "Times", name, "Further settings that decide rows"]
+
+
+def test_a_run_of_which_nothing_is_published_says_so(tmp_path: Path) -> None:
+    begun(str(tmp_path))
+    page = page_of(tmp_path)
+    assert page.sections == ["The run", "Models and settings"]
+    assert f"Not finished. {tmp_path} is not complete: 0 of 3 shards are published" in page.words
+    assert "0 images 0 labelled 0 failed" in page.words
+
+
+def test_a_run_that_is_under_way_shows_what_is_published(output: str) -> None:
+    run = begun(output)
+    publish(run, 0)
+    page = page_of(output)
+    assert page.sections[0] == "What was found"
+    assert "is not complete: 1 of 3 shards are published" in page.words
+    assert "18 labelled" in page.words
+    assert "Once the cause is removed" not in page.words
+
+
+def test_a_run_of_which_every_image_failed_shows_what_failed(tmp_path: Path) -> None:
+    errors = [failure(n, "fetch", "NOT_FOUND", "no such object") for n in range(30)]
+    write_run(tmp_path, {"errors": errors})
+    page = page_of(tmp_path)
+    assert page.sections == ["What failed", "The run", "Models and settings"]
+    assert "The first 20 of 30 failed images" in [text for _, text in page.headings]
+    assert page.words.count("s3://bucket/0.jpg") == 2
+
+
+def test_photos_that_are_gone_leave_a_page_that_says_so(tmp_path: Path) -> None:
+    output = put_full_run(tmp_path)
+    for photo in tmp_path.glob("*.jpg"):
+        photo.unlink()
+    report = write_report(output)
+    page = Page(Path(output, REPORT).read_text(encoding="utf-8"))
+    assert "img" not in page.tags
+    number = sum(report.not_shown.values())
+    reason = "it is not there any more"
+    assert report.not_shown == {reason: number}
+    assert f"{number} of {number} pictures not shown ({number}: {reason})" in page.words
+    assert page.words.count(reason) == page.tags.count("figure") + 1
+
+
+def test_a_record_that_does_not_say_how_photos_are_read_costs_the_pictures_alone(tmp_path: Path) -> None:
+    output = put_full_run(tmp_path)
+    record = json.loads(Path(output, "run.json").read_text())
+    record["spec"]["fetch"]["from_a_later_version"] = 1
+    Path(output, "run.json").write_text(json.dumps(record))
+    report = write_report(output)
+    assert report.pictures == 0
+    assert "its spec is not one of this version" in next(iter(report.not_shown))
 
 
 def test_the_report_is_written_into_the_run_and_is_the_same_every_time(tmp_path: Path) -> None:
-    output = str(tmp_path / "run")
-    put_run(output)
-    where = Path(write_report(summarize(output), {"took": "3 s"}))
-    first = where.read_text(encoding="utf-8")
-    write_report(summarize(output), {"took": "3 s"})
-    assert where == tmp_path / "run" / "report.html"
-    assert first == where.read_text(encoding="utf-8") == render_html(summarize(output), {"took": "3 s"})
+    output = put_full_run(tmp_path)
+    report = write_report(output, {"predicted": "well"})
+    first = Path(report.where).read_bytes()
+    write_report(output, {"predicted": "well"})
+    assert report.where == f"{output}/{REPORT}"
+    assert Path(report.where).read_bytes() == first
+    assert b"predicted" in first
+
+
+def test_the_report_is_written_elsewhere_and_nothing_into_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = put_full_run(tmp_path)
+    before = sorted(Path(output).rglob("*"))
+    make_report(output, tmp_path / "a.html", 30, as_json=False)
+    make_report(output, tmp_path / "b.html", 30, as_json=True)
+    make_report(output, tmp_path / "c.html", 0, as_json=True)
+    assert sorted(Path(output).rglob("*")) == before
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert b"<img" not in (tmp_path / "c.html").read_bytes()
+    line, *printed = capsys.readouterr().out.splitlines()
+    with_pictures, without = map(json.loads, printed)
+    number = with_pictures["pictures"]
+    size = (tmp_path / "b.html").stat().st_size
+    assert re.fullmatch(rf"report: {tmp_path}/a.html \([\d.]+ kB, {number} pictures\)", line)
+    assert with_pictures == {
+        "report": f"{tmp_path}/b.html",
+        "bytes": size,
+        "pictures": number,
+        "not_shown": {},
+    }
+    assert without["pictures"] == 0
+    assert without["not_shown"] == {}
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    output = put_full_run(tmp_path)
+    with pytest.raises(StorageError, match="is a folder; name a file in it"):
+        write_report(output, into=tmp_path)
+    with pytest.raises(StorageError, match="cannot write"):
+        write_report(output, into=tmp_path / "no" / "report.html")
+    with pytest.raises(StorageError, match="found no run at"):
+        write_report(str(tmp_path / "no"))
+    assert not Path(output, REPORT).exists()
+
+
+def test_a_run_that_is_complete_says_nothing_of_shards(tmp_path: Path) -> None:
+    run = begun(str(tmp_path))
+    publish(run, 0, 1, 2)
+    run.store.write(SUCCESS, b'{"labels": 38, "boxes": 0, "tags": 0, "embeddings": 0, "errors": 12}')
+    assert "Not finished" not in page_of(tmp_path).words
