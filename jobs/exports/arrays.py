@@ -22,20 +22,21 @@ def score_of(number: float) -> float:
 
 
 class JsonArray:
-    """A JSON array in a text file, an item a line."""
+    """A JSON array in a text file, an item a line; with the brackets of an object its pairs."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: IO[str], brackets: str = "[]") -> None:
         self._file = file
-        self._before = "[\n"
+        self._brackets = brackets
+        self._before = f"{brackets[0]}\n"
 
     def add(self, text: str) -> None:
-        """Adds an item, which is JSON."""
+        """Adds an item, which is JSON; of an object a name and a value."""
         self._file.write(self._before + text)
         self._before = ",\n"
 
     def end(self) -> None:
         """Ends the array."""
-        self._file.write("[]" if self._before == "[\n" else "\n]")
+        self._file.write(self._brackets if self._before != ",\n" else f"\n{self._brackets[1]}")
 
 
 @contextmanager

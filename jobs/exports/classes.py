@@ -4,7 +4,7 @@ import csv
 import difflib
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.results.images import Box
@@ -36,9 +36,9 @@ class Classes:
 
     def renamed(self, boxes: Iterable[Box]) -> tuple[Box, ...]:
         """Boxes with their class in the export; without those whose class is left out."""
-        ids = self.ids
+        ids, names = self.ids, self.names
         return tuple(
-            replace(box, class_id=ids[box.class_name], class_name=self.names[ids[box.class_name]])
+            Box(ids[box.class_name], names[ids[box.class_name]], box.score, box.x1, box.y1, box.x2, box.y2)
             for box in boxes
             if box.class_name in ids
         )

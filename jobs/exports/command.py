@@ -17,7 +17,7 @@ from jobs.exports.classes import Classes, classes_of, read_class_map, split_name
 from jobs.exports.photos import copy_photos
 from jobs.exports.registry import FORMATS, format_of
 from jobs.results.datasets import open_table
-from jobs.results.images import ATTACHED, Selection, read_images
+from jobs.results.images import ATTACHED, NESTED, Selection, read_images
 from jobs.results.plain import dump_json
 from jobs.results.show import photo_reader
 from jobs.results.sql import Database
@@ -197,7 +197,8 @@ def _samples(
     attached = [table for table in ATTACHED if table in form.keeps]
     boxes_where = "true" if options.min_score is None else f"score >= {options.min_score!r}::FLOAT"
     folder = form.photos if options.copy_images else None
-    for image in read_images(database, selection, attached, boxes_where):
+    without = [column for column in NESTED if column == "class_counts" or "labels" not in form.keeps]
+    for image in read_images(database, selection, attached, boxes_where, without):
         yield Sample(replace(image, boxes=classes.renamed(image.boxes)), folder)
 
 
