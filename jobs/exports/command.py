@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from schemas.exceptions import SpecError, StorageError
 from schemas.tables import LABELS
 from schemas.words import counted
 from workers.ledger.directory import RunDirectory
-from workers.printable import printable
+from workers.printable import message_of, printable
 from workers.process.streams import print_error
+from workers.storage.uris import scheme_of
 
 PROGRESS_S = 10
 """Seconds between two lines of progress."""
@@ -130,8 +131,8 @@ def export_run(output: str, format_: str, into: Path, options: ExportOptions = E
     """
     form = format_of(format_)
     _assert_installed(form)
-    if form.is_file and into.exists():
-        raise StorageError(f"{into} exists; --into names a new file")
+    if scheme_of(str(into)):
+        raise SpecError(f"--into {into}: allowed is a name on a disk of this machine; copy it from there")
     with Database({"": output}) as database, ExitStack() as stack:
         run = database.runs[""]
         _assert_fits(form, run, options)
@@ -139,8 +140,7 @@ def export_run(output: str, format_: str, into: Path, options: ExportOptions = E
         selection = Selection(where=options.where, limit=options.limit)
         done = Exported(form.name, str(into), classes=classes.names)
         done.notes += _notes(form, database, selection, options)
-        whole = whole_file(into) if form.is_file else whole_folder(into)
-        path = stack.enter_context(whole)
+        path = stack.enter_context(_new_file(into) if form.is_file else whole_folder(into))
         samples = _samples(form, database, selection, options, classes)
         if options.copy_images:
             samples = _copied(samples, run, path, form, done)
@@ -151,6 +151,19 @@ def export_run(output: str, format_: str, into: Path, options: ExportOptions = E
         carried = _carried(output)
         form.write(Export(run, classes.names, samples, carried, into, options.copy_images), path)
     return done
+
+
+@contextmanager
+def _new_file(file: Path) -> Iterator[Path]:
+    """A new name for a file at whose own name nothing may be; see `whole_file`."""
+    if file.exists():
+        raise StorageError(f"{file} exists; --into names a new file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {file}: {message_of(error)}") from error
+    with whole_file(file) as path:
+        yield path
 
 
 def _assert_installed(form: Format) -> None:

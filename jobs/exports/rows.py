@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.exports.base import Export, Sample
+from jobs.results.plain import dump_json
 from workers.batched import chunks
 
 ROWS = 1000
@@ -25,6 +26,7 @@ def schema_of(export: Export, own: Mapping[str, pa.DataType]) -> pa.Schema:
     """The columns of an export: those of the format, those of images, and then the manifest's own.
 
     One of the manifest's that is called like another has `manifest_` before its name.
+    One that is nested is JSON.
     """
     columns = {
         **own,
@@ -44,8 +46,18 @@ def schema_of(export: Export, own: Mapping[str, pa.DataType]) -> pa.Schema:
     if "embeddings" in export.run.tables.names:
         columns["embedding"] = pa.list_(pa.float32(), export.run.tables.embedding_width)
     names = carried_names(export, columns)
-    carried = {names[column.name]: column.type for column in export.carried}
+    carried = {names[column.name]: _flat(column.type) for column in export.carried}
     return pa.schema([*columns.items(), *carried.items()])
+
+
+def _flat(kind: pa.DataType) -> pa.DataType:
+    """The type of a column for one of the manifest's; see `_value`."""
+    return pa.string() if pa.types.is_nested(kind) or pa.types.is_null(kind) else kind
+
+
+def _value(value: object) -> object:
+    """A value of the manifest's; what is nested is JSON."""
+    return dump_json(value) if isinstance(value, dict | list | tuple) else value
 
 
 def carried_names(export: Export, taken: Mapping[str, object]) -> dict[str, str]:
@@ -92,5 +104,5 @@ def _row(sample: Sample, names: Mapping[str, str]) -> dict[str, Any]:
         "tags": [tag.label for tag in image.tags],
         "tag_scores": [tag.score for tag in image.tags],
         "embedding": image.embedding,
-        **{names[name]: value for name, value in (image.carried or {}).items()},
+        **{names[name]: _value(value) for name, value in (image.carried or {}).items()},
     }

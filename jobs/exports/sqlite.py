@@ -15,6 +15,7 @@ import pyarrow as pa
 from jobs.exports.base import ALL, Export, Format, Sample
 from jobs.exports.rows import carried_names
 from jobs.results.plain import dump_json, plain
+from schemas.exceptions import StorageError
 from workers.batched import chunks
 
 ROWS = 1000
@@ -56,7 +57,18 @@ INDEXES = {"boxes": ("id", "class_name, score"), "tags": ("id", "label"), "image
 
 
 def write(export: Export, file: Path) -> None:
-    """Writes the database; the index refers to the texts of images, which are stored once."""
+    """Writes the database; the index refers to the texts of images, which are stored once.
+
+    Raises:
+        StorageError: SQLite cannot write it.
+    """
+    try:
+        _write(export, file)
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot write {export.into}: SQLite says: {error}") from error
+
+
+def _write(export: Export, file: Path) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")  # the file has another name until it is whole
         database.execute("PRAGMA synchronous = OFF")

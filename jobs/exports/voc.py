@@ -22,8 +22,8 @@ def write(export: Export, folder: Path) -> None:
     (folder / "labels.txt").write_text(names, encoding="utf-8")
     with (folder / "ImageSets" / "Main" / "all.txt").open("x", encoding="utf-8") as image_set:
         for sample in export.samples:
-            file = folder / "Annotations" / f"{sample.stem}.xml"
-            file.write_text(_annotation(sample, export.run.record.id), encoding="utf-8")
+            with open(f"{folder}/Annotations/{sample.stem}.xml", "x", encoding="utf-8") as file:
+                file.write(_annotation(sample, export.run.record.id))
             image_set.write(f"{sample.stem}\n")
 
 

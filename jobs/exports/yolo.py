@@ -25,7 +25,8 @@ def write(export: Export, folder: Path) -> None:
     (folder / "data.yaml").write_text(_HEAD + data, encoding="utf-8")
     for sample in export.samples:
         lines = (_line(box, sample.image) for box in sample.image.boxes)
-        (folder / "labels" / f"{sample.stem}.txt").write_text("".join(lines))
+        with open(f"{folder}/labels/{sample.stem}.txt", "x", encoding="ascii") as file:
+            file.writelines(lines)
 
 
 def _line(box: Box, image: ImageRow) -> str:

@@ -121,6 +121,7 @@ def test_a_run_without_a_detector_is_no_dataset_of_objects(tmp_path: Path) -> No
             "takes no --copy-images; those that do: coco, yolo",
         ),
         ("coco", ExportOptions(where="nonsense = 1"), "nonsense"),
+        ("sqlite", ExportOptions(where="nonsense = 1"), "nonsense"),
         ("coco", ExportOptions(classes=("persn",)), "--classes: the run's detector has no class 'persn'"),
     ],
 )
@@ -142,6 +143,11 @@ def test_a_folder_with_something_in_it_is_refused(run: str, tmp_path: Path) -> N
         export_run(str(tmp_path), "coco", tmp_path / "new")
 
 
+def test_an_address_is_no_folder(run: str) -> None:
+    with pytest.raises(SpecError, match="--into s3:/bucket/x: allowed is a name on a disk of this machine"):
+        export_run(run, "coco", Path("s3://bucket/x"))
+
+
 def test_files_are_the_same_whichever_images_are_exported(run: str, tmp_path: Path) -> None:
     export_run(run, "yolo", tmp_path / "all", ExportOptions(copy_images=True))
     export_run(run, "yolo", tmp_path / "some", ExportOptions(copy_images=True, where="object_count > 0"))
@@ -151,13 +157,16 @@ def test_files_are_the_same_whichever_images_are_exported(run: str, tmp_path: Pa
         assert (tmp_path / "some" / path).read_bytes() == (tmp_path / "all" / path).read_bytes()
 
 
-def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_failed_export_leaves_nothing(tmp_path: Path, form: str) -> None:
+    if FORMATS[form].needs:
+        pytest.importorskip(FORMATS[form].needs[0])
     run = write_run(tmp_path / "made")
     boxes = Path(run) / "boxes" / "shard-00000.parquet"
     content = boxes.read_bytes()
     boxes.write_bytes(content[:4] + b"\xff" * 2000 + content[2004:])
     with pytest.raises(DamagedFileError, match=r"boxes/shard-00000\.parquet is damaged"):
-        export_run(run, "coco", tmp_path / "out")
+        export_run(run, form, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 

@@ -12,7 +12,6 @@ from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, MODELS, box_of
 
 def test_datasets_loads_the_folder_with_photos_boxes_and_names_of_classes(run: str, tmp_path: Path) -> None:
     export_run(run, "hf", tmp_path / "out", ExportOptions(copy_images=True))
-    cache = str(tmp_path / "cache")
     data = load_dataset(
         "imagefolder", data_dir=str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "c")
     )
