@@ -83,7 +83,7 @@ def _type_of(kind: pa.DataType) -> dict[str, Any]:
     if pa.types.is_boolean(kind):
         return {"type": "boolean"}
     if pa.types.is_integer(kind):
-        return {"type": "long"}
+        return {"type": "unsigned_long" if pa.types.is_uint64(kind) else "long"}
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return {"type": "double"}
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):

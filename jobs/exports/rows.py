@@ -61,11 +61,14 @@ def _value(value: object) -> object:
 
 
 def carried_names(export: Export, taken: Mapping[str, object]) -> dict[str, str]:
-    """The names of the manifest's own columns beside others, by their names in `ImageRow.carried`."""
+    """The names of the manifest's own columns beside others, by their names in `ImageRow.carried`.
+
+    A dot, which in many a reader leads to a part of a value, becomes "_".
+    """
     used = {name.casefold() for name in taken}
     names: dict[str, str] = {}
     for name in export.carried.names:
-        free = name
+        free = name.replace(".", "_")
         while free.casefold() in used:
             free = f"manifest_{free}"
         used.add(free.casefold())

@@ -140,6 +140,8 @@ def _rows(samples: Sequence[Sample]) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def _type_of(kind: pa.DataType) -> str:
+    if pa.types.is_uint64(kind):
+        return "TEXT"  # an INTEGER has 63 bits
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return "INTEGER"
     return "REAL" if pa.types.is_floating(kind) else "TEXT"

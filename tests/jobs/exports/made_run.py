@@ -162,25 +162,34 @@ def outcome(index: int, models: dict[str, ResolvedModel]) -> LabelledImage | Row
     return LabelledImage(facts, values, AT)
 
 
-def write_run(folder: Path, models: dict[str, ResolvedModel] | None = None, *, complete: bool = True) -> str:
+def write_run(
+    folder: Path,
+    models: dict[str, ResolvedModel] | None = None,
+    *,
+    complete: bool = True,
+    further: dict[str, pa.Array] | None = None,
+) -> str:
     """Writes photos and a run over them; returns the run directory.
 
     Args:
         folder: for `photos` and `run`.
         models: of the run; None: all of `MODELS`.
         complete: whether it is marked so.
+        further: columns of the manifest beside `CARRIED`.
     """
     models = MODELS if models is None else models
     write_photos(folder)
     rows = range(PLAN.rows)
-    tables = tables_of(models, CARRIED)
-    columns = {column.name: str(column.type) for column in CARRIED}
+    further = further or {}
+    carried = pa.schema([*CARRIED, *((name, values.type) for name, values in further.items())])
+    tables = tables_of(models, carried)
+    columns = {column.name: str(column.type) for column in carried}
     spec = record().spec
     spec["fetch"]["max_bytes"] = spec["decode"]["max_pixels"] = 1_000_000
     run_record = record(models=models, plan=PLAN, manifest_columns=columns, spec=spec)
     store = Store(str(folder / "run"))
     begin_run(store, run_record)
-    run = RunDirectory(store, run_record, Pass(PLAN), CARRIED)
+    run = RunDirectory(store, run_record, Pass(PLAN), carried)
     manifest = pa.table(
         {
             "manifest_index": pa.array(rows, pa.int64()),
@@ -190,6 +199,7 @@ def write_run(folder: Path, models: dict[str, ResolvedModel] | None = None, *, c
             "manifest_label": pa.array(rows, pa.int64()),
             "objects": [f"mine {n}" for n in rows],
             "at": pa.array([date(2026, 1, 1 + n) for n in rows]),
+            **further,
             "manifest_uri": pa.nulls(len(rows), pa.string()),
             "uri_is_cut": pa.array([False] * len(rows)),
         }

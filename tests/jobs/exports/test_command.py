@@ -159,8 +159,8 @@ def test_files_are_the_same_whichever_images_are_exported(run: str, tmp_path: Pa
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_failed_export_leaves_nothing(tmp_path: Path, form: str) -> None:
-    if FORMATS[form].needs:
-        pytest.importorskip(FORMATS[form].needs[0])
+    if needs := FORMATS[form].needs:
+        pytest.importorskip(needs[0])
     run = write_run(tmp_path / "made")
     boxes = Path(run) / "boxes" / "shard-00000.parquet"
     content = boxes.read_bytes()

@@ -69,7 +69,8 @@ def test_the_command_for_lance_exports(here: Path) -> None:
 
 def command_of(form: str) -> str:
     """The last command of the page that exports in a format: the one of its section."""
-    return [it for it in COMMANDS if f"--format {form} " in it][-1]
+    *_, last = (it for it in COMMANDS if f"--format {form} " in it)
+    return str(last)
 
 
 @pytest.mark.parametrize(
