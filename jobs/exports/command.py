@@ -60,6 +60,9 @@ class ExportOptions:
     copy_images: bool = False
 
 
+_LEFT_OUT = "left out: "
+"""How a note begins on an image that is not in the export."""
+
 EVERYTHING = ExportOptions()
 
 
@@ -150,6 +153,9 @@ def export_run(output: str, format_: str, into: Path, options: ExportOptions = E
         samples = _counted(samples, done, total)
         carried = _carried(output)
         form.write(Export(run, classes.names, samples, carried, into, options.copy_images), path)
+        if done.left_out and not done.images:
+            first = next(note for note in done.notes if note.startswith(_LEFT_OUT))
+            raise StorageError(f"none of {counted(done.left_out, 'photo')} could be copied; {first}")
     return done
 
 
@@ -223,13 +229,13 @@ def _copied(
     def left_out(reason: str) -> None:
         done.left_out += 1
         if done.left_out <= MAX_LEFT_OUT:
-            done.notes.append(f"left out: {reason}")
+            done.notes.append(f"{_LEFT_OUT}{reason}")
 
     (path / str(form.photos)).mkdir()
     max_pixels = int(run.record.spec["decode"]["max_pixels"])
     yield from copy_photos(samples, path, photo_reader(run), max_pixels, left_out)
     if (more := done.left_out - MAX_LEFT_OUT) > 0:
-        done.notes.append(f"left out: {more:,} more")
+        done.notes.append(f"{_LEFT_OUT}{more:,} more")
 
 
 def _listed(samples: Iterator[Sample], folder: Path) -> Iterator[Sample]:

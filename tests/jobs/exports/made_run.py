@@ -108,9 +108,10 @@ def photo(index: int) -> bytes:
     return file.getvalue()
 
 
-def uri_of(folder: Path, index: int) -> str:
-    path = folder / "photos" / PHOTOS[index]
-    return f"tar://{PHOTOS[index]}::{folder}/photos/shard.tar" if index == 7 else str(path)
+def uri_of(folder: Path | str, index: int) -> str:
+    """The URI of a photo below a folder, or a URL."""
+    path = f"{folder}/photos/{PHOTOS[index]}"
+    return f"tar://{PHOTOS[index]}::{folder}/photos/shard.tar" if index == 7 else path
 
 
 def write_photos(folder: Path) -> None:
@@ -168,6 +169,7 @@ def write_run(
     *,
     complete: bool = True,
     further: dict[str, pa.Array] | None = None,
+    url: str | None = None,
 ) -> str:
     """Writes photos and a run over them; returns the run directory.
 
@@ -176,6 +178,7 @@ def write_run(
         models: of the run; None: all of `MODELS`.
         complete: whether it is marked so.
         further: columns of the manifest beside `CARRIED`.
+        url: where the photos are by their URIs; None: in the folder.
     """
     models = MODELS if models is None else models
     write_photos(folder)
@@ -194,7 +197,7 @@ def write_run(
         {
             "manifest_index": pa.array(rows, pa.int64()),
             "image_id": pa.array([None if n == 1 else f"id <{n}>, & more" for n in rows]),
-            "uri": [uri_of(folder, n) for n in rows],
+            "uri": [uri_of(url or folder, n) for n in rows],
             "split": pa.array([None if n == 0 else f"train, '{n}'" for n in rows]),
             "manifest_label": pa.array(rows, pa.int64()),
             "objects": [f"mine {n}" for n in rows],

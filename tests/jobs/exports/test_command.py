@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from jobs.exports.command import EVERYTHING, ExportOptions, export_command, expo
 from jobs.exports.registry import FORMATS
 from schemas.exceptions import DamagedFileError, SpecError, StorageError
 from tests.jobs.exports.made_run import LABELLED, MODELS, PHOTOS, write_run
+from tests.s3 import S3Server
+from workers.storage.store import Store
 
 
 def coco(run: str, into: Path, options: ExportOptions = EVERYTHING) -> Any:
@@ -93,6 +96,31 @@ def test_an_image_whose_photo_is_gone_or_changed_is_left_out_and_named(tmp_path:
     dataset = json.loads((tmp_path / "out" / "annotations.json").read_text())
     assert [image["id"] for image in dataset["images"]] == [2, 3, 5, 7, 8, 9]
     assert len(list((tmp_path / "out" / "images").iterdir())) == 6
+
+
+def test_where_no_photo_can_be_copied_nothing_is_written(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    shutil.rmtree(tmp_path / "photos")
+    with pytest.raises(
+        StorageError, match=r"none of 8 photos could be copied; left out: .*one &.*: it is not there"
+    ):
+        export_run(run, "coco", tmp_path / "out", ExportOptions(copy_images=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_photos_of_a_bucket_are_copied(tmp_path: Path, s3: S3Server) -> None:
+    store = Store(f"s3://{s3.new_bucket()}/x")
+    run = write_run(tmp_path, url=store.url)
+    for file in (tmp_path / "photos").rglob("*.*"):
+        store.write(str(file.relative_to(tmp_path)), file.read_bytes())
+    done = export_run(run, "yolo", tmp_path / "out", ExportOptions(copy_images=True))
+    assert (done.images, done.left_out) == (8, 0)
+    local = {path.name for path in (tmp_path / "out" / "images").iterdir()}
+    export_run(write_run(tmp_path / "local"), "yolo", tmp_path / "same", ExportOptions(copy_images=True))
+    assert local == {path.name for path in (tmp_path / "same" / "images").iterdir()}
+    for name in local:
+        copies = [(tmp_path / folder / "images" / name).read_bytes() for folder in ("out", "same")]
+        assert copies[0] == copies[1], name
 
 
 def test_a_run_that_is_not_complete_is_exported_with_a_note(tmp_path: Path) -> None:
