@@ -22,7 +22,9 @@ from pydantic.fields import FieldInfo
 import raylabel
 from jobs.cluster.jobs_api import Submission
 from jobs.cluster.submitted import as_dict
+from jobs.exports.command import Exported
 from jobs.plan.probe import Probe
+from jobs.report.page import Report
 from jobs.results.status import Progress, Status
 from jobs.results.summary import Summary
 from jobs.run import console
@@ -235,6 +237,8 @@ PRINTED: dict[str, set[str]] = {
         )
     ),
     "show": set(json.loads(Summary("out", 0, 0, None, (), (), 0, (), 0, (), (), ()).to_json())),
+    "report": set(json.loads(Report("report.html", 1, 0, {}).to_json())),
+    "export": fields(Exported),
     "jobs": {*as_dict(Submission("id", "RUNNING", "", None, {}, MOMENT, None)), "last_log_line"},
     "models": set(ModelInfo.model_fields),
 }

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import clusters, running, runs
+from jobs.cli import clusters, exports, running, runs
 from jobs.cli.options import print_version
 from jobs.run.stop import ignore_signals, leave_on_signals
 from schemas.exceptions import RaylabelError, StorageError
@@ -46,6 +46,7 @@ app.command()(runs.models)
 app.command()(runs.show)
 app.command()(runs.sql)
 app.command()(runs.report)
+app.command()(exports.export)
 app.command()(runs.status)
 app.command()(runs.reconcile)
 

@@ -12,6 +12,9 @@ from schemas.tables import FACTS, KEYS, LABELS
 ATTACHED = ("boxes", "tags", "embeddings")
 """The tables whose rows an image can come with."""
 
+NESTED = ("topk", "class_counts")
+"""The columns of labels that hold several values; see `read_images`."""
+
 _CHOSEN = "chosen_images"
 """The table of a database with the images of a selection, and their places in it."""
 
@@ -128,7 +131,11 @@ ALL = Selection()
 
 
 def read_images(
-    database: Database, selection: Selection = ALL, attached: Collection[str] = (), boxes_where: str = "true"
+    database: Database,
+    selection: Selection = ALL,
+    attached: Collection[str] = (),
+    boxes_where: str = "true",
+    without: Collection[str] = (),
 ) -> Iterator[ImageRow]:
     """Yields the images of a selection, in its order; reads lazily.
 
@@ -138,6 +145,8 @@ def read_images(
         attached: names out of `ATTACHED`: the tables whose rows an image comes with; those that the run does
             not have are passed over.
         boxes_where: a condition in SQL on a row of `boxes`: the others are left out.
+        without: names out of `NESTED`: columns that are not read, which saves most of the time; an image is
+            then without what is made of them.
 
     Raises:
         SpecError: a condition is none that DuckDB understands.
@@ -154,7 +163,9 @@ def read_images(
         def rows(table: str, where: str, order: str) -> Iterator[dict[str, Any]]:
             # what is read from the beginning to the end is in order; a join may mix the rows
             ending = f"ORDER BY {order}" if place == "place" else ""
-            text = f"SELECT {table}.*, {place} AS place FROM {source.format(table)} WHERE {where} {ending}"
+            columns = ", ".join(f"{table}.{name}" for name in _ATTACHED_COLUMNS.get(table, ()))
+            columns = columns or (f"{table}.* EXCLUDE ({', '.join(without)})" if without else f"{table}.*")
+            text = f"SELECT {columns}, {place} AS place FROM {source.format(table)} WHERE {where} {ending}"
             return stack.enter_context(closing(database.rows(text)))
 
         orders = {"boxes": "place, object_index", "tags": "place, tagger, score DESC", "embeddings": "place"}
@@ -206,14 +217,15 @@ class _Groups:
 _KNOWN = {*LABELS.names, "place"}
 _PLAIN = [field.name for field in (*KEYS, *FACTS) if field.name in ImageRow.__slots__]
 _BOX, _TAG = Box.__slots__, Tag.__slots__
+_ATTACHED_COLUMNS = {"boxes": _BOX, "tags": _TAG, "embeddings": ("embedding",)}
 
 
 def _image(row: dict[str, Any], attached: dict[str, list[dict[str, Any]]]) -> ImageRow:
-    topk = tuple((entry["label"], entry["score"]) for entry in row["topk"] or ())
+    topk = tuple((entry["label"], entry["score"]) for entry in row.get("topk") or ())
     if not topk and row["label"] is not None:
         topk = ((row["label"], row["score"]),)
     objects = None
-    if row["object_count"] is not None:
+    if row["object_count"] is not None and "class_counts" in row:
         counts = (row["class_counts"] or {}).items()
         objects = tuple(sorted(counts, key=lambda item: (-item[1], item[0])))
     (vector,) = attached.get("embeddings") or [{"embedding": None}]

@@ -13,7 +13,10 @@ from jobs.results.plain import dump_json, plain, shortest
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_a_float32_has_the_digits_that_tell_it_apart(number: float) -> None:
-    assert shortest(number) == float(str(np.float32(number)))
+    short = shortest(number)
+    assert np.float32(short) == np.float32(number)
+    if abs(number) >= np.finfo(np.float32).tiny:  # below that there are fewer digits than six
+        assert short == float(str(np.float32(number)))
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

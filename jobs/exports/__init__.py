@@ -1,0 +1,1 @@
+"""Results for other tools: `raylabel export`, one file a format."""

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.exports.made_run import write_run
+
+
+@pytest.fixture(scope="package")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The run of `made_run`; tests only read it."""
+    return write_run(tmp_path_factory.mktemp("made run"))
+
+
+@pytest.fixture
+def photos(run: str) -> Path:
+    """The folder that `made_run.uri_of` takes."""
+    return Path(run).parent

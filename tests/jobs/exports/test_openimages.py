@@ -1,0 +1,53 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from jobs.exports.command import export_run
+from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, MODELS, box_of, size_of, write_run
+
+
+def read(file: Path) -> list[list[str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.reader(opened))
+
+
+def test_boxes_have_open_images_columns_in_their_order(run: str, tmp_path: Path) -> None:
+    export_run(run, "openimages", tmp_path / "out")
+    head, *rows = read(tmp_path / "out" / "annotations-bbox.csv")
+    assert ",".join(head) == (
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,"
+        "IsInside"
+    )
+    expected = [(index, number) for index, boxes in BOXES.items() for number in range(len(boxes))]
+    for row, (index, number) in zip(rows, expected, strict=True):
+        name, score, (x1, y1, x2, y2) = box_of(index, number)
+        width, height = size_of(index)
+        assert (int(row[0][:8]), row[2]) == (index, name)
+        assert float(row[3]) == pytest.approx(score, rel=1e-6)
+        shares = [float(value) for value in row[4:8]]
+        assert shares == pytest.approx([x1 / width, x2 / width, y1 / height, y2 / height], abs=1e-6)
+
+
+def test_classes_labels_and_tags_have_tables_and_each_image_is_listed(run: str, tmp_path: Path) -> None:
+    export_run(run, "openimages", tmp_path / "out")
+    classes = read(tmp_path / "out" / "class-descriptions-boxable.csv")
+    assert classes == [["LabelName", "DisplayName"], *([name, name] for name in CLASSES)]
+    images = [row[0].rpartition(".")[0] for row in read(tmp_path / "out" / "images.csv")[1:]]
+    assert [int(name[:8]) for name in images] == list(LABELLED)
+    labels = read(tmp_path / "out" / "annotations-machine-imagelabels.csv")[1:]
+    assert {row[0] for row in labels} == set(images)
+    assert [row[1:] for row in labels if row[0] == images[2]] == [
+        ["classifier", "palace", "0.75"],
+        ["classifier", "cat", "0.125"],
+        ["scene", "indoors", "0.9"],
+        ["scene", "outdoors", "0.5"],
+    ]
+
+
+def test_a_run_without_a_detector_has_labels_alone(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {"classifier": MODELS["classifier"]})
+    done = export_run(run, "openimages", tmp_path / "out")
+    assert (done.images, done.objects, done.classes) == (8, 0, ())
+    assert len(read(tmp_path / "out" / "annotations-machine-imagelabels.csv")) == 17
+    assert not (tmp_path / "out" / "class-descriptions-boxable.csv").exists()
