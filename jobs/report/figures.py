@@ -1,5 +1,6 @@
 """The charts of a report, each with its values as a table."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,21 +42,20 @@ def rate_figure(rate: Rate) -> Figure | None:
     """The speed over time; None where all images were done within one step of it."""
     if len(rate.images) < 2:
         return None
-    whole_s = rate.step_s * len(rate.images)
     bins = [(_duration(rate.step_s * place), images) for place, images in enumerate(rate.images)]
+    step = _span(rate.step_s)
     shown = [
-        Column(
-            images / rate.step_s,
-            f"{_speed(images / rate.step_s)} images/s in the {_span(rate.step_s)} from {start}",
-        )
+        Column(images / rate.step_s, f"{_speed(images / rate.step_s)} images/s in the {step} from {start}")
         for start, images in bins
     ]
-    ticks = [(place, _duration(whole_s * place)) for place in (0, 0.25, 0.5, 0.75, 1)]
-    below = f"time since the first image; a column is {_span(rate.step_s)}"
+    number = len(rate.images)
+    marks = range(0, number + 1, math.ceil(number / 5))
+    ticks = [(mark / number, _duration(rate.step_s * mark)) for mark in marks]
+    below = f"time since the first image; a column is {step}"
     name = f"Images a second over time: {_speed(max(rate.images) / rate.step_s)} at most"
     return Figure(
         "Speed over time",
-        "Images labelled or failed a second, by the times in the tables; gaps are stops.",
+        "Images labelled or failed a second, by the times in the tables; the last column may be cut short.",
         columns(shown, ticks, ("images/s", below), "object", name),
         ("from", "images", "images/s"),
         tuple((start, f"{images:,}", _speed(images / rate.step_s)) for start, images in bins),
