@@ -136,8 +136,8 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], name: str) -> 
         counts: of each row, from left to right.
         name: what the chart says, for those who do not see it.
     """
-    left, top = 100, 74
-    cell = (WIDTH - left) / len(names)
+    left, top, right = 100, 74, 26  # names above the last cells lean over
+    cell = (WIDTH - left - right) / len(names)
     height = min(cell, 40)
     highest = max(map(max, counts)) or 1
     parts = []

@@ -55,7 +55,7 @@ def rate_figure(rate: Rate) -> Figure | None:
     name = f"Images a second over time: {_speed(max(rate.images) / rate.step_s)} at most"
     return Figure(
         "Speed over time",
-        "Images labelled or failed a second, by the times in the tables. The last column may be a shorter time.",
+        "Images labelled or failed a second, by the times in the tables; the last column may be cut short.",
         columns(shown, ticks, ("images/s", below), "object", name),
         ("from", "images", "images/s"),
         tuple((start, f"{images:,}", _speed(images / rate.step_s)) for start, images in bins),

@@ -1,3 +1,4 @@
+import inspect
 import json
 import re
 from html.parser import HTMLParser
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from jobs.cli import runs
 from jobs.report.page import REPORT, make_report, write_report
+from jobs.report.pictures import PATIENCE_S
 from schemas.exceptions import StorageError
 from schemas.ledger import SUCCESS, SourceFile
 from schemas.models import ModelInfo
@@ -114,7 +117,7 @@ def put_full_run(folder: Path) -> str:
 def test_the_page_says_what_was_found_and_by_which_models(tmp_path: Path) -> None:
     page = page_of(put_full_run(tmp_path))
     assert page.sections == [
-        *("What was found", "Pictures", "What failed", "The run", "Models and settings"),
+        *("What was found", "Images", "What failed", "The run", "Models and settings"),
     ]
     for text in (
         "16 images 14 labelled 2 failed 42 objects 14 tags",
@@ -222,7 +225,7 @@ def test_a_run_of_one_model_has_a_page_of_what_it_found(tmp_path: Path, name: st
     boxes = [box(n, 0, "dog", (0, 0, 50, 50)) for n in numbers] if name == "detector" else []
     write_run(tmp_path, {"labels": rows[name], "boxes": boxes}, {name: models[name]})
     page = page_of(tmp_path)
-    assert page.sections == ["What was found", "Pictures", "The run", "Models and settings"]
+    assert page.sections == ["What was found", "Images", "The run", "Models and settings"]
     titles = [text for level, text in page.headings if level == 3]
     found = {
         "classifier": ["Labels", "Scores of labels", "Any images", "Frequent labels", "Least certain labels"],
@@ -337,3 +340,7 @@ def test_a_run_that_is_complete_says_nothing_of_shards(tmp_path: Path) -> None:
     publish(run, 0, 1, 2)
     run.store.write(SUCCESS, b'{"labels": 38, "boxes": 0, "tags": 0, "embeddings": 0, "errors": 12}')
     assert "Not finished" not in page_of(tmp_path).words
+
+
+def test_the_command_reads_photos_for_as_long_as_a_run_does() -> None:
+    assert inspect.signature(runs.report).parameters["patience"].default == PATIENCE_S

@@ -146,6 +146,19 @@ def test_what_cannot_be_shown_says_why_and_the_others_are_shown(tmp_path: Path) 
     assert reasons[3] == reasons[4] == "too large for a report"
 
 
+def test_photos_are_read_in_the_order_of_rows(tmp_path: Path) -> None:
+    images = {n: row(n, write_photo(tmp_path / f"{n}.jpg", 60, 40)) for n in range(5)}
+    asked = []
+
+    def count(uri: str) -> bytes:
+        asked.append(Path(uri).stem)
+        return read(uri)
+
+    taken = take_pictures([Example(n) for n in (3, 0, 4, 1, 2)], images, count, 10**8)
+    assert asked == ["0", "1", "2", "3", "4"]
+    assert len(taken) == 5
+
+
 def test_a_photo_of_more_pixels_than_the_job_allows_is_not_decoded(tmp_path: Path) -> None:
     image = row(0, write_photo(tmp_path / "a.jpg", 60, 40))
     assert take_pictures([Example(0)], {0: image}, read, 2399) == {
