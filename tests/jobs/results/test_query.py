@@ -38,6 +38,25 @@ def test_a_table_fits_the_terminal(run: dict[str, str], capsys: pytest.CaptureFi
     assert lines[-1].endswith("y2_norm, cx_norm, cy_norm, area)")
 
 
+def test_a_pipe_gets_a_table_whole(
+    run: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    run_sql(run, "SELECT *, repeat('x', 300) AS long FROM objects LIMIT 1")
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head.split()[-8:] == [
+        "x1_norm",
+        "y1_norm",
+        "x2_norm",
+        "y2_norm",
+        "cx_norm",
+        "cy_norm",
+        "area",
+        "long",
+    ]
+    assert row.rstrip().endswith("x" * 300)
+
+
 def test_a_table_has_the_first_rows_and_says_so(
     run: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
