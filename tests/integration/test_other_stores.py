@@ -85,7 +85,7 @@ def test_a_run_that_was_stopped_and_had_company_ends_in_the_same_tables(
     server: Server, bucket: Store, photos: Path, tmp_path: Path
 ) -> None:
     path, output = job(server, bucket, tmp_path), bucket.below("tables/run")
-    slowly = ("run", path, "--set", "fetch.rate=2")
+    slowly = ("run", path, "--set", "fetch.rate=0.5")
     with Attempt(*slowly, **server.environment) as first:
         first.wait_until(lambda: commits(output))
         other = raylabel("run", path, **server.environment)
@@ -108,10 +108,11 @@ def test_a_run_that_was_stopped_and_had_company_ends_in_the_same_tables(
     (tmp_path / "here.txt").write_text("\n".join(here))
     run_here(manifest=str(tmp_path / "here.txt"), output=str(tmp_path / "local"), units={"rows": 4})
     found, expected = tables(download(output, tmp_path / "run")), tables(tmp_path / "local")
-    uris = found["labels"]["uri"].to_pylist()
-    assert [uris[0], uris[len(NAMES)]] == [f"{bucket.url}/photos/{NAMES[0]}", f"photos/{NAMES[0]}"]
+    labels = found["labels"]
+    assert [labels["uri"][n].as_py() for n in (0, len(NAMES))] == [f"{bucket.url}/photos/{NAMES[0]}"] * 2
+    assert [labels["manifest_uri"][n].as_py() for n in (0, len(NAMES))] == [None, f"photos/{NAMES[0]}"]
     for name in ("labels", "boxes"):
-        but = ("uri", "detector")  # other places, and weights that were named
+        but = ("uri", "key", "manifest_uri", "detector")  # other places, and weights that were named
         assert rows(found[name], *but) == rows(expected[name], *but)
     assert found["errors"].num_rows == 0
 
