@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobs.exports import command
 from jobs.exports.command import EVERYTHING, ExportOptions, export_command, export_run, list_formats
 from jobs.exports.registry import FORMATS
 from schemas.exceptions import DamagedFileError, SpecError, StorageError
@@ -80,6 +81,14 @@ def test_a_program_reads_what_was_written(
             "own columns, 1 failed image"
         ],
     }
+
+
+def test_long_work_tells_how_far_it_is(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PROGRESS_S", 0)
+    export_run(run, "coco", tmp_path / "out", ExportOptions(where="object_count > 0", limit=3))
+    assert capsys.readouterr().err.splitlines() == [f"{number} of 3 images" for number in (1, 2, 3)]
 
 
 def test_an_image_whose_photo_is_gone_or_changed_is_left_out_and_named(tmp_path: Path) -> None:
