@@ -14,10 +14,12 @@ from tests.jobs.exports.made_run import LABELLED, MODELS, PHOTOS, write_run
 from tests.s3 import S3Server
 from workers.storage.store import Store
 
+ANNOTATIONS = "annotations/instances_all.json"
+
 
 def coco(run: str, into: Path, options: ExportOptions = EVERYTHING) -> Any:
     export_run(run, "coco", into, options)
-    return json.loads((into / "annotations.json").read_text(encoding="utf-8"))
+    return json.loads((into / ANNOTATIONS).read_text(encoding="utf-8"))
 
 
 def test_a_condition_and_a_limit_choose_images(run: str, tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_an_image_whose_photo_is_gone_or_changed_is_left_out_and_named(tmp_path:
         f"left out: {photos / PHOTOS[0]}: the file has changed since it was labelled",
         f"left out: {photos / PHOTOS[3]}: it is not there any more",
     ]
-    dataset = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    dataset = json.loads((tmp_path / "out" / ANNOTATIONS).read_text())
     assert [image["id"] for image in dataset["images"]] == [2, 3, 5, 7, 8, 9]
     assert len(list((tmp_path / "out" / "images").iterdir())) == 6
 

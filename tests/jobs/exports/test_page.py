@@ -76,7 +76,7 @@ def command_of(form: str) -> str:
 @pytest.mark.parametrize(
     ("form", "imported", "line"),
     [
-        ("coco", "pycocotools", "images/00000003-same.jpg person [2.0, 3.0, 30.0, 40.0]"),
+        ("coco", "pycocotools", "00000003-same.jpg person [2.0, 3.0, 30.0, 40.0]"),
         ("hf", "datasets", "(100, 50) ['person']"),
     ],
 )
