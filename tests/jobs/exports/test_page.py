@@ -43,7 +43,6 @@ def here(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the run `runs/today`, in which the page's commands are given."""
     shutil.copytree(run, tmp_path / "runs" / "today")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     return tmp_path
 
 
@@ -80,7 +79,7 @@ def command_of(form: str) -> str:
         ("hf", "datasets", "(100, 50) ['person']"),
     ],
 )
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "datasets_cache")
 def test_the_examples_in_python_read_what_was_exported(form: str, imported: str, line: str) -> None:
     (example,) = (text for text in blocks("python") if imported in text)
     give(command_of(form))
