@@ -34,7 +34,7 @@ def test_the_table_has_what_each_format_keeps() -> None:
         name: ["yes" if part in form.keeps else "" for part in PARTS] for name, form in FORMATS.items()
     }
     assert [form.name for form in FORMATS.values() if form.needs_detector] == re.findall(
-        r"`([\w-]+)`", PAGE.partition("refuse a run without a\ndetector: ")[2].partition(".")[0]
+        r"`([\w-]+)`", PAGE.partition("refuse a run without a detector: ")[2].partition(".")[0]
     )
 
 
