@@ -63,14 +63,13 @@ def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path, form: str) -> 
     command = [COMMAND, "export", str(tmp_path / "run"), "--format", form]
     into = tmp_path / "exports" / "out"
     into.parent.mkdir()
-    process = subprocess.Popen([*command, "--into", str(into)], stderr=subprocess.PIPE, text=True)
-    while not list(into.parent.iterdir()):
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr
-    assert process.stderr.read().splitlines()[-1] == "raylabel: stopped by Ctrl-C; nothing is written"
-    process.stderr.close()
-    assert process.wait() == 130
+    with subprocess.Popen([*command, "--into", str(into)], stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(into.parent.iterdir()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        said = process.stderr.read()
+    assert said.splitlines()[-1] == "raylabel: stopped by Ctrl-C; nothing is written"
+    assert process.returncode == 130
     assert list(into.parent.iterdir()) == []
