@@ -57,10 +57,17 @@ def test_what_is_wrong_is_said_in_a_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def large_run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run whose export takes some seconds."""
+    run = tmp_path_factory.mktemp("large") / "run"
+    write_large_run(str(run), 40_000)
+    return str(run)
+
+
 @pytest.mark.parametrize("form", ["yolo", "sqlite", "hf"])
-def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path, form: str) -> None:
-    write_large_run(str(tmp_path / "run"), 40_000)
-    command = [COMMAND, "export", str(tmp_path / "run"), "--format", form]
+def test_an_export_that_is_stopped_leaves_nothing(large_run: str, tmp_path: Path, form: str) -> None:
+    command = [COMMAND, "export", large_run, "--format", form]
     into = tmp_path / "exports" / "out"
     into.parent.mkdir()
     with subprocess.Popen([*command, "--into", str(into)], stderr=subprocess.PIPE, text=True) as process:
