@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from jobs.cli.options import JsonOption, WhereOption, output_of
+from jobs.run.stop import Stopped, say_end, stoppable
 from schemas.exceptions import SpecError
 
 
@@ -72,4 +73,9 @@ def export(
             "--into dataset; --list lists the formats"
         )
     options = ExportOptions(where, limit, min_score, tuple(classes or ()), class_map, copy_images)
-    export_command(output_of(output), format_, into, options, as_json=as_json)
+    try:
+        with stoppable(None):
+            export_command(output_of(output), format_, into, options, as_json=as_json)
+    except Stopped as stop:
+        say_end(f"stopped by {stop}; nothing is written", stop.exit_code)
+        raise typer.Exit(stop.exit_code) from None

@@ -1,4 +1,4 @@
-"""A COCO dataset: `annotations.json`, and the photos in `images` where they are copied."""
+"""A COCO dataset: `annotations/instances_all.json`, and the photos in `images` where they are copied."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from jobs.exports.cocos import DIGITS, bbox_of, head_of, image_of
 def write(export: Export, folder: Path) -> None:
     """Writes the dataset; an annotation has the score of its box beside COCO's own keys."""
     number = 0
-    with (folder / "annotations.json").open("x", encoding="utf-8") as file:
+    (folder / "annotations").mkdir()
+    with (folder / "annotations" / "instances_all.json").open("x", encoding="utf-8") as file:
         with set_aside(file, folder) as later:
             file.write(head_of(export))
             images, annotations = JsonArray(file), JsonArray(later)
@@ -37,7 +38,7 @@ def write(export: Export, folder: Path) -> None:
 
 FORMAT = Format(
     name="coco",
-    about="COCO dataset: annotations.json",
+    about="COCO dataset: annotations/instances_all.json",
     keeps=frozenset({"boxes", "scores"}),
     write=write,
     photos="images",

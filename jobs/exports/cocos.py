@@ -25,13 +25,16 @@ def head_of(export: Export) -> str:
 
 
 def image_of(sample: Sample) -> dict[str, Any]:
-    """An image of a dataset; `uri`, `key` and `own_id` (the manifest's) are beside COCO's own."""
+    """An image of a dataset; `uri`, `key` and `own_id` (the manifest's) are beside COCO's own.
+
+    `file_name` is that of the copy in its folder, or where photos are not copied the URI.
+    """
     image = sample.image
     values: dict[str, Any] = {
         "id": sample.id,
         "width": image.width,
         "height": image.height,
-        "file_name": sample.path,
+        "file_name": sample.name if sample.folder else image.uri,
         "uri": image.uri,
         "key": image.key,
     }

@@ -231,7 +231,7 @@ def _copied(
         if done.left_out <= MAX_LEFT_OUT:
             done.notes.append(f"{_LEFT_OUT}{reason}")
 
-    (path / str(form.photos)).mkdir()
+    (path / str(form.photos)).mkdir(parents=True)
     max_pixels = int(run.record.spec["decode"]["max_pixels"])
     yield from copy_photos(samples, path, photo_reader(run), max_pixels, left_out)
     if (more := done.left_out - MAX_LEFT_OUT) > 0:

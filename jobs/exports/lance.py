@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from jobs.exports.arrays import as_json
 from jobs.exports.base import ALL, Export, Format
 from jobs.exports.rows import batches, schema_of
 from schemas.exceptions import RaylabelError, StorageError
 from workers.printable import message_of
+
+CLASSES = "raylabel.classes"
+"""The key in the schema's metadata of the names of `objects.categories`, a JSON array."""
 
 
 def write(export: Export, folder: Path) -> None:
@@ -23,6 +27,7 @@ def write(export: Export, folder: Path) -> None:
     import lance
 
     schema = schema_of(export, {"classes": pa.list_(pa.string())} if export.has_classes else {})
+    schema = schema.with_metadata({CLASSES: as_json(export.classes)})
     failures: list[RaylabelError] = []
 
     def read() -> Iterator[pa.RecordBatch]:

@@ -13,13 +13,16 @@ from jobs.results.images import Box
 
 PHOTOS = "JPEGImages"
 
+LABELMAP_HEAD = "# label:color_rgb:parts:actions\n"
+"""The first line of `labelmap.txt`, where CVAT and Datumaro look for the names of classes."""
+
 
 def write(export: Export, folder: Path) -> None:
     """Writes a file of annotations for each image, with no object where it has none."""
     (folder / "Annotations").mkdir()
     (folder / "ImageSets" / "Main").mkdir(parents=True)
-    names = "".join(f"{name}\n" for name in export.classes)
-    (folder / "labels.txt").write_text(names, encoding="utf-8")
+    names = "".join(f"{name}:::\n" for name in export.classes)
+    (folder / "labelmap.txt").write_text(LABELMAP_HEAD + names, encoding="utf-8")
     with (folder / "ImageSets" / "Main" / "all.txt").open("x", encoding="utf-8") as image_set:
         for sample in export.samples:
             with open(f"{folder}/Annotations/{sample.stem}.xml", "x", encoding="utf-8") as file:

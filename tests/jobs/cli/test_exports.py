@@ -1,12 +1,16 @@
 """`raylabel export` as a person or a program calls it."""
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from jobs.exports.registry import FORMATS
-from tests.integration.jobs_here import raylabel
+from tests.benchmarks.large_run import write_large_run
+from tests.integration.jobs_here import COMMAND, raylabel
 from tests.jobs.exports.made_run import write_run
 
 
@@ -51,3 +55,28 @@ def test_what_is_wrong_is_said_in_a_line(
     assert done.stderr.startswith(f"raylabel: {message}")
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def large_run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run whose export takes some seconds."""
+    run = tmp_path_factory.mktemp("large") / "run"
+    write_large_run(str(run), 40_000)
+    return str(run)
+
+
+@pytest.mark.parametrize("form", ["yolo", "sqlite", "hf"])
+def test_an_export_that_is_stopped_leaves_nothing(large_run: str, tmp_path: Path, form: str) -> None:
+    command = [COMMAND, "export", large_run, "--format", form]
+    into = tmp_path / "exports" / "out"
+    into.parent.mkdir()
+    with subprocess.Popen([*command, "--into", str(into)], stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(into.parent.iterdir()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        said = process.stderr.read()
+    assert said.splitlines()[-1] == "raylabel: stopped by Ctrl-C; nothing is written"
+    assert process.returncode == 130
+    assert list(into.parent.iterdir()) == []

@@ -15,3 +15,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 def photos(run: str) -> Path:
     """The folder that `made_run.uri_of` takes."""
     return Path(run).parent
+
+
+@pytest.fixture
+def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hugging Face's caches are in a folder of the test."""
+    import datasets
+
+    for name in ("HF_CACHE_HOME", "HF_DATASETS_CACHE", "HF_MODULES_CACHE"):
+        monkeypatch.setattr(datasets.config, name, str(tmp_path / "cache"))

@@ -170,6 +170,7 @@ def write_run(
     complete: bool = True,
     further: dict[str, pa.Array] | None = None,
     url: str | None = None,
+    same: dict[int, int] | None = None,
 ) -> str:
     """Writes photos and a run over them; returns the run directory.
 
@@ -179,6 +180,7 @@ def write_run(
         complete: whether it is marked so.
         further: columns of the manifest beside `CARRIED`.
         url: where the photos are by their URIs; None: in the folder.
+        same: rows whose URI is that of another one, and that one.
     """
     models = MODELS if models is None else models
     write_photos(folder)
@@ -197,7 +199,7 @@ def write_run(
         {
             "manifest_index": pa.array(rows, pa.int64()),
             "image_id": pa.array([None if n == 1 else f"id <{n}>, & more" for n in rows]),
-            "uri": [uri_of(url or folder, n) for n in rows],
+            "uri": [uri_of(url or folder, (same or {}).get(n, n)) for n in rows],
             "split": pa.array([None if n == 0 else f"train, '{n}'" for n in rows]),
             "manifest_label": pa.array(rows, pa.int64()),
             "objects": [f"mine {n}" for n in rows],

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobs.exports import command
 from jobs.exports.command import EVERYTHING, ExportOptions, export_command, export_run, list_formats
 from jobs.exports.registry import FORMATS
 from schemas.exceptions import DamagedFileError, SpecError, StorageError
@@ -13,10 +14,12 @@ from tests.jobs.exports.made_run import LABELLED, MODELS, PHOTOS, write_run
 from tests.s3 import S3Server
 from workers.storage.store import Store
 
+ANNOTATIONS = "annotations/instances_all.json"
+
 
 def coco(run: str, into: Path, options: ExportOptions = EVERYTHING) -> Any:
     export_run(run, "coco", into, options)
-    return json.loads((into / "annotations.json").read_text(encoding="utf-8"))
+    return json.loads((into / ANNOTATIONS).read_text(encoding="utf-8"))
 
 
 def test_a_condition_and_a_limit_choose_images(run: str, tmp_path: Path) -> None:
@@ -82,6 +85,14 @@ def test_a_program_reads_what_was_written(
     }
 
 
+def test_long_work_tells_how_far_it_is(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PROGRESS_S", 0)
+    export_run(run, "coco", tmp_path / "out", ExportOptions(where="object_count > 0", limit=3))
+    assert capsys.readouterr().err.splitlines() == [f"{number} of 3 images" for number in (1, 2, 3)]
+
+
 def test_an_image_whose_photo_is_gone_or_changed_is_left_out_and_named(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     photos = tmp_path / "photos"
@@ -93,7 +104,7 @@ def test_an_image_whose_photo_is_gone_or_changed_is_left_out_and_named(tmp_path:
         f"left out: {photos / PHOTOS[0]}: the file has changed since it was labelled",
         f"left out: {photos / PHOTOS[3]}: it is not there any more",
     ]
-    dataset = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    dataset = json.loads((tmp_path / "out" / ANNOTATIONS).read_text())
     assert [image["id"] for image in dataset["images"]] == [2, 3, 5, 7, 8, 9]
     assert len(list((tmp_path / "out" / "images").iterdir())) == 6
 

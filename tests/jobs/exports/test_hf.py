@@ -10,11 +10,10 @@ from jobs.exports.command import ExportOptions, export_run
 from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, MODELS, box_of, size_of, write_run
 
 
+@pytest.mark.usefixtures("datasets_cache")
 def test_datasets_loads_the_folder_with_photos_boxes_and_names_of_classes(run: str, tmp_path: Path) -> None:
     export_run(run, "hf", tmp_path / "out", ExportOptions(copy_images=True))
-    data = load_dataset(
-        "imagefolder", data_dir=str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "c")
-    )
+    data = load_dataset("imagefolder", data_dir=str(tmp_path / "out"), split="train")
     assert data.features["objects"]["categories"].feature.names == list(CLASSES)
     rows = sorted(data, key=lambda row: row["manifest_index"])
     for index, row in zip(LABELLED, rows, strict=True):

@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def test_lance_reads_all_rows_and_finds_the_nearest_by_their_vectors(run: str, t
     export_run(run, "lance", tmp_path / "out.lance")
     data = lance.dataset(str(tmp_path / "out.lance"))
     assert data.schema.field("embedding").type == pa.list_(pa.float32(), 4)
+    assert tuple(json.loads(data.schema.metadata[b"raylabel.classes"])) == CLASSES
     rows = data.to_table().to_pylist()
     assert [row["manifest_index"] for row in rows] == list(LABELLED)
     for index, row in zip(LABELLED, rows, strict=True):

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from jobs.exports.command import export_run
-from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, MODELS, box_of, size_of, write_run
+from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, MODELS, box_of, size_of, uri_of, write_run
+from tests.workers.tables.made_results import CLASSIFIER, SCENE
 
 
 def read(file: Path) -> list[list[str]]:
@@ -14,7 +15,7 @@ def read(file: Path) -> list[list[str]]:
 
 def test_boxes_have_open_images_columns_in_their_order(run: str, tmp_path: Path) -> None:
     export_run(run, "openimages", tmp_path / "out")
-    head, *rows = read(tmp_path / "out" / "annotations-bbox.csv")
+    head, *rows = read(tmp_path / "out" / "annotations" / "all-annotations-bbox.csv")
     assert ",".join(head) == (
         "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,"
         "IsInside"
@@ -29,15 +30,27 @@ def test_boxes_have_open_images_columns_in_their_order(run: str, tmp_path: Path)
         assert shares == pytest.approx([x1 / width, x2 / width, y1 / height, y2 / height], abs=1e-6)
 
 
-def test_classes_labels_and_tags_have_tables_and_each_image_is_listed(run: str, tmp_path: Path) -> None:
+def test_classes_labels_and_tags_have_tables_and_each_image_is_listed(
+    run: str, photos: Path, tmp_path: Path
+) -> None:
     export_run(run, "openimages", tmp_path / "out")
-    classes = read(tmp_path / "out" / "class-descriptions-boxable.csv")
-    assert classes == [["LabelName", "DisplayName"], *([name, name] for name in CLASSES)]
-    images = [row[0].rpartition(".")[0] for row in read(tmp_path / "out" / "images.csv")[1:]]
-    assert [int(name[:8]) for name in images] == list(LABELLED)
-    labels = read(tmp_path / "out" / "annotations-machine-imagelabels.csv")[1:]
-    assert {row[0] for row in labels} == set(images)
-    assert [row[1:] for row in labels if row[0] == images[2]] == [
+    tables = tmp_path / "out" / "annotations"
+    head, *classes = read(tables / "oidv7-class-descriptions.csv")
+    assert head == ["LabelName", "DisplayName"]
+    names = [*CLASSES, *CLASSIFIER.categories, *SCENE.categories]
+    assert classes == [[name, name] for name in names]
+    head, *images = read(tables / "image_ids_and_rotation.csv")
+    assert ",".join(head) == (
+        "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,"
+        "OriginalMD5,Thumbnail300KURL,Rotation"
+    )
+    assert [(int(row[0][:8]), row[1], row[2]) for row in images] == [
+        (index, "all", uri_of(photos, index)) for index in LABELLED
+    ]
+    labels = read(tables / "all-annotations-machine-imagelabels.csv")[1:]
+    assert {row[0] for row in labels} == {row[0] for row in images}
+    assert {row[2] for row in labels} <= set(names)
+    assert [row[1:] for row in labels if row[0] == images[2][0]] == [
         ["classifier", "palace", "0.75"],
         ["classifier", "cat", "0.125"],
         ["scene", "indoors", "0.9"],
@@ -49,5 +62,5 @@ def test_a_run_without_a_detector_has_labels_alone(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"classifier": MODELS["classifier"]})
     done = export_run(run, "openimages", tmp_path / "out")
     assert (done.images, done.objects, done.classes) == (8, 0, ())
-    assert len(read(tmp_path / "out" / "annotations-machine-imagelabels.csv")) == 17
-    assert not (tmp_path / "out" / "class-descriptions-boxable.csv").exists()
+    assert len(read(tmp_path / "out" / "annotations" / "all-annotations-machine-imagelabels.csv")) == 17
+    assert len(read(tmp_path / "out" / "annotations" / "all-annotations-bbox.csv")) == 1

@@ -78,6 +78,15 @@ def test_requests_stay_under_the_limit(run: str, tmp_path: Path, monkeypatch: py
     assert documents(tmp_path / "many") == documents(tmp_path / "one")
 
 
+def test_images_with_one_key_are_one_document_and_counted(tmp_path: Path) -> None:
+    done = export_run(write_run(tmp_path, same={3: 2, 8: 2}), "opensearch", tmp_path / "out")
+    assert done.notes[-1] == (
+        "2 images have the key of another one (the same URI): of those with one key the last stays"
+    )
+    found = documents(tmp_path / "out")
+    assert (len(found), len(dict(found))) == (8, 6)
+
+
 def test_names_that_become_the_same_field_are_told_apart() -> None:
     assert field_names(["a.b", "a_b", ".", " "]) == {"a.b": "a_b", "a_b": "a_b_", ".": "_", " ": "__"}
 

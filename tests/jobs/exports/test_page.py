@@ -34,7 +34,7 @@ def test_the_table_has_what_each_format_keeps() -> None:
         name: ["yes" if part in form.keeps else "" for part in PARTS] for name, form in FORMATS.items()
     }
     assert [form.name for form in FORMATS.values() if form.needs_detector] == re.findall(
-        r"`([\w-]+)`", PAGE.partition("refuse a run without a\ndetector: ")[2].partition(".")[0]
+        r"`([\w-]+)`", PAGE.partition("refuse a run without a detector: ")[2].partition(".")[0]
     )
 
 
@@ -43,7 +43,6 @@ def here(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the run `runs/today`, in which the page's commands are given."""
     shutil.copytree(run, tmp_path / "runs" / "today")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     return tmp_path
 
 
@@ -76,11 +75,11 @@ def command_of(form: str) -> str:
 @pytest.mark.parametrize(
     ("form", "imported", "line"),
     [
-        ("coco", "pycocotools", "images/00000003-same.jpg person [2.0, 3.0, 30.0, 40.0]"),
+        ("coco", "pycocotools", "00000003-same.jpg person [2.0, 3.0, 30.0, 40.0]"),
         ("hf", "datasets", "(100, 50) ['person']"),
     ],
 )
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "datasets_cache")
 def test_the_examples_in_python_read_what_was_exported(form: str, imported: str, line: str) -> None:
     (example,) = (text for text in blocks("python") if imported in text)
     give(command_of(form))

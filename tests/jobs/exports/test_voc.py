@@ -12,7 +12,8 @@ def test_torchvision_reads_each_image_with_its_boxes_in_whole_pixels(run: str, t
     export_run(run, "voc", tmp_path / "out")
     stems = (tmp_path / "out" / "ImageSets" / "Main" / "all.txt").read_text().splitlines()
     assert [int(stem[:8]) for stem in stems] == list(LABELLED)
-    assert tuple((tmp_path / "out" / "labels.txt").read_text(encoding="utf-8").splitlines()) == CLASSES
+    head, *labels = (tmp_path / "out" / "labelmap.txt").read_text(encoding="utf-8").splitlines()
+    assert (head, labels) == ("# label:color_rgb:parts:actions", [f"{name}:::" for name in CLASSES])
     for index, stem in zip(LABELLED, stems, strict=True):
         root = ET.parse(tmp_path / "out" / "Annotations" / f"{stem}.xml").getroot()
         annotation = VOCDetection.parse_voc_xml(root)["annotation"]
