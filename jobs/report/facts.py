@@ -180,7 +180,7 @@ def _bins(database: Database, source: str, value: str, bins: int) -> tuple[int, 
     """The number of rows in each bin of a value; what is below the first is in it, above the last in that."""
     rows = database.rows(
         f"SELECT greatest(least({value}, {bins - 1}), 0)::INT AS bin, count(*) AS n FROM {source} "
-        f"WHERE isfinite({value}) GROUP BY bin"
+        f"WHERE isfinite({value}) GROUP BY 1"
     )
     counts = Counter({row["bin"]: row["n"] for row in rows})
     return tuple(counts[bin_] for bin_ in range(bins)) if counts else ()
@@ -217,7 +217,7 @@ def _rate(database: Database) -> Rate | None:
     seconds = step_s((ends["last"] - ends["first"]).total_seconds())
     rows = database.rows(
         f"SELECT (epoch_us(moment) - epoch_us(?)) // {seconds * 1_000_000} AS bin, count(*) AS n "
-        f"FROM {_DONE} GROUP BY bin",
+        f"FROM {_DONE} GROUP BY 1",
         [ends["first"]],
     )
     counts = Counter({row["bin"]: row["n"] for row in rows})

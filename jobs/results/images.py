@@ -2,18 +2,23 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from jobs.results.plain import shortest
 from jobs.results.sql import Database
 from schemas.exceptions import SpecError
-from schemas.tables import FACTS, KEYS, LABELS
+from schemas.tables import FACTS, KEYS, LABELS, rows_of
 
 ATTACHED = ("boxes", "tags", "embeddings")
 """The tables whose rows an image can come with."""
 
 NESTED = ("topk", "class_counts")
 """The columns of labels that hold several values; see `read_images`."""
+
+_PLACE = rows_of("labels")
+PLACE = f'"{_PLACE}"'
+"""What the place of an image is called in SQL: a name that no column of a manifest has in a table."""
 
 _CHOSEN = "chosen_images"
 """The table of a database with the images of a selection, and their places in it."""
@@ -122,8 +127,8 @@ class Selection:
         order = f"{self.sort}, manifest_index" if self.sort else "manifest_index"
         limit = "" if self.limit is None else f"LIMIT {self.limit}"
         return (
-            f"SELECT manifest_index, row_number() OVER (ORDER BY {order}) AS place FROM {source} "
-            f"ORDER BY place {limit}"
+            f"SELECT manifest_index, row_number() OVER (ORDER BY {order}) AS {PLACE} FROM {source} "
+            f"ORDER BY {PLACE} {limit}"
         )
 
 
@@ -157,24 +162,28 @@ def read_images(
     place, source = "manifest_index", "{}"
     if selection.chooses:
         database.keep(_CHOSEN, selection.query())
-        place, source = "place", f"{{}} JOIN {_CHOSEN} USING (manifest_index)"
+        place, source = PLACE, f"{{}} JOIN {_CHOSEN} USING (manifest_index)"
     with ExitStack() as stack:
 
         def rows(table: str, where: str, order: str) -> Iterator[dict[str, Any]]:
             # what is read from the beginning to the end is in order; a join may mix the rows
-            ending = f"ORDER BY {order}" if place == "place" else ""
+            ending = f"ORDER BY {order}" if place == PLACE else ""
             columns = ", ".join(f"{table}.{name}" for name in _ATTACHED_COLUMNS.get(table, ()))
             columns = columns or (f"{table}.* EXCLUDE ({', '.join(without)})" if without else f"{table}.*")
-            text = f"SELECT {columns}, {place} AS place FROM {source.format(table)} WHERE {where} {ending}"
+            text = f"SELECT {columns}, {place} AS {PLACE} FROM {source.format(table)} WHERE {where} {ending}"
             return stack.enter_context(closing(database.rows(text)))
 
-        orders = {"boxes": "place, object_index", "tags": "place, tagger, score DESC", "embeddings": "place"}
+        orders = {
+            "boxes": f"{PLACE}, object_index",
+            "tags": f"{PLACE}, tagger, score DESC",
+            "embeddings": PLACE,
+        }
         wheres = {"boxes": boxes_where}
         streams = {name: _Groups(rows(name, wheres.get(name, "true"), orders[name])) for name in tables}
-        for number, row in enumerate(rows("labels", "true", "place")):
+        for number, row in enumerate(rows("labels", "true", PLACE)):
             if number == selection.limit:
                 return
-            yield _image(row, {name: stream.of(row["place"]) for name, stream in streams.items()})
+            yield _image(row, {name: stream.of(row[_PLACE]) for name, stream in streams.items()})
 
 
 def assert_answers(database: Database, selection: Selection) -> None:
@@ -183,17 +192,21 @@ def assert_answers(database: Database, selection: Selection) -> None:
     Raises:
         SpecError: naming the option.
     """
-    for option, query in (
-        (f"--where {selection.where!r}", replace(selection, sort=None).query()),
-        (f"--sort {selection.sort!r}", replace(selection, where=None).query()),
+    for option, text, query in (
+        ("--where", selection.where, "SELECT {}\nFROM labels LIMIT 0"),
+        ("--sort", selection.sort, "SELECT 1 FROM labels ORDER BY {}\nLIMIT 0"),
     ):
+        if text is None:
+            continue
         try:
-            list(database.rows(f"SELECT * FROM ({query}) LIMIT 0"))
+            if len(database.result(query.format(text)).names) != 1:
+                raise SpecError("it is not one condition")
+            list(database.rows(f"SELECT * FROM ({selection.query()}) LIMIT 0"))
         except SpecError as error:
             problem = str(error).partition("\n\nLINE ")[0]
             raise SpecError(
-                f"{option}: {problem}\nIt is about a row of `labels`; `raylabel sql` has its columns. "
-                "For other tables: manifest_index IN (SELECT manifest_index FROM tags WHERE …)"
+                f"{option} {text!r}: {problem}\nIt is about a row of `labels`, whose columns `raylabel sql` "
+                "has. For other tables: manifest_index IN (SELECT manifest_index FROM tags WHERE …)"
             ) from None
 
 
@@ -207,23 +220,23 @@ class _Groups:
     def of(self, place: int) -> list[dict[str, Any]]:
         """The rows of a place, which is after the last one asked for."""
         group = []
-        while self._next is not None and self._next["place"] <= place:
-            if self._next["place"] == place:
+        while self._next is not None and self._next[_PLACE] <= place:
+            if self._next[_PLACE] == place:
                 group.append(self._next)
             self._next = next(self._rows, None)
         return group
 
 
-_KNOWN = {*LABELS.names, "place"}
+_KNOWN = {*LABELS.names, _PLACE}
 _PLAIN = [field.name for field in (*KEYS, *FACTS) if field.name in ImageRow.__slots__]
 _BOX, _TAG = Box.__slots__, Tag.__slots__
 _ATTACHED_COLUMNS = {"boxes": _BOX, "tags": _TAG, "embeddings": ("embedding",)}
 
 
 def _image(row: dict[str, Any], attached: dict[str, list[dict[str, Any]]]) -> ImageRow:
-    topk = tuple((entry["label"], entry["score"]) for entry in row.get("topk") or ())
+    topk = tuple((entry["label"], shortest(entry["score"])) for entry in row.get("topk") or ())
     if not topk and row["label"] is not None:
-        topk = ((row["label"], row["score"]),)
+        topk = ((row["label"], shortest(row["score"])),)
     objects = None
     if row["object_count"] is not None and "class_counts" in row:
         counts = (row["class_counts"] or {}).items()
@@ -233,8 +246,13 @@ def _image(row: dict[str, Any], attached: dict[str, list[dict[str, Any]]]) -> Im
         **{name: row[name] for name in _PLAIN},
         topk=topk,
         objects=objects,
-        boxes=tuple(Box(*(box[name] for name in _BOX)) for box in attached.get("boxes", ())),
-        tags=tuple(Tag(*(tag[name] for name in _TAG)) for tag in attached.get("tags", ())),
+        boxes=tuple(Box(*(_short(box[name]) for name in _BOX)) for box in attached.get("boxes", ())),
+        tags=tuple(Tag(*(_short(tag[name]) for name in _TAG)) for tag in attached.get("tags", ())),
         embedding=vector["embedding"],
         carried={name: value for name, value in row.items() if name not in _KNOWN},
     )
+
+
+def _short(value: Any) -> Any:
+    """A value of a box or a tag, whose numbers are float32."""
+    return shortest(value) if isinstance(value, float) else value

@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -18,15 +19,15 @@ def dump_json(value: object) -> str:
 def plain(value: Any) -> Any:  # noqa: PLR0911 - a return for each kind
     """A value as JSON has it.
 
-    Numbers of float32 get as many digits as tell them apart (0.1, not 0.10000000149011612), bytes are
-    hexadecimal, times are ISO 8601, what is no number or infinite is null.
+    Bytes are hexadecimal, times are ISO 8601, what is no number or infinite is null. A decimal is a number
+    where that is the same, otherwise text.
     """
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):
-        return shortest(value) if math.isfinite(value) else None
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else dump_json(key): plain(item) for key, item in value.items()}
+        return {plain_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, bytes):
@@ -34,12 +35,41 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - a return for each kind
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal):
-        return float(value)
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
     return str(value)
 
 
+def plain_of(kind: Any) -> Callable[[Any], Any]:
+    """What makes values of a type of DuckDB's plain: numbers of float32 get the digits that tell them apart.
+
+    That is 0.1 and not 0.10000000149011612, which Python has for it.
+    """
+    if "FLOAT" not in str(kind):
+        return plain
+    if kind.id == "float":
+        return lambda value: None if value is None else plain(shortest(value))
+    parts = {name: plain_of(inner) for name, inner in kind.children if not isinstance(inner, int)}
+    if kind.id in ("list", "array"):
+        (part,) = parts.values()
+        return lambda values: None if values is None else [part(value) for value in values]
+    if kind.id == "struct":
+        return lambda row: None if row is None else {name: parts[name](value) for name, value in row.items()}
+    if kind.id == "map":
+        return lambda pairs: (
+            None if pairs is None else {plain_key(key): parts["value"](value) for key, value in pairs.items()}
+        )
+    return plain
+
+
+def plain_key(key: object) -> str:
+    """A key of a map as one of an object."""
+    return key if isinstance(key, str) else dump_json(key)
+
+
 def shortest(number: float) -> float:
-    """A number, that which has the fewest digits where it came out of a float32."""
+    """A number of a float32 with the fewest digits that tell it apart; any other stays as it is."""
+    if not math.isfinite(number):
+        return number
     try:
         single = _FLOAT32.pack(number)
     except OverflowError:  # more than a float32 can be

@@ -14,7 +14,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from jobs.results.plain import dump_json, plain
+from jobs.results.plain import dump_json
 from jobs.results.sql import Database, Result
 from jobs.results.status import unfinished
 from jobs.results.text import shorten
@@ -93,19 +93,18 @@ def _write_csv(result: Result, file: IO[str]) -> None:
     """Rows as CSV with a line of names; what is nested as JSON, null as an empty field."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(result.names)
-    for row in result:
+    for row in result.plain_rows():
         writer.writerow([_csv_value(value) for value in row])
 
 
 def _csv_value(value: object) -> object:
-    value = plain(value)
     return dump_json(value) if isinstance(value, dict | list | bool) else value
 
 
 def _write_json(result: Result, file: IO[str]) -> None:
     """Rows as a JSON array, an object a line."""
     before = "["
-    for row in result:
+    for row in result.plain_rows():
         file.write(f"{before}\n{dump_json(dict(zip(result.names, row, strict=True)))}")
         before = ","
     file.write("[]\n" if before == "[" else "\n]\n")
@@ -113,7 +112,7 @@ def _write_json(result: Result, file: IO[str]) -> None:
 
 def _print_table(result: Result, console: Console) -> None:
     """The first rows as a table that fits the terminal, and what is left out of it."""
-    rows = list(islice(result, MAX_ROWS + 1))
+    rows = list(islice(result.plain_rows(), MAX_ROWS + 1))
     more = len(rows) > MAX_ROWS
     cells = [[_cell(value) for value in row] for row in rows[:MAX_ROWS]]
     shown = min(len(result.names), max(1, (console.width + _GAP) // (_NARROWEST + _GAP)))
@@ -136,8 +135,7 @@ def _print_table(result: Result, console: Console) -> None:
 
 
 def _cell(value: object) -> str:
-    """A value in a cell of a table, in one line."""
-    value = plain(value)
+    """A plain value in a cell of a table, in one line."""
     match value:
         case None:
             return "null"

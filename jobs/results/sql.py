@@ -5,9 +5,9 @@ own requests, with their retries and the storage options of this process.
 """
 
 import glob
-import tempfile
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +19,17 @@ from fsspec import AbstractFileSystem
 
 from jobs.results.datasets import MADE_BY, empty_table
 from jobs.results.files import fragment, own_sizes, unreadable_as_damaged
+from jobs.results.plain import plain_of
 from schemas.exceptions import DamagedFileError, ImageError, RaylabelError, SpecError, StorageError
+from schemas.ledger import Shard
 from schemas.spec import FetchSpec
 from schemas.tables import TABLES
 from workers.fetch.ranges import RangeFile
-from workers.ledger.damage import TABLE, damaged
+from workers.ledger.damage import MISSING, TABLE, damaged
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.printable import short_line
+from workers.process.leftovers import temporary_folder
 
 MEMORY_MB = 512
 """Memory that DuckDB takes for what it computes, at most; what does not fit goes to a temporary folder."""
@@ -52,6 +55,14 @@ VIEWS = (*TABLES, "objects")
 """The views that a run may have."""
 
 _PROTOCOL = "raylabel"
+
+_READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+"""The parts of a parsed query that only read."""
+
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+")
+
+_RESERVED = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
+"""What DuckDB calls schemas and databases of its own."""
 
 _USERS = (
     *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException),
@@ -86,16 +97,20 @@ class Database:
         self.outputs = dict(runs)
         self.runs: dict[str, RunDirectory] = {name: find_run(output) for name, output in runs.items()}
         self._files = _RunFiles()
-        self._folder = tempfile.TemporaryDirectory(prefix="raylabel-sql-")
+        self._ending = ExitStack()
+        folder = self._ending.enter_context(temporary_folder("raylabel-sql-"))
         self._connection = duckdb.connect(
             config={
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
                 "memory_limit": f"{memory_mb}MiB",
-                "temp_directory": self._folder.name,
+                "temp_directory": str(folder),
             }
         )
+        self._ending.callback(self._connection.close)
         try:
+            # a name in a query is none of a variable in Python
+            self._connection.execute("SET GLOBAL python_enable_replacements = false")
             self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
             self._connection.register_filesystem(self._files)
             self._execute(CLASS_COUNT)
@@ -115,8 +130,7 @@ class Database:
 
     def close(self) -> None:
         """Ends what is computed, and deletes the temporary folder."""
-        self._connection.close()
-        self._folder.cleanup()
+        self._ending.close()
 
     def rows(
         self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
@@ -146,7 +160,8 @@ class Database:
         """The result of a query as a whole, as an Arrow table; raises as `rows` does."""
         statement = self._select(query)
         with self._clear_errors():
-            return self._connection.sql(statement).to_arrow_table()
+            table = self._connection.sql(statement).to_arrow_table()
+        return table.rename_columns(_once_each(table.column_names))
 
     def result(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> "Result":
         """The result of a query, which is computed as it is read; raises as `rows` does."""
@@ -168,9 +183,22 @@ class Database:
             query: see `rows`.
             file: to write; nothing may be there.
         """
-        text = self._text_of(query)
-        # a comment may end the query
-        self._execute(f"COPY ({text}\n) TO {_text(str(file))} (FORMAT parquet, COMPRESSION zstd)")
+        text = self._text_of(query)  # a comment may end it
+        types = dict(zip(*self._described(text), strict=True))
+        # Parquet has no such integers: DuckDB would write the nearest float
+        exact = [
+            f"{_quoted(name)}::DECIMAL(38, 0) AS {_quoted(name)}"
+            for name in types
+            if types[name] == "HUGEINT"
+        ]
+        rows = f"SELECT * REPLACE ({', '.join(exact)}) FROM ({text}\n)" if exact else text
+        self._execute(f"COPY ({rows}\n) TO {_text(str(file))} (FORMAT parquet, COMPRESSION zstd)")
+
+    def _described(self, text: str) -> tuple[list[str], list[str]]:
+        """The names and types of the columns of a query, as those of a source of rows."""
+        with self._clear_errors():
+            columns = self._connection.execute(f"DESCRIBE FROM ({text}\n)").fetchall()
+        return [column[0] for column in columns], [column[1] for column in columns]
 
     def _text_of(self, query: str) -> str:
         """A query as a part of a statement, without the semicolon that may end it."""
@@ -191,15 +219,28 @@ class Database:
             raise SpecError(
                 f"found {what}; a query only reads. Allowed: one SELECT, as SELECT count(*) FROM labels"
             )
+        self._assert_reads(query)
         return statements[0]
+
+    def _assert_reads(self, query: str) -> None:
+        """Refuses a SELECT with a statement in it that writes, such as `WITH x AS (COPY …) FROM x`."""
+        with self._clear_errors():
+            ((tree,),) = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+        nodes = set(re.findall(r'"type":"(\w+_NODE)"', tree))
+        if not nodes or nodes - _READING:
+            what = ", ".join(sorted(node.partition("_")[0] for node in nodes - _READING)) or "a statement"
+            raise SpecError(f"found {what} in the query; a query only reads")
 
     def _add_views(self, name: str, run: RunDirectory) -> None:
         """Makes the views of a run."""
         schema = f"{_quoted(name)}." if name else ""
         if name:
             self._make_schema(name)
+        published = {Path(key).stem for key in run.list(Shard)}  # their files are in place before they are
         for table in run.tables.names:
             sizes = own_sizes(run.store, table)
+            if missing := published - {Path(key).stem for key in sizes}:
+                raise damaged(TABLE, run.store, f"{table}/{min(missing)}.parquet", MISSING)
             if not sizes:
                 self._connection.register("nothing", empty_table(run, table))
                 self._execute(f"CREATE TABLE {schema}{table} AS SELECT {_columns(run, table)} FROM nothing")
@@ -213,6 +254,8 @@ class Database:
 
     def _make_schema(self, name: str) -> None:
         try:
+            if name.casefold() in _RESERVED:
+                raise SpecError(f"a run cannot be called {name!r}, as DuckDB has that; choose another name")
             self._connection.execute(f"CREATE SCHEMA {_quoted(name)}")
         except duckdb.Error as error:
             raise SpecError(
@@ -245,7 +288,8 @@ class Database:
             return damage
         if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
             return SpecError(f"{_first_line(error)}{self._advice(_first_line(error))}")
-        return SpecError(str(error))
+        # of a name that is no file of a run DuckDB tells with Python's traceback
+        return SpecError(_TRACEBACK.sub("", str(error)))
 
     def _damage(self, error: duckdb.Error) -> DamagedFileError | None:
         """The damage to a file that an error is about."""
@@ -284,7 +328,7 @@ class Result:
     """The rows of a query as tuples of Python values, computed while they are read.
 
     Attributes:
-        names: of the columns, each once: a second "uri" is "uri_2".
+        names: of the columns, each once: a second "uri" is "uri_1".
         types: of the columns, as DuckDB writes them: VARCHAR, FLOAT, STRUCT(...).
     """
 
@@ -294,11 +338,27 @@ class Result:
         self._cursor, self._clear_errors = cursor, clear_errors
         self.names = _once_each([column[0] for column in cursor.description or ()])
         self.types = [str(column[1]) for column in cursor.description or ()]
+        self._plain = [plain_of(column[1]) for column in cursor.description or ()]
+
+    def plain_rows(self) -> Iterator[list[Any]]:
+        """Yields the rows with their values as JSON has them: see `jobs.results.plain`.
+
+        Raises:
+            SpecError: a value is nested too deep.
+        """
+        try:
+            for row in self:
+                yield [convert(value) for convert, value in zip(self._plain, row, strict=True)]
+        except RecursionError:
+            raise SpecError("the result has a value that is nested too deep to be shown") from None
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         while True:
             with self._clear_errors():
-                rows = self._cursor.fetchmany(ROWS_AT_ONCE)
+                try:
+                    rows = self._cursor.fetchmany(ROWS_AT_ONCE)
+                except (OverflowError, ValueError) as error:
+                    raise SpecError(f"the result has a value that is none in Python: {error}") from None
             if not rows:
                 return
             yield from rows
@@ -346,6 +406,8 @@ class _RunFiles(AbstractFileSystem):  # type: ignore[misc]
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Its name and its bytes."""
         path = self._strip_protocol(path)
+        if path not in self._sizes:
+            raise FileNotFoundError(path)
         return {"name": path, "size": self._sizes[path], "type": "file"}
 
     def modified(self, path: str) -> datetime:  # noqa: ARG002
@@ -353,6 +415,8 @@ class _RunFiles(AbstractFileSystem):  # type: ignore[misc]
         return datetime.fromtimestamp(0, UTC)
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:  # noqa: ARG002
+        if path not in self._sizes:
+            raise FileNotFoundError(path)
         run, key = self.known[f"{_PROTOCOL}://{path}"]
         return _Reader(f"{run.store.url}/{key}", self._sizes[path], self)
 
@@ -384,7 +448,7 @@ def _once_each(names: list[str]) -> list[str]:
     """Names with a number behind those that were there before."""
     unique: list[str] = []
     for name in names:
-        number, free = 1, name
+        number, free = 0, name
         while free in unique:
             number += 1
             free = f"{name}_{number}"

@@ -233,7 +233,7 @@ def _bins(database: Database, source: str, value: str, bins: int) -> tuple[int, 
     """The number of images in each bin of a value, the last of them open-ended; empty where it has none."""
     rows = database.rows(
         f"SELECT least({value}, {bins - 1})::INT AS bin, count(*) AS n FROM {source} "
-        f"WHERE {value} IS NOT NULL GROUP BY bin"
+        f"WHERE {value} IS NOT NULL GROUP BY 1"
     )
     counts = Counter({row["bin"]: row["n"] for row in rows})
     return tuple(counts[bin_] for bin_ in range(bins)) if counts else ()

@@ -1,14 +1,13 @@
 """Files and folders for a user that are there whole, or not at all."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.exceptions import StorageError
 from workers.printable import message_of
+from workers.process.leftovers import temporary_folder
 
 
 @contextmanager
@@ -16,13 +15,17 @@ def whole_file(file: Path) -> Iterator[Path]:
     """A new name next to a file, whose content gets that name when the block ends without an exception.
 
     Raises:
-        StorageError: there is no such folder, or it cannot be written into.
+        StorageError: there is no such folder, it cannot be written into, or something else has the name.
     """
-    if not file.parent.is_dir():
-        raise StorageError(f"cannot write {file}: there is no folder {file.parent}")
-    with _storage_errors(file), _work_folder(file) as folder:
-        yield folder / "file"
-        os.replace(folder / "file", file)
+    with _storage_errors(file):
+        target = Path(os.path.realpath(file))  # a link stays one
+        if not target.parent.is_dir():
+            raise StorageError(f"cannot write {file}: there is no folder {target.parent}")
+        if target.exists() and not target.is_file():
+            raise StorageError(f"cannot write {file}: it exists, and is no file")
+        with temporary_folder(f".{target.name[:100]}.", target.parent) as folder:
+            yield folder / "file"
+            os.replace(folder / "file", target)
 
 
 @contextmanager
@@ -33,23 +36,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         StorageError: there is something at that name other than an empty folder, or it cannot be written.
     """
     with _storage_errors(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(f"{folder} exists; name a folder that does not, or an empty one")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _work_folder(folder) as work:
+        target = Path(os.path.realpath(folder))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(f".{target.name[:100]}.", target.parent) as work:
             (work / "folder").mkdir()
             yield work / "folder"
-            os.replace(work / "folder", folder)
-
-
-@contextmanager
-def _work_folder(name: Path) -> Iterator[Path]:
-    """A folder on the same disk as a name, deleted when the block ends."""
-    work = Path(tempfile.mkdtemp(prefix=f".{name.name[:100]}.", dir=name.parent))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            os.replace(work / "folder", target)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from jobs.run.retry import (
     outcome_of_retry,
 )
 from jobs.run.stop import Stopped, StopRequest, leave, received, stoppable
-from schemas.exceptions import ManifestError
+from schemas.exceptions import ManifestError, RaylabelError
 from schemas.exit_codes import RAY_DIED
 from schemas.spec import JobSpec
 from schemas.words import by_code, counted, raylabel_command
@@ -78,7 +78,7 @@ def run_job(spec: JobSpec, options: RunOptions, *, restart: bool = False) -> Non
         job = _completed(spec)
         job.assert_same_run(store)
         if not store.exists(REPORT):  # a stop may have come between the two
-            write_report(spec.output, _notes(job))
+            _write_report(spec.output, _notes(job), console)
         console.message(f"{output} is complete: {format_rows(rows)}. Nothing to do.")
         console.event("complete", output=output, up_to_date=True, **rows)
         return
@@ -164,15 +164,14 @@ def _run(
     accuracy = (
         None if how == "retry" else accuracy_of(job, reporter.meter, seconds, machines, console.message)
     )
-    report = write_report(spec.output, {**_notes(job), **({"predicted": str(accuracy)} if accuracy else {})})
+    notes = {**_notes(job), **({"predicted": str(accuracy)} if accuracy else {})}
+    _write_report(spec.output, notes, console)
     if how == "retry":
         console.message(outcome_of_retry(spec.output))
     console.message(f"{format_rows(rows)} in {seconds:.0f} s")
     if accuracy:
         console.message(f"predicted: {accuracy}")
     console.message(f"tables: {output}/{{{','.join(rows)}}}/*.parquet\nreport: {output}/{REPORT}")
-    if report.not_shown:
-        console.message(f"note: {report.without}")
     if rows["errors"]:
         failed = failed_by_code(spec.output)
         again = retry_command(output, failed)
@@ -181,6 +180,18 @@ def _run(
     console.message(f"a look: {reached if spec.storage else raylabel_command('show', output).strip('`')}")
     predicted = {"predicted": accuracy.to_dict()} if accuracy else {}
     console.event("complete", output=output, up_to_date=False, seconds=round(seconds, 1), **rows, **predicted)
+
+
+def _write_report(output: str, notes: dict[str, str], console: RunConsole) -> None:
+    """Writes the report, and says what it lacks; a run is complete without one too."""
+    try:
+        report = write_report(output, notes)
+    except RaylabelError as error:
+        again = raylabel_command("report", clean_uri(output))
+        console.message(f"note: there is no report: {error}. {again} makes it")
+        return
+    if report.not_shown:
+        console.message(f"note: {report.without}")
 
 
 def _notes(job: ResolvedJob) -> dict[str, str]:

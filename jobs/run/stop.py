@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from schemas.exit_codes import CTRL_C, DEADLINE, HUNG_UP, TERMINATED
+from workers.process.leftovers import delete_leftovers
 from workers.process.streams import print_error
 
 SIGNALS = {
@@ -120,6 +121,7 @@ def leave(message: str, exit_code: int) -> NoReturn:
                 family.end_family()
             if sys.stdout.isatty():
                 os.write(sys.stdout.fileno(), SHOW_CURSOR)
+            delete_leftovers()
         finally:  # whatever was interrupted: a module that is half imported, a stream that is gone
             os._exit(_exit_codes[0] if _exit_codes else exit_code)
 

@@ -42,7 +42,7 @@ def test_the_demo_in_buckets_finds_what_the_demo_finds(tmp_path: Path) -> None:
     found = tables(tmp_path / "run")
     best, objects = golden.expected("classifier"), golden.expected("detector")
     uris = found["labels"]["uri"].to_pylist()
-    assert uris[:2] == ["s3://demo-photos/photos/astronaut.png", "photos/camera.png"]
+    assert uris[:2] == [f"s3://demo-photos/photos/{name}" for name in ("astronaut.png", "camera.png")]
     assert [Path(uri).name for uri in uris] == sorted(best)
     assert found["labels"]["label_id"].to_pylist() == [best[name]["label_ids"][0] for name in sorted(best)]
     assert found["boxes"]["class_id"].to_pylist() == [

@@ -12,6 +12,7 @@ from typing import Any
 from schemas.exceptions import StorageError
 from schemas.exit_codes import BROKEN_PIPE, EXIT_CODES
 from workers.printable import printable
+from workers.process.leftovers import delete_leftovers
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -118,7 +119,7 @@ def _on_unwritable(error: OSError) -> None:
     if _goes_on:
         print_error(f"cannot print any more ({error.strerror}); the job goes on, and its tables are written")
         return
-    if error.errno == errno.EPIPE:
-        os._exit(BROKEN_PIPE)
-    print_error(f"cannot print the result: {error.strerror}")
-    os._exit(EXIT_CODES[StorageError])
+    if error.errno != errno.EPIPE:
+        print_error(f"cannot print the result: {error.strerror}")
+    delete_leftovers()
+    os._exit(BROKEN_PIPE if error.errno == errno.EPIPE else EXIT_CODES[StorageError])

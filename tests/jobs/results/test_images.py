@@ -1,13 +1,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from jobs.results.images import ALL, ATTACHED, ImageRow, Selection, Tag, read_images
 from jobs.results.sql import Database
+from jobs.results.summary import summary_of
 from schemas.exceptions import SpecError
 from tests.benchmarks.large_run import write_large_run
 from tests.jobs.results.test_datasets import begun, publish
+from tests.workers.tables.made_results import record
+from workers.ledger.runs import begin_run
+from workers.storage.store import Store
+from workers.tables.parquet import parquet_bytes
 
 GOOD = [n for n in range(50) if n % 4 != 3]
 """The images that did not fail."""
@@ -91,6 +97,28 @@ def test_a_sample_is_the_same_each_time_and_from_everywhere(tmp_path: Path) -> N
         )
 
 
+def test_columns_of_the_manifest_of_any_name_are_carried(tmp_path: Path) -> None:
+    columns = {"place": 7, "bin": "x", "n": 1.5, "name": "y", "what": "z"}
+    schema = pa.schema([(name, pa.scalar(value).type) for name, value in columns.items()])
+    begin_run(
+        Store(str(tmp_path)), record(manifest_columns={field.name: str(field.type) for field in schema})
+    )
+    publish(begun(str(tmp_path / "plain")), 0)
+    for table in ("labels", "boxes", "errors"):
+        (rows,) = Store(str(tmp_path / "plain")).read_tables([f"{table}/shard-00000.parquet"])
+        if table != "boxes":
+            rows = rows.drop_columns(["split", "manifest_label"])
+            for field in schema:
+                rows = rows.append_column(field, pa.array([columns[field.name]] * len(rows), field.type))
+        Store(str(tmp_path)).write(f"{table}/shard-00000.parquet", parquet_bytes(rows, table))
+    with Database({"": str(tmp_path)}) as database:
+        for selection in (ALL, Selection(where="true"), Selection(sort="score", sample=18)):
+            images = list(read_images(database, selection, ["boxes"]))
+            assert [len(image.boxes) for image in images] == [image.manifest_index % 3 for image in images]
+            assert [image.carried for image in images] == [columns] * 18
+            assert summary_of(database, selection).objects == sum(n % 3 for n in GOOD if n < 24)
+
+
 def test_boxes_can_be_left_out_by_a_condition(database: Database) -> None:
     images = list(
         read_images(database, attached=["boxes"], boxes_where="score > 0.7 AND class_name = 'person'")
@@ -103,7 +131,9 @@ def test_boxes_can_be_left_out_by_a_condition(database: Database) -> None:
     [
         (Selection(where="lable = 'cat'"), r"(?s)lable.*Candidate bindings"),
         (Selection(where="label = 'cat'; DROP VIEW labels"), "Parser Error"),
-        (Selection(sort="nothing"), r"nothing"),
+        (Selection(sort="nothing"), r"^--sort 'nothing': Binder Error: .*nothing"),
+        (Selection(where="label, score"), r"^--where 'label, score': it is not one condition"),
+        (Selection(where="true) UNION ALL SELECT * FROM labels WHERE (true"), "^--where 'true.*Parser Error"),
     ],
 )
 def test_a_condition_that_is_none_is_refused(tmp_path: Path, selection: Selection, message: str) -> None:

@@ -1,7 +1,8 @@
-import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.results.sql import Database
@@ -79,7 +80,7 @@ def test_several_runs_have_names(tmp_path: Path) -> None:
     with Database({"": str(tmp_path / "one"), "Two": str(tmp_path / "two")}) as database:
         counts = "SELECT (SELECT count(*) FROM labels) AS a, (SELECT count(*) FROM two.labels) AS b"
         assert database.row(counts) == {"a": 36, "b": 38}
-    with pytest.raises(SpecError, match=r"a run cannot be called 'main': .*choose another name"):
+    with pytest.raises(SpecError, match=r"a run cannot be called 'main'.*choose another name"):
         Database({"main": str(tmp_path / "one")})
 
 
@@ -101,6 +102,14 @@ def test_a_folder_of_any_name_is_read_and_no_other(tmp_path: Path, folder: str) 
         ("FROM labels; FROM boxes", "found 2 statements"),
         ("DROP VIEW labels", "found a statement without rows; a query only reads"),
         ("CREATE TABLE x AS FROM labels", "found a statement without rows"),
+        ("WITH x AS (COPY (SELECT 1) TO 'x.csv') FROM x", "found COPY in the query; a query only reads"),
+        (
+            "FROM labels WHERE (WITH y AS (DELETE FROM labels RETURNING 1) SELECT count(*) FROM y) = 0",
+            "found DELETE in the query|Parser Error|Binder Error",
+        ),
+        ("SELECT interval '100000000 years'", "the result has a value that is none in Python"),
+        ("FROM statement", "Table with name statement does not exist"),
+        ("FROM read_text('raylabel://../x')", r"^FileNotFoundError: \.\./x"),
         ("SELECT FROM WHERE", r"(?s)Parser Error: .*\^"),
         ("SELECT lable FROM labels", r"(?s)Binder Error: .*lable.*Candidate bindings: .*label"),
         (
@@ -138,6 +147,26 @@ def test_a_file_that_is_no_table_is_named_as_damaged(output: str, content: bytes
             list(database.rows("SELECT * FROM boxes"))
 
 
+def test_a_shard_that_lacks_a_table_is_not_passed_over(output: str) -> None:
+    run = begun(output)
+    publish(run, 0, 1)
+    run.store.delete(["boxes/shard-00001.parquet"])
+    with pytest.raises(
+        DamagedFileError, match=r"boxes/shard-00001.parquet is damaged: there is no such file"
+    ):
+        Database({"": output})
+
+
+def test_integers_of_any_size_are_exact_in_files(tmp_path: Path) -> None:
+    publish(begun(str(tmp_path / "run")), 0)
+    with Database({"": str(tmp_path / "run")}) as database:
+        database.save("SELECT 9007199254740993::HUGEINT AS n, 1 AS n -- twice", tmp_path / "x.parquet")
+        database.save("SELECT sum(byte_size) AS n FROM labels;", tmp_path / "y.parquet")
+    assert pq.read_table(tmp_path / "x.parquet").column(0).to_pylist() == [9007199254740993]
+    expected = sum(1000 + n for n in range(24) if n % 4 != 3)
+    assert pq.read_table(tmp_path / "y.parquet").to_pydict() == {"n": [expected]}
+
+
 def test_a_file_that_is_gone_is_named(output: str) -> None:
     run = begun(output)
     publish(run, 0, 1)
@@ -149,12 +178,12 @@ def test_a_file_that_is_gone_is_named(output: str) -> None:
 
 def test_a_result_that_does_not_fit_into_memory_is_computed_on_the_disk(tmp_path: Path) -> None:
     publish(begun(str(tmp_path)), 0)
+    before = set(Path(tempfile.gettempdir()).glob("raylabel-sql-*"))
     with Database({"": str(tmp_path)}, memory_mb=64) as database:
         texts = "SELECT hash(range)::VARCHAR || repeat('x', 60) AS t FROM range(3000000) ORDER BY t"
         assert len(database.row(f"SELECT max(t) AS t FROM ({texts})")["t"]) > 60
-        folder = database._folder.name
-        assert os.path.isdir(folder)
-    assert not os.path.exists(folder)
+        (folder,) = set(Path(tempfile.gettempdir()).glob("raylabel-sql-*")) - before
+    assert not folder.exists()
 
 
 def test_rows_are_computed_as_they_are_read(tmp_path: Path) -> None:
