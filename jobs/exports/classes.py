@@ -106,10 +106,15 @@ def read_class_map(file: Path) -> dict[str, str | None]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"--class-map {file} cannot be read: {message_of(error)}") from None
     if file.suffix.lower() == ".csv":
-        return _from_csv(text, file)
-    if file.suffix.lower() in {".yaml", ".yml"}:
-        return _from_yaml(text, file)
-    raise SpecError(f"--class-map {file}: allowed are files that end in .yaml, .yml or .csv")
+        names = _from_csv(text, file)
+    elif file.suffix.lower() in {".yaml", ".yml"}:
+        names = _from_yaml(text, file)
+    else:
+        raise SpecError(f"--class-map {file}: allowed are files that end in .yaml, .yml or .csv")
+    for new in names.values():
+        if new and not new.isprintable():  # a line of a list of names, in many a format
+            raise SpecError(f"--class-map {file}: found {short_line(repr(new))}; a name is one line of text")
+    return names
 
 
 def _from_yaml(text: str, file: Path) -> dict[str, str | None]:
@@ -126,7 +131,10 @@ def _from_yaml(text: str, file: Path) -> dict[str, str | None]:
 
 
 def _from_csv(text: str, file: Path) -> dict[str, str | None]:
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except csv.Error as error:
+        raise SpecError(f"--class-map {file} is not CSV: {error}") from None
     if not rows or rows[0] != _HEADER:
         found = short_line(",".join(rows[0])) if rows else "nothing"
         raise SpecError(f"--class-map {file}: the first line must be {','.join(_HEADER)}; found {found}")

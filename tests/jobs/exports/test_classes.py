@@ -64,6 +64,9 @@ def test_a_class_map_is_yaml_or_csv(tmp_path: Path, name: str, text: str) -> Non
         ("map.csv", "dog,pet\n", "the first line must be class,name; found dog,pet"),
         ("map.csv", "class,name\ndog,pet,x\n", "row 2: allowed are 2 values"),
         ("map.csv", "class,name\ndog,a\ndog,b\n", "row 3: 'dog' is there twice"),
+        ("map.csv", f"class,name\ndog,{'x' * 200_000}\n", "is not CSV: field larger than"),
+        ("map.csv", 'class,name\ndog,"a\nb"\n', r"found 'a\\nb'; a name is one line of text"),
+        ("map.yaml", 'dog: "a\\eb"', "a name is one line of text"),
         ("map.json", "{}", r"allowed are files that end in \.yaml, \.yml or \.csv"),
     ],
 )

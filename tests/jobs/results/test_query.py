@@ -119,6 +119,7 @@ def test_of_an_unfinished_run_what_is_published_is_read_and_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     publish(begun(str(tmp_path)), 0, 2)
+    capfd.readouterr()  # what publishing logs, where another test has switched that on
     run_sql({"": str(tmp_path)}, "SELECT count(*) AS n FROM labels", "csv")
     out, err = capfd.readouterr()
     assert out == "n\n20\n"

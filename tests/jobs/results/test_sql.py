@@ -176,14 +176,17 @@ def test_a_file_that_is_gone_is_named(output: str) -> None:
             list(database.rows("SELECT uri FROM labels"))
 
 
-def test_a_result_that_does_not_fit_into_memory_is_computed_on_the_disk(tmp_path: Path) -> None:
-    publish(begun(str(tmp_path)), 0)
-    before = set(Path(tempfile.gettempdir()).glob("raylabel-sql-*"))
-    with Database({"": str(tmp_path)}, memory_mb=64) as database:
+def test_a_result_that_does_not_fit_into_memory_is_computed_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(begun(str(tmp_path / "run")), 0)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with Database({"": str(tmp_path / "run")}, memory_mb=64) as database:
         texts = "SELECT hash(range)::VARCHAR || repeat('x', 60) AS t FROM range(3000000) ORDER BY t"
         assert len(database.row(f"SELECT max(t) AS t FROM ({texts})")["t"]) > 60
-        (folder,) = set(Path(tempfile.gettempdir()).glob("raylabel-sql-*")) - before
-    assert not folder.exists()
+        assert [path.name[:13] for path in (tmp_path / "tmp").iterdir()] == ["raylabel-sql-"]
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_rows_are_computed_as_they_are_read(tmp_path: Path) -> None:
