@@ -8,17 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from jobs.results.plain import shortest
-
 
 def as_json(value: object) -> str:
     """A value in a line of JSON; its numbers are finite."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def score_of(number: float) -> float:
-    """A score with as many digits as tell float32 numbers apart."""
-    return shortest(number)
 
 
 class JsonArray:

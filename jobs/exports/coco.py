@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.exports.arrays import JsonArray, as_json, score_of, set_aside
+from jobs.exports.arrays import JsonArray, as_json, set_aside
 from jobs.exports.base import Export, Format
 from jobs.exports.cocos import DIGITS, bbox_of, head_of, image_of
 
@@ -27,7 +27,7 @@ def write(export: Export, folder: Path) -> None:
                         "bbox": bbox,
                         "area": round(bbox[2] * bbox[3], DIGITS),
                         "iscrowd": 0,
-                        "score": score_of(box.score),
+                        "score": box.score,
                     }
                     annotations.add(as_json(annotation))
             images.end()

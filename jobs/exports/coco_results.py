@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.exports.arrays import JsonArray, as_json, score_of
+from jobs.exports.arrays import JsonArray, as_json
 from jobs.exports.base import Export, Format
 from jobs.exports.cocos import bbox_of, head_of, image_of
 
@@ -22,7 +22,7 @@ def write(export: Export, folder: Path) -> None:
                     "image_id": sample.id,
                     "category_id": box.class_id + 1,
                     "bbox": bbox_of(box),
-                    "score": score_of(box.score),
+                    "score": box.score,
                 }
                 results.add(as_json(result))
         images.end()

@@ -5,7 +5,7 @@ https://docs.cvat.ai/docs/manual/advanced/xml_format/; CVAT finds a frame by its
 
 from pathlib import Path
 
-from jobs.exports.arrays import as_json, score_of
+from jobs.exports.arrays import as_json
 from jobs.exports.base import Export, Format, Sample
 from jobs.exports.xmls import attribute, text
 from jobs.results.images import Box
@@ -52,7 +52,7 @@ def _box(box: Box) -> str:
     values = " ".join(f'{name}="{value:.{DIGITS}f}"' for name, value in corners.items())
     return (
         f'    <box label={attribute(box.class_name)} source="auto" occluded="0" {values} z_order="0">'
-        f'<attribute name="score">{score_of(box.score)}</attribute></box>\n'
+        f'<attribute name="score">{box.score}</attribute></box>\n'
     )
 
 

@@ -6,7 +6,7 @@ https://docs.voxel51.com/user_guide/import_datasets.html; boxes are [x, y, width
 from pathlib import Path
 from typing import Any
 
-from jobs.exports.arrays import JsonArray, as_json, score_of
+from jobs.exports.arrays import JsonArray, as_json
 from jobs.exports.base import Export, Format
 from jobs.results.images import Box, ImageRow
 
@@ -39,7 +39,7 @@ def _detection(box: Box, image: ImageRow) -> dict[str, Any]:
     return {
         "label": box.class_name,
         "bounding_box": [round(share, DIGITS) for share in (x, y, *size)],
-        "confidence": score_of(box.score),
+        "confidence": box.score,
     }
 
 

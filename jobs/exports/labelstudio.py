@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jobs.exports.arrays import JsonArray, as_json, score_of
+from jobs.exports.arrays import JsonArray, as_json
 from jobs.exports.base import Export, Format, Sample
 from jobs.exports.rows import carried_names
 from jobs.exports.xmls import attribute
@@ -61,7 +61,7 @@ def _task(sample: Sample, version: str | None, names: dict[str, str], export: Ex
         "uri": image.uri,
     }
     if image.topk:
-        data |= {"label": image.topk[0][0], "label_score": score_of(image.topk[0][1])}
+        data |= {"label": image.topk[0][0], "label_score": image.topk[0][1]}
     if "tags" in export.run.tables.names:
         data["tags"] = [tag.label for tag in image.tags]
     data |= {names[name]: plain(value) for name, value in (image.carried or {}).items()}
@@ -87,7 +87,7 @@ def _prediction(sample: Sample, version: str) -> dict[str, Any]:
         ],
     }
     if boxes:
-        prediction["score"] = score_of(sum(box.score for box in boxes) / len(boxes))
+        prediction["score"] = sum(box.score for box in boxes) / len(boxes)
     return prediction
 
 
@@ -110,7 +110,7 @@ def _rectangle(name: str, box: Box, image: ImageRow) -> dict[str, Any]:
             "rotation": 0,
             "rectanglelabels": [box.class_name],
         },
-        "score": score_of(box.score),
+        "score": box.score,
     }
 
 

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.exports.arrays import score_of
 from jobs.exports.base import Export, Format
 from jobs.results.images import Box, ImageRow
 
@@ -58,8 +57,8 @@ def write(export: Export, folder: Path) -> None:
             image, name = sample.image, sample.stem
             images.writerow([name, SUBSET, image.uri, *[""] * 4, image.image_id, image.byte_size, "", "", ""])
             boxes.writerows((name, "raylabel", *_box(box, image), *UNKNOWN) for box in image.boxes)
-            labels.writerows((name, "classifier", label, score_of(score)) for label, score in image.topk)
-            labels.writerows((name, tag.tagger, tag.label, score_of(tag.score)) for tag in image.tags)
+            labels.writerows((name, "classifier", label, score) for label, score in image.topk)
+            labels.writerows((name, tag.tagger, tag.label, tag.score) for tag in image.tags)
 
 
 def _names(export: Export) -> list[str]:
@@ -73,7 +72,7 @@ def _box(box: Box, image: ImageRow) -> tuple[str | float, ...]:
     """LabelName, Confidence, XMin, XMax, YMin, YMax."""
     across = (f"{x / image.width:.6f}" for x in (box.x1, box.x2))
     down = (f"{y / image.height:.6f}" for y in (box.y1, box.y2))
-    return box.class_name, score_of(box.score), *across, *down
+    return box.class_name, box.score, *across, *down
 
 
 FORMAT = Format(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.exports.arrays import as_json, score_of
+from jobs.exports.arrays import as_json
 from jobs.exports.base import ALL, Export, Format, Sample
 from jobs.results.plain import plain
 
@@ -109,7 +109,7 @@ def _document(sample: Sample, classes: Mapping[str, str], columns: Mapping[str, 
         document["image_id"] = image.image_id
     if image.topk:
         label, score = image.topk[0]
-        document |= {"label": label, "label_score": score_of(score)}
+        document |= {"label": label, "label_score": score}
         document["labels"] = [name for name, _ in image.topk]
     if export.has_classes:
         counts = sample.counts
@@ -117,7 +117,7 @@ def _document(sample: Sample, classes: Mapping[str, str], columns: Mapping[str, 
         document["object_count"] = len(image.boxes)
         document["classes"] = list(counts)
         document["counts"] = {classes[name]: number for name, number in counts.items()}
-        document["scores"] = {classes[name]: score_of(best[name]) for name in counts}
+        document["scores"] = {classes[name]: best[name] for name in counts}
     if "tags" in export.run.tables.names:
         document["tags"] = list(dict.fromkeys(tag.label for tag in image.tags))
     if image.carried:

@@ -6,7 +6,6 @@ Corners are whole pixels counted from 1, the last one included, as in the VOC de
 import math
 from pathlib import Path
 
-from jobs.exports.arrays import score_of
 from jobs.exports.base import Export, Format, Sample
 from jobs.exports.xmls import text
 from jobs.results.images import Box
@@ -50,7 +49,7 @@ def _object(box: Box) -> str:
     return (
         f"  <object>\n    <name>{text(box.class_name)}</name>\n    <pose>Unspecified</pose>\n"
         f"    <truncated>0</truncated>\n    <difficult>0</difficult>\n"
-        f"    <confidence>{score_of(box.score)}</confidence>\n    <bndbox>{corners}</bndbox>\n  </object>\n"
+        f"    <confidence>{box.score}</confidence>\n    <bndbox>{corners}</bndbox>\n  </object>\n"
     )
 
 

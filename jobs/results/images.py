@@ -62,7 +62,8 @@ class ImageRow:
         byte_size: of the file.
         sha256: of the file's bytes.
         exif_orientation: 1 to 8, as it was applied.
-        topk: labels and their scores, best first; empty where no classifier ran.
+        topk: labels and their scores, best first; empty where no classifier ran. A score has the digits that
+            tell a float32 apart, as those of boxes and tags have.
         objects: class names and their counts, most frequent first; None where no detector ran.
         boxes: by descending score; empty where they were not asked for.
         tags: as in the table; empty where they were not asked for.
@@ -157,7 +158,7 @@ def read_images(
         SpecError: a condition is none that DuckDB understands.
         DamagedFileError: a file of the run is damaged.
     """
-    assert_answers(database, selection)
+    _assert_answers(database, selection)
     tables = [name for name in attached if name in database.runs[""].tables.names]
     place, source = "manifest_index", "{}"
     if selection.chooses:
@@ -186,7 +187,7 @@ def read_images(
             yield _image(row, {name: stream.of(row[_PLACE]) for name, stream in streams.items()})
 
 
-def assert_answers(database: Database, selection: Selection) -> None:
+def _assert_answers(database: Database, selection: Selection) -> None:
     """Refuses a condition or an order that is none, in its own words and without the query around it.
 
     Raises:

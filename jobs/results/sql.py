@@ -23,7 +23,6 @@ from jobs.results.plain import plain_of
 from schemas.exceptions import DamagedFileError, ImageError, RaylabelError, SpecError, StorageError
 from schemas.ledger import Shard
 from schemas.spec import FetchSpec
-from schemas.tables import TABLES
 from workers.fetch.ranges import RangeFile
 from workers.ledger.damage import MISSING, TABLE, damaged
 from workers.ledger.directory import RunDirectory
@@ -51,9 +50,6 @@ CLASS_COUNT = """
 """
 """How often a class is in an image by its `class_counts`: 0 where it is not; null where no detector ran."""
 
-VIEWS = (*TABLES, "objects")
-"""The views that a run may have."""
-
 _PROTOCOL = "raylabel"
 
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -74,7 +70,7 @@ _USERS = (
 class Database:
     """Runs as views for SQL; for a `with` block.
 
-    The views are those of `VIEWS` whose tables the run has, over the files that are published when it is
+    The views are the tables that the run has, and `objects`, over the files that are published when it is
     opened: rows ascend by `manifest_index`. An embedding is a DuckDB array, FLOAT[width]. There is a function
     as well, see `CLASS_COUNT`.
 
@@ -184,21 +180,17 @@ class Database:
             file: to write; nothing may be there.
         """
         text = self._text_of(query)  # a comment may end it
-        types = dict(zip(*self._described(text), strict=True))
         # Parquet has no such integers: DuckDB would write the nearest float
-        exact = [
-            f"{_quoted(name)}::DECIMAL(38, 0) AS {_quoted(name)}"
-            for name in types
-            if types[name] == "HUGEINT"
-        ]
+        huge = [_quoted(name) for name, type_ in self._types(text).items() if type_ == "HUGEINT"]
+        exact = [f"{name}::DECIMAL(38, 0) AS {name}" for name in huge]
         rows = f"SELECT * REPLACE ({', '.join(exact)}) FROM ({text}\n)" if exact else text
         self._execute(f"COPY ({rows}\n) TO {_text(str(file))} (FORMAT parquet, COMPRESSION zstd)")
 
-    def _described(self, text: str) -> tuple[list[str], list[str]]:
-        """The names and types of the columns of a query, as those of a source of rows."""
+    def _types(self, text: str) -> dict[str, str]:
+        """The types of the columns of a query by their names, as those of a source of rows."""
         with self._clear_errors():
             columns = self._connection.execute(f"DESCRIBE FROM ({text}\n)").fetchall()
-        return [column[0] for column in columns], [column[1] for column in columns]
+        return {name: type_ for name, type_, *_ in columns}
 
     def _text_of(self, query: str) -> str:
         """A query as a part of a statement, without the semicolon that may end it."""
@@ -299,10 +291,8 @@ class Database:
                 return damaged(TABLE, run.store, key, f"it is no table that can be read ({wrong})")
         if type(error) is not duckdb.Error:
             return None
-        for (
-            run,
-            key,
-        ) in self._files.known.values():  # what is inside a file is at fault, but which is not said
+        # what is inside a file is at fault, but which file is not said
+        for run, key in self._files.known.values():
             try:
                 with unreadable_as_damaged(run.store, key):
                     for _ in fragment(run.store, key).to_batches():
