@@ -1,6 +1,5 @@
 """The classes of an export: those of the detector, chosen and renamed."""
 
-import csv
 import difflib
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -8,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.results.images import Box
-from schemas.exceptions import SpecError
+from schemas.exceptions import ManifestError, SpecError
 from schemas.spec_file import parse_yaml
+from workers.manifest.formats.records import read_records
 from workers.printable import message_of, short_line
 
 PLACEHOLDERS = ("__background__", "N/A")
@@ -132,20 +132,20 @@ def _from_yaml(text: str, file: Path) -> dict[str, str | None]:
 
 def _from_csv(text: str, file: Path) -> dict[str, str | None]:
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    except csv.Error as error:
-        raise SpecError(f"--class-map {file} is not CSV: {error}") from None
-    if not rows or rows[0] != _HEADER:
-        found = short_line(",".join(rows[0])) if rows else "nothing"
+        records = list(read_records(io.StringIO(text, newline=""), f"--class-map {file}"))
+    except ManifestError as error:
+        raise SpecError(str(error)) from None
+    if not records or records[0].values != _HEADER:
+        found = short_line(",".join(records[0].values)) if records else "nothing"
         raise SpecError(f"--class-map {file}: the first line must be {','.join(_HEADER)}; found {found}")
     names: dict[str, str | None] = {}
-    for number, row in enumerate(rows[1:], 2):
+    for line, row in records[1:]:
         if len(row) != len(_HEADER):
             raise SpecError(
-                f"--class-map {file}, row {number}: allowed are 2 values, a class and its new name; "
+                f"--class-map {file}, line {line}: allowed are 2 values, a class and its new name; "
                 f"found {len(row)}. A name with a comma needs quotes"
             )
         if row[0] in names:
-            raise SpecError(f"--class-map {file}, row {number}: {short_line(row[0])!r} is there twice")
+            raise SpecError(f"--class-map {file}, line {line}: {short_line(row[0])!r} is there twice")
         names[row[0]] = row[1] or None
     return names

@@ -98,11 +98,10 @@ class Heartbeat:
 
     def _check(self) -> None:
         """Reads whether the run was restarted, or another attempt was started."""
-        run, own = self._run, self._attempt
+        run, own, began = self._run, self._attempt, time.time()
         restarted = self._read_restarted()
         number = last_number(run)
         newest = last_attempt(run, max(number, own.number))
-        self._checked_at = time.time()
         if restarted:
             self._restarted = True
             self._superseded_by = f"a run started with --restart at {restarted.created_at:%F %T} UTC"
@@ -112,6 +111,8 @@ class Heartbeat:
             run.create(own)
         elif newest != own:
             self._superseded_by = short_line(str(newest))
+        # true of the moment when it began: this process may have slept since then
+        self._checked_at = began
 
     def _read_restarted(self) -> RunRecord | None:
         """The run that was started in the place of this one; a restart leaves no damaged record."""

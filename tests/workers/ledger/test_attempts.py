@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -146,6 +147,33 @@ def test_an_attempt_that_slept_past_its_beats_looks_before_it_goes_on(
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", -1)  # every beat is overdue
     with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
         awake.assert_newest()
+
+
+def test_an_attempt_that_slept_while_it_looked_looks_again(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.1)
+    first = start_attempt(run, pytest.fail)
+    asleep, woken, read = threading.Event(), threading.Event(), heartbeat.last_attempt
+
+    def read_and_sleep(*args: Any) -> Attempt | None:
+        found = read(*args)
+        if threading.current_thread() is not threading.main_thread() and not asleep.is_set():
+            asleep.set()
+            assert woken.wait(60)
+        return found
+
+    monkeypatch.setattr(heartbeat, "last_attempt", read_and_sleep)
+    sleeper = Heartbeat(run, first)
+    looking = threading.Thread(target=sleeper._check)
+    looking.start()
+    assert asleep.wait(60)
+    run.create(first.model_copy(update={"number": 2}))
+    time.sleep(0.3)
+    woken.set()
+    looking.join()
+    with pytest.raises(OutputConflictError, match=r"attempt 2 \(process .* has taken over"):
+        sleeper.assert_newest()
 
 
 def test_an_attempt_at_a_run_that_was_restarted_stops(store: Store) -> None:
