@@ -9,6 +9,7 @@ from pathlib import Path
 from jobs.exports.base import Export, Format, Sample
 from jobs.exports.xmls import text
 from jobs.results.images import Box
+from schemas.exceptions import SpecError
 
 PHOTOS = "JPEGImages"
 
@@ -17,7 +18,16 @@ LABELMAP_HEAD = "# label:color_rgb:parts:actions\n"
 
 
 def write(export: Export, folder: Path) -> None:
-    """Writes a file of annotations for each image, with no object where it has none."""
+    """Writes a file of annotations for each image, with no object where it has none.
+
+    Raises:
+        SpecError: a class has a name of several lines.
+    """
+    if several := next((name for name in export.classes if not name.isprintable()), None):
+        raise SpecError(
+            f"--format voc has a class a line, and the class {several!r} is no line of text; give it another "
+            "name by --class-map, or leave it out"
+        )
     (folder / "Annotations").mkdir()
     (folder / "ImageSets" / "Main").mkdir(parents=True)
     names = "".join(f"{name}:::\n" for name in export.classes)

@@ -20,6 +20,9 @@ _PLACE = rows_of("labels")
 PLACE = f'"{_PLACE}"'
 """What the place of an image is called in SQL: a name that no column of a manifest has in a table."""
 
+_MOST = 2**63 - 1
+"""Rows that SQL can be asked for."""
+
 _CHOSEN = "chosen_images"
 """The table of a database with the images of a selection, and their places in it."""
 
@@ -122,11 +125,10 @@ class Selection:
         """The manifest_index and the place of each image, in SQL."""
         source = self.labels
         if self.sample is not None:
-            source = (
-                f"(SELECT * FROM {source} ORDER BY hash(key), manifest_index LIMIT {self.sample}) AS labels"
-            )
+            number = min(self.sample, _MOST)
+            source = f"(SELECT * FROM {source} ORDER BY hash(key), manifest_index LIMIT {number}) AS labels"
         order = f"{self.sort}, manifest_index" if self.sort else "manifest_index"
-        limit = "" if self.limit is None else f"LIMIT {self.limit}"
+        limit = "" if self.limit is None else f"LIMIT {min(self.limit, _MOST)}"
         return (
             f"SELECT manifest_index, row_number() OVER (ORDER BY {order}) AS {PLACE} FROM {source} "
             f"ORDER BY {PLACE} {limit}"

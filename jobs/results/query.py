@@ -66,7 +66,7 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
             _save(database, query, file)
             print_error(f"written: {file}")
             return
-        result = database.result(query)
+        result = database.result(database.readable(query))
         if form == "table":
             _print_table(result, _console())
         else:
@@ -80,7 +80,7 @@ def _save(database: Database, query: str, file: Path) -> None:
             database.save(query, temporary)
         else:
             with temporary.open("x", encoding="utf-8", newline="") as csv_file:
-                _write_csv(database.result(query), csv_file)
+                _write_csv(database.result(database.readable(query)), csv_file)
 
 
 def _console() -> Console:

@@ -5,6 +5,7 @@ own requests, with their retries and the storage options of this process.
 """
 
 import glob
+import json
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -55,7 +56,13 @@ _PROTOCOL = "raylabel"
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 """The parts of a parsed query that only read."""
 
+_CUT = re.compile(r"\b(?:TIMESTAMP_NS|TIME_NS|INTERVAL)\b")
+"""The types of DuckDB whose values Python has only a part of."""
+
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+")
+
+_NO_ADVICE = re.compile(r"\n+Please try installing and loading the \w+ extension(?:.*\n?)*?(?=\n*LINE |\Z)")
+_NO_EXTENSIONS = ": no extension is downloaded. A query reads the run's tables, and files of this machine"
 
 _RESERVED = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
 """What DuckDB calls schemas and databases of its own."""
@@ -172,6 +179,15 @@ class Database:
         text = self._text_of(query)
         self._execute(f"CREATE OR REPLACE TABLE {_quoted(name)} AS {text}")
 
+    def readable(self, query: str) -> str:
+        """The same query, with texts for what Python would cut: nanoseconds, and intervals with months."""
+        text = self._text_of(query)
+        cut = {name: type_ for name, type_ in self._types(text).items() if _CUT.search(type_)}
+        texts = [
+            f"{_quoted(name)}::{_CUT.sub('VARCHAR', type_)} AS {_quoted(name)}" for name, type_ in cut.items()
+        ]
+        return f"SELECT * REPLACE ({', '.join(texts)}) FROM ({text}\n)" if texts else query
+
     def save(self, query: str, file: Path) -> None:
         """Writes the result of a query as a Parquet file; raises as `rows` does.
 
@@ -281,7 +297,7 @@ class Database:
         if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
             return SpecError(f"{_first_line(error)}{self._advice(_first_line(error))}")
         # of a name that is no file of a run DuckDB tells with Python's traceback
-        return SpecError(_TRACEBACK.sub("", str(error)))
+        return SpecError(_NO_ADVICE.sub(_NO_EXTENSIONS, _TRACEBACK.sub("", _message(error))))
 
     def _damage(self, error: duckdb.Error) -> DamagedFileError | None:
         """The damage to a file that an error is about."""
@@ -457,4 +473,12 @@ def _text(text: str) -> str:
 
 
 def _first_line(error: duckdb.Error) -> str:
-    return str(error).partition("\n")[0]
+    return _message(error).partition("\n")[0]
+
+
+def _message(error: duckdb.Error) -> str:
+    """What DuckDB says; of some errors it tells as JSON."""
+    try:
+        return str(json.loads(str(error))["exception_message"])
+    except (ValueError, LookupError, TypeError):
+        return str(error)

@@ -1,3 +1,5 @@
+import json
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import pytest
 from torchvision.datasets import VOCDetection
 
 from jobs.exports.command import ExportOptions, export_run
+from schemas.exceptions import SpecError
 from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, box_of, red_box, size_of
 
 
@@ -38,3 +41,17 @@ def test_copied_photos_are_upright(run: str, tmp_path: Path) -> None:
     for index in (4, 6):
         (photo,) = (tmp_path / "out" / "JPEGImages").glob(f"{index:08d}-*")
         assert red_box(photo) == pytest.approx(box_of(index)[2], abs=1.5)
+
+
+def test_a_class_of_several_lines_is_refused_and_a_class_map_helps(run: str, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "run.json").read_text())
+    categories = record["models"]["detector"]["categories"]
+    first = categories[categories.index(CLASSES[0])] = "a\nb"
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(SpecError, match=r"the class 'a\\nb' is no line of text; .* --class-map"):
+        export_run(str(copy), "voc", tmp_path / "out")
+    (tmp_path / "map.yaml").write_text(json.dumps({first: "ab"}))
+    export_run(str(copy), "voc", tmp_path / "out", ExportOptions(class_map=tmp_path / "map.yaml"))
+    assert "\nab:::\n" in (tmp_path / "out" / "labelmap.txt").read_text()

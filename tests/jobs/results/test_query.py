@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -93,6 +94,20 @@ def test_csv_and_json_have_every_row_and_digits_of_their_own(
     assert lines == ['0.1,0.30000000000000004,,ab,"[1, null]",2024-01-02T03:04:05+00:00,true,"a,""b",1'] * 2
     run_sql(run, "SELECT 1 WHERE false", "json")
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_values_that_python_would_cut_are_whole(
+    run: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = """SELECT TIMESTAMP_NS '2024-01-02 03:04:05.123456789' AS "a b", INTERVAL '1 month 2 days' AS i,
+        [INTERVAL '3 months'] AS l, {'t': TIMESTAMP_NS '2024-01-02 03:04:05.123456789'} AS s, 1 AS n"""
+    exact, struct = "2024-01-02 03:04:05.123456789", '{"t": "2024-01-02 03:04:05.123456789"}'
+    run_sql(run, query, "json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row == {"a b": exact, "i": "1 month 2 days", "l": ["3 months"], "s": json.loads(struct), "n": 1}
+    run_sql(run, f"{query}; -- the end", "csv")
+    (csv_row,) = csv.reader(capsys.readouterr().out.splitlines()[1:])
+    assert csv_row == [exact, "1 month 2 days", '["3 months"]', struct, "1"]
 
 
 def test_a_result_becomes_a_file_that_is_whole_or_not_there(run: dict[str, str], tmp_path: Path) -> None:
