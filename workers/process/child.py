@@ -5,7 +5,6 @@ crash in a child harms no other process. Children come from a fork server, so a 
 """
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -82,15 +81,24 @@ class Child:
             self._pipe, self._owner = spawn(fork_server)
         self._steps = StepWatch(timeouts)
         self._pipe.send((build, argument, self._steps.address))
+        self._pid: int | None = None
+        self._is_pid_known = threading.Event()
+        # not in the main thread: a stop that a signal raises there would lose what has just been received
+        threading.Thread(target=self._receive_pid, name="pid of a child", daemon=True).start()
 
-    @functools.cached_property
+    def _receive_pid(self) -> None:
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                self._pid = self._pipe.recv()
+                _log.debug("child process %s started", self._pid)
+        finally:
+            self._is_pid_known.set()
+
+    @property
     def pid(self) -> int | None:
         """The child's pid; the first access waits for it. None if the fork server exited before it forked."""
-        with contextlib.suppress(EOFError, ConnectionError):
-            pid: int = self._pipe.recv()
-            _log.debug("child process %s started", pid)
-            return pid
-        return None
+        self._is_pid_known.wait()
+        return self._pid
 
     def __call__(self, request: Any) -> Any:
         """The function's answer to a request; the first call also waits until the function is built.

@@ -6,9 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -154,6 +157,43 @@ def child(fork_server: ForkServer) -> Iterator[Child]:
 def test_a_child_answers_from_a_process_of_its_own(child: Child) -> None:
     assert child(("echo", [1, "two"])) == [1, "two"]
     assert child(("pid", None)) == child.pid != os.getpid()
+
+
+class StoppedOnReceipt:
+    """A connection; a signal arrives with the first message that the main thread receives, and stops it."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._is_stopped = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+    def recv(self) -> object:
+        message: object = self._pipe.recv()
+        if threading.current_thread() is threading.main_thread() and not self._is_stopped:
+            self._is_stopped = True
+            raise KeyboardInterrupt
+        return message
+
+
+def test_a_stop_that_comes_with_a_message_loses_no_child(
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn = children.spawn
+
+    def stopped(fork_server: str) -> tuple[Any, Connection]:
+        pipe, owner = spawn(fork_server)
+        return StoppedOnReceipt(pipe), owner
+
+    monkeypatch.setattr(children, "spawn", stopped)
+    child = Child(fork_server.address, serving, None, SHARE)
+    with pytest.raises(KeyboardInterrupt):
+        child(("echo", 1))
+    assert child.pid
+    assert psutil.pid_exists(child.pid)
+    child.end()
+    assert not psutil.pid_exists(child.pid)
 
 
 def test_a_process_that_says_nothing_any_more_is_given_up(
