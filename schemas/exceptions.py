@@ -2,6 +2,7 @@
 
     RaylabelError
     ├── SpecError                the job spec is wrong; fix it and run again
+    │   └── QueryError           a query of `raylabel search` is none; with the place of what is wrong
     ├── ManifestError            the manifest cannot be read as specified
     ├── ModelError               a model cannot be built (unknown name, wrong weights) or fails on every image
     ├── StorageError             a file or object cannot be listed, read or written
@@ -25,6 +26,28 @@ class RaylabelError(Exception):
 
 class SpecError(RaylabelError):
     """The job spec is wrong: an unknown key, a wrong type, an impossible value."""
+
+
+class QueryError(SpecError):
+    """A query of `raylabel search` cannot be answered.
+
+    Args:
+        message: what is wrong, and below it the query with a mark.
+        start: where in the query what is wrong begins.
+        end: and where it ends.
+
+    Attributes:
+        start: the same.
+        end: the same.
+    """
+
+    def __init__(self, message: str, start: int, end: int) -> None:
+        super().__init__(message, start, end)
+        self.start = start
+        self.end = end
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ManifestError(RaylabelError):

@@ -9,6 +9,7 @@ from schemas.exceptions import (
     ModelError,
     OutputConflictError,
     ProcessDiedError,
+    QueryError,
     RaylabelError,
     ReconcileError,
     SpecError,
@@ -17,6 +18,7 @@ from schemas.exceptions import (
 
 EXIT_CODES: dict[type[RaylabelError], int] = {
     SpecError: 2,
+    QueryError: 2,
     ManifestError: 3,
     ModelError: 4,
     StorageError: 5,

@@ -32,6 +32,7 @@ WINGS: dict[str, set[str]] = {
     "jobs.cluster": {"workers", "jobs.results"},
     "jobs.report": {"workers", "jobs.results"},
     "jobs.exports": {"workers", "jobs.results"},
+    "jobs.search": {"workers", "jobs.results"},
     "jobs.plan": {"workers", "jobs.prepare", "jobs.cluster"},
     "jobs.run": {"workers", "jobs.prepare", "jobs.cluster", "jobs.results", "jobs.report"},
     "jobs.cli": {"workers", "jobs"},

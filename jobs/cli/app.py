@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import clusters, exports, running, runs
+from jobs.cli import clusters, exports, running, runs, searching
 from jobs.cli.options import print_version
 from jobs.run.stop import ignore_signals, leave_on_signals
 from schemas.exceptions import RaylabelError, StorageError
@@ -46,6 +46,8 @@ app.command()(runs.models)
 app.command()(runs.show)
 app.command()(runs.sql)
 app.command()(runs.report)
+app.command()(searching.index)
+app.command()(searching.search)
 app.command()(exports.export)
 app.command()(runs.status)
 app.command()(runs.reconcile)

@@ -14,8 +14,9 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from jobs.results.duck import Result
 from jobs.results.plain import dump_json
-from jobs.results.sql import Database, Result
+from jobs.results.sql import Database
 from jobs.results.status import unfinished
 from jobs.results.text import shorten
 from jobs.results.writing import whole_file
@@ -70,7 +71,7 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
         if form == "table":
             _print_table(result, _console())
         else:
-            (_write_csv if form == "csv" else _write_json)(result, sys.stdout)
+            (write_csv if form == "csv" else _write_json)(result, sys.stdout)
 
 
 def _save(database: Database, query: str, file: Path) -> None:
@@ -80,7 +81,7 @@ def _save(database: Database, query: str, file: Path) -> None:
             database.save(query, temporary)
         else:
             with temporary.open("x", encoding="utf-8", newline="") as csv_file:
-                _write_csv(database.result(database.readable(query)), csv_file)
+                write_csv(database.result(database.readable(query)), csv_file)
 
 
 def _console() -> Console:
@@ -89,7 +90,7 @@ def _console() -> Console:
     return Console(highlight=False, width=None if is_measured else WIDEST)
 
 
-def _write_csv(result: Result, file: IO[str]) -> None:
+def write_csv(result: Result, file: IO[str]) -> None:
     """Rows as CSV with a line of names; what is nested as JSON, null as an empty field."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(result.names)

@@ -5,22 +5,18 @@ own requests, with their retries and the storage options of this process.
 """
 
 import glob
-import json
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from jobs.results.datasets import MADE_BY, empty_table
+from jobs.results.duck import MEMORY_MB, Duck, first_line, in_quotes, quoted
 from jobs.results.files import fragment, own_sizes, unreadable_as_damaged
-from jobs.results.plain import plain_of
 from schemas.exceptions import DamagedFileError, ImageError, RaylabelError, SpecError, StorageError
 from schemas.ledger import Shard
 from schemas.spec import FetchSpec
@@ -29,13 +25,6 @@ from workers.ledger.damage import MISSING, TABLE, damaged
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.printable import short_line
-from workers.process.leftovers import temporary_folder
-
-MEMORY_MB = 512
-"""Memory that DuckDB takes for what it computes, at most; what does not fit goes to a temporary folder."""
-
-ROWS_AT_ONCE = 4096
-"""Rows that are Python objects at once."""
 
 OBJECTS = """
     *,
@@ -56,14 +45,6 @@ _PROTOCOL = "raylabel"
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 """The parts of a parsed query that only read."""
 
-_CUT = re.compile(r"\b(?:TIMESTAMP_NS|TIME_NS|INTERVAL)\b")
-"""The types of DuckDB whose values Python has only a part of."""
-
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+")
-
-_NO_ADVICE = re.compile(r"\n+Please try installing and loading the \w+ extension(?:.*\n?)*?(?=\n*LINE |\Z)")
-_NO_EXTENSIONS = ": no extension is downloaded. A query reads the run's tables, and files of this machine"
-
 _RESERVED = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
 """What DuckDB calls schemas and databases of its own."""
 
@@ -74,7 +55,7 @@ _USERS = (
 """What is wrong with a query, not with a file."""
 
 
-class Database:
+class Database(Duck):
     """Runs as views for SQL; for a `with` block.
 
     The views are the tables that the run has, and `objects`, over the files that are published when it is
@@ -100,121 +81,23 @@ class Database:
         self.outputs = dict(runs)
         self.runs: dict[str, RunDirectory] = {name: find_run(output) for name, output in runs.items()}
         self._files = _RunFiles()
-        self._ending = ExitStack()
-        folder = self._ending.enter_context(temporary_folder("raylabel-sql-"))
-        self._connection = duckdb.connect(
-            config={
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-                "memory_limit": f"{memory_mb}MiB",
-                "temp_directory": str(folder),
-            }
-        )
-        self._ending.callback(self._connection.close)
+        super().__init__(memory_mb=memory_mb)
         try:
-            # a name in a query is none of a variable in Python
-            self._connection.execute("SET GLOBAL python_enable_replacements = false")
-            self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
             self._connection.register_filesystem(self._files)
-            self._execute(CLASS_COUNT)
+            self.execute(CLASS_COUNT)
             for name, run in self.runs.items():
                 self._add_views(name, run)
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> "Database":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends what is computed, and deletes the temporary folder."""
-        self._ending.close()
-
-    def rows(
-        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
-    ) -> Generator[dict[str, Any], None, None]:
-        """Yields the rows of a query's result as they are computed, values by the names of their columns.
-
-        Args:
-            query: one SELECT, or what else has a result: FROM, WITH, DESCRIBE, SUMMARIZE.
-            parameters: of its placeholders, `?` or `$name`.
-
-        Raises:
-            SpecError: the query is none that can be answered.
-            DamagedFileError: a file of a run is damaged.
-            StorageError: a file cannot be read.
-        """
-        result = self.result(query, parameters)
-        names = result.names
-        for values in result:
-            yield dict(zip(names, values, strict=True))
-
-    def row(self, query: str, parameters: Sequence[Any] | None = None) -> dict[str, Any]:
-        """The only row of a query's result; raises as `rows` does."""
-        (row,) = self.rows(query, parameters)
-        return row
-
-    def table(self, query: str) -> pa.Table:
-        """The result of a query as a whole, as an Arrow table; raises as `rows` does."""
-        statement = self._select(query)
-        with self._clear_errors():
-            table = self._connection.sql(statement).to_arrow_table()
-        return table.rename_columns(_once_each(table.column_names))
-
-    def result(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> "Result":
-        """The result of a query, which is computed as it is read; raises as `rows` does."""
-        statement = self._select(query)
-        cursor = self._connection.cursor()
-        with self._clear_errors():
-            cursor.execute(statement, parameters)
-        return Result(cursor, self._clear_errors)
-
-    def keep(self, name: str, query: str) -> None:
-        """Keeps the result of a query as a table, in place of one of that name; raises as `rows` does."""
-        text = self._text_of(query)
-        self._execute(f"CREATE OR REPLACE TABLE {_quoted(name)} AS {text}")
-
-    def readable(self, query: str) -> str:
-        """The same query, with texts for what Python would cut: nanoseconds, and intervals with months."""
-        text = self._text_of(query)
-        cut = {name: type_ for name, type_ in self._types(text).items() if _CUT.search(type_)}
-        texts = [
-            f"{_quoted(name)}::{_CUT.sub('VARCHAR', type_)} AS {_quoted(name)}" for name, type_ in cut.items()
-        ]
-        return f"SELECT * REPLACE ({', '.join(texts)}) FROM ({text}\n)" if texts else query
-
-    def save(self, query: str, file: Path) -> None:
-        """Writes the result of a query as a Parquet file; raises as `rows` does.
-
-        Args:
-            query: see `rows`.
-            file: to write; nothing may be there.
-        """
-        text = self._text_of(query)  # a comment may end it
-        # Parquet has no such integers: DuckDB would write the nearest float
-        huge = [_quoted(name) for name, type_ in self._types(text).items() if type_ == "HUGEINT"]
-        exact = [f"{name}::DECIMAL(38, 0) AS {name}" for name in huge]
-        rows = f"SELECT * REPLACE ({', '.join(exact)}) FROM ({text}\n)" if exact else text
-        self._execute(f"COPY ({rows}\n) TO {_text(str(file))} (FORMAT parquet, COMPRESSION zstd)")
-
-    def _types(self, text: str) -> dict[str, str]:
-        """The types of the columns of a query by their names, as those of a source of rows."""
-        with self._clear_errors():
-            columns = self._connection.execute(f"DESCRIBE FROM ({text}\n)").fetchall()
-        return {name: type_ for name, type_, *_ in columns}
-
     def _text_of(self, query: str) -> str:
         """A query as a part of a statement, without the semicolon that may end it."""
-        text: bytes = self._select(query).query.encode()
+        text: bytes = self._statement(query).query.encode()
         starts = (start for start, _ in duckdb.tokenize(text.decode()) if text[start : start + 1] == b";")
         return text[: next(starts, len(text))].decode()
 
-    def _select(self, query: str) -> duckdb.Statement:
+    def _statement(self, query: str) -> duckdb.Statement:
         """The statement that a query is, which only reads."""
         try:
             query.encode()
@@ -241,7 +124,7 @@ class Database:
 
     def _add_views(self, name: str, run: RunDirectory) -> None:
         """Makes the views of a run."""
-        schema = f"{_quoted(name)}." if name else ""
+        schema = f"{quoted(name)}." if name else ""
         if name:
             self._make_schema(name)
         published = {Path(key).stem for key in run.list(Shard)}  # their files are in place before they are
@@ -251,59 +134,39 @@ class Database:
                 raise damaged(TABLE, run.store, f"{table}/{min(missing)}.parquet", MISSING)
             if not sizes:
                 self._connection.register("nothing", empty_table(run, table))
-                self._execute(f"CREATE TABLE {schema}{table} AS SELECT {_columns(run, table)} FROM nothing")
+                self.execute(f"CREATE TABLE {schema}{table} AS SELECT {_columns(run, table)} FROM nothing")
                 self._connection.unregister("nothing")
                 continue
-            files = ", ".join(_text(self._files.add(run, key, size)) for key, size in sizes.items())
+            files = ", ".join(in_quotes(self._files.add(run, key, size)) for key, size in sizes.items())
             # a folder called year=2024 is no column
             source = f"read_parquet([{files}], hive_partitioning = false)"
-            self._execute(f"CREATE VIEW {schema}{table} AS SELECT {_columns(run, table)} FROM {source}")
-        self._execute(f"CREATE VIEW {schema}objects AS SELECT {OBJECTS} FROM {schema}boxes")
+            self.execute(f"CREATE VIEW {schema}{table} AS SELECT {_columns(run, table)} FROM {source}")
+        self.execute(f"CREATE VIEW {schema}objects AS SELECT {OBJECTS} FROM {schema}boxes")
 
     def _make_schema(self, name: str) -> None:
         try:
             if name.casefold() in _RESERVED:
                 raise SpecError(f"a run cannot be called {name!r}, as DuckDB has that; choose another name")
-            self._connection.execute(f"CREATE SCHEMA {_quoted(name)}")
+            self._connection.execute(f"CREATE SCHEMA {quoted(name)}")
         except duckdb.Error as error:
             raise SpecError(
-                f"a run cannot be called {name!r}: {_first_line(error)}; choose another name"
+                f"a run cannot be called {name!r}: {first_line(error)}; choose another name"
             ) from None
-
-    def _execute(self, query: str) -> None:
-        with self._clear_errors():
-            self._connection.execute(query)
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        """Makes an error of raylabel's of what DuckDB raises."""
-        try:
-            yield
-        except duckdb.Error as error:
-            raise self._error(error) from None
 
     def _error(self, error: duckdb.Error) -> RaylabelError:
         if failure := self._files.take_failure():
             return StorageError(f"a table could not be read: {failure}")
-        if isinstance(error, duckdb.InterruptException):
-            return SpecError("the query was interrupted")
-        if isinstance(error, duckdb.OutOfMemoryException):
-            return SpecError(
-                f"the query needs more memory or disk than there is ({_first_line(error)}). Ask for less: "
-                "fewer columns, a LIMIT, or one class at a time"
-            )
         if not isinstance(error, _USERS) and (damage := self._damage(error)):
             return damage
         if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
-            return SpecError(f"{_first_line(error)}{self._advice(_first_line(error))}")
-        # of a name that is no file of a run DuckDB tells with Python's traceback
-        return SpecError(_NO_ADVICE.sub(_NO_EXTENSIONS, _TRACEBACK.sub("", _message(error))))
+            return SpecError(f"{first_line(error)}{self._advice(first_line(error))}")
+        return super()._error(error)
 
     def _damage(self, error: duckdb.Error) -> DamagedFileError | None:
         """The damage to a file that an error is about."""
         for name, (run, key) in self._files.known.items():
             if name in str(error):
-                wrong = short_line(_first_line(error))
+                wrong = short_line(first_line(error))
                 return damaged(TABLE, run.store, key, f"it is no table that can be read ({wrong})")
         if type(error) is not duckdb.Error:
             return None
@@ -328,46 +191,6 @@ class Database:
             f"; {name} is made by {keys} in the job spec" for name, keys in MADE_BY.items() if name in error
         ]
         return f" The views are {', '.join(views)}{''.join(made_by)}"
-
-
-class Result:
-    """The rows of a query as tuples of Python values, computed while they are read.
-
-    Attributes:
-        names: of the columns, each once: a second "uri" is "uri_1".
-        types: of the columns, as DuckDB writes them: VARCHAR, FLOAT, STRUCT(...).
-    """
-
-    def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, clear_errors: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._cursor, self._clear_errors = cursor, clear_errors
-        self.names = _once_each([column[0] for column in cursor.description or ()])
-        self.types = [str(column[1]) for column in cursor.description or ()]
-        self._plain = [plain_of(column[1]) for column in cursor.description or ()]
-
-    def plain_rows(self) -> Iterator[list[Any]]:
-        """Yields the rows with their values as JSON has them: see `jobs.results.plain`.
-
-        Raises:
-            SpecError: a value is nested too deep.
-        """
-        try:
-            for row in self:
-                yield [convert(value) for convert, value in zip(self._plain, row, strict=True)]
-        except RecursionError:
-            raise SpecError("the result has a value that is nested too deep to be shown") from None
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        while True:
-            with self._clear_errors():
-                try:
-                    rows = self._cursor.fetchmany(ROWS_AT_ONCE)
-                except (OverflowError, ValueError) as error:
-                    raise SpecError(f"the result has a value that is none in Python: {error}") from None
-            if not rows:
-                return
-            yield from rows
 
 
 class _RunFiles(AbstractFileSystem):  # type: ignore[misc]
@@ -448,37 +271,3 @@ def _columns(run: RunDirectory, table: str) -> str:
     if table != "embeddings":
         return "*"
     return f"* REPLACE (embedding::FLOAT[{run.tables.embedding_width}] AS embedding)"
-
-
-def _once_each(names: list[str]) -> list[str]:
-    """Names with a number behind those that were there before."""
-    unique: list[str] = []
-    for name in names:
-        number, free = 0, name
-        while free in unique:
-            number += 1
-            free = f"{name}_{number}"
-        unique.append(free)
-    return unique
-
-
-def _quoted(name: str) -> str:
-    """A name in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(text: str) -> str:
-    """A text in SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _first_line(error: duckdb.Error) -> str:
-    return _message(error).partition("\n")[0]
-
-
-def _message(error: duckdb.Error) -> str:
-    """What DuckDB says; of some errors it tells as JSON."""
-    try:
-        return str(json.loads(str(error))["exception_message"])
-    except (ValueError, LookupError, TypeError):
-        return str(error)

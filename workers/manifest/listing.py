@@ -21,6 +21,7 @@ from schemas.exceptions import ManifestError
 from workers.batched import chunks
 from workers.manifest.passed_over import HIDDEN, NOWHERE, SPECIAL, PassedOver
 from workers.storage.s3_listing import Key, keys_below, keys_in
+from workers.storage.store import version_of
 
 RUN_FILES = 100_000
 """Files that are sorted in memory; more are merged from a disk."""
@@ -282,14 +283,7 @@ def _local_file(path: str, stat: os.stat_result) -> ListedFile:
 
 
 def _listed(entry: dict[str, Any]) -> ListedFile:
-    return ListedFile(entry["name"], entry["size"], _version(entry))
-
-
-def _version(entry: dict[str, Any]) -> str:
-    for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated"):
-        if entry.get(key) is not None:
-            return str(entry[key]).strip('"')
-    return ""
+    return ListedFile(entry["name"], entry["size"], version_of(entry))
 
 
 def _objects(fs: Any, path: str, passed: PassedOver) -> Generator[ListedFile, None, bool]:

@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -52,6 +52,16 @@ def _renews_credentials(
         return with_fresh_credentials(store.fs, lambda: method(store, *args, **kwargs))
 
     return wrapper
+
+
+_VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated")
+"""How file systems call what changes with a file."""
+
+
+def version_of(entry: Mapping[str, Any]) -> str:
+    """The version of a file that a file system describes: its ETag, or its time; "" if neither is known."""
+    known = (entry[name] for name in _VERSIONS if entry.get(name) is not None)
+    return str(next(known, "")).strip('"')
 
 
 class Store:
@@ -167,6 +177,20 @@ class Store:
         }
 
     @_renews_credentials
+    def version(self, key: str) -> str | None:
+        """What changes when a key of a store that is no local disk is replaced; None: there is no such key.
+
+        Raises:
+            StorageError: it cannot be asked for.
+        """
+        try:
+            with self._storage_errors("read", key):
+                entry = self.fs.info(self.path(key))
+        except FileNotFoundError:
+            return None
+        return f"{entry['size']} {version_of(entry)}"
+
+    @_renews_credentials
     def write(self, key: str, data: bytes) -> None:
         """Writes a key, replacing what is there.
 
@@ -179,6 +203,27 @@ class Store:
                     os.replace(temporary, self.path(key))
             else:
                 self.fs.pipe_file(self.path(key), data)
+
+    @_renews_credentials
+    def put(self, key: str, file: Path) -> None:
+        """Writes a key of a store that is no local disk from a file of any size, replacing what is there.
+
+        Raises:
+            StorageError: it cannot be written; what was there is unchanged.
+        """
+        with self._storage_errors("write", key):
+            self.fs.put_file(str(file), self.path(key))
+
+    @_renews_credentials
+    def get(self, key: str, file: Path) -> None:
+        """Copies a key of a store that is no local disk into a file, of any size.
+
+        Raises:
+            FileNotFoundError: there is no such key.
+            StorageError: it cannot be read, or the file cannot be written.
+        """
+        with self._storage_errors("read", key):
+            self.fs.get_file(self.path(key), str(file))
 
     @_renews_credentials
     def create(self, key: str, data: bytes) -> bool:

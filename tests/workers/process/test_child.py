@@ -19,7 +19,7 @@ import pytest
 from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ManifestError, ProcessDiedError
 from workers.process import child as children
-from workers.process import memory
+from workers.process import forkserver, memory
 from workers.process.child import Child
 from workers.process.forkserver import ForkServer, ProcessContext
 from workers.process.serve import StageCallback
@@ -180,7 +180,7 @@ class StoppedOnReceipt:
 def test_a_stop_that_comes_with_a_message_loses_no_child(
     fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawn = children.spawn
+    spawn = forkserver.spawn
 
     def stopped(fork_server: str) -> tuple[Any, Connection]:
         pipe, owner = spawn(fork_server)

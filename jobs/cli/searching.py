@@ -1,0 +1,79 @@
+"""Commands that find images in a run: index, search."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import JsonOption, Output, output_of
+from jobs.run.stop import Stopped, say_end, stoppable
+
+IndexOption = Annotated[
+    Path | None,
+    typer.Option("--index", help="The index, where it is not beside the tables.", show_default=False),
+]
+
+
+def index(
+    output: Output,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into", help="File to write, instead of search.duckdb beside the tables.", show_default=False
+        ),
+    ] = None,
+    min_label_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Labels beside an image's best one are found from this score on."),
+    ] = 0.1,
+) -> None:
+    """Make the index of a run, which `raylabel search` answers from.
+
+    For example: raylabel index OUT, and then raylabel search OUT 'dog person>=2 -cat'
+    """
+    from jobs.search.index import index_run
+
+    try:
+        with stoppable(None):
+            index_run(output_of(output), into, min_label_score)
+    except Stopped as stop:
+        say_end(f"stopped by {stop}; nothing is written", stop.exit_code)
+        raise typer.Exit(stop.exit_code) from None
+
+
+def search(
+    output: Output,
+    query: Annotated[str, typer.Argument(help="What to find; all images where it is empty.")] = "",
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Order: a column, class or label, car.score, car.area, best or row; -NAME is the reverse.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images to give [default: 20; all with --uris and -o].", show_default=False),
+    ] = None,
+    facets: Annotated[
+        bool, typer.Option("--facets", help="Also count the classes, labels and values of what is found.")
+    ] = False,
+    uris: Annotated[bool, typer.Option("--uris", help="Print the URIs alone, a line each.")] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", help="Write what is found into a file that ends in .parquet or .csv.", show_default=False
+        ),
+    ] = None,
+    index_: IndexOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find images in a run by what they show; docs/search.md has the language.
+
+    For example: raylabel search OUT 'dog person>=2 car.score>0.6 -cat' --facets
+    """
+    from jobs.search.command import SearchOptions, search_run
+
+    options = SearchOptions(sort, limit, facets, as_json, uris, file, index_)
+    search_run(output_of(output), query, options)

@@ -1,0 +1,291 @@
+"""DuckDB in this process: bounded memory, no downloads, errors in raylabel's words."""
+
+import json
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+
+from jobs.results.plain import plain_of
+from schemas.exceptions import RaylabelError, SpecError
+from workers.process.leftovers import temporary_folder
+
+MEMORY_MB = 512
+"""Memory that DuckDB takes for what it computes, at most; what does not fit goes to a temporary folder."""
+
+ROWS_AT_ONCE = 4096
+"""Rows that are Python objects at once."""
+
+_CUT = re.compile(r"\b(?:TIMESTAMP_NS|TIME_NS|INTERVAL)\b")
+"""The types of DuckDB whose values Python has only a part of."""
+
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+")
+
+_NO_ADVICE = re.compile(r"\n+Please try installing and loading the \w+ extension(?:.*\n?)*?(?=\n*LINE |\Z)")
+_NO_EXTENSIONS = ": no extension is downloaded. A query reads the run's tables, and files of this machine"
+
+
+class Duck:
+    """A new DuckDB for a `with` block.
+
+    What does not fit into the memory it may take goes to a temporary folder.
+
+    Args:
+        memory_mb: see `MEMORY_MB`.
+    """
+
+    def __init__(self, memory_mb: int = MEMORY_MB) -> None:
+        self._ending = ExitStack()
+        folder = self._ending.enter_context(temporary_folder("raylabel-sql-"))
+        try:
+            with self._clear_errors():
+                self._connection = duckdb.connect(
+                    config={
+                        "autoinstall_known_extensions": False,
+                        "autoload_known_extensions": False,
+                        "memory_limit": f"{memory_mb}MiB",
+                        "temp_directory": str(folder),
+                    },
+                )
+            self._ending.callback(self._connection.close)
+            # a name in a query is none of a variable in Python
+            self.execute("SET GLOBAL python_enable_replacements = false")
+            self.execute("SET GLOBAL TimeZone = 'UTC'")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what is computed, and deletes the temporary folder."""
+        self._ending.close()
+
+    def rows(
+        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> Generator[dict[str, Any], None, None]:
+        """Yields the rows of a query's result as they are computed, values by the names of their columns.
+
+        Args:
+            query: one SELECT, or what else has a result: FROM, WITH, DESCRIBE, SUMMARIZE.
+            parameters: of its placeholders, `?` or `$name`.
+
+        Raises:
+            SpecError: the query is none that can be answered.
+            DamagedFileError: a file of a run is damaged.
+            StorageError: a file cannot be read.
+        """
+        result = self.result(query, parameters)
+        names = result.names
+        for values in result:
+            yield dict(zip(names, values, strict=True))
+
+    def row(self, query: str, parameters: Sequence[Any] | None = None) -> dict[str, Any]:
+        """The only row of a query's result; raises as `rows` does."""
+        (row,) = self.rows(query, parameters)
+        return row
+
+    def table(self, query: str) -> pa.Table:
+        """The result of a query as a whole, as an Arrow table; raises as `rows` does."""
+        statement = self._statement(query)
+        with self._clear_errors():
+            table = self._connection.sql(statement).to_arrow_table()
+        return table.rename_columns(_once_each(table.column_names))
+
+    def result(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> "Result":
+        """The result of a query, which is computed as it is read; raises as `rows` does."""
+        statement = self._statement(query)
+        cursor = self._connection.cursor()
+        with self._clear_errors():
+            cursor.execute(statement, parameters)
+        return Result(cursor, self._clear_errors)
+
+    @contextmanager
+    def session(self) -> Iterator["Session"]:
+        """A connection of its own for the length of a block; several may be used at once."""
+        with self._clear_errors():
+            cursor = self._connection.cursor()
+        try:
+            yield Session(cursor, self._clear_errors)
+        finally:
+            cursor.close()
+
+    def keep(self, name: str, query: str) -> None:
+        """Keeps the result of a query as a table, in place of one of that name; raises as `rows` does."""
+        text = self._text_of(query)
+        self.execute(f"CREATE OR REPLACE TABLE {quoted(name)} AS {text}")
+
+    def readable(self, query: str) -> str:
+        """The same query, with texts for what Python would cut: nanoseconds, and intervals with months."""
+        text = self._text_of(query)
+        cut = {name: type_ for name, type_ in self._types(text).items() if _CUT.search(type_)}
+        texts = [
+            f"{quoted(name)}::{_CUT.sub('VARCHAR', type_)} AS {quoted(name)}" for name, type_ in cut.items()
+        ]
+        return f"SELECT * REPLACE ({', '.join(texts)}) FROM ({text}\n)" if texts else query
+
+    def save(self, query: str, file: Path) -> None:
+        """Writes the result of a query as a Parquet file; raises as `rows` does.
+
+        Args:
+            query: see `rows`.
+            file: to write; nothing may be there.
+        """
+        text = self._text_of(query)  # a comment may end it
+        # Parquet has no such integers: DuckDB would write the nearest float
+        huge = [quoted(name) for name, type_ in self._types(text).items() if type_ == "HUGEINT"]
+        exact = [f"{name}::DECIMAL(38, 0) AS {name}" for name in huge]
+        rows = f"SELECT * REPLACE ({', '.join(exact)}) FROM ({text}\n)" if exact else text
+        self.execute(f"COPY ({rows}\n) TO {in_quotes(str(file))} (FORMAT parquet, COMPRESSION zstd)")
+
+    def _types(self, text: str) -> dict[str, str]:
+        """The types of the columns of a query by their names, as those of a source of rows."""
+        with self._clear_errors():
+            columns = self._connection.execute(f"DESCRIBE FROM ({text}\n)").fetchall()
+        return {name: type_ for name, type_, *_ in columns}
+
+    def execute(self, statement: str, parameters: Sequence[Any] | None = None) -> None:
+        """Does what a statement of ours says; raises as `rows` does."""
+        with self._clear_errors():
+            self._connection.execute(statement, parameters)
+
+    def _statement(self, query: str) -> str | duckdb.Statement:
+        """What is executed of a query."""
+        return query
+
+    def _text_of(self, query: str) -> str:
+        """A query as a part of a statement."""
+        return query
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Makes an error of raylabel's of what DuckDB raises."""
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._error(error) from None
+
+    def _error(self, error: duckdb.Error) -> RaylabelError:
+        """An error of DuckDB's as one of raylabel's."""
+        if isinstance(error, duckdb.InterruptException):
+            return SpecError("the query was interrupted")
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return SpecError(
+                f"the query needs more memory or disk than there is ({first_line(error)}). Ask for less: "
+                "fewer columns, a LIMIT, or one class at a time"
+            )
+        # of a name that is no file of a run DuckDB tells with Python's traceback
+        return SpecError(_NO_ADVICE.sub(_NO_EXTENSIONS, _TRACEBACK.sub("", _message(error))))
+
+
+class Session:
+    """A connection to a DuckDB: its temporary tables are its own.
+
+    A result has to be read before the next statement.
+    """
+
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, clear_errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._cursor, self._clear_errors = cursor, clear_errors
+
+    def execute(self, statement: str, parameters: Sequence[Any] | None = None) -> None:
+        """Does what a statement of ours says; raises as `Duck.rows` does."""
+        with self._clear_errors():
+            self._cursor.execute(statement, parameters)
+
+    def result(self, query: str, parameters: Sequence[Any] | None = None) -> "Result":
+        """The result of a query, which is computed as it is read; raises as `Duck.rows` does."""
+        self.execute(query, parameters)
+        return Result(self._cursor, self._clear_errors)
+
+    def value(self, query: str, parameters: Sequence[Any] | None = None) -> Any:
+        """The only value of a query's result; raises as `Duck.rows` does."""
+        ((value,),) = self.result(query, parameters)
+        return value
+
+
+class Result:
+    """The rows of a query as tuples of Python values, computed while they are read.
+
+    Attributes:
+        names: of the columns, each once: a second "uri" is "uri_1".
+        types: of the columns, as DuckDB writes them: VARCHAR, FLOAT, STRUCT(...).
+    """
+
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, clear_errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._cursor, self._clear_errors = cursor, clear_errors
+        self.names = _once_each([column[0] for column in cursor.description or ()])
+        self.types = [str(column[1]) for column in cursor.description or ()]
+        self._plain = [plain_of(column[1]) for column in cursor.description or ()]
+
+    def plain_rows(self) -> Iterator[list[Any]]:
+        """Yields the rows with their values as JSON has them: see `jobs.results.plain`.
+
+        Raises:
+            SpecError: a value is nested too deep.
+        """
+        try:
+            for row in self:
+                yield [convert(value) for convert, value in zip(self._plain, row, strict=True)]
+        except RecursionError:
+            raise SpecError("the result has a value that is nested too deep to be shown") from None
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while True:
+            with self._clear_errors():
+                try:
+                    rows = self._cursor.fetchmany(ROWS_AT_ONCE)
+                except (OverflowError, ValueError) as error:
+                    raise SpecError(f"the result has a value that is none in Python: {error}") from None
+            if not rows:
+                return
+            yield from rows
+
+
+def _once_each(names: list[str]) -> list[str]:
+    """Names with a number behind those that were there before."""
+    unique: list[str] = []
+    for name in names:
+        number, free = 0, name
+        while free in unique:
+            number += 1
+            free = f"{name}_{number}"
+        unique.append(free)
+    return unique
+
+
+def quoted(name: str) -> str:
+    """A name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def in_quotes(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def first_line(error: duckdb.Error) -> str:
+    """What DuckDB says, without the place in the query."""
+    return _message(error).partition("\n")[0]
+
+
+def _message(error: duckdb.Error) -> str:
+    """What DuckDB says; of some errors it tells as JSON."""
+    try:
+        return str(json.loads(str(error))["exception_message"])
+    except (ValueError, LookupError, TypeError):
+        return str(error)

@@ -1,0 +1,156 @@
+"""`raylabel search`: what a query finds in a run, for a person or a program."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.results.plain import dump_json
+from jobs.results.query import ENDINGS, write_csv
+from jobs.results.text import short_uris, shorten
+from jobs.results.writing import whole_file
+from jobs.search.searcher import FacetValue, Hit, Hits, Match, Searcher
+from schemas.exceptions import SpecError
+from schemas.words import counted
+from workers.printable import one_line, printable
+from workers.process.streams import print_error
+
+LIMIT = 20
+"""Images that are shown, by default."""
+
+_WORD_CELLS = 14
+"""Cells of a terminal that what an image has of a word takes, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How a search is answered.
+
+    Attributes:
+        sort: see `jobs.search.compiler.compile_order`; None: best first.
+        limit: images; None: `LIMIT` of them for a person, all for URIs and files.
+        facets: whether to count classes, labels and values of columns.
+        as_json: print an object for a program: docs/json.md.
+        uris: print the URIs alone, a line each.
+        file: write the hits into this file, Parquet or CSV.
+        index: the index; None: that beside the tables.
+    """
+
+    sort: str | None = None
+    limit: int | None = None
+    facets: bool = False
+    as_json: bool = False
+    uris: bool = False
+    file: Path | None = None
+    index: Path | None = None
+
+
+def search_run(output: str, query: str, options: SearchOptions) -> None:
+    """Answers a query over a run.
+
+    Args:
+        output: the run directory.
+        query: see docs/search.md.
+        options: how.
+
+    Raises:
+        SpecError: the query or an option is none.
+        StorageError: there is no run, or no index that can be read, or the file cannot be written.
+        OutputConflictError: the index is older than the run's tables.
+    """
+    file = options.file
+    if file and file.suffix.lower() not in ENDINGS:
+        raise SpecError(f"-o {file}: allowed are files that end in {' or '.join(ENDINGS)}")
+    with Searcher(output, options.index) as searcher, searcher.search(query) as hits:
+        if file:
+            _save(hits, file, options)
+            print_error(f"written: {file}")
+        elif options.uris:
+            for row in hits.all(options.sort, options.limit):
+                print(printable(row[1]))
+        elif options.as_json:
+            print(dump_json(_as_json(query, searcher, hits, options)))
+        else:
+            _print(searcher, hits, options, Console(highlight=False))
+
+
+def _save(hits: Hits, file: Path, options: SearchOptions) -> None:
+    """Writes hits into a file, whole or not at all."""
+    with whole_file(file) as temporary:
+        if file.suffix.lower() == ".parquet":
+            hits.save(temporary, options.sort, options.limit)
+        else:
+            with temporary.open("x", encoding="utf-8", newline="") as csv_file:
+                write_csv(hits.all(options.sort, options.limit), csv_file)
+
+
+def _as_json(query: str, searcher: Searcher, hits: Hits, options: SearchOptions) -> dict[str, object]:
+    limit = LIMIT if options.limit is None else options.limit
+    facets = hits.facets() if options.facets else {}
+    return {
+        "query": query,
+        "images": searcher.about.labelled,
+        "failed": searcher.about.failed,
+        "total": hits.total,
+        "hits": [hit.to_dict() for hit in hits.first(limit, sort=options.sort)],
+        **({"facets": _facets_as_json(facets)} if options.facets else {}),
+    }
+
+
+def _facets_as_json(facets: Mapping[str, Sequence[FacetValue]]) -> dict[str, object]:
+    return {name: [asdict(value) for value in values] for name, values in facets.items()}
+
+
+def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Console) -> None:
+    """The first hits as a table that fits the terminal, and the facets."""
+    limit = LIMIT if options.limit is None else options.limit
+    first = hits.first(limit, sort=options.sort)
+    if first:
+        console.print(_table(first, hits, console.width))
+    if options.facets:
+        for name, values in hits.facets().items():
+            shown = ", ".join(f"{value.value} {value.images:,}" for value in values)
+            console.print(printable(f"{name}: {shown}"), markup=False, soft_wrap=True)
+    found = f"{counted(hits.total, 'image')} of {searcher.about.labelled:,}"
+    if hits.total > len(first):
+        found += f"; the first {len(first):,} are shown, --limit shows more"
+    console.print(found, markup=False, soft_wrap=True)
+
+
+def _table(hits: Sequence[Hit], found: Hits, width: int) -> Table:
+    """Rows, images, and what they have of the words; without words the best label and the objects."""
+    columns: dict[str, list[str]] = {"row": [str(hit.manifest_index) for hit in hits]}
+    for word in found.words:
+        cells = [_match(hit.matches.get(word.name)) for hit in hits]
+        if word.name not in columns:
+            columns[word.name] = cells
+    if not found.words:
+        columns["label"] = [_label(hit) for hit in hits]
+        columns["objects"] = [str(hit.columns["object_count"] or "") for hit in hits]
+    if any(hit.error for hit in hits):
+        columns["error"] = [hit.error or "" for hit in hits]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.show_edge = table.pad_edge = False
+    for name in columns:
+        table.add_column(Text(shorten(name, _WORD_CELLS)), no_wrap=True)
+    table.add_column(Text("image"), no_wrap=True)
+    widths = (max(len(cell) for cell in [name[:_WORD_CELLS], *cells]) for name, cells in columns.items())
+    names = short_uris([hit.uri for hit in hits], max(width - sum(cells + 3 for cells in widths), 20))
+    for number, name in enumerate(names):
+        table.add_row(*(Text(cells[number]) for cells in columns.values()), Text(one_line(name)))
+    return table
+
+
+def _match(match: Match | None) -> str:
+    if match is None:
+        return ""
+    return f"{match.score:.2f}" if match.count is None else f"{match.count} · {match.score:.2f}"
+
+
+def _label(hit: Hit) -> str:
+    label, score = hit.columns["label"], hit.columns["score"]
+    return "" if label is None else f"{shorten(str(label), 24)} {score:.2f}"

@@ -1,0 +1,353 @@
+"""Queries as SQL over an index: which images they find, and in which order."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TypeAlias
+
+from jobs.results.duck import quoted
+from jobs.search.language import All, Name, Node, Not, Test, each_test, parse, query_error
+from jobs.search.language import Any as Either
+from jobs.search.sql import Sql
+from jobs.search.values import INVERSE, ValueProblem, condition, number
+from jobs.search.vocabulary import (
+    COLUMN,
+    ERROR,
+    Column,
+    Term,
+    UnknownNameError,
+    Vocabulary,
+    error_codes,
+)
+from schemas.exceptions import QueryError
+
+LABELLED = f"i.{ERROR} IS NULL"
+"""Of an image: that it is labelled, not failed."""
+
+BEST, ROW = "best", "row"
+"""Orders that have no name of their own in a run: by what was asked for, and as in the manifest."""
+
+_HOLDS = {
+    ">=": lambda count, number: count >= number,
+    "<=": lambda count, number: count <= number,
+    ">": lambda count, number: count > number,
+    "<": lambda count, number: count < number,
+    "=": lambda count, number: count == number,
+    "!=": lambda count, number: count != number,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a query asks for, of which a hit shows what it has.
+
+    Attributes:
+        name: as it was written, without quotes and attribute.
+        terms: that it stands for.
+        is_in_all: whether every hit has one of them.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+    is_in_all: bool = False
+
+    @property
+    def ids(self) -> str:
+        """The terms in SQL: what is after `term`."""
+        return _ids(self.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A query in SQL.
+
+    Attributes:
+        hits: a SELECT of the rows in the manifest of the images that it finds.
+        words: that it asks for.
+    """
+
+    hits: Sql
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of hits.
+
+    Attributes:
+        word: whose values decide; None: a column, or none.
+        value: of the word: score, count or area, summed over its terms.
+        column: of images that decides; None: a word, or none.
+        descending: whether the largest come first.
+    """
+
+    word: Word | None = None
+    value: str = "score"
+    column: Column | None = None
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Images that have a term: a SELECT of their rows in the manifest, each once if it is distinct."""
+
+    select: Sql
+    is_distinct: bool = False
+
+
+_Piece: TypeAlias = _Found | Sql
+
+
+def compile_query(query: str, vocabulary: Vocabulary) -> Compiled:
+    """A query as SQL.
+
+    Only labelled images are found, unless the query is about `error`.
+
+    Raises:
+        QueryError: with the place of what is wrong.
+    """
+    tree = parse(query)
+    compiler = _Compiler(query, vocabulary)
+    parts = tree.parts if isinstance(tree, All) else (tree,)
+    tests = list(each_test(tree))
+    finds_failed = any(compiler.is_about_errors(test.name) for test, _ in tests)
+    hits = _hits([compiler.piece(part) for part in parts], finds_failed=finds_failed)
+    words: dict[str, Word] = {}
+    for test, is_asked in tests:
+        if is_asked and (terms := compiler.terms_if_any(test.name)):
+            text = vocabulary.split(test.name)[0]
+            is_in_all = (test in parts and compiler.is_found(test)) or (
+                text in words and words[text].is_in_all
+            )
+            words[text] = Word(text, tuple(terms), is_in_all)
+    return Compiled(hits, tuple(words.values()))
+
+
+def compile_order(sort: str | None, words: Sequence[Word], vocabulary: Vocabulary) -> Order:
+    """The order that is asked for: the name of a column, class or label, with "-" before it for the reverse.
+
+    Classes come by their number of objects, labels by their score, columns ascending; `car.score` and
+    `car.area` are there, too. `best`, which is also what None is, goes by the scores of what the query asks
+    for, summed up; `row` as the manifest.
+
+    Raises:
+        QueryError: there is nothing of that name.
+    """
+    name = (sort or BEST).strip()
+    reverse = name.startswith("-")
+    bare = name.removeprefix("-").strip()
+    if bare in (BEST, ROW) and not vocabulary.column_of(bare):
+        terms = tuple(chain.from_iterable(word.terms for word in words)) if bare == BEST else ()
+        best = Word(BEST, terms, any(word.is_in_all for word in words))
+        return Order(best, descending=not reverse) if terms else Order(descending=reverse)
+    tree = parse(bare)
+    if not isinstance(tree, Test) or tree.operator:
+        raise query_error(
+            name, 0, len(name), "an order is one name, such as person, car.area, taken or -taken"
+        )
+    compiler = _Compiler(bare, vocabulary)
+    if terms_ := compiler.terms_if_any(tree.name):
+        attribute = vocabulary.split(tree.name)[1]
+        has_count = any(term.kind == "class" for term in terms_)
+        value = attribute or ("count" if has_count else "score")
+        return Order(Word(bare, tuple(terms_)), value, descending=not reverse)
+    if column := vocabulary.column_of(tree.name.text):
+        return Order(column=column, descending=reverse)
+    raise compiler.error(tree.name, vocabulary.unknown(tree.name.text))
+
+
+class _Compiler:
+    """Makes pieces of SQL of a query.
+
+    Args:
+        query: for messages.
+        vocabulary: of the run.
+    """
+
+    def __init__(self, query: str, vocabulary: Vocabulary) -> None:
+        self._query, self._vocabulary = query, vocabulary
+
+    def piece(self, node: Node) -> _Piece:
+        """The images that a part of a query is true of."""
+        match node:
+            case Test():
+                return self._test(node)
+            case Not(inner):
+                where = _condition(self.piece(inner))
+                return replace(where, text=f"(NOT coalesce({where.text}, false))")
+            case All(parts):
+                return _joined("AND", map(_condition, map(self.piece, parts))) if parts else Sql("true")
+            case Either(parts):
+                return _either([self.piece(part) for part in parts])
+
+    def is_about_errors(self, name: Name) -> bool:
+        """Whether a test is about failed images."""
+        if name.kind == COLUMN:
+            return name.text == ERROR
+        return name.kind == ERROR or (name.kind is None and name.text == ERROR)
+
+    def is_found(self, test: Test) -> bool:
+        """Whether a test is true only of images that have one of its terms."""
+        return isinstance(self._test(test), _Found)
+
+    def terms_if_any(self, name: Name) -> list[Term]:
+        """The terms of a test that is about some."""
+        try:
+            if name.kind is not None and not self._vocabulary.is_kind(name.kind):
+                return []
+            return self._vocabulary.terms_of(name)
+        except UnknownNameError as problem:
+            raise self.error(name, problem) from None
+
+    def error(self, name: Name, problem: Exception, end: int | None = None) -> QueryError:
+        """An error at a name, or at what is between its beginning and an end."""
+        return query_error(self._query, name.start, name.end if end is None else end, str(problem))
+
+    def _test(self, test: Test) -> _Piece:
+        name = test.name
+        terms = self.terms_if_any(name)
+        text, attribute = self._vocabulary.split(name)
+        column = self._column(name)
+        try:
+            if name.kind == ERROR:
+                return self._error_test(test)
+            if column and terms and test.operator and not attribute:
+                raise ValueProblem(
+                    f"{text!r} is a column and {terms[0].kind} at once; write {terms[0].query} or "
+                    f"{COLUMN}:{quoted(text)}"
+                )
+            if terms:
+                return self._term_test(test, terms, attribute)
+            if column is None:
+                raise self._vocabulary.unknown(name.text)
+            return self._column_test(test, column)
+        except UnknownNameError as problem:
+            raise self.error(name, problem) from None
+        except ValueProblem as problem:
+            raise self.error(name, problem, test.end) from None
+
+    def _column(self, name: Name) -> Column | None:
+        """The column that a test may be about."""
+        kind = name.kind
+        return self._vocabulary.column_of(name.text if kind in (None, COLUMN) else kind)
+
+    def _error_test(self, test: Test) -> Sql:
+        if test.operator:
+            raise ValueProblem("what follows error: is a code, such as error:NOT_FOUND")
+        if test.name.text == "*" and not test.name.is_quoted:
+            return Sql(f"i.{ERROR} IS NOT NULL", needs_images=True)
+        codes = error_codes(test.name.text)
+        return Sql(f"i.{ERROR} IN ({', '.join('?' * len(codes))})", tuple(codes), needs_images=True)
+
+    def _column_test(self, test: Test, column: Column) -> Sql:
+        name = test.name
+        if name.kind not in (None, COLUMN):
+            if test.operator:
+                raise ValueProblem(f"a colon is like =; write {column.name}{test.operator}{test.value}")
+            return condition(column, "=", name.text)
+        if test.operator:
+            return condition(column, test.operator, test.value)
+        if column.type == "BOOLEAN":
+            return Sql(f"i.{quoted(column.name)}", needs_images=True)
+        raise ValueProblem(f"{column.name} is a column; compare it, as in {_example(column)}")
+
+    def _term_test(self, test: Test, terms: Sequence[Term], attribute: str | None) -> _Piece:
+        operator = test.operator
+        if operator is None:
+            if attribute:
+                raise ValueProblem(f"compare it, as in {test.name.text}>0.5")
+            return _found(terms)
+        if operator == "~":
+            raise ValueProblem("~ is for texts; a number is compared by >=, >, <=, <, = or !=")
+        if attribute in ("score", "area"):
+            limit = number(test.value, percent=True)
+            terms = _with_area(terms) if attribute == "area" else terms
+            return _found(terms, f"AND {attribute} {operator} ?::FLOAT", limit)
+        classes = [term for term in terms if term.kind == "class"]
+        if not classes:
+            raise ValueProblem(
+                f"{terms[0].name!r} is a {terms[0].kind}, which has a score and no number of objects: "
+                f"{quoted(terms[0].name)}.score>0.5"
+            )
+        limit = number(test.value)
+        if not _HOLDS[operator](0, limit):
+            return _found(classes, f"AND count {operator} ?", limit)
+        where = f"term {_ids(classes)} AND count {INVERSE[operator]} ?"
+        text = f"({LABELLED} AND i.manifest_index NOT IN (SELECT image FROM found WHERE {where}))"
+        return Sql(text, (limit,), needs_images=True)
+
+
+def _hits(pieces: Sequence[_Piece], *, finds_failed: bool) -> Sql:
+    """The images that all pieces are true of.
+
+    Where nothing is asked of the columns of images, these are not read: a set of what was found begins.
+    """
+    first = next((piece for piece in pieces if isinstance(piece, _Found)), None)
+    others = [_condition(piece) for piece in pieces if piece is not first]
+    if first is None or any(piece.needs_images for piece in others):
+        others = [_condition(piece) for piece in pieces]
+        where = _joined("AND", [Sql("true" if finds_failed else LABELLED), *others])
+        return replace(where, text=f"SELECT i.manifest_index FROM images i WHERE {where.text}")
+    where = _joined("AND", others) if others else Sql("true")
+    source = f"(SELECT DISTINCT image AS manifest_index FROM ({first.select.text})) i"
+    if first.is_distinct:
+        source = f"(SELECT image AS manifest_index FROM ({first.select.text})) i"
+    return Sql(
+        f"SELECT i.manifest_index FROM {source} WHERE {where.text}",
+        first.select.parameters + where.parameters,
+    )
+
+
+def _condition(piece: _Piece) -> Sql:
+    """A piece as a condition on an image."""
+    if isinstance(piece, Sql):
+        return piece
+    return Sql(f"i.manifest_index IN ({piece.select.text})", piece.select.parameters)
+
+
+def _joined(word: str, conditions: Iterable[Sql]) -> Sql:
+    pieces = list(conditions)
+    return Sql(
+        f" {word} ".join(f"({piece.text})" for piece in pieces),
+        tuple(chain.from_iterable(piece.parameters for piece in pieces)),
+        any(piece.needs_images for piece in pieces),
+    )
+
+
+def _either(pieces: Sequence[_Piece]) -> _Piece:
+    """What is one of several: sets are united, which is faster than looking into each."""
+    sets = [piece.select for piece in pieces if isinstance(piece, _Found)]
+    others = [piece for piece in pieces if isinstance(piece, Sql)]
+    united = _Found(
+        Sql(
+            " UNION ALL ".join(one.text for one in sets),
+            tuple(chain.from_iterable(one.parameters for one in sets)),
+        )
+    )
+    if not others:
+        return united
+    return _joined("OR", [_condition(united), *others] if sets else others)
+
+
+def _with_area(terms: Sequence[Term]) -> list[Term]:
+    classes = [term for term in terms if term.kind == "class"]
+    if not classes:
+        raise ValueProblem(f"{terms[0].name!r} is a {terms[0].kind}, which has no area; it has a score")
+    return classes
+
+
+def _found(terms: Sequence[Term], more: str = "", *parameters: float) -> _Found:
+    """The images that have one of some terms, as is said in SQL."""
+    select = Sql(f"SELECT image FROM found WHERE term {_ids(terms)} {more}", parameters)
+    return _Found(select, is_distinct=len(terms) == 1)
+
+
+def _ids(terms: Iterable[Term]) -> str:
+    """What is after `term` in SQL."""
+    ids = sorted(term.id for term in terms)
+    return f"= {ids[0]}" if len(ids) == 1 else f"IN ({', '.join(map(str, ids))})"
+
+
+def _example(column: Column) -> str:
+    value = {"VARCHAR": '="…"', "DATE": ">=2024-01-01"}.get(column.type)
+    return f"{column.name}{value or ('>=2024-01-01' if column.type.startswith('TIMESTAMP') else '>=1')}"

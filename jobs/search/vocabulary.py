@@ -1,0 +1,219 @@
+"""What a query can be about: the classes, labels and tags of a run's models, and columns of its images."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+from jobs.search.language import ATTRIBUTES, Name, quoted
+from schemas.errors import ErrorCode
+
+TermKind: TypeAlias = Literal["class", "label", "tag"]
+
+ERROR = "error"
+"""The column with the code of a failed image; null of a labelled one."""
+
+COLUMN = "column"
+"""Before a colon: what follows is a column, and no class of that name."""
+
+KINDS = ("class", "label", "tagger", COLUMN, ERROR)
+"""What may stand before a colon beside the name of a column."""
+
+MOST_NAMED = 8
+"""Names that a message has, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A class, label or tag that images are found by.
+
+    Attributes:
+        id: in the index.
+        kind: whose it is: the detector's, the classifier's, or a tagger's.
+        tagger: the tagger's name in the job spec; "" of the others.
+        name: as the model has it.
+        images: that have it in the index.
+    """
+
+    id: int
+    kind: TermKind
+    tagger: str
+    name: str
+    images: int = 0
+
+    @property
+    def query(self) -> str:
+        """It in a query, told apart from others of its name."""
+        kind = f"tagger.{self.tagger}" if self.kind == "tag" else self.kind
+        return f"{kind}:{quoted(self.name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of images.
+
+    Attributes:
+        name: of it, as in the labels table.
+        type: DuckDB's: VARCHAR, INTEGER, ...
+        is_own: whether it is the manifest's.
+    """
+
+    name: str
+    type: str
+    is_own: bool = False
+
+
+class UnknownNameError(Exception):
+    """A name that nothing has; its text says what there is.
+
+    Args:
+        message: what there is not, and what is like it.
+    """
+
+
+class Vocabulary:
+    """The names that queries of a run may use; case does not matter.
+
+    Args:
+        terms: classes, labels and tags.
+        columns: of images.
+        taggers: names of the run's taggers.
+
+    Attributes:
+        terms: the same.
+        columns: the same.
+    """
+
+    def __init__(self, terms: Sequence[Term], columns: Sequence[Column], taggers: Sequence[str] = ()) -> None:
+        self.terms, self.columns = tuple(terms), tuple(columns)
+        self._taggers = tuple(taggers)
+        self._terms: dict[str, list[Term]] = {}
+        for term in terms:
+            self._terms.setdefault(term.name.casefold(), []).append(term)
+        self._columns = {column.name.casefold(): column for column in columns}
+
+    def split(self, name: Name) -> tuple[str, str | None]:
+        """The name itself and its attribute: `car.score` is of the class car, if nothing is called so."""
+        folded = name.text.casefold()
+        if name.is_quoted or folded in self._terms or folded in self._columns:
+            return name.text, name.attribute
+        head, dot, attribute = name.text.rpartition(".")
+        return (head, attribute) if dot and head and attribute in ATTRIBUTES else (name.text, None)
+
+    def terms_of(self, name: Name) -> list[Term]:
+        """The terms that a name is: none where it is a column, or nothing.
+
+        A `*` in a bare name stands for any characters.
+
+        Raises:
+            UnknownNameError: what is before its colon allows none, or there is none.
+        """
+        text = self.split(name)[0]
+        if "*" in text and not name.is_quoted:
+            pattern = re.compile(".*".join(map(re.escape, text.casefold().split("*"))), re.DOTALL)
+            found = [term for term in self.terms if pattern.fullmatch(term.name.casefold())]
+        else:
+            found = self._terms.get(text.casefold(), [])
+        if name.kind is None:
+            return found
+        found = [term for term in found if self._is_of_kind(term, name.kind)]
+        if not found:
+            pool = [term.name for term in self.terms if self._is_of_kind(term, name.kind)]
+            raise UnknownNameError(_nothing_like(f"no {self._kind_in_words(name.kind)}", text, pool))
+        return found
+
+    def column_of(self, text: str) -> Column | None:
+        """The column of a name; None: there is none."""
+        return self._columns.get(text.casefold())
+
+    def is_kind(self, kind: str) -> bool:
+        """Whether what stands before a colon chooses terms, as `label:` does.
+
+        Raises:
+            UnknownNameError: it chooses nothing, nor is it a column.
+        """
+        if kind in ("class", "label", "tagger"):
+            return True
+        head, dot, tagger = kind.partition(".")
+        if head == "tagger" and dot:
+            if tagger not in self._taggers:
+                raise UnknownNameError(_nothing_like("no tagger", tagger, self._taggers))
+            return True
+        if kind in KINDS or self.column_of(kind):
+            return False
+        names = [*KINDS, *(f"tagger.{name}" for name in self._taggers), *(it.name for it in self.columns)]
+        raise UnknownNameError(_nothing_like("before a colon, no kind or column", kind, names))
+
+    def unknown(self, text: str) -> UnknownNameError:
+        """What to say of a name that nothing has."""
+        return UnknownNameError(_nothing_like("no label, class or column", text, self._all_names))
+
+    def like(self, text: str, most: int = MOST_NAMED) -> list[str]:
+        """Names that begin with a text, or have it, or are like it, best first: for who is typing."""
+        folded = text.casefold()
+        ranked = {
+            name: (not name.casefold().startswith(folded), -images)
+            for name, images in self._images_of_names.items()
+            if folded in name.casefold()
+        }
+        return sorted(ranked, key=lambda name: (*ranked[name], name))[:most] or _close(text, self._all_names)
+
+    @cached_property
+    def _images_of_names(self) -> dict[str, int]:
+        images = {column.name: 0 for column in self.columns}
+        for term in self.terms:
+            images[term.name] = images.get(term.name, 0) + term.images
+        return images
+
+    @cached_property
+    def _all_names(self) -> list[str]:
+        return list(self._images_of_names)
+
+    def _is_of_kind(self, term: Term, kind: str) -> bool:
+        if kind == "tagger" or kind.startswith("tagger."):
+            return term.kind == "tag" and kind in ("tagger", f"tagger.{term.tagger}")
+        return term.kind == kind
+
+    @staticmethod
+    def _kind_in_words(kind: str) -> str:
+        head, _, tagger = kind.partition(".")
+        return f"tag of {tagger}" if tagger else {"tagger": "tag"}.get(head, head)
+
+
+def error_codes(text: str) -> list[str]:
+    """The codes that `error:` is followed by; a `*` stands for any characters.
+
+    Raises:
+        UnknownNameError: there is no such code.
+    """
+    pattern = re.compile(".*".join(map(re.escape, text.upper().split("*"))))
+    found = [code for code in ErrorCode if pattern.fullmatch(code)]
+    if not found:
+        raise UnknownNameError(_nothing_like("no error code", text.upper(), list(ErrorCode)))
+    return [str(code) for code in found]
+
+
+def _nothing_like(what: str, text: str, names: Iterable[str]) -> str:
+    """That there is nothing of a name, and what there is that is like it."""
+    names = list(dict.fromkeys(names))
+    has = [name for name in names if text.casefold() in name.casefold()] if len(text) > 1 else []
+    close = list(dict.fromkeys([*_close(text, names), *sorted(has, key=len)]))[:MOST_NAMED]
+    if close:
+        return f"{what} {text!r}; did you mean {_or(close)}?"
+    if not names:
+        return f"{what} {text!r}; the run has none"
+    more = ", …" if len(names) > MOST_NAMED else ""
+    return f"{what} {text!r}; there are {', '.join(map(quoted, names[:MOST_NAMED]))}{more}"
+
+
+def _close(text: str, names: Iterable[str]) -> list[str]:
+    """Names that are like a text in whatever case."""
+    by_fold = {name.casefold(): name for name in names}
+    return [by_fold[name] for name in difflib.get_close_matches(text.casefold(), by_fold, n=3, cutoff=0.6)]
+
+
+def _or(names: Sequence[str]) -> str:
+    *first, last = map(quoted, names)
+    return f"{', '.join(first)} or {last}" if first else last

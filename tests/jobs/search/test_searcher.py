@@ -1,0 +1,333 @@
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.search.index import make_index
+from jobs.search.language import quoted
+from jobs.search.searcher import Match, Searcher
+from schemas.exceptions import OutputConflictError, QueryError, StorageError
+from schemas.ledger import SUCCESS
+from tests.benchmarks.large_run import write_large_run
+from tests.jobs.exports.made_run import write_run
+from tests.jobs.results.test_datasets import begun, publish
+from tests.jobs.search import plain
+from tests.jobs.search.plain import Holds, Image, images_of
+from tests.workers.tables.made_results import record
+from workers.ledger.directory import RunDirectory
+from workers.ledger.runs import begin_run
+from workers.storage.store import Store
+
+ALL_KINDS = ("class", "label", "tagger.scene")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = str(tmp_path_factory.mktemp("large"))
+    write_large_run(output, 3000, shard_rows=1000)
+    make_index(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run with odd names, tags and failed images."""
+    output = write_run(tmp_path_factory.mktemp("made"))
+    make_index(output)
+    return output
+
+
+def rows_of(searcher: Searcher, query: str, sort: str | None = "row") -> list[int]:
+    with searcher.search(query) as hits:
+        rows = [hit.manifest_index for hit in hits.first(10_000, sort=sort)]
+        assert hits.total == len(rows)
+    return rows
+
+
+NUMBERS = st.sampled_from([0, 1, 2, 3, 0.5, 1.5])
+SHARES = st.sampled_from([0.05, 0.1, 0.3, 0.45, 0.6, 0.75, 0.9])
+ORDERED = st.sampled_from([">=", "<=", ">", "<", "=", "!="])
+CLASSES = st.sampled_from(["person", "car", "dog", "class 9", "class 70"])
+LABELS = st.sampled_from(["label 0", "label 1", "label 7", "label 300"])
+
+
+def both(text: str, holds: Holds) -> tuple[str, Holds]:
+    return text, holds
+
+
+TESTS = st.one_of(
+    st.builds(lambda name: both(quoted(name), plain.has(name, *ALL_KINDS)), CLASSES | LABELS),
+    st.builds(lambda name: both(f"class:{quoted(name)}", plain.has(name, "class")), CLASSES),
+    st.builds(lambda name: both(f"label:{quoted(name)}", plain.has(name, "label")), LABELS),
+    st.builds(lambda n, o, x: both(f"{quoted(n)}{o}{x}", plain.counted(n, o, x)), CLASSES, ORDERED, NUMBERS),
+    st.builds(
+        lambda n, o, x: both(f"{quoted(n)}.score {o} {x}", plain.scored(n, o, x, *ALL_KINDS)),
+        CLASSES | LABELS,
+        ORDERED,
+        SHARES,
+    ),
+    st.builds(lambda n, o, x: both(f'"{n}".area{o}{x:.0%}', plain.sized(n, o, x)), CLASSES, ORDERED, SHARES),
+    st.builds(
+        lambda c, o, x: both(f"{c}{o}{x}", plain.compared(c, o, x)),
+        st.sampled_from(["width", "height", "object_count", "exif_orientation"]),
+        ORDERED,
+        st.sampled_from([0, 1, 2, 640, 1024, 1920]),
+    ),
+    st.builds(
+        lambda o, x: both(f"photographer{o}{x}", plain.compared("photographer", o, x)),
+        st.sampled_from(["=", "!="]),
+        st.sampled_from(["Ann", "bo", "Nobody"]),
+    ),
+    st.builds(
+        lambda o, s: both(f"taken{o}{s[0]}", plain.within("taken", o, *s[1:])),
+        ORDERED,
+        st.sampled_from(
+            [
+                ("2022", date(2022, 1, 1), date(2023, 1, 1)),
+                ("2022-12", date(2022, 12, 1), date(2023, 1, 1)),
+                ("2023-02-28", date(2023, 2, 28), date(2023, 3, 1)),
+            ]
+        ),
+    ),
+    st.builds(
+        lambda text: both(f"uri~{quoted(text)}", plain.contains("uri", text)),
+        st.sampled_from(["00010", "PHOTOS/2026", "%", "_", "99.jpg"]),
+    ),
+    st.sampled_from(
+        [both(f"error:{code}", plain.failed_with(code)) for code in ("*", "NOT_FOUND", "TIMEOUT")]
+    ),
+)
+
+
+def combined(inner: st.SearchStrategy[tuple[str, Holds]]) -> st.SearchStrategy[tuple[str, Holds]]:
+    def joined(parts: list[tuple[str, Holds]], word: str) -> tuple[str, Holds]:
+        some = any if word == " OR " else all
+        text = f"({word.join(text for text, _ in parts)})"
+        return text, lambda image: some(holds(image) for _, holds in parts)
+
+    def negated(part: tuple[str, Holds], word: str) -> tuple[str, Holds]:
+        return f"{word}{part[0]}", lambda image: not part[1](image)
+
+    return st.one_of(
+        st.builds(joined, st.lists(inner, min_size=2, max_size=3), st.sampled_from([" ", " AND ", " OR "])),
+        st.builds(negated, inner, st.sampled_from(["-", "NOT "])),
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(query=st.recursive(TESTS, combined, max_leaves=6))
+def test_any_query_finds_what_it_means_by_the_tables(opened: "Opened", query: tuple[str, Holds]) -> None:
+    text, holds = query
+    finds_failed = "error:" in text
+
+    def is_found(image: Image) -> bool:
+        return (finds_failed or image.error is None) and holds(image)
+
+    expected = sorted(row for row, image in opened.images.items() if is_found(image))
+    assert rows_of(opened.searcher, text) == expected, text
+
+
+class Opened:
+    """A run, opened for all examples."""
+
+    def __init__(self, output: str) -> None:
+        self.images, self.searcher = images_of(output), Searcher(output)
+
+
+@pytest.fixture(scope="module")
+def opened(large: str) -> Iterator[Opened]:
+    opened = Opened(large)
+    yield opened
+    opened.searcher.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("person", [2, 3, 6]),
+        ("PERSON", [2, 3, 6]),
+        ("pers*", [2, 3, 6]),
+        ('"a \\"big\\" <cat> & dog"', [0, 4]),
+        ('"naïve, café"', [0, 7]),
+        ('"NAÏVE, CAFÉ"', [0, 7]),
+        ('"v1.5 cup"', [0]),
+        ("v1.5*", [0]),
+        ('"never seen"', []),
+        ("class:palace OR label:palace", None),
+        ("label:palace", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("indoors", [1, 2, 4, 7, 8]),
+        ("tagger.scene:outdoors", [2, 8]),
+        ("tagger:outdoors.score>0.4", [2, 8]),
+        ("outdoors.score>0.5", []),
+        ("error:*", [5]),
+        ("error:truncated", [5]),
+        ("-error:*", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("error:* OR person", [2, 3, 5, 6]),
+        ("at>=2026-01-08", [7, 8]),
+        ("at=2026-01-01", [0]),
+        ("at:2026-01-02", [1]),
+        ("at=2026", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("at<2025", []),
+        ("manifest_label>=7", [7, 8]),
+        ("split~\"'3'\"", [3]),
+        ("-split~train", [0]),
+        ('objects="MINE 4"', [4]),
+        ("format=png width<100", [6]),
+        ("width>=100.5 width<=200", [0, 1]),
+        ("image_id~<1>", []),
+        ("score=0.75 exif_orientation>1", [4, 6]),
+        ("error:* at=2026-01-06", [5]),
+    ],
+)
+def test_what_is_found_among_odd_names(made: str, query: str, rows: list[int] | None) -> None:
+    with Searcher(made) as searcher:
+        if rows is None:
+            with pytest.raises(QueryError), searcher.search(query):
+                pass
+        else:
+            assert rows_of(searcher, query) == rows
+
+
+@pytest.mark.parametrize(
+    ("query", "message", "marked"),
+    [
+        ("persn", "no label, class or column 'persn'; did you mean person?", "persn"),
+        ("person label:indors", "no label 'indors'; there are cat, dog, palace", "label:indors"),
+        ("tagger.scene:indors", "no tag of scene 'indors'; did you mean indoors?", "tagger.scene:indors"),
+        ("tagger.seen:x", "no tagger 'seen'; did you mean scene?", "tagger.seen:x"),
+        ("colour:red", "before a colon, no kind or column 'colour'; ", "colour:red"),
+        ("error:NOTFOUND", "no error code 'NOTFOUND'; did you mean NOT_FOUND?", "error:NOTFOUND"),
+        ("person (width", "a bracket is not closed", "h"),
+        ("width person", "width is a column; compare it, as in width>=1", "width"),
+        ("person>=many", "'many' is no number", "person>=many"),
+        ("person>=nan", "'nan' is no number", "person>=nan"),
+        ("indoors>=2", "'indoors' is a tag, which has a score and no number of objects", "indoors>=2"),
+        ("indoors.area>0.5", "'indoors' is a tag, which has no area", "indoors.area>0.5"),
+        ("person~x", "~ is for texts", "person~x"),
+        ("person.score", "compare it, as in person.score>0.5", "person.score"),
+        ("width>=wide", "'wide' is no number", "width>=wide"),
+        ("at>=yesterday", "'yesterday' is no time; allowed: 2024, 2024-05, 2024-05-17", "at>=yesterday"),
+        ("at>=2026-13", "'2026-13' is no time", "at>=2026-13"),
+        ("at=2026-01-01T10:00", "at is a day; '2026-01-01T10:00' has a time", "at=2026-01-01T10:00"),
+        ("at:2026>3", "a colon is like =; write at>3", "at:2026>3"),
+        ("error:*>2", "what follows error: is a code", "error:*>2"),
+    ],
+)
+def test_a_query_that_is_none_is_refused_at_its_place(
+    made: str, query: str, message: str, marked: str
+) -> None:
+    with Searcher(made) as searcher, pytest.raises(QueryError) as raised, searcher.search(query):
+        pass
+    assert message in str(raised.value)
+    assert query[raised.value.start : raised.value.end] == marked
+    assert str(raised.value).count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("sort", "rows"),
+    [
+        (None, [0, 6, 4, 2, 3, 7]),
+        ("-best", [7, 3, 2, 4, 6, 0]),
+        ("row", [0, 2, 3, 4, 6, 7]),
+        ("-row", [7, 6, 4, 3, 2, 0]),
+        ("width", [4, 6, 2, 3, 7, 0]),
+        ("-at", [7, 6, 4, 3, 2, 0]),
+        ("person.score", [6, 2, 3, 0, 4, 7]),
+        ("person.area", [2, 3, 6, 0, 4, 7]),
+        ('"naïve, café"', [0, 7, 2, 3, 4, 6]),
+    ],
+)
+def test_the_order_is_the_one_that_is_asked_for(made: str, sort: str | None, rows: list[int]) -> None:
+    with Searcher(made) as searcher:
+        query = 'person OR "a \\"big\\" <cat> & dog" OR "naïve, café"'
+        assert rows_of(searcher, query, sort) == rows
+
+
+def test_an_order_by_nothing_that_there_is_is_refused(made: str) -> None:
+    with Searcher(made) as searcher, searcher.search("person") as hits:
+        for sort in ("persn", "person>2", "person indoors", "-"):
+            with pytest.raises(QueryError):
+                hits.first(3, sort=sort)
+
+
+def test_a_hit_has_what_was_asked_for_and_all_that_the_index_knows(made: str) -> None:
+    with Searcher(made) as searcher, searcher.search('"v1.5 cup" indoors OR "v1.5 cup"') as hits:
+        (hit,) = hits.first(5)
+        assert (hit.manifest_index, hit.error) == (0, None)
+        assert hit.matches == {"v1.5 cup": Match(0.625, 1, 1.0)}
+        assert hit.columns["label"] == "palace"
+        assert (hit.columns["width"], hit.columns["object_count"], hit.columns["at"]) == (
+            200,
+            3,
+            "2026-01-01",
+        )
+        assert hit.columns["manifest_label"] == 0
+    with Searcher(made) as searcher, searcher.search("error:*") as hits:
+        (hit,) = hits.first(5)
+        assert (hit.error, hit.columns["width"], hit.columns["objects"]) == ("TRUNCATED", None, "mine 5")
+
+
+def test_facets_count_the_hits_and_are_queries(made: str) -> None:
+    with Searcher(made) as searcher:
+        with searcher.search("-person") as hits:
+            facets = hits.facets()
+        for values in facets.values():
+            for value in values:
+                assert len(rows_of(searcher, f"-person {value.query}")) == value.images, value
+        counts = {name: {value.value: value.images for value in values} for name, values in facets.items()}
+    assert counts["class"] == {'a "big" <cat> & dog': 2, "naïve, café": 2, "v1.5 cup": 1}
+    assert counts["label"] == {"palace": 5, "cat": 5}
+    assert counts["tagger.scene"] == {"indoors": 4, "outdoors": 1}
+    assert counts["format"] == {"JPEG": 4, "PNG": 1}
+
+
+def test_several_queries_are_open_at_once(large: str) -> None:
+    with Searcher(large) as searcher, searcher.search("person") as one, searcher.search("dog -person") as two:
+        first = {hit.manifest_index for hit in one.first(3000)}
+        assert first
+        assert first.isdisjoint(hit.manifest_index for hit in two.first(3000))
+
+
+def test_without_an_index_it_is_said_how_to_make_one(tmp_path: Path) -> None:
+    output = str(tmp_path / "run")
+    publish(begun(output), 0)
+    with pytest.raises(
+        StorageError, match=r"there is no index .*search\.duckdb; make it with `raylabel index"
+    ):
+        Searcher(output)
+    (tmp_path / "run" / "search.duckdb").write_bytes(b"no database")
+    with pytest.raises(StorageError, match=r"search\.duckdb is no index that can be read"):
+        Searcher(output)
+    with pytest.raises(StorageError, match=r"there is no index .*elsewhere"):
+        Searcher(output, tmp_path / "elsewhere")
+
+
+def test_an_index_that_is_older_than_the_tables_is_refused(tmp_path: Path) -> None:
+    output = str(tmp_path / "run")
+    run = begun(output)
+    publish(run, 0)
+    make_index(output)
+    Searcher(output).close()
+    publish(run, 1)
+    with pytest.raises(
+        OutputConflictError, match=r"older than the tables of .*; make it with `raylabel index"
+    ):
+        Searcher(output)
+    make_index(output)
+    Searcher(output).close()
+    Store(output).write(SUCCESS, b'{"labels": 1, "boxes": 1, "errors": 1}')
+    with pytest.raises(OutputConflictError, match="older than the tables"):
+        Searcher(output)
+
+
+def test_an_index_of_another_run_is_refused(tmp_path: Path, made: str) -> None:
+    store = Store(str(tmp_path / "run"))
+    begin_run(store, record(id="another"))
+    publish(RunDirectory.first(store, record(id="another")), 0)
+    make_index(store.url, tmp_path / "other.duckdb")
+    with pytest.raises(OutputConflictError, match="is an index of another run"):
+        Searcher(made, tmp_path / "other.duckdb")
