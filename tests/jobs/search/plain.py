@@ -129,13 +129,14 @@ def within(column: str, operator: str, low: date, high: date) -> Holds:
         value = image.columns.get(column)
         if value is None:
             return operator == "!="
-        return {
+        answers: dict[str, bool] = {
             ">=": value >= low,
             "<": value < low,
             ">": value >= high,
             "<=": value < high,
             "=": low <= value < high,
             "!=": not low <= value < high,
-        }[operator]
+        }
+        return answers[operator]
 
     return holds
