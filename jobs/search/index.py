@@ -21,7 +21,7 @@ from jobs.results.sql import Database
 from jobs.results.status import unfinished
 from jobs.results.writing import whole_file
 from jobs.search.vocabulary import ERROR, Term
-from schemas.exceptions import OutputConflictError
+from schemas.exceptions import OutputConflictError, ReconcileError, SpecError
 from schemas.ledger import SUCCESS, RunRecord
 from schemas.tables import carried_names
 from schemas.words import counted, raylabel_command
@@ -255,11 +255,22 @@ class _Builder:
         for start in range(0, rows, CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, rows)
             for statement in self._chunk(f"manifest_index >= {start} AND manifest_index < {stop}"):
-                self._database.execute(statement, [])
+                self._add(statement)
             if time.monotonic() - last >= PROGRESS_S:
                 last = time.monotonic()
                 rate = stop / (last - began)
                 print_error(f"{stop:,} of {counted(rows, 'image')}, {rate:,.0f}/s")
+
+    def _add(self, statement: str) -> None:
+        try:
+            self._database.execute(statement)
+        except SpecError as error:
+            if "NOT NULL constraint failed" not in str(error):
+                raise
+            raise ReconcileError(
+                f"the tables of {clean_uri(self._run.store.url)} name a class, label or tag that the models "
+                "in run.json do not have; `raylabel reconcile` says whether they are as they were written"
+            ) from None
 
     def _chunk(self, within: str) -> Iterator[str]:
         """The statements that add some images."""
