@@ -31,6 +31,8 @@ demo: env
 	@rm -rf build/demo
 	@$(BIN)/raylabel run infra/demo/job.yaml
 	@$(BIN)/raylabel show build/demo/run --draw build/demo/pictures
+	@$(BIN)/raylabel index build/demo/run
+	@$(BIN)/raylabel search build/demo/run cat
 
 demo-s3: env
 	@rm -rf build/demo-s3
