@@ -44,6 +44,14 @@ def index(
 def search(
     output: Output,
     query: Annotated[str, typer.Argument(help="What to find; all images where it is empty.")] = "",
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHOTO|URI|ROW",
+            help="The images that look most like one of the run, or like another photo.",
+            show_default=False,
+        ),
+    ] = None,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -75,5 +83,5 @@ def search(
     """
     from jobs.search.command import SearchOptions, search_run
 
-    options = SearchOptions(sort, limit, facets, as_json, uris, file, index_)
+    options = SearchOptions(like, sort, limit, facets, as_json, uris, file, index_)
     search_run(output_of(output), query, options)

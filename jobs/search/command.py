@@ -31,8 +31,9 @@ class SearchOptions:
     """How a search is answered.
 
     Attributes:
-        sort: see `jobs.search.compiler.compile_order`; None: best first.
-        limit: images; None: `LIMIT` of them for a person, all for URIs and files.
+        like: the row or URI of an image of the run, or a photo: see `Searcher.like`.
+        sort: see `jobs.search.compiler.compile_order`; None: best first, or most alike.
+        limit: images; None: `LIMIT` of them, but all for URIs and files where nothing has to be alike.
         facets: whether to count classes, labels and values of columns.
         as_json: print an object for a program: docs/json.md.
         uris: print the URIs alone, a line each.
@@ -40,6 +41,7 @@ class SearchOptions:
         index: the index; None: that beside the tables.
     """
 
+    like: str | None = None
     sort: str | None = None
     limit: int | None = None
     facets: bool = False
@@ -66,6 +68,8 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
     if file and file.suffix.lower() not in ENDINGS:
         raise SpecError(f"-o {file}: allowed are files that end in {' or '.join(ENDINGS)}")
     with Searcher(output, options.index) as searcher, searcher.search(query) as hits:
+        if options.like is not None:
+            searcher.like(hits, options.like, options.limit or LIMIT)
         if file:
             _save(hits, file, options)
             print_error(f"written: {file}")
@@ -116,7 +120,9 @@ def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Cons
             shown = ", ".join(f"{value.value} {value.images:,}" for value in values)
             console.print(printable(f"{name}: {shown}"), markup=False, soft_wrap=True)
     found = f"{counted(hits.total, 'image')} of {searcher.about.labelled:,}"
-    if hits.total > len(first):
+    if options.like is not None:
+        found += f"; the {len(first):,} most alike are shown"
+    elif hits.total > len(first):
         found += f"; the first {len(first):,} are shown, --limit shows more"
     console.print(found, markup=False, soft_wrap=True)
 
@@ -124,6 +130,8 @@ def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Cons
 def _table(hits: Sequence[Hit], found: Hits, width: int) -> Table:
     """Rows, images, and what they have of the words; without words the best label and the objects."""
     columns: dict[str, list[str]] = {"row": [str(hit.manifest_index) for hit in hits]}
+    if hits[0].similarity is not None:
+        columns["alike"] = [f"{hit.similarity:.3f}" for hit in hits]
     for word in found.words:
         cells = [_match(hit.matches.get(word.name)) for hit in hits]
         if word.name not in columns:

@@ -9,12 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jobs.results.duck import Duck, Result, Session, in_quotes, quoted
 from jobs.results.plain import shortest
+from jobs.results.sql import Database
 from jobs.results.writing import whole_file
 from jobs.search.compiler import Compiled, Order, compile_order, compile_query
 from jobs.search.index import INDEX, TABLES, About, state_of
 from jobs.search.language import quoted as quoted_name
+from jobs.search.similar import (
+    Similar,
+    assert_embeddings,
+    embedding_of_photo,
+    embedding_of_row,
+    nearest,
+)
 from jobs.search.vocabulary import ERROR, Column, Term, Vocabulary
 from schemas.exceptions import OutputConflictError, SpecError, StorageError
 from schemas.words import raylabel_command
@@ -54,6 +65,7 @@ class Hit:
         error: the code, of a failed image; None of a labelled one.
         columns: the others by name: facts, best label and score, number of objects, the manifest's own.
         matches: by the words of the query that it has.
+        similarity: to what was asked for, see `Similar`; None where nothing was.
     """
 
     manifest_index: int
@@ -61,6 +73,7 @@ class Hit:
     error: str | None
     columns: dict[str, Any]
     matches: dict[str, Match]
+    similarity: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """It as JSON has it: columns beside the others."""
@@ -71,6 +84,7 @@ class Hit:
             "error": self.error,
             **self.columns,
             "matches": matches,
+            **({} if self.similarity is None else {"similarity": self.similarity}),
         }
 
 
@@ -108,7 +122,7 @@ class Searcher:
 
     def __init__(self, output: str, file: Path | None = None) -> None:
         self.run: RunDirectory = find_run(output)
-        self._name = clean_uri(output)
+        self._output, self._name = output, clean_uri(output)
         local = local_index(self.run, file)
         self._duck = Duck()
         try:
@@ -139,6 +153,35 @@ class Searcher:
         compiled = compile_query(query, self.vocabulary)
         with self._duck.session() as session:
             yield Hits(self, session, compiled)
+
+    def row_of(self, uri: str) -> int | None:
+        """The first row in the manifest of a labelled image with some URI; None: there is none."""
+        query = f"SELECT min(manifest_index) FROM images WHERE uri = ? AND {ERROR} IS NULL"
+        ((row,),) = self._duck.result(query, [uri])
+        return None if row is None else int(row)
+
+    def like(self, hits: "Hits", like: str, most: int) -> None:
+        """Leaves of some hits those that look most like a photo.
+
+        Args:
+            hits: of a query; those of the empty one are all images.
+            like: the row of an image of the run, its URI, or else a photo: a path or a URL.
+            most: images, at most.
+
+        Raises:
+            SpecError: the run has no embeddings, or the row has none.
+            StorageError: the photo cannot be read.
+            ModelError: the run's embedder cannot be built here as it was.
+        """
+        assert_embeddings(self.run)
+        row = int(like) if like.isdecimal() else self.row_of(like)
+        if row is None:
+            vector = embedding_of_photo(self.run, like)
+        else:
+            with Database({"": self._output}) as database:
+                vector = embedding_of_row(database, row)
+        among = None if hits.total == self.about.labelled else hits.rows()
+        hits.narrow(nearest(self._output, vector, most, among, row))
 
     def _attach(self, file: Path) -> None:
         """Makes the tables of the file views, whatever else of this process has it open."""
@@ -199,6 +242,7 @@ class Hits:
     def __init__(self, searcher: Searcher, session: Session, compiled: Compiled) -> None:
         self._searcher, self._session = searcher, session
         self.words = compiled.words
+        self._is_narrow = False
         hits = compiled.hits
         session.execute(f"CREATE OR REPLACE TEMP TABLE {_HITS} AS {hits.text}", hits.parameters)
 
@@ -206,6 +250,21 @@ class Hits:
     def total(self) -> int:
         """The number of images."""
         return int(self._session.value(f"SELECT count(*) FROM {_HITS}"))
+
+    def rows(self) -> NDArray[np.int64]:
+        """The rows in the manifest of all hits, ascending."""
+        result = self._session.result(f"SELECT manifest_index FROM {_HITS} ORDER BY manifest_index")
+        return np.fromiter((row[0] for row in result), np.int64)
+
+    def narrow(self, similar: Sequence[Similar]) -> None:
+        """Leaves those hits that are given, most alike first; `total` stays the number before."""
+        assert self.total >= 0  # counted now
+        self._is_narrow = True
+        self._session.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_HITS} AS SELECT unnest(?::BIGINT[]) AS manifest_index, "
+            "unnest(?::DOUBLE[]) AS similarity",
+            [[each.row for each in similar], [each.similarity for each in similar]],
+        )
 
     def first(self, limit: int, offset: int = 0, sort: str | None = None) -> list[Hit]:
         """Some of the hits.
@@ -218,14 +277,12 @@ class Hits:
         Raises:
             QueryError: there is no such order.
         """
-        order = compile_order(sort, self.words, self._searcher.vocabulary)
-        rows = list(self._session.result(f"{_ordered(order)} LIMIT {limit} OFFSET {offset}"))
+        rows = list(self._session.result(f"{self._ordered(sort)} LIMIT {limit} OFFSET {offset}"))
         return self._hits([row[0] for row in rows])
 
     def all(self, sort: str | None = None, limit: int | None = None) -> Result:
         """The hits, all or so many, as rows of `images` in their order; read them before anything else."""
-        order = compile_order(sort, self.words, self._searcher.vocabulary)
-        return self._session.result(_rows(order, limit))
+        return self._session.result(self._rows(sort, limit))
 
     def save(self, file: Path, sort: str | None = None, limit: int | None = None) -> None:
         """Writes the same rows as a Parquet file.
@@ -235,9 +292,8 @@ class Hits:
             sort: the order; see `compile_order`.
             limit: how many at most; None: all.
         """
-        order = compile_order(sort, self.words, self._searcher.vocabulary)
         self._session.execute(
-            f"COPY ({_rows(order, limit)}) TO {in_quotes(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY ({self._rows(sort, limit)}) TO {in_quotes(str(file))} (FORMAT parquet, COMPRESSION zstd)"
         )
 
     def facets(self, most: int = FACET_VALUES) -> dict[str, list[FacetValue]]:
@@ -269,6 +325,26 @@ class Hits:
                 facets[name] = values
         return facets
 
+    def _ordered(self, sort: str | None) -> str:
+        """The rows of the hits in the manifest, in their order, in SQL."""
+        if self._is_narrow and sort is None:
+            return f"SELECT manifest_index FROM {_HITS} ORDER BY similarity DESC, manifest_index"
+        return _ordered(compile_order(sort, self.words, self._searcher.vocabulary))
+
+    def _rows(self, sort: str | None, limit: int | None) -> str:
+        """The rows of images of the hits in their order, in SQL."""
+        ordered = f"{self._ordered(sort)} {'' if limit is None else f'LIMIT {limit}'}"
+        similarity = f"JOIN {_HITS} USING (manifest_index)" if self._is_narrow else ""
+        return (
+            f"SELECT images.*{', similarity' if similarity else ''} "
+            f"FROM (SELECT manifest_index, row_number() OVER () AS place FROM ({ordered})) "
+            f"JOIN images USING (manifest_index) {similarity} ORDER BY place"
+        )
+
+    def _similarities(self) -> dict[int, float]:
+        """How like what was asked for each hit is; nothing where nothing was."""
+        return dict(self._session.result(f"FROM {_HITS}")) if self._is_narrow else {}
+
     def _hits(self, indexes: Sequence[int]) -> list[Hit]:
         """Hits by their rows, in that order."""
         if not indexes:
@@ -287,7 +363,8 @@ class Hits:
         result = self._session.result(f"SELECT images.* FROM {these} JOIN images ON manifest_index = number")
         names = result.names
         rows = {values[0]: dict(zip(names, values, strict=True)) for values in result.plain_rows()}
-        return [_hit(rows[index], matches[index]) for index in indexes]
+        similarities = self._similarities()
+        return [_hit(rows[index], matches[index], similarities.get(index)) for index in indexes]
 
 
 def local_index(run: RunDirectory, file: Path | None = None) -> Path:
@@ -348,18 +425,9 @@ def _ordered(order: Order) -> str:
     )
 
 
-def _rows(order: Order, limit: int | None) -> str:
-    """The rows of images of hits in their order."""
-    ordered = f"{_ordered(order)} {'' if limit is None else f'LIMIT {limit}'}"
-    return (
-        f"SELECT images.* FROM (SELECT manifest_index, row_number() OVER () AS place FROM ({ordered})) "
-        "JOIN images USING (manifest_index) ORDER BY place"
-    )
-
-
-def _hit(row: dict[str, Any], matches: dict[str, Match]) -> Hit:
+def _hit(row: dict[str, Any], matches: dict[str, Match], similarity: float | None) -> Hit:
     index, uri, error = (row.pop(name) for name in ("manifest_index", "uri", ERROR))
-    return Hit(index, uri, error, row, matches)
+    return Hit(index, uri, error, row, matches, similarity)
 
 
 def _facet_of(term: Term) -> str:

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.exceptions import FailureBudgetError, ManifestError
+from jobs.search.index import make_index
+from jobs.search.searcher import Searcher
+from schemas.exceptions import FailureBudgetError, ManifestError, StorageError
 from tests.integration.jobs_here import rows, run_here, tables
 from tests.s3 import S3Server
 from workers.tables.results import key_of
@@ -176,3 +178,26 @@ def test_a_malformed_manifest_is_refused_from_the_task_that_read_it(tmp_path: Pa
     with pytest.raises(ManifestError, match="line 2 is not JSON"):
         run_here(manifest=str(tmp_path / "m.jsonl"), output=str(tmp_path / "out"))
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_search_finds_what_was_labelled_what_failed_and_what_looks_like_a_photo(
+    labelled: Path, folder: Path, tmp_path: Path
+) -> None:
+    make_index(str(labelled), tmp_path / "index.duckdb")
+    photo = shutil.copy(folder / "chelsea.png", tmp_path / "another name.png")
+    with Searcher(str(labelled), tmp_path / "index.duckdb") as searcher:
+
+        def found(query: str, like: str | None = None) -> list[int]:
+            with searcher.search(query) as hits:
+                if like:
+                    searcher.like(hits, like, 2)
+                return [hit.manifest_index for hit in hits.first(10)]
+
+        assert found("cat") == found('"tiger cat"') == found("tagger.scene:tabby OR cat") == [4]
+        assert found("error:NOT_FOUND") == [2, 5]
+        assert found("error:* split=test") == [2, 6]
+        assert found("", str(photo))[0] == 4
+        assert found("-cat", str(photo)) == found("-cat", "4")
+        for wrong, why in ((folder / "gone.jpg", "No such file"), (folder / "page.jpg", "[Nn]ot an image")):
+            with pytest.raises(StorageError, match=f"--like .*{why}"):
+                found("", str(wrong))

@@ -71,6 +71,15 @@ def build_profiler(settings: LabelSettings) -> Callable[[ProbeRequest, StageCall
     return answer
 
 
+def build_photo_embedder(what: tuple[JobSpec, str]) -> Callable[[Location, StageCallback], Any]:
+    """Builds a `workers.label.embed.PhotoEmbedder` of a spec and a fingerprint."""
+    from workers.label.embed import PhotoEmbedder
+
+    spec, fingerprint = what
+    configure_storage(spec.reached)
+    return PhotoEmbedder(spec, fingerprint)
+
+
 def build_gpu_counter(_: None) -> Callable[[None, StageCallback], int]:
     """Returns a function that counts GPUs: a process that has asked a GPU's library cannot be forked."""
     import torch

@@ -1,0 +1,147 @@
+"""Images that look alike: the nearest embeddings of a run, by cosine similarity."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.results.files import scan
+from jobs.results.sql import Database
+from schemas.exceptions import ImageError, ProcessDiedError, SpecError, StorageError
+from schemas.locations import Location
+from schemas.spec_file import override_spec
+from workers.fetch.locate import location_of
+from workers.label.children import build_photo_embedder
+from workers.ledger.directory import RunDirectory
+from workers.printable import short_line
+from workers.process.child import Child
+from workers.process.forkserver import shared_fork_server
+
+BATCH_ROWS = 8192
+"""Embeddings that are in memory at once; one of the files' row groups has 4,096."""
+
+Vector = NDArray[np.float32]
+"""An embedding, float32 (width,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """An image that is like another one.
+
+    Attributes:
+        row: in the manifest.
+        similarity: cosine of the angle between their embeddings, from -1 to 1; 1: they point the same way.
+    """
+
+    row: int
+    similarity: float
+
+
+def nearest(
+    output: str, vector: Vector, most: int, among: NDArray[np.int64] | None = None, without: int | None = None
+) -> list[Similar]:
+    """The images of a run whose embeddings are nearest to a vector, compared with each of them.
+
+    Args:
+        output: the run directory.
+        vector: float32 (width,).
+        most: images, at most.
+        among: rows in the manifest, ascending, of the images to compare; None: all.
+        without: the row of an image to leave out: the one that others are to be like.
+
+    Returns:
+        The most alike first; of those that are equally alike the first in the manifest.
+
+    Raises:
+        DamagedFileError: a file of the embeddings cannot be read.
+    """
+    rows, similarities = np.empty(0, np.int64), np.empty(0, np.float32)
+    for batch_rows, batch in _batches(output):
+        chosen = batch_rows != (-1 if without is None else without)
+        if among is not None:
+            chosen &= _is_in(batch_rows, among)
+        if not chosen.any():
+            continue
+        rows = np.concatenate([rows, batch_rows[chosen]])
+        similarities = np.concatenate([similarities, cosines(batch[chosen], vector)])
+        best = np.lexsort((rows, -similarities))[:most]
+        rows, similarities = rows[best], similarities[best]
+    return [Similar(int(row), float(value)) for row, value in zip(rows, similarities, strict=True)]
+
+
+def cosines(vectors: NDArray[np.float32], vector: Vector) -> NDArray[np.float32]:
+    """The cosine of the angle between each of some vectors, float32 (n, width), and another; 0 for zeros."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
+    products = vectors @ vector
+    products[lengths > 0] /= lengths[lengths > 0]
+    return products
+
+
+def embedding_of_row(database: Database, row: int) -> Vector:
+    """The embedding of an image of a run.
+
+    Raises:
+        SpecError: the row is none of the manifest, or it failed.
+    """
+    found = list(database.rows("SELECT embedding FROM embeddings WHERE manifest_index = ?", [row]))
+    if not found:
+        rows = database.runs[""].plan.rows
+        raise SpecError(f"row {row:,} has no embedding: it failed, or is none of 0 to {rows - 1:,}")
+    return np.asarray(found[0]["embedding"], np.float32)
+
+
+def embedding_of_photo(run: RunDirectory, uri: str) -> Vector:
+    """The embedding that a photo gets from the run's own embedder, by the run's own decode policy.
+
+    Args:
+        run: with an embedder.
+        uri: of the photo; a path, or any URL that a manifest may have.
+
+    Raises:
+        StorageError: the photo cannot be read, or is none.
+        ModelError: the embedder cannot be built as it was.
+    """
+    record = run.record
+    spec = override_spec(record.spec, {}, f"the spec of the run at {run.store.url}")
+    fingerprint = record.models["embedder"].fingerprint
+    location: Location = location_of(uri if "://" in uri else os.path.abspath(uri))
+    child = Child(
+        shared_fork_server().address, build_photo_embedder, (spec, fingerprint), 1, plain_output=True
+    )
+    try:
+        vector: Vector = child(location)
+    except (ImageError, ProcessDiedError) as error:
+        raise StorageError(f"--like {short_line(uri)}: {error.message}") from None
+    finally:
+        child.end()
+    return vector
+
+
+def assert_embeddings(run: RunDirectory) -> None:
+    """Refuses a run without embeddings.
+
+    Raises:
+        SpecError: saying how there are some.
+    """
+    if "embeddings" not in run.tables.names:
+        raise SpecError(
+            "the run has no embeddings, which tell what is alike. Write `embedder:` in the job spec and "
+            "label into another output"
+        )
+
+
+def _batches(output: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yields the embeddings of a run: rows in the manifest, and vectors, float32 (n, width)."""
+    for batch in scan(output, "embeddings", ["manifest_index", "embedding"], BATCH_ROWS):
+        vectors = batch["embedding"]
+        flat = vectors.flatten().to_numpy(zero_copy_only=False)
+        yield batch["manifest_index"].to_numpy(zero_copy_only=False), flat.reshape(batch.num_rows, -1)
+
+
+def _is_in(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of some rows are among others, which ascend."""
+    places = np.searchsorted(among, rows)
+    places[places == len(among)] = 0
+    return among[places] == rows if len(among) else np.zeros(len(rows), bool)

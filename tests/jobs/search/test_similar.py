@@ -1,0 +1,110 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.search import similar
+from jobs.search.index import make_index
+from jobs.search.searcher import Searcher
+from jobs.search.similar import cosines, nearest
+from schemas.exceptions import SpecError
+from tests.jobs.exports.made_run import MODELS, write_run
+from tests.jobs.search.documented_run import vector_of, write_documented_run
+
+LABELLED = np.array([row for row in range(200) if row % 5 != 4])
+VECTORS = np.array([vector_of(int(row)) for row in LABELLED])
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = write_documented_run(str(tmp_path_factory.mktemp("run")))
+    make_index(output)
+    return output
+
+
+@pytest.fixture
+def searcher(output: str) -> Iterator[Searcher]:
+    with Searcher(output) as searcher:
+        yield searcher
+
+
+def alike(vector: np.ndarray, rows: np.ndarray = LABELLED) -> list[int]:
+    """Rows by how like their vectors are, computed in one go."""
+    order = sorted(rows.tolist(), key=lambda row: (-float(np.float32(vector_of(row) @ vector)), row))
+    return [int(row) for row in order]
+
+
+@pytest.mark.parametrize("batch_rows", [7, 8192])
+@pytest.mark.parametrize("most", [1, 10, 500])
+def test_the_nearest_of_all_embeddings_are_found_whatever_is_read_at_once(
+    output: str, batch_rows: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similar, "BATCH_ROWS", batch_rows)
+    vector = vector_of(33)
+    found = nearest(output, 3 * vector, most)
+    assert [each.row for each in found] == alike(vector)[:most]
+    assert found[0].row == 33
+    assert [each.similarity for each in found] == pytest.approx(
+        sorted((VECTORS @ vector).tolist(), reverse=True)[:most], abs=1e-6
+    )
+
+
+def test_only_some_images_are_compared(output: str) -> None:
+    among = LABELLED[LABELLED % 3 == 0]
+    found = nearest(output, vector_of(33), 5, among, without=33)
+    assert [each.row for each in found] == [row for row in alike(vector_of(33), among) if row != 33][:5]
+    assert nearest(output, vector_of(33), 5, np.array([], np.int64)) == []
+
+
+def test_a_vector_of_zeros_is_like_nothing() -> None:
+    vectors = np.array([[3, 4], [0, 0]], np.float32)
+    assert cosines(vectors, np.array([0, 2], np.float32)).tolist() == [pytest.approx(0.8), 0]
+    assert cosines(vectors, np.zeros(2, np.float32)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("like", ["33", "s3://photos/2024/0033.jpg"])
+def test_what_is_like_an_image_of_the_run_is_found_without_it(searcher: Searcher, like: str) -> None:
+    with searcher.search("") as hits:
+        searcher.like(hits, like, 10)
+        found = hits.first(10)
+        assert hits.total == len(LABELLED)
+    assert [hit.manifest_index for hit in found] == [row for row in alike(vector_of(33)) if row != 33][:10]
+    assert {row % 10 for row in [hit.manifest_index for hit in found[:5]]} == {3}
+    assert [hit.similarity for hit in found] == sorted((hit.similarity or 0 for hit in found), reverse=True)
+
+
+def test_what_is_alike_is_narrowed_by_a_query_and_may_be_sorted_anew(
+    searcher: Searcher, tmp_path: Path
+) -> None:
+    with searcher.search("person") as hits:
+        persons = hits.rows()
+        assert 20 < len(persons) < 160
+        searcher.like(hits, "33", 7)
+        expected = [row for row in alike(vector_of(33), persons) if row != 33][:7]
+        assert [hit.manifest_index for hit in hits.first(99)] == expected
+        assert [hit.manifest_index for hit in hits.first(99, sort="row")] == sorted(expected)
+        assert all(hit.matches["person"].count for hit in hits.first(99))
+        assert hits.total == len(persons)
+        hits.save(tmp_path / "alike.parquet")
+    table = pq.read_table(tmp_path / "alike.parquet")
+    assert table["manifest_index"].to_pylist() == expected
+    assert table.column_names[-1] == "similarity"
+
+
+@pytest.mark.parametrize("like", ["4", "200", "99999999999999999999"])
+def test_a_row_without_an_embedding_is_refused(searcher: Searcher, like: str) -> None:
+    with searcher.search("") as hits, pytest.raises(SpecError, match=r"has no embedding: .* 0 to 199"):
+        searcher.like(hits, like, 3)
+
+
+def test_a_run_without_embeddings_says_how_there_are_some(tmp_path: Path) -> None:
+    output = write_run(tmp_path, {"detector": MODELS["detector"]})
+    make_index(output)
+    with (
+        Searcher(output) as searcher,
+        searcher.search("") as hits,
+        pytest.raises(SpecError, match=r"has no embeddings, .* Write `embedder:` in the"),
+    ):
+        searcher.like(hits, "3", 3)

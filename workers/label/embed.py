@@ -1,0 +1,60 @@
+"""One photo through the embedder of a run, outside of it: read, decoded and embedded as its images were."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from schemas.exceptions import ImageError, ModelError
+from schemas.locations import Location
+from schemas.spec import JobSpec
+from workers.decode.picture import Limits
+from workers.label.reader import ImageReader
+from workers.models.registry import load_all, runners_of
+from workers.models.runner import RunnerOptions
+from workers.process.memory import memory
+from workers.process.serve import StageCallback
+
+
+class PhotoEmbedder:
+    """Embeds photos, on the CPU, whatever the run computed with.
+
+    Args:
+        spec: of the run, which has an embedder.
+        fingerprint: of that embedder, as the run's tables have it.
+
+    Raises:
+        ModelError: the embedder cannot be built, or is another one here.
+    """
+
+    def __init__(self, spec: JobSpec, fingerprint: str) -> None:
+        loaded = load_all({"embedder": spec.models["embedder"]})
+        if (built := loaded["embedder"].resolved.fingerprint) != fingerprint:
+            raise ModelError(
+                f"the embedder that is built here is {built}, that of the run is {fingerprint}: its weights, "
+                "a module of yours or an installed library has changed"
+            )
+        self._runner, *_ = runners_of(loaded, RunnerOptions(torch.device("cpu"), 1, "auto", "torch"))
+        self._stage = self._runner.stage
+        self._read = ImageReader(spec.fetch, Limits(spec.decode.max_pixels, memory().limit), "cpu", 1, 1)
+
+    def __call__(self, location: Location, on_stage: StageCallback) -> NDArray[np.float32]:
+        """The vector of a photo, float32 (width,).
+
+        Args:
+            location: of the photo.
+            on_stage: called as each stage begins.
+
+        Raises:
+            ImageError: it cannot be read or decoded, or the model fails on it.
+        """
+        (image,) = self._read([location])
+        if isinstance(image, ImageError):
+            raise image
+        on_stage(self._stage)
+        (results,) = self._runner([image.decoded])
+        if isinstance(results, ImageError):
+            raise results
+        (vector,) = results
+        if isinstance(vector, ImageError):
+            raise vector
+        return np.asarray(vector, np.float32)
