@@ -26,6 +26,12 @@ def index(
         float,
         typer.Option(min=0, max=1, help="Labels beside an image's best one are found from this score on."),
     ] = 0.1,
+    vectors: Annotated[
+        bool,
+        typer.Option(
+            "--vectors", help="Also index the embeddings, for millions of images; needs raylabel[lance]."
+        ),
+    ] = False,
 ) -> None:
     """Make the index of a run, which `raylabel search` answers from.
 
@@ -35,7 +41,7 @@ def index(
 
     try:
         with stoppable(None):
-            index_run(output_of(output), into, min_label_score)
+            index_run(output_of(output), into, min_label_score, vectors=vectors)
     except Stopped as stop:
         say_end(f"stopped by {stop}; nothing is written", stop.exit_code)
         raise typer.Exit(stop.exit_code) from None

@@ -6,6 +6,7 @@ a query reads only the blocks with its terms.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from jobs.results.duck import in_quotes, quoted
 from jobs.results.sql import Database
 from jobs.results.status import unfinished
 from jobs.results.writing import whole_file
+from jobs.search.similar import assert_embeddings
+from jobs.search.vectors import assert_lance, in_words, write_vectors
 from jobs.search.vocabulary import ERROR, Term
 from schemas.exceptions import OutputConflictError, ReconcileError, SpecError
 from schemas.ledger import SUCCESS, RunRecord
@@ -117,8 +120,18 @@ class About:
         return json.dumps(asdict(self))
 
 
-def index_run(output: str, into: Path | None = None, min_label_score: float = MIN_LABEL_SCORE) -> None:
-    """Makes the index of a run, and says what is in it; raises as `make_index` does."""
+def index_run(
+    output: str, into: Path | None = None, min_label_score: float = MIN_LABEL_SCORE, *, vectors: bool = False
+) -> None:
+    """Makes the index of a run, with `vectors` that of its embeddings as well, and says what is in them.
+
+    Raises:
+        SpecError: there are no embeddings, or Lance is not installed, or the run is in a bucket and `into` is
+            not given.
+        RaylabelError: see `make_index`.
+    """
+    if vectors:
+        assert_vectors(find_run(output), into)
     if note := unfinished(find_run(output)):
         print_error(f"note: {note}")
     began = time.monotonic()
@@ -126,6 +139,12 @@ def index_run(output: str, into: Path | None = None, min_label_score: float = MI
     images = counted(about.labelled, "image")
     failed = f" and {about.failed:,} failed" if about.failed else ""
     print(f"{images}{failed} in {time.monotonic() - began:.1f} s: {printable(name)}")
+    if vectors:
+        began = time.monotonic()
+        rows = make_vectors(output, vectors_of(Path(name)), about.state)
+        print(
+            f"{in_words(rows)} in {time.monotonic() - began:.1f} s: {printable(str(vectors_of(Path(name))))}"
+        )
 
 
 def make_index(
@@ -156,6 +175,36 @@ def make_index(
                 f"ended: {raylabel_command('index', clean_uri(output))}"
             )
     return about, name
+
+
+def vectors_of(index: Path) -> Path:
+    """Where the vectors of an index are: beside it."""
+    return index.with_suffix(".lance")
+
+
+def assert_vectors(run: RunDirectory, into: Path | None) -> None:
+    """Refuses to index embeddings where that cannot be; see `index_run`."""
+    assert_lance()
+    assert_embeddings(run)
+    if into is None and not run.store.is_local:
+        raise SpecError(
+            "--vectors of a run in a bucket are made on this machine: name a place for both with --into FILE"
+        )
+
+
+def make_vectors(output: str, folder: Path, state: str) -> int:
+    """Makes the index of a run's embeddings, in place of an older one; returns their number.
+
+    Raises:
+        RaylabelError: see `write_vectors`.
+    """
+    width = find_run(output).tables.embedding_width or 0
+    with temporary_folder(f".{folder.name}.", folder.parent) as work:
+        rows = write_vectors(output, work / "new", state, width)
+        if folder.exists():
+            os.rename(folder, work / "old")
+        os.rename(work / "new", folder)
+    return rows
 
 
 def state_of(run: RunDirectory) -> str:

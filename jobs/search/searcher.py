@@ -17,7 +17,7 @@ from jobs.results.plain import shortest
 from jobs.results.sql import Database
 from jobs.results.writing import whole_file
 from jobs.search.compiler import Compiled, Order, compile_order, compile_query
-from jobs.search.index import INDEX, TABLES, About, state_of
+from jobs.search.index import INDEX, TABLES, About, state_of, vectors_of
 from jobs.search.language import quoted as quoted_name
 from jobs.search.similar import (
     Similar,
@@ -26,6 +26,7 @@ from jobs.search.similar import (
     embedding_of_row,
     nearest,
 )
+from jobs.search.vectors import Vectors
 from jobs.search.vocabulary import ERROR, Column, Term, Vocabulary
 from schemas.exceptions import OutputConflictError, SpecError, StorageError
 from schemas.words import raylabel_command
@@ -123,7 +124,7 @@ class Searcher:
     def __init__(self, output: str, file: Path | None = None) -> None:
         self.run: RunDirectory = find_run(output)
         self._output, self._name = output, clean_uri(output)
-        local = local_index(self.run, file)
+        self._file = local = local_index(self.run, file)
         self._duck = Duck()
         try:
             self._attach(local)
@@ -154,6 +155,12 @@ class Searcher:
         with self._duck.session() as session:
             yield Hits(self, session, compiled)
 
+    @cached_property
+    def _vectors(self) -> Vectors | None:
+        """The index of embeddings beside this one; None: there is none."""
+        folder = vectors_of(self._file)
+        return Vectors(folder, self.about.state, self._again) if folder.is_dir() else None
+
     def row_of(self, uri: str) -> int | None:
         """The first row in the manifest of a labelled image with some URI; None: there is none."""
         query = f"SELECT min(manifest_index) FROM images WHERE uri = ? AND {ERROR} IS NULL"
@@ -181,7 +188,8 @@ class Searcher:
             with Database({"": self._output}) as database:
                 vector = embedding_of_row(database, row)
         among = None if hits.total == self.about.labelled else hits.rows()
-        hits.narrow(nearest(self._output, vector, most, among, row))
+        found = self._vectors.nearest(vector, most, among, row) if self._vectors else None
+        hits.narrow(nearest(self._output, vector, most, among, row) if found is None else found)
 
     def _attach(self, file: Path) -> None:
         """Makes the tables of the file views, whatever else of this process has it open."""

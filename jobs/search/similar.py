@@ -58,7 +58,7 @@ def nearest(
         DamagedFileError: a file of the embeddings cannot be read.
     """
     rows, similarities = np.empty(0, np.int64), np.empty(0, np.float32)
-    for batch_rows, batch in _batches(output):
+    for batch_rows, batch in embeddings(output):
         chosen = batch_rows != (-1 if without is None else without)
         if among is not None:
             chosen &= _is_in(batch_rows, among)
@@ -66,9 +66,22 @@ def nearest(
             continue
         rows = np.concatenate([rows, batch_rows[chosen]])
         similarities = np.concatenate([similarities, cosines(batch[chosen], vector)])
-        best = np.lexsort((rows, -similarities))[:most]
-        rows, similarities = rows[best], similarities[best]
-    return [Similar(int(row), float(value)) for row, value in zip(rows, similarities, strict=True)]
+        first = _first(rows, similarities, most)
+        rows, similarities = rows[first], similarities[first]
+    return best(rows, similarities, most)
+
+
+def best(rows: NDArray[np.int64], similarities: NDArray[np.float32], most: int) -> list[Similar]:
+    """The most alike of some images, by their rows and similarities."""
+    first = _first(rows, similarities, most)
+    pairs = zip(rows[first], similarities[first], strict=True)
+    return [Similar(int(row), float(similarity)) for row, similarity in pairs]
+
+
+def _first(rows: NDArray[np.int64], similarities: NDArray[np.float32], most: int) -> NDArray[np.int64]:
+    """The places of the most alike; of those that are equally alike the first rows."""
+    places: NDArray[np.int64] = np.lexsort((rows, -similarities))[:most]
+    return places
 
 
 def cosines(vectors: NDArray[np.float32], vector: Vector) -> NDArray[np.float32]:
@@ -132,7 +145,7 @@ def assert_embeddings(run: RunDirectory) -> None:
         )
 
 
-def _batches(output: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+def embeddings(output: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yields the embeddings of a run: rows in the manifest, and vectors, float32 (n, width)."""
     for batch in scan(output, "embeddings", ["manifest_index", "embedding"], BATCH_ROWS):
         vectors = batch["embedding"]
