@@ -95,13 +95,20 @@ def _tables(tables: RunTables, span: range, draw: np.random.Generator) -> dict[s
         "errors": _errors(tables, common.take(np.flatnonzero(is_failed)), carried, np.flatnonzero(is_failed)),
     }
     if tables.embedding_width:
-        vectors = draw.standard_normal((len(good), tables.embedding_width), np.float32)
+        vectors = _vectors(len(good), tables.embedding_width, draw)
         flat = pa.array((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).ravel())
         values = pa.FixedSizeListArray.from_arrays(flat, tables.embedding_width)
         made["embeddings"] = _table(
             tables, "embeddings", common.take(good), embedding=values, embedder=np.full(len(good), "feel")
         )
     return made
+
+
+def _vectors(rows: int, width: int, draw: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Vectors around a thousand centres, as those of images that look alike are."""
+    centres = np.random.default_rng(0).standard_normal((1000, width), np.float32)
+    noise = draw.standard_normal((rows, width), np.float32)
+    return centres[draw.integers(0, len(centres), rows)] + np.float32(0.5) * noise
 
 
 def _boxes(
