@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from jobs.results.plain import plain_of
-from schemas.exceptions import RaylabelError, SpecError
+from schemas.exceptions import RaylabelError, SpecError, StorageError
 from workers.process.leftovers import temporary_folder
 
 MEMORY_MB = 512
@@ -25,6 +25,9 @@ _CUT = re.compile(r"\b(?:TIMESTAMP_NS|TIME_NS|INTERVAL)\b")
 """The types of DuckDB whose values Python has only a part of."""
 
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+")
+
+_UNWRITTEN = re.compile(r"Could not write .*: (.+)")
+"""What DuckDB says of a full disk, or a file that has become too large."""
 
 _NO_ADVICE = re.compile(r"\n+Please try installing and loading the \w+ extension(?:.*\n?)*?(?=\n*LINE |\Z)")
 _NO_EXTENSIONS = ": no extension is downloaded. A query reads the run's tables, and files of this machine"
@@ -185,6 +188,8 @@ class Duck:
                 f"the query needs more memory or disk than there is ({first_line(error)}). Ask for less: "
                 "fewer columns, a LIMIT, or one class at a time"
             )
+        if unwritten := _UNWRITTEN.search(_message(error)):
+            return StorageError(f"a file could not be written: {unwritten[1]}")
         # of a name that is no file of a run DuckDB tells with Python's traceback
         return SpecError(_NO_ADVICE.sub(_NO_EXTENSIONS, _TRACEBACK.sub("", _message(error))))
 

@@ -148,7 +148,9 @@ class Vocabulary:
 
     def unknown(self, text: str) -> UnknownNameError:
         """What to say of a name that nothing has."""
-        return UnknownNameError(_nothing_like("no label, class or column", text, self._all_names))
+        found = [name for name, images in self._images_of_names.items() if images]
+        likely = [*_close(text, found), *self._all_names]  # what images have is named first
+        return UnknownNameError(_nothing_like("no label, class or column", text, likely))
 
     def like(self, text: str, most: int = MOST_NAMED) -> list[str]:
         """Names that begin with a text, or have it, or are like it, best first: for who is typing."""
@@ -169,7 +171,7 @@ class Vocabulary:
 
     @cached_property
     def _all_names(self) -> list[str]:
-        return list(self._images_of_names)
+        return sorted(self._images_of_names, key=lambda name: -self._images_of_names[name])
 
     def _is_of_kind(self, term: Term, kind: str) -> bool:
         if kind == "tagger" or kind.startswith("tagger."):
@@ -198,8 +200,10 @@ def error_codes(text: str) -> list[str]:
 def _nothing_like(what: str, text: str, names: Iterable[str]) -> str:
     """That there is nothing of a name, and what there is that is like it."""
     names = list(dict.fromkeys(names))
+    places = {name: place for place, name in enumerate(names)}
     has = [name for name in names if text.casefold() in name.casefold()] if len(text) > 1 else []
-    close = list(dict.fromkeys([*_close(text, names), *sorted(has, key=len)]))[:MOST_NAMED]
+    close = sorted(_close(text, names), key=places.__getitem__)
+    close = list(dict.fromkeys([*close, *sorted(has, key=len)]))[:MOST_NAMED]
     if close:
         return f"{what} {text!r}; did you mean {_or(close)}?"
     if not names:

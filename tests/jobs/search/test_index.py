@@ -1,3 +1,7 @@
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -181,3 +185,26 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     output = write_run(tmp_path)
     with pytest.raises(StorageError, match=r"cannot write .*no/x\.duckdb: there is no folder"):
         make_index(output, tmp_path / "no" / "x.duckdb")
+
+
+def test_a_disk_that_is_full_is_said_and_nothing_is_left(tmp_path: Path) -> None:
+    output = write_run(tmp_path)
+    make_index(output)
+    before = Path(output, "search.duckdb").read_bytes()
+    with files_up_to(4096), pytest.raises(StorageError, match=r"a file could not be written: \w"):
+        make_index(output)
+    assert Path(output, "search.duckdb").read_bytes() == before
+    assert [path.name for path in Path(output).iterdir() if path.name.startswith(".")] == []
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond a size, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
