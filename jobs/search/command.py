@@ -13,7 +13,8 @@ from jobs.results.plain import dump_json
 from jobs.results.query import ENDINGS, write_csv
 from jobs.results.text import short_uris, shorten
 from jobs.results.writing import whole_file
-from jobs.search.searcher import FacetValue, Hit, Hits, Match, Searcher
+from jobs.search.hits import FacetValue, Hit, Hits, Match
+from jobs.search.searcher import Searcher
 from schemas.exceptions import SpecError
 from schemas.words import counted
 from workers.printable import one_line, printable

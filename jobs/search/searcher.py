@@ -1,26 +1,19 @@
-"""The index of a run, opened: queries, their hits, and the facets of these."""
+"""The index of a run, opened."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from jobs.results.duck import Duck, Result, Session, in_quotes, quoted
-from jobs.results.plain import shortest
+from jobs.results.duck import Duck, in_quotes
 from jobs.results.sql import Database
 from jobs.results.writing import whole_file
-from jobs.search.compiler import Compiled, Order, compile_order, compile_query
+from jobs.search.compiler import compile_query
+from jobs.search.hits import Hits
 from jobs.search.index import INDEX, TABLES, About, state_of, vectors_of
-from jobs.search.language import quoted as quoted_name
 from jobs.search.similar import (
-    Similar,
     assert_embeddings,
     embedding_of_photo,
     embedding_of_row,
@@ -33,75 +26,6 @@ from schemas.words import raylabel_command
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.storage.uris import clean_uri
-
-FACET_VALUES = 10
-"""Values of a facet, at most."""
-
-_HITS = "hits"
-"""The temporary table of a query's hits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """What an image has of a word that was asked for.
-
-    Attributes:
-        score: the best.
-        count: number of objects; None of a label or tag.
-        area: of the largest object, as a share of the image; None of a label or tag.
-    """
-
-    score: float
-    count: int | None
-    area: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An image that a query finds.
-
-    Attributes:
-        manifest_index: its row in the manifest.
-        uri: absolute, without credentials and query.
-        error: the code, of a failed image; None of a labelled one.
-        columns: the others by name: facts, best label and score, number of objects, the manifest's own.
-        matches: by the words of the query that it has.
-        similarity: to what was asked for, see `Similar`; None where nothing was.
-    """
-
-    manifest_index: int
-    uri: str
-    error: str | None
-    columns: dict[str, Any]
-    matches: dict[str, Match]
-    similarity: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """It as JSON has it: columns beside the others."""
-        matches = {word: asdict(match) for word, match in self.matches.items()}
-        return {
-            "manifest_index": self.manifest_index,
-            "uri": self.uri,
-            "error": self.error,
-            **self.columns,
-            "matches": matches,
-            **({} if self.similarity is None else {"similarity": self.similarity}),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class FacetValue:
-    """A value of a facet.
-
-    Attributes:
-        value: a class, a label, a tag, or a value of a column.
-        images: hits that have it.
-        query: what to add to a query to see these alone.
-    """
-
-    value: str
-    images: int
-    query: str
 
 
 class Searcher:
@@ -145,7 +69,7 @@ class Searcher:
         self._duck.close()
 
     @contextmanager
-    def search(self, query: str) -> Iterator["Hits"]:
+    def search(self, query: str) -> Iterator[Hits]:
         """The hits of a query, for a `with` block.
 
         Raises:
@@ -153,7 +77,7 @@ class Searcher:
         """
         compiled = compile_query(query, self.vocabulary)
         with self._duck.session() as session:
-            yield Hits(self, session, compiled)
+            yield Hits(session, compiled, self.vocabulary, self.about.facets)
 
     @cached_property
     def _vectors(self) -> Vectors | None:
@@ -167,7 +91,7 @@ class Searcher:
         ((row,),) = self._duck.result(query, [uri])
         return None if row is None else int(row)
 
-    def like(self, hits: "Hits", like: str, most: int) -> None:
+    def like(self, hits: Hits, like: str, most: int) -> None:
         """Leaves of some hits those that look most like a photo.
 
         Args:
@@ -235,146 +159,6 @@ class Searcher:
         return Vocabulary(terms, columns, self.about.taggers)
 
 
-class Hits:
-    """What a query finds, for the length of a block of `Searcher.search`.
-
-    Args:
-        searcher: the index.
-        session: a connection to it.
-        compiled: the query.
-
-    Attributes:
-        words: that the query asks for; see `Word`.
-    """
-
-    def __init__(self, searcher: Searcher, session: Session, compiled: Compiled) -> None:
-        self._searcher, self._session = searcher, session
-        self.words = compiled.words
-        self._is_narrow = False
-        hits = compiled.hits
-        session.execute(f"CREATE OR REPLACE TEMP TABLE {_HITS} AS {hits.text}", hits.parameters)
-
-    @cached_property
-    def total(self) -> int:
-        """The number of images."""
-        return int(self._session.value(f"SELECT count(*) FROM {_HITS}"))
-
-    def rows(self) -> NDArray[np.int64]:
-        """The rows in the manifest of all hits, ascending."""
-        result = self._session.result(f"SELECT manifest_index FROM {_HITS} ORDER BY manifest_index")
-        return np.fromiter((row[0] for row in result), np.int64)
-
-    def narrow(self, similar: Sequence[Similar]) -> None:
-        """Leaves those hits that are given, most alike first; `total` stays the number before."""
-        assert self.total >= 0  # counted now
-        self._is_narrow = True
-        self._session.execute(
-            f"CREATE OR REPLACE TEMP TABLE {_HITS} AS SELECT unnest(?::BIGINT[]) AS manifest_index, "
-            "unnest(?::DOUBLE[]) AS similarity",
-            [[each.row for each in similar], [each.similarity for each in similar]],
-        )
-
-    def first(self, limit: int, offset: int = 0, sort: str | None = None) -> list[Hit]:
-        """Some of the hits.
-
-        Args:
-            limit: how many.
-            offset: after how many.
-            sort: the order; see `compile_order`.
-
-        Raises:
-            QueryError: there is no such order.
-        """
-        rows = list(self._session.result(f"{self._ordered(sort)} LIMIT {limit} OFFSET {offset}"))
-        return self._hits([row[0] for row in rows])
-
-    def all(self, sort: str | None = None, limit: int | None = None) -> Result:
-        """The hits, all or so many, as rows of `images` in their order; read them before anything else."""
-        return self._session.result(self._rows(sort, limit))
-
-    def save(self, file: Path, sort: str | None = None, limit: int | None = None) -> None:
-        """Writes the same rows as a Parquet file.
-
-        Args:
-            file: to write; nothing may be there.
-            sort: the order; see `compile_order`.
-            limit: how many at most; None: all.
-        """
-        self._session.execute(
-            f"COPY ({self._rows(sort, limit)}) TO {in_quotes(str(file))} (FORMAT parquet, COMPRESSION zstd)"
-        )
-
-    def facets(self, most: int = FACET_VALUES) -> dict[str, list[FacetValue]]:
-        """The most frequent classes, labels and tags of the hits, and values of columns with few of them.
-
-        Args:
-            most: values of each facet, at most.
-
-        Returns:
-            Values by facet: class, label, tagger.NAME, and columns; facets without a value are not there.
-        """
-        terms = {term.id: term for term in self._searcher.vocabulary.terms}
-        facets: dict[str, list[FacetValue]] = {}
-        counts = self._session.result(
-            f"SELECT term, count(*) AS images FROM found SEMI JOIN {_HITS} ON image = manifest_index "
-            "GROUP BY term ORDER BY images DESC, term"
-        )
-        for id_, images in counts:
-            values = facets.setdefault(_facet_of(terms[id_]), [])
-            if len(values) < most:
-                values.append(FacetValue(terms[id_].name, images, terms[id_].query))
-        for name in self._searcher.about.facets:
-            rows = self._session.result(
-                f"SELECT {quoted(name)}, count(*) AS images FROM images SEMI JOIN {_HITS} "
-                f"USING (manifest_index) WHERE {quoted(name)} IS NOT NULL GROUP BY 1 ORDER BY images DESC, 1 "
-                f"LIMIT {most}"
-            )
-            if values := [FacetValue(_text(value), images, _equal(name, value)) for value, images in rows]:
-                facets[name] = values
-        return facets
-
-    def _ordered(self, sort: str | None) -> str:
-        """The rows of the hits in the manifest, in their order, in SQL."""
-        if self._is_narrow and sort is None:
-            return f"SELECT manifest_index FROM {_HITS} ORDER BY similarity DESC, manifest_index"
-        return _ordered(compile_order(sort, self.words, self._searcher.vocabulary))
-
-    def _rows(self, sort: str | None, limit: int | None) -> str:
-        """The rows of images of the hits in their order, in SQL."""
-        ordered = f"{self._ordered(sort)} {'' if limit is None else f'LIMIT {limit}'}"
-        similarity = f"JOIN {_HITS} USING (manifest_index)" if self._is_narrow else ""
-        return (
-            f"SELECT images.*{', similarity' if similarity else ''} "
-            f"FROM (SELECT manifest_index, row_number() OVER () AS place FROM ({ordered})) "
-            f"JOIN images USING (manifest_index) {similarity} ORDER BY place"
-        )
-
-    def _similarities(self) -> dict[int, float]:
-        """How like what was asked for each hit is; nothing where nothing was."""
-        return dict(self._session.result(f"FROM {_HITS}")) if self._is_narrow else {}
-
-    def _hits(self, indexes: Sequence[int]) -> list[Hit]:
-        """Hits by their rows, in that order."""
-        if not indexes:
-            return []
-        # joined, as a list of numbers to look into takes five times as long
-        these = f"(VALUES {', '.join(f'({index})' for index in indexes)}) AS these (number)"
-        matches: dict[int, dict[str, Match]] = {index: {} for index in indexes}
-        for word in self.words:
-            found = self._session.result(
-                f"SELECT image, max(score), sum(count), max(area) FROM {these} "
-                f"JOIN found ON image = number WHERE term {word.ids} GROUP BY image"
-            )
-            for image, score, count, area in found:
-                size = None if area is None else shortest(area)
-                matches[image][word.name] = Match(shortest(score), count and int(count), size)
-        result = self._session.result(f"SELECT images.* FROM {these} JOIN images ON manifest_index = number")
-        names = result.names
-        rows = {values[0]: dict(zip(names, values, strict=True)) for values in result.plain_rows()}
-        similarities = self._similarities()
-        return [_hit(rows[index], matches[index], similarities.get(index)) for index in indexes]
-
-
 def local_index(run: RunDirectory, file: Path | None = None) -> Path:
     """The file of a run's index on this machine; of a bucket a copy is kept until the index changes.
 
@@ -410,41 +194,3 @@ def local_index(run: RunDirectory, file: Path | None = None) -> Path:
 def again(run: RunDirectory) -> str:
     """How an index is made, in a sentence."""
     return f"make it with {raylabel_command('index', clean_uri(run.store.url))}"
-
-
-def _ordered(order: Order) -> str:
-    """The hits in their order."""
-    direction = "DESC" if order.descending else "ASC"
-    if order.column:
-        key = f"i.{quoted(order.column.name)}"
-        return (
-            f"SELECT manifest_index FROM {_HITS} JOIN images i USING (manifest_index) "
-            f"ORDER BY {key} {direction} NULLS LAST, manifest_index"
-        )
-    if order.word is None:
-        return f"SELECT manifest_index FROM {_HITS} ORDER BY manifest_index {direction}"
-    single = len(order.word.terms) == 1
-    key = f"f.{order.value}" if single else f"sum(f.{order.value})"
-    group = "" if single else "GROUP BY manifest_index"
-    join = "JOIN" if order.word.is_in_all else "LEFT JOIN"
-    return (
-        f"SELECT manifest_index FROM {_HITS} {join} found f ON image = manifest_index "
-        f"AND term {order.word.ids} {group} ORDER BY {key} {direction} NULLS LAST, manifest_index"
-    )
-
-
-def _hit(row: dict[str, Any], matches: dict[str, Match], similarity: float | None) -> Hit:
-    index, uri, error = (row.pop(name) for name in ("manifest_index", "uri", ERROR))
-    return Hit(index, uri, error, row, matches, similarity)
-
-
-def _facet_of(term: Term) -> str:
-    return f"tagger.{term.tagger}" if term.kind == "tag" else term.kind
-
-
-def _equal(name: str, value: object) -> str:
-    return f"{quoted_name(name)}={quoted_name(_text(value))}"
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

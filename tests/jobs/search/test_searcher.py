@@ -6,9 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.search.hits import Match
 from jobs.search.index import make_index
 from jobs.search.language import quoted
-from jobs.search.searcher import Match, Searcher
+from jobs.search.searcher import Searcher
 from schemas.exceptions import OutputConflictError, QueryError, StorageError
 from schemas.ledger import SUCCESS
 from tests.benchmarks.large_run import write_large_run
