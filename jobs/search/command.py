@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jobs.results.plain import dump_json
 from jobs.results.query import ENDINGS, write_csv
+from jobs.results.status import unfinished
 from jobs.results.text import short_uris, shorten
 from jobs.results.writing import whole_file
 from jobs.search.hits import FacetValue, Hit, Hits, Match
@@ -69,6 +70,8 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
     if file and file.suffix.lower() not in ENDINGS:
         raise SpecError(f"-o {file}: allowed are files that end in {' or '.join(ENDINGS)}")
     with Searcher(output, options.index) as searcher, searcher.search(query) as hits:
+        if note := unfinished(searcher.run):
+            print_error(f"note: {note}")
         if options.like is not None:
             searcher.like(hits, options.like, options.limit or LIMIT)
         if file:
