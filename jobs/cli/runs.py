@@ -83,7 +83,10 @@ def sql(
     file: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--into", help="Write the result into a file: .parquet or .csv.", show_default=False
+            "-o",
+            "--into",
+            help="Write the result into a file that ends in .parquet or .csv; replaced where it exists.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -114,7 +117,10 @@ def report(
     into: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--into", help="Write it into this file instead of into the run.", show_default=False
+            "-o",
+            "--into",
+            help="Write it into this file instead of into the run: .html; replaced where it exists.",
+            show_default=False,
         ),
     ] = None,
     patience: Annotated[

@@ -26,6 +26,9 @@ from workers.storage.uris import clean_uri
 REPORT = "report.html"
 """The report's key in the run's store."""
 
+ENDINGS = (".html", ".htm")
+"""Of the files that a report can be written into."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -69,6 +72,7 @@ def write_report(
         patience_s: seconds in which photos are read; 0: it gets no pictures.
 
     Raises:
+        SpecError: the file's ending is none of `ENDINGS`.
         StorageError: there is no run, or the page cannot be written.
         DamagedFileError: a file of it is damaged.
     """
@@ -79,7 +83,7 @@ def write_report(
     elif into.is_dir():
         raise StorageError(f"{into} is a folder; name a file in it")
     else:
-        with whole_file(into) as file:  # a name that cannot be written is found before all else
+        with whole_file(into, ENDINGS) as file:  # a name that cannot be written is found before all else
             found = find(output, notes or {}, patience_s)
             size = _write(found, file.write_bytes)
         where = str(into)

@@ -14,7 +14,6 @@ from jobs.results.query import ENDINGS, write_csv
 from jobs.results.text import short_uris, shorten
 from jobs.results.writing import whole_file
 from jobs.search.searcher import FacetValue, Hit, Hits, Match, Searcher
-from schemas.exceptions import SpecError
 from schemas.words import counted
 from workers.printable import one_line, printable
 from workers.process.streams import print_error
@@ -63,11 +62,9 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
         OutputConflictError: the index is older than the run's tables.
     """
     file = options.file
-    if file and file.suffix.lower() not in ENDINGS:
-        raise SpecError(f"-o {file}: allowed are files that end in {' or '.join(ENDINGS)}")
     with Searcher(output, options.index) as searcher, searcher.search(query) as hits:
         if file:
-            _save(hits, file, options)
+            _save(searcher, hits, file, options)
             print_error(f"written: {file}")
         elif options.uris:
             for row in hits.all(options.sort, options.limit):
@@ -78,9 +75,9 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
             _print(searcher, hits, options, Console(highlight=False))
 
 
-def _save(hits: Hits, file: Path, options: SearchOptions) -> None:
+def _save(searcher: Searcher, hits: Hits, file: Path, options: SearchOptions) -> None:
     """Writes hits into a file, whole or not at all."""
-    with whole_file(file) as temporary:
+    with whole_file(file, ENDINGS, [searcher.run.record]) as temporary:
         if file.suffix.lower() == ".parquet":
             hits.save(temporary, options.sort, options.limit)
         else:

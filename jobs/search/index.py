@@ -142,6 +142,7 @@ def make_index(
         What is in it, and where it is.
 
     Raises:
+        SpecError: the file has another ending than `INDEX`.
         StorageError: there is no run, or a file cannot be read or written.
         DamagedFileError: a file of the run is damaged.
         OutputConflictError: the run changed meanwhile.
@@ -194,7 +195,7 @@ def _file_of(run: RunDirectory, into: Path | None) -> Iterator[tuple[Path, str]]
             run.store.put(INDEX, folder / INDEX)
         return
     target = into or Path(run.store.path(INDEX))
-    with whole_file(target) as file:
+    with whole_file(target, [Path(INDEX).suffix]) as file:
         yield file, str(target)
 
 

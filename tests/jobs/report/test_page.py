@@ -11,7 +11,7 @@ import pytest
 from jobs.cli import runs
 from jobs.report.page import REPORT, make_report, write_report
 from jobs.report.pictures import PATIENCE_S
-from schemas.exceptions import StorageError
+from schemas.exceptions import SpecError, StorageError
 from schemas.ledger import SUCCESS, SourceFile
 from schemas.models import ModelInfo
 from tests.jobs.report.made_runs import MODELS, at, box, failure, labelled, write_photo, write_run
@@ -330,6 +330,10 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         write_report(output, into=tmp_path)
     with pytest.raises(StorageError, match="cannot write"):
         write_report(output, into=tmp_path / "no" / "report.html")
+    with pytest.raises(SpecError, match=r"write .*page.pdf: allowed are files that end in .html or .htm"):
+        write_report(output, into=tmp_path / "page.pdf")
+    with pytest.raises(StorageError, match="labels is a part of the run at"):
+        write_report(output, into=Path(output, "labels", "page.html"))
     with pytest.raises(StorageError, match="found no run at"):
         write_report(str(tmp_path / "no"))
     assert not Path(output, REPORT).exists()

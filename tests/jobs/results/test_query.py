@@ -123,7 +123,7 @@ def test_a_result_becomes_a_file_that_is_whole_or_not_there(run: dict[str, str],
         for name in ("new.parquet", "new.csv"):
             with pytest.raises(SpecError):
                 run_sql(run, query, file=tmp_path / name)
-    with pytest.raises(SpecError, match=r"-o .*x.json: allowed are files that end in .parquet or .csv"):
+    with pytest.raises(SpecError, match=r"write .*x.json: allowed are files that end in .parquet or .csv"):
         run_sql(run, QUERY, file=tmp_path / "x.json")
     with pytest.raises(StorageError, match=r"cannot write .*/no/out.csv: there is no folder .*/no"):
         run_sql(run, QUERY, file=tmp_path / "no" / "out.csv")
