@@ -159,8 +159,8 @@ def test_a_run_without_a_detector_is_no_dataset_of_objects(tmp_path: Path) -> No
             ExportOptions(copy_images=True),
             "takes no --copy-images; those that do: coco, yolo",
         ),
-        ("coco", ExportOptions(where="nonsense = 1"), "nonsense"),
-        ("sqlite", ExportOptions(where="nonsense = 1"), "nonsense"),
+        ("coco", ExportOptions(where="nonsense = 1"), "--where 'nonsense = 1': Binder Error: .*nonsense"),
+        ("sqlite", ExportOptions(where="nonsense = 1"), "It is about a row of `labels`"),
         ("coco", ExportOptions(classes=("persn",)), "--classes: the run's detector has no class 'persn'"),
     ],
 )
