@@ -65,7 +65,7 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
             _save(database, query, file)
             print_error(f"written: {file}")
             return
-        result = database.result(database.readable(query))
+        result = database.readable(query)
         if form == "table":
             _print_table(result, _console())
         else:
@@ -79,7 +79,7 @@ def _save(database: Database, query: str, file: Path) -> None:
             database.save(query, temporary)
         else:
             with temporary.open("x", encoding="utf-8", newline="") as csv_file:
-                write_csv(database.result(database.readable(query)), csv_file)
+                write_csv(database.readable(query), csv_file)
 
 
 def _console() -> Console:

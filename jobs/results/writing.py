@@ -1,7 +1,7 @@
 """Files and folders for a user that are there whole, or not at all, and never in place of a run's own."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def whole_file(file: Path, endings: Sequence[str] = (), read: Iterable[RunRecord
     """
     if endings and file.suffix.lower() not in endings:
         raise SpecError(f"cannot write {file}: allowed are files that end in {' or '.join(endings)}")
-    with storage_errors(file):
+    with _storage_errors(file):
         _assert_not_of_a_run(file)
         _assert_no_manifest(file, read)
         target = Path(os.path.realpath(file))  # a link stays one
@@ -54,7 +54,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         StorageError: there is something at that name other than an empty folder, it cannot be written, or a
             run keeps its own files there.
     """
-    with storage_errors(folder):
+    with _storage_errors(folder):
         _assert_not_of_a_run(folder)
         if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(f"{folder} exists; name a folder that does not, or an empty one")
@@ -64,6 +64,35 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             (work / "folder").mkdir()
             yield work / "folder"
             os.replace(work / "folder", target)
+
+
+@contextmanager
+def new_files(folder: Path, is_earlier: Callable[[Collection[str]], bool]) -> Iterator[Path]:
+    """A new empty folder, whose files take the place of those in another when the block ends well.
+
+    Args:
+        folder: the other, made where it is missing.
+        is_earlier: whether names in it are those of an earlier result; those of nothing else are replaced.
+
+    Raises:
+        StorageError: the folder holds something else, it cannot be written, or a run keeps its own files
+            there.
+    """
+    with _storage_errors(folder):
+        _assert_not_of_a_run(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        before = os.listdir(folder)
+        if before and not is_earlier(before):
+            raise StorageError(
+                f"{folder} holds other files, such as {min(before)}; name a folder that does not exist, an "
+                "empty one, or one with an earlier result"
+            )
+        with temporary_folder(".new.", folder) as work:
+            yield work
+            for name in before:
+                (folder / name).unlink()
+            for file in list(work.iterdir()):
+                os.replace(file, folder / file.name)
 
 
 def _assert_not_of_a_run(name: Path) -> None:
@@ -86,7 +115,7 @@ def _assert_no_manifest(file: Path, runs: Iterable[RunRecord]) -> None:
 
 
 @contextmanager
-def storage_errors(name: Path) -> Iterator[None]:
+def _storage_errors(name: Path) -> Iterator[None]:
     """Makes a StorageError of what writing at a name raises."""
     try:
         yield
