@@ -11,7 +11,7 @@ from markupsafe import Markup
 from jobs.report import views
 from jobs.report.figures import figures_of, rate_figure
 from jobs.report.found import Found, find
-from jobs.report.pictures import PATIENCE_S
+from jobs.report.pictures import PATIENCE_S, may_pass
 from jobs.results.plain import dump_json
 from jobs.results.status import retry_command
 from jobs.results.text import scored
@@ -124,6 +124,7 @@ def render_html(found: Found) -> str:
         galleries=list(views.galleries(found)),
         pictures=found.pictures,
         not_shown=views.not_shown_in_words(found.not_shown, len(found.taken)),
+        may_pass=any(map(may_pass, found.not_shown)),
         errors=facts.summary.errors,
         failures=facts.summary.failures,
         failed=facts.summary.failed,
@@ -156,4 +157,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {"scored": lambda pair: scored(*pair), "took": views.took}
+    environment.filters["breakable"] = views.breakable
     return environment

@@ -167,7 +167,7 @@ def pixels_of(data: bytes, image: ImageRow, max_pixels: int) -> NDArray[np.uint8
 
 def _file_name(uri: str) -> str:
     """The file name of a URI without its suffix, safe in any file system."""
-    stem = as_path(uri).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    stem = unicodedata.normalize("NFC", as_path(uri).rsplit("/", 1)[-1].rsplit(".", 1)[0])
     return re.sub(r"[^\w.-]+", "_", stem)[:60] or "image"
 
 

@@ -138,7 +138,10 @@ def test_a_run_that_is_not_complete_is_exported_with_a_note(tmp_path: Path) -> N
     run = write_run(tmp_path, complete=False)
     done = export_run(run, "coco", tmp_path / "out")
     assert done.images == 8
-    assert done.notes[0] == f"{run} is not complete: 1 of 1 shard are published"
+    assert (
+        done.notes[0]
+        == f"{run} is not complete: all shards are published, and what is left is to verify them"
+    )
 
 
 def test_a_run_without_a_detector_is_no_dataset_of_objects(tmp_path: Path) -> None:
