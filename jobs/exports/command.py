@@ -27,7 +27,7 @@ from schemas.exceptions import SpecError, StorageError
 from schemas.tables import LABELS
 from schemas.words import counted
 from workers.ledger.directory import RunDirectory
-from workers.printable import message_of, printable
+from workers.printable import printable
 from workers.process.streams import print_error
 from workers.storage.uris import scheme_of
 
@@ -168,11 +168,7 @@ def _new_file(file: Path) -> Iterator[Path]:
     """A new name for a file at whose own name nothing may be; see `whole_file`."""
     if file.exists():
         raise StorageError(f"{file} exists; --into names a new file")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {file}: {message_of(error)}") from error
-    with whole_file(file) as path:
+    with whole_file(file, make_folder=True) as path:
         yield path
 
 

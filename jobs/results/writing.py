@@ -16,7 +16,9 @@ OWN = (RUN, SUCCESS, WORK, *TABLES)
 
 
 @contextmanager
-def whole_file(file: Path, endings: Sequence[str] = (), read: Iterable[RunRecord] = ()) -> Iterator[Path]:
+def whole_file(
+    file: Path, endings: Sequence[str] = (), read: Iterable[RunRecord] = (), *, make_folder: bool = False
+) -> Iterator[Path]:
     """A new name next to a file, whose content gets that name when the block ends without an exception.
 
     A file that has the name is replaced.
@@ -25,6 +27,7 @@ def whole_file(file: Path, endings: Sequence[str] = (), read: Iterable[RunRecord
         file: the name.
         endings: that a name may have, which is what tells an earlier result from other files; empty: any.
         read: records of the runs that the content is made of: files of their manifests are not replaced.
+        make_folder: whether a folder that is missing is made.
 
     Raises:
         SpecError: the name has none of the endings.
@@ -37,6 +40,8 @@ def whole_file(file: Path, endings: Sequence[str] = (), read: Iterable[RunRecord
         _assert_not_of_a_run(file)
         _assert_no_manifest(file, read)
         target = Path(os.path.realpath(file))  # a link stays one
+        if make_folder:
+            target.parent.mkdir(parents=True, exist_ok=True)
         if not target.parent.is_dir():
             raise StorageError(f"cannot write {file}: there is no folder {target.parent}")
         if target.exists() and not target.is_file():

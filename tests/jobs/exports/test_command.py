@@ -185,6 +185,13 @@ def test_a_folder_with_something_in_it_is_refused(run: str, tmp_path: Path) -> N
         export_run(str(tmp_path), "coco", tmp_path / "new")
 
 
+@pytest.mark.parametrize("form", ["yolo", "sqlite"])
+def test_nothing_is_exported_among_the_files_of_a_run(run: str, form: str) -> None:
+    with pytest.raises(StorageError, match=f"labels is a part of the run at {run}; name a place outside of"):
+        export_run(run, form, Path(run, "labels", "new", "out"))
+    assert os.listdir(Path(run, "labels")) == ["shard-00000.parquet"]
+
+
 def test_an_address_is_no_folder(run: str) -> None:
     with pytest.raises(SpecError, match="--into s3:/bucket/x: allowed is a name on a disk of this machine"):
         export_run(run, "coco", Path("s3://bucket/x"))

@@ -282,5 +282,5 @@ def test_what_is_left_of_a_run_that_is_not_complete_is_said(tmp_path: Path) -> N
     retry = Retry(number=1, codes=["TIMEOUT"], rows=[(0, 1)])
     run.ledger.write(retry.key, retry.to_json())
     assert str(unfinished(run)).endswith("the retry of images that failed has not ended")
-    run.store.write(SUCCESS, b'{"labels": 1}')
+    run.store.write(SUCCESS, b'{"labels": 1, "boxes": 1, "errors": 1}')
     assert unfinished(run) is None
