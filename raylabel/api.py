@@ -185,7 +185,8 @@ class Run:
         The photos are read again. Of one that has changed or is gone there is a warning.
 
         Args:
-            folder: for the pictures; made where it is missing.
+            folder: for the pictures; made where it is missing. What was drawn there before is replaced;
+                one that holds other files is refused.
             limit: number of images, in manifest order; None: all.
 
         Returns:

@@ -15,6 +15,7 @@ with own_modules():
         ModelError,
         OutputConflictError,
         ProcessDiedError,
+        QueryError,
         RaylabelError,
         ReconcileError,
         SpecError,
@@ -61,7 +62,7 @@ for _name in __all__:
 _KINDS = {
     code: kind
     for kind, code in EXIT_CODES.items()
-    if kind not in (DamagedFileError, ImageError, ProcessDiedError)
+    if kind not in (DamagedFileError, ImageError, ProcessDiedError, QueryError)
 }
 """Exceptions by the exit code of the command: of several with one code the base."""
 

@@ -1,10 +1,12 @@
 """Commands that read a run or list models: models, show, sql, report, status, reconcile."""
 
+import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from jobs.cli.options import DashboardOption, JsonOption, Output, WhereOption, output_of, runs_of
 from schemas.exceptions import SpecError
@@ -26,7 +28,14 @@ def models(
 
 def show(
     output: Output,
-    limit: Annotated[int, typer.Option(min=1, help="Number of images to show.")] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of images to show [default: 20; all that --sample draws].",
+            show_default=False,
+        ),
+    ] = None,
     where: WhereOption = None,
     sort: Annotated[
         str | None,
@@ -38,13 +47,14 @@ def show(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Show so many images, drawn at random, the same each time.", show_default=False
-        ),
+        typer.Option(min=1, help="Draw so many images at random, the same each time.", show_default=False),
     ] = None,
     draw: Annotated[
         Path | None,
-        typer.Option(help="Also draw the photos with boxes and labels into this folder.", show_default=False),
+        typer.Option(
+            help="Also draw the photos with boxes and labels into this folder: new, empty, or drawn earlier.",
+            show_default=False,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,8 +67,20 @@ def show(
     from jobs.results.images import Selection
     from jobs.results.show import show_run
 
-    limit = sample if sample else limit
-    show_run(output_of(output), Selection(where, sort, sample, limit), draw, as_json=as_json)
+    selection = Selection(where, sort, sample, limit or sample or 20)
+    show_run(output_of(output), selection, draw, as_json=as_json)
+
+
+class QueryCommand(TyperCommand):
+    """A command of which an argument is a query: it may begin with a comment, which no option does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the command line, where a query with a comment at its beginning is no option."""
+        return super().parse_args(ctx, [f" {arg}" if _COMMENT.match(arg) else arg for arg in args])
+
+
+_COMMENT = re.compile(r"--[^=\s]*\s")
+"""How a query begins that does so with a comment."""
 
 
 def sql(
@@ -83,7 +105,10 @@ def sql(
     file: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--into", help="Write the result into a file: .parquet or .csv.", show_default=False
+            "-o",
+            "--into",
+            help="Write the result into a file that ends in .parquet or .csv; replaced where it exists.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -114,7 +139,10 @@ def report(
     into: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--into", help="Write it into this file instead of into the run.", show_default=False
+            "-o",
+            "--into",
+            help="Write it into this file instead of into the run: .html; replaced where it exists.",
+            show_default=False,
         ),
     ] = None,
     patience: Annotated[

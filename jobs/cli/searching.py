@@ -19,7 +19,9 @@ def index(
     into: Annotated[
         Path | None,
         typer.Option(
-            "--into", help="File to write, instead of search.duckdb beside the tables.", show_default=False
+            "--into",
+            help="File to write, instead of search.duckdb beside the tables; it ends in .duckdb.",
+            show_default=False,
         ),
     ] = None,
     min_label_score: Annotated[
@@ -77,7 +79,9 @@ def search(
     file: Annotated[
         Path | None,
         typer.Option(
-            "-o", help="Write what is found into a file that ends in .parquet or .csv.", show_default=False
+            "-o",
+            help="Write what is found into a file that ends in .parquet or .csv; replaced where it exists.",
+            show_default=False,
         ),
     ] = None,
     index_: IndexOption = None,

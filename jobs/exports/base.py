@@ -108,6 +108,7 @@ class Format:
         names_files: whether its files lead to a photo only by the names of the copies: then there is a list
             of them, `images.csv`.
         by_key: whether `key` is an image's identity in it.
+        reads_local: whether its tool reads photos on a local disk only.
         needs: the package that it needs beside raylabel's own, and how to get it; None: none.
         note: what is to be known of it each time; "" for nothing.
     """
@@ -121,5 +122,6 @@ class Format:
     is_file: bool = False
     names_files: bool = False
     by_key: bool = False
+    reads_local: bool = False
     needs: tuple[str, str] | None = None
     note: str = ""

@@ -84,11 +84,17 @@ def _assert_known(name: str, known: list[str], option: str) -> None:
     )
 
 
-def split_names(values: Iterable[str], known: Collection[str]) -> list[str]:
-    """Names given one by one or with commas between them; a class may have a comma in its name."""
+def split_names(values: Collection[str], known: Collection[str]) -> list[str]:
+    """Names given one by one or with commas between them; a class may have a comma in its name.
+
+    Raises:
+        SpecError: there are values, but no name in them.
+    """
     names: list[str] = []
     for value in values:
         names += [value] if value in known else [name for part in value.split(",") if (name := part.strip())]
+    if values and not names:
+        raise SpecError("--classes names no class; name at least one, or leave it out for all")
     return names
 
 

@@ -17,7 +17,7 @@ from jobs.exports.classes import Classes, classes_of, read_class_map, split_name
 from jobs.exports.photos import copy_photos
 from jobs.exports.registry import FORMATS, format_of
 from jobs.results.datasets import open_table
-from jobs.results.images import ATTACHED, NESTED, Selection, read_images
+from jobs.results.images import ATTACHED, NESTED, Selection, assert_answers, read_images
 from jobs.results.plain import dump_json
 from jobs.results.show import photo_reader
 from jobs.results.sql import Database
@@ -27,7 +27,7 @@ from schemas.exceptions import SpecError, StorageError
 from schemas.tables import LABELS
 from schemas.words import counted
 from workers.ledger.directory import RunDirectory
-from workers.printable import message_of, printable
+from workers.printable import printable
 from workers.process.streams import print_error
 from workers.storage.uris import scheme_of
 
@@ -141,15 +141,19 @@ def export_run(output: str, format_: str, into: Path, options: ExportOptions = E
         _assert_fits(form, run, options)
         classes = _classes(run, options)
         selection = Selection(where=options.where, limit=options.limit)
+        assert_answers(database, selection)
         done = Exported(form.name, str(into), classes=classes.names)
+        total = _count(database, selection, "count(*)")
         done.notes += _notes(form, database, selection, options)
+        if options.where and not total:
+            images = counted(_count(database, Selection(), "count(*)"), "image")
+            done.notes.append(f"the condition is true for none of {images}")
         path = stack.enter_context(_new_file(into) if form.is_file else whole_folder(into))
         samples = _samples(form, database, selection, options, classes)
         if options.copy_images:
             samples = _copied(samples, run, path, form, done)
         if form.names_files:
             samples = _listed(samples, path)
-        total = _count(database, selection, "count(*)")
         samples = _counted(samples, done, total)
         carried = _carried(output)
         form.write(Export(run, classes.names, samples, carried, into, options.copy_images), path)
@@ -164,11 +168,7 @@ def _new_file(file: Path) -> Iterator[Path]:
     """A new name for a file at whose own name nothing may be; see `whole_file`."""
     if file.exists():
         raise StorageError(f"{file} exists; --into names a new file")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {file}: {message_of(error)}") from error
-    with whole_file(file) as path:
+    with whole_file(file, make_folder=True) as path:
         yield path
 
 
@@ -293,6 +293,8 @@ def _notes(form: Format, database: Database, selection: Selection, options: Expo
         notes.append(
             "photos are not copied: images.csv has the photo of each name; --copy-images copies them"
         )
+    if form.reads_local and not options.copy_images:
+        notes += _far(form, _count(database, selection, "count_if(NOT starts_with(uri, '/'))"))
     if {"boxes"} <= form.keeps & _parts(run) and not options.copy_images:
         notes += _turned(form, _count(database, selection, "count_if(exif_orientation != 1)"))
     if form.by_key and (twice := _count(database, selection, "count(*) - count(DISTINCT key)")):
@@ -301,6 +303,14 @@ def _notes(form: Format, database: Database, selection: Selection, options: Expo
             "with one key the last stays"
         )
     return notes
+
+
+def _far(form: Format, photos: int) -> list[str]:
+    """What is to be known of photos that are not on a local disk, or within a file there, and not copied."""
+    if not photos:
+        return []
+    are = counted(photos, "photo is no file", "photos are no files")
+    return [f"{are} on a disk of this machine, and {form.name} reads no others; --copy-images copies them"]
 
 
 def _turned(form: Format, photos: int) -> list[str]:

@@ -50,5 +50,5 @@ FORMAT = Format(
     write=write,
     photos="data",
     needs_detector=True,
-    note="the open FiftyOne reads photos on a local disk only; others need --copy-images",
+    reads_local=True,
 )

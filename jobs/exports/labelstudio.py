@@ -34,7 +34,7 @@ def write(export: Export, folder: Path) -> None:
     (folder / "config.xml").write_text(_config(export.classes), encoding="utf-8")
     detector = export.run.record.models.get("detector")
     version = detector.fingerprint if detector else None
-    names = carried_names(export, dict.fromkeys(DATA))
+    names = carried_names(export, DATA)
     for number, samples in enumerate(chunks(export.samples, TASKS)):
         with (folder / f"tasks-{number:05d}.json").open("x", encoding="utf-8") as file:
             tasks = JsonArray(file)

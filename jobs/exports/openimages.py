@@ -57,8 +57,17 @@ def write(export: Export, folder: Path) -> None:
             image, name = sample.image, sample.stem
             images.writerow([name, SUBSET, image.uri, *[""] * 4, image.image_id, image.byte_size, "", "", ""])
             boxes.writerows((name, "raylabel", *_box(box, image), *UNKNOWN) for box in image.boxes)
-            labels.writerows((name, "classifier", label, score) for label, score in image.topk)
-            labels.writerows((name, tag.tagger, tag.label, tag.score) for tag in image.tags)
+            labels.writerows((name, *label, score) for label, score in labels_of(image).items())
+
+
+def labels_of(image: ImageRow) -> dict[tuple[str, str], float]:
+    """The best score of each label by Source and LabelName; a classifier with a threshold has tags, too."""
+    found: dict[tuple[str, str], float] = {}
+    for label, score in image.topk:
+        found.setdefault(("classifier", label), score)
+    for tag in image.tags:
+        found.setdefault((tag.tagger, tag.label), tag.score)
+    return found
 
 
 def _names(export: Export) -> list[str]:

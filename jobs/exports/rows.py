@@ -1,6 +1,6 @@
 """Samples as Arrow rows, one an image: for formats that are tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +22,21 @@ OBJECTS = pa.struct(
 """The boxes of an image: a struct of lists, as readers of datasets want it."""
 
 
-def schema_of(export: Export, own: Mapping[str, pa.DataType]) -> pa.Schema:
+def schema_of(
+    export: Export,
+    own: Mapping[str, pa.DataType],
+    taken: Collection[str] = (),
+    spelled: Callable[[str], str] = str,
+) -> pa.Schema:
     """The columns of an export: those of the format, those of images, and then the manifest's own.
 
-    One of the manifest's that is called like another has `manifest_` before its name.
-    One that is nested is JSON.
+    One of the manifest's that is nested is JSON.
+
+    Args:
+        export: what is written.
+        own: the format's own columns.
+        taken: names that a reader of the format gives to something else.
+        spelled: see `carried_names`.
     """
     columns = {
         **own,
@@ -45,7 +55,7 @@ def schema_of(export: Export, own: Mapping[str, pa.DataType]) -> pa.Schema:
         columns |= {"tags": pa.list_(pa.string()), "tag_scores": pa.list_(pa.float32())}
     if "embeddings" in export.run.tables.names:
         columns["embedding"] = pa.list_(pa.float32(), export.run.tables.embedding_width)
-    names = carried_names(export, columns)
+    names = carried_names(export, [*columns, *taken], spelled)
     carried = {names[column.name]: _flat(column.type) for column in export.carried}
     return pa.schema([*columns.items(), *carried.items()])
 
@@ -60,15 +70,23 @@ def _value(value: object) -> object:
     return dump_json(value) if isinstance(value, dict | list | tuple) else value
 
 
-def carried_names(export: Export, taken: Mapping[str, object]) -> dict[str, str]:
+def carried_names(
+    export: Export, taken: Collection[str], spelled: Callable[[str], str] = str
+) -> dict[str, str]:
     """The names of the manifest's own columns beside others, by their names in `ImageRow.carried`.
 
-    A dot, which in many a reader leads to a part of a value, becomes "_".
+    A dot, which in many a reader leads to a part of a value, becomes "_". A column that is called like
+    another has `manifest_` before its name.
+
+    Args:
+        export: what is written.
+        taken: names of the others.
+        spelled: returns a name as a reader of the format takes it for one of a plain column.
     """
     used = {name.casefold() for name in taken}
     names: dict[str, str] = {}
     for name in export.carried.names:
-        free = name.replace(".", "_")
+        free = spelled(name.replace(".", "_"))
         while free.casefold() in used:
             free = f"manifest_{free}"
         used.add(free.casefold())
@@ -78,8 +96,8 @@ def carried_names(export: Export, taken: Mapping[str, object]) -> dict[str, str]
 
 def batches(export: Export, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Yields the rows of an export in batches, with the columns of a schema of `schema_of`."""
-    own = {**dict.fromkeys(schema.names[: len(schema) - len(export.carried)])}
-    names = carried_names(export, own)
+    carried = schema.names[len(schema) - len(export.carried) :]
+    names = dict(zip(export.carried.names, carried, strict=True))
     for samples in chunks(export.samples, ROWS):
         yield pa.RecordBatch.from_pylist([_row(sample, names) for sample in samples], schema)
 

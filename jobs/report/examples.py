@@ -10,7 +10,7 @@ from jobs.results.images import ImageRow, Selection, read_images
 from jobs.results.sql import Database
 
 NAMES, OF_EACH = 6, 3
-"""Labels and classes with examples, and how many of each."""
+"""Labels and classes with examples, and how many of each; one that is found once is no frequent one."""
 
 MOST = {"random": 12, "uncertain": 6, "margin": 6, "crowded": 6, "largest": 6, "smallest": 6}
 """Images of each other kind, at most. A run of no more than are drawn at random shows all, nothing else."""
@@ -92,14 +92,14 @@ def _galleries(database: Database, facts: Facts) -> Iterator[Gallery]:
         "Drawn at random: what most of the run looks like.",
         _group(database, _RANDOM, MOST["random"]),
     )
-    labels = [count.label for count in summary.labels[:NAMES]]
+    labels = [count.label for count in summary.labels[:NAMES] if count.images > 1]
     yield Gallery(
         "Frequent labels",
         "Images drawn at random from those with the label.",
         _named(database, _OF_LABELS, labels),
     )
     if facts.box_scores:
-        classes = [count.class_name for count in summary.classes[:NAMES]]
+        classes = [count.class_name for count in summary.classes[:NAMES] if count.objects > 1]
         yield Gallery(
             "Frequent classes",
             "Objects drawn at random from those of the class, cut out with what is around them.",

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from jobs.report import views
 from jobs.report.figures import figures_of, rate_figure
 from jobs.report.found import Found, find
-from jobs.report.pictures import PATIENCE_S
+from jobs.report.pictures import PATIENCE_S, may_pass
 from jobs.results.plain import dump_json
 from jobs.results.status import retry_command
 from jobs.results.text import scored
@@ -25,6 +25,9 @@ from workers.storage.uris import clean_uri
 
 REPORT = "report.html"
 """The report's key in the run's store."""
+
+ENDINGS = (".html", ".htm")
+"""Of the files that a report can be written into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def write_report(
         patience_s: seconds in which photos are read; 0: it gets no pictures.
 
     Raises:
+        SpecError: the file's ending is none of `ENDINGS`.
         StorageError: there is no run, or the page cannot be written.
         DamagedFileError: a file of it is damaged.
     """
@@ -79,7 +83,7 @@ def write_report(
     elif into.is_dir():
         raise StorageError(f"{into} is a folder; name a file in it")
     else:
-        with whole_file(into) as file:  # a name that cannot be written is found before all else
+        with whole_file(into, ENDINGS) as file:  # a name that cannot be written is found before all else
             found = find(output, notes or {}, patience_s)
             size = _write(found, file.write_bytes)
         where = str(into)
@@ -120,6 +124,7 @@ def render_html(found: Found) -> str:
         galleries=list(views.galleries(found)),
         pictures=found.pictures,
         not_shown=views.not_shown_in_words(found.not_shown, len(found.taken)),
+        may_pass=any(map(may_pass, found.not_shown)),
         errors=facts.summary.errors,
         failures=facts.summary.failures,
         failed=facts.summary.failed,
@@ -152,4 +157,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {"scored": lambda pair: scored(*pair), "took": views.took}
+    environment.filters["breakable"] = views.breakable
     return environment

@@ -74,7 +74,8 @@ class Picture:
 
 
 LATE, REFUSED = "not read in time", "not tried, as those before it could not be read"
-"""Why there is no picture where its photo may be all right."""
+NOW = "cannot be read now"
+"""Why there is no picture where its photo may be all right; `NOW` is the beginning of it."""
 
 Taken = dict[Example, Picture | str]
 """The picture of each example, or why there is none; "" where none was asked for."""
@@ -168,11 +169,16 @@ def _why(error: Exception) -> str:
         case TimeoutError():
             return LATE
         case ImageError():
-            return f"cannot be read now ({error.code})"
+            return f"{NOW if error.code.retryable else 'cannot be read'} ({error.code})"
         case ValueError() | FileNotFoundError():
             return str(error)
         case _:
-            return type(error).__name__
+            return f"{NOW} ({type(error).__name__})"
+
+
+def may_pass(reason: str) -> bool:
+    """Whether a photo that is not shown for a reason may be shown another time."""
+    return reason in (LATE, REFUSED) or reason.startswith(NOW)
 
 
 def _outline(box: Box, left: int, top: int, across: float, down: float) -> Outline:

@@ -1,9 +1,12 @@
 """What a report shows of its values: names, words and pictures for the template."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from markupsafe import Markup
 
 from jobs.report.charts import cut
 from jobs.report.examples import Example
@@ -62,7 +65,7 @@ def files(facts: Facts) -> str:
     if not facts.files.formats:
         return ""
     formats = ", ".join(f"{number:,} {name}" for name, number in facts.files.formats)
-    return f"{formats}; {format_bytes(facts.files.size)}, {facts.files.pixels / 1e6:,.0f} megapixels"
+    return f"{formats}; {format_bytes(facts.files.size)}, {format_pixels(facts.files.pixels)}"
 
 
 def format_bytes(size: int) -> str:
@@ -71,6 +74,19 @@ def format_bytes(size: int) -> str:
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size} bytes"
+
+
+def format_pixels(pixels: int) -> str:
+    """A number of pixels in a unit that suits it, with at least two digits: "0.31 megapixels"."""
+    if pixels < 10_000:
+        return counted(pixels, "pixel")
+    millions = pixels / 1e6
+    return f"{millions:,.0f} megapixels" if millions >= 9.95 else f"{millions:.2g} megapixels"
+
+
+def breakable(text: str) -> Markup:
+    """A name or a value that a line may end in before a word of it: behind a dot, "_", "/" or "="."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=[A-Za-z])|(?<==)", one_line(text)))
 
 
 def took(seconds: float | None) -> str:

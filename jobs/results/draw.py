@@ -4,6 +4,7 @@ import colorsys
 import hashlib
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,6 +30,13 @@ LONG_SIDE = (640, 1600)
 
 PAPER, INK, FAINT = (24, 26, 30), (255, 255, 255), (172, 178, 188)
 """Colours of the caption: background, label, runners-up."""
+
+
+PICTURE = re.compile(r"\d{5,}-.+\.jpg")
+"""The names of pictures: manifest row, and name of the photo."""
+
+FURTHER_LETTERS = "\u2026\u00b7\u2018\u2019\u201c\u201d"
+"""What the font of pictures has beside ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: Sequence[Box
     if scale != 1:
         photo = photo.resize((width, height), Image.Resampling.LANCZOS)
     size = math.sqrt(width * height) / 24
-    caption = _caption(labels, max(width, LONG_SIDE[0] // 2), size)
+    caption = _caption([drawable(label) for label in labels], max(width, LONG_SIDE[0] // 2), size)
     picture = Image.new("RGB", (caption.width, height + caption.height), PAPER)
     left = (picture.width - width) // 2
     picture.paste(photo, (left, 0))
@@ -131,7 +139,7 @@ def contact_sheet(pictures: list[Path], into: Path, width: int = 1600) -> None:
                     (round(aspect * height), height), Image.Resampling.LANCZOS
                 )
             sheet.paste(cell, (left, top))
-            name = _cut(path.stem, font, cell.width)
+            name = _cut(drawable(path.stem), font, cell.width)
             draw.text((left, top + cell.height), name, font=font, fill=PAPER)
             left += cell.width + gap
         top += height + below
@@ -159,7 +167,7 @@ def pixels_of(data: bytes, image: ImageRow, max_pixels: int) -> NDArray[np.uint8
 
 def _file_name(uri: str) -> str:
     """The file name of a URI without its suffix, safe in any file system."""
-    stem = as_path(uri).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    stem = unicodedata.normalize("NFC", as_path(uri).rsplit("/", 1)[-1].rsplit(".", 1)[0])
     return re.sub(r"[^\w.-]+", "_", stem)[:60] or "image"
 
 
@@ -174,6 +182,16 @@ def _placed(box: Box, scale: float, left: int) -> Box:
     return Box(
         *(box.class_id, box.class_name, box.score),
         *(box.x1 * scale + left, box.y1 * scale, box.x2 * scale + left, box.y2 * scale),
+    )
+
+
+def drawable(text: str) -> str:
+    """A text in letters that the font has: "é" is "e", and what has no such letter is "?"."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(
+        letter if letter.isascii() or letter in FURTHER_LETTERS else "?"
+        for letter in letters
+        if not unicodedata.combining(letter)
     )
 
 
@@ -208,7 +226,7 @@ def _draw_boxes(picture: Image.Image, boxes: list[Box], size: float, height: int
     font = _font(size * 0.8 * min(1, max(0.6, math.sqrt(12 / max(len(boxes), 1)))))  # a crowd gets small tags
     tags: list[tuple[Area, str, Colour]] = []
     for box in reversed(ranked):  # the best score chooses its area first
-        text = _shortened(scored(box.class_name, box.score), font, picture.width - size)
+        text = _shortened(drawable(scored(box.class_name, box.score)), font, picture.width - size)
         tag_size = (font.getlength(text) + size * 0.5, _line_height(font) * 1.2)
         area = _tag_area(box, tag_size, (picture.width, height), [tag[0] for tag in tags])
         tags.append((area, text, class_colour(box.class_id)))

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +30,18 @@ _UNWRITTEN = re.compile(r"Could not write .*: (.+)")
 """What DuckDB says of a full disk, or a file that has become too large."""
 
 _NO_ADVICE = re.compile(r"\n+Please try installing and loading the \w+ extension(?:.*\n?)*?(?=\n*LINE |\Z)")
+
+_LINE = re.compile(r"(?<=\nLINE )(\d+):")
+"""Where DuckDB names a line of the query, which it shows behind that."""
+
+_PLACE = re.compile(r"^(LINE \d+: .*)\n( *)(\^+)$", re.MULTILINE)
+"""A line of the query, and the mark below it."""
+
 _NO_EXTENSIONS = ": no extension is downloaded. A query reads the run's tables, and files of this machine"
+
+
+ClearErrors = Callable[[], AbstractContextManager[None]]
+"""What makes errors of raylabel's of those of DuckDB, for the length of a block."""
 
 
 class Duck:
@@ -108,11 +119,14 @@ class Duck:
 
     def result(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> "Result":
         """The result of a query, which is computed as it is read; raises as `rows` does."""
-        statement = self._statement(query)
+        return self._result(self._statement(query), parameters, self._clear_errors)
+
+    def _result(self, statement: Any, parameters: Any, clear_errors: ClearErrors) -> "Result":
+        """The result of a statement, whose errors are made clear."""
         cursor = self._connection.cursor()
-        with self._clear_errors():
+        with clear_errors():
             cursor.execute(statement, parameters)
-        return Result(cursor, self._clear_errors)
+        return Result(cursor, clear_errors)
 
     @contextmanager
     def session(self) -> Iterator["Session"]:
@@ -129,14 +143,19 @@ class Duck:
         text = self._text_of(query)
         self.execute(f"CREATE OR REPLACE TABLE {quoted(name)} AS {text}")
 
-    def readable(self, query: str) -> str:
-        """The same query, with texts for what Python would cut: nanoseconds, and intervals with months."""
+    def readable(self, query: str) -> "Result":
+        """The result of a query, with texts for what Python would cut: nanoseconds, intervals with months.
+
+        Raises as `rows` does.
+        """
         text = self._text_of(query)
         cut = {name: type_ for name, type_ in self._types(text).items() if _CUT.search(type_)}
         texts = [
             f"{quoted(name)}::{_CUT.sub('VARCHAR', type_)} AS {quoted(name)}" for name, type_ in cut.items()
         ]
-        return f"SELECT * REPLACE ({', '.join(texts)}) FROM ({text}\n)" if texts else query
+        if not texts:
+            return self.result(query)
+        return self._result(f"SELECT * REPLACE ({', '.join(texts)}) FROM (\n{text}\n)", None, self._within)
 
     def save(self, query: str, file: Path) -> None:
         """Writes the result of a query as a Parquet file; raises as `rows` does.
@@ -145,17 +164,22 @@ class Duck:
             query: see `rows`.
             file: to write; nothing may be there.
         """
-        text = self._text_of(query)  # a comment may end it
+        text = self._text_of(query)
         # Parquet has no such integers: DuckDB would write the nearest float
         huge = [quoted(name) for name, type_ in self._types(text).items() if type_ == "HUGEINT"]
         exact = [f"{name}::DECIMAL(38, 0) AS {name}" for name in huge]
-        rows = f"SELECT * REPLACE ({', '.join(exact)}) FROM ({text}\n)" if exact else text
-        self.execute(f"COPY ({rows}\n) TO {in_quotes(str(file))} (FORMAT parquet, COMPRESSION zstd)")
+        rows = f"\n{text}\n"  # a comment may end it
+        if exact:
+            rows = f"SELECT * REPLACE ({', '.join(exact)}) FROM ({rows})"
+        with self._within():
+            self._connection.execute(
+                f"COPY ({rows}) TO {in_quotes(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+            )
 
     def _types(self, text: str) -> dict[str, str]:
         """The types of the columns of a query by their names, as those of a source of rows."""
-        with self._clear_errors():
-            columns = self._connection.execute(f"DESCRIBE FROM ({text}\n)").fetchall()
+        with self._within():
+            columns = self._connection.execute(f"DESCRIBE FROM (\n{text}\n)").fetchall()
         return {name: type_ for name, type_, *_ in columns}
 
     def execute(self, statement: str, parameters: Sequence[Any] | None = None) -> None:
@@ -179,6 +203,15 @@ class Duck:
         except duckdb.Error as error:
             raise self._error(error) from None
 
+    @contextmanager
+    def _within(self) -> Iterator[None]:
+        """The same for a query that begins on the second line of a statement: its lines count from 1."""
+        try:
+            with self._clear_errors():
+                yield
+        except SpecError as error:
+            raise SpecError(_LINE.sub(_one_less, str(error))) from None
+
     def _error(self, error: duckdb.Error) -> RaylabelError:
         """An error of DuckDB's as one of raylabel's."""
         if isinstance(error, duckdb.InterruptException):
@@ -200,9 +233,7 @@ class Session:
     A result has to be read before the next statement.
     """
 
-    def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, clear_errors: Callable[[], AbstractContextManager[None]]
-    ) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, clear_errors: ClearErrors) -> None:
         self._cursor, self._clear_errors = cursor, clear_errors
 
     def execute(self, statement: str, parameters: Sequence[Any] | None = None) -> None:
@@ -229,9 +260,7 @@ class Result:
         types: of the columns, as DuckDB writes them: VARCHAR, FLOAT, STRUCT(...).
     """
 
-    def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, clear_errors: Callable[[], AbstractContextManager[None]]
-    ) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, clear_errors: ClearErrors) -> None:
         self._cursor, self._clear_errors = cursor, clear_errors
         self.names = _once_each([column[0] for column in cursor.description or ()])
         self.types = [str(column[1]) for column in cursor.description or ()]
@@ -259,6 +288,11 @@ class Result:
             if not rows:
                 return
             yield from rows
+
+
+def _one_less(line: re.Match[str]) -> str:
+    """The number of the line before, as wide: below the line is a mark."""
+    return f"{int(line[1]) - 1}:".ljust(len(line[0]))
 
 
 def _once_each(names: list[str]) -> list[str]:
@@ -289,8 +323,16 @@ def first_line(error: duckdb.Error) -> str:
 
 
 def _message(error: duckdb.Error) -> str:
-    """What DuckDB says; of some errors it tells as JSON."""
-    try:
-        return str(json.loads(str(error))["exception_message"])
-    except (ValueError, LookupError, TypeError):
-        return str(error)
+    """What DuckDB says, without tabs; of some errors it tells as JSON."""
+    text = str(error)
+    with suppress(ValueError, LookupError, TypeError):
+        text = str(json.loads(text)["exception_message"])
+    return _PLACE.sub(_without_tabs, text).replace("\t", " ")
+
+
+def _without_tabs(place: re.Match[str]) -> str:
+    """A line of a query and the mark below it: to DuckDB a tab is no place wide."""
+    line, before, mark = place.groups()
+    places = [number for number, letter in enumerate(line) if letter != "\t"]
+    column = places[len(before)] if "\t" in line and len(before) < len(places) else len(before)
+    return f"{line}\n{' ' * column}{mark}"

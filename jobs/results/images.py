@@ -160,7 +160,7 @@ def read_images(
         SpecError: a condition is none that DuckDB understands.
         DamagedFileError: a file of the run is damaged.
     """
-    _assert_answers(database, selection)
+    assert_answers(database, selection)
     tables = [name for name in attached if name in database.runs[""].tables.names]
     place, source = "manifest_index", "{}"
     if selection.chooses:
@@ -189,8 +189,12 @@ def read_images(
             yield _image(row, {name: stream.of(row[_PLACE]) for name, stream in streams.items()})
 
 
-def _assert_answers(database: Database, selection: Selection) -> None:
+def assert_answers(database: Database, selection: Selection) -> None:
     """Refuses a condition or an order that is none, in its own words and without the query around it.
+
+    Args:
+        database: with the run, unnamed.
+        selection: with the condition and the order.
 
     Raises:
         SpecError: naming the option.

@@ -20,7 +20,6 @@ from jobs.results.sql import Database
 from jobs.results.status import unfinished
 from jobs.results.text import shorten
 from jobs.results.writing import whole_file
-from schemas.exceptions import SpecError
 from schemas.words import counted
 from workers.printable import one_line, printable
 from workers.process.streams import print_error
@@ -50,15 +49,14 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
         runs: run directories by name; see `Database`.
         query: one SELECT.
         form: of what is printed; a table has the first `MAX_ROWS` rows, and the columns that fit.
-        file: to write the result into instead, in the format of its ending; replaced where it exists.
+        file: to write the result into instead, in the format of its ending; replaced where it exists, see
+            `whole_file`.
 
     Raises:
         SpecError: the query cannot be answered, or the file's ending is none of `ENDINGS`.
         StorageError: a run is not there, or the file cannot be written.
         DamagedFileError: a file of a run is damaged.
     """
-    if file and file.suffix.lower() not in ENDINGS:
-        raise SpecError(f"-o {file}: allowed are files that end in {' or '.join(ENDINGS)}")
     with Database(runs) as database:
         for run in database.runs.values():
             if note := unfinished(run):
@@ -67,7 +65,7 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
             _save(database, query, file)
             print_error(f"written: {file}")
             return
-        result = database.result(database.readable(query))
+        result = database.readable(query)
         if form == "table":
             _print_table(result, _console())
         else:
@@ -76,12 +74,12 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
 
 def _save(database: Database, query: str, file: Path) -> None:
     """Writes a result into a file, whole or not at all."""
-    with whole_file(file) as temporary:
+    with whole_file(file, ENDINGS, (run.record for run in database.runs.values())) as temporary:
         if file.suffix.lower() == ".parquet":
             database.save(query, temporary)
         else:
             with temporary.open("x", encoding="utf-8", newline="") as csv_file:
-                write_csv(database.result(database.readable(query)), csv_file)
+                write_csv(database.readable(query), csv_file)
 
 
 def _console() -> Console:

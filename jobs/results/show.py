@@ -1,16 +1,19 @@
 """`raylabel show`: a run's labels, objects and errors, and its photos with boxes drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
 
-from jobs.results.draw import Drawn, contact_sheet, draw_images
+from jobs.results.draw import PICTURE, Drawn, contact_sheet, draw_images
 from jobs.results.images import Selection, read_images
 from jobs.results.sql import Database
+from jobs.results.status import unfinished
 from jobs.results.summary import summary_of
 from jobs.results.terminal import render
+from jobs.results.writing import new_files
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from schemas.ledger import RUN, RunRecord
@@ -24,6 +27,9 @@ from workers.ledger.state import read_shards, stray_tables
 from workers.printable import printable
 from workers.storage.options import configure_storage
 
+SHEET = "contact-sheet.jpg"
+"""The overview of pictures in their folder."""
+
 MAX_NOTES = 5
 """Photos that could not be drawn of which each is said why."""
 
@@ -34,11 +40,11 @@ def show_run(output: str, selection: Selection, draw: Path | None = None, *, as_
     Args:
         output: the run directory.
         selection: the images to show.
-        draw: folder for the pictures and their overview `contact-sheet.jpg`; None: draw none.
+        draw: folder for the pictures; None: draw none. See `draw_photos`.
         as_json: print an object for a program: docs/json.md.
 
     Raises:
-        StorageError: there is no run at `output`.
+        StorageError: there is no run at `output`, or the folder cannot be written.
         DamagedFileError: a file of the run is damaged.
         SpecError: the selection's condition is none that DuckDB understands.
     """
@@ -54,7 +60,8 @@ def show_run(output: str, selection: Selection, draw: Path | None = None, *, as_
         return
     console = Console(highlight=False)
     render(summary, console)
-    notes = [f"note: {stray}" for stray in stray_tables(directory)]
+    notes = [f"note: {note}"] if (note := unfinished(directory)) else []
+    notes += [f"note: {stray}" for stray in stray_tables(directory)]
     if drawn:
         notes += [*not_drawn(drawn), f"{counted(len(drawn.pictures), 'picture')} drawn: {draw}"]
     for note in notes:
@@ -62,7 +69,7 @@ def show_run(output: str, selection: Selection, draw: Path | None = None, *, as_
 
 
 def draw_photos(database: Database, selection: Selection, folder: Path) -> Drawn:
-    """Draws photos of a run and their overview, `contact-sheet.jpg`, into a folder.
+    """Draws photos of a run and their overview, `SHEET`, into a folder; replaces an earlier drawing there.
 
     Sets the storage options of this process to those that the run keeps.
 
@@ -72,13 +79,21 @@ def draw_photos(database: Database, selection: Selection, folder: Path) -> Drawn
         folder: for the pictures; made where it is missing.
 
     Raises:
+        StorageError: the folder cannot be written, or holds anything but an earlier drawing.
         DamagedFileError: the run's record has a spec that is not one of this version.
         SpecError: the selection's condition is none that DuckDB understands.
     """
-    drawn = draw_images(read_images(database, selection, ["boxes"]), folder, photo_reader(database.runs[""]))
-    if drawn.pictures:
-        contact_sheet(drawn.pictures, folder / "contact-sheet.jpg")
-    return drawn
+    images, read = read_images(database, selection, ["boxes"]), photo_reader(database.runs[""])
+    with new_files(folder, _are_of_a_drawing) as work:
+        drawn = draw_images(images, work, read)
+        if drawn.pictures:
+            contact_sheet(drawn.pictures, work / SHEET)
+    return replace(drawn, pictures=[folder / picture.name for picture in drawn.pictures])
+
+
+def _are_of_a_drawing(names: Collection[str]) -> bool:
+    """Whether files of these names are what `draw_photos` writes, and nothing else."""
+    return SHEET in names and all(name == SHEET or PICTURE.fullmatch(name) for name in names)
 
 
 def photo_reader(directory: RunDirectory) -> Callable[[str], bytes]:

@@ -272,8 +272,14 @@ def unfinished(run: RunDirectory) -> str | None:
     """What to tell of a run whose tables do not have all its images yet; None of a complete one."""
     if read_success(run.store, lambda _: None) is not None:
         return None
-    shards = counted(run.plan.shards, "shard")
-    return f"{clean_uri(run.store.url)} is not complete: {len(run.list(Shard)):,} of {shards} are published"
+    published, shards = len(run.list(Shard)), run.plan.shards
+    if published < shards:
+        left = f"{published:,} of {counted(shards, 'shard')} are published"
+    elif run.numbers(Retry):
+        left = "the retry of images that failed has not ended"
+    else:
+        left = "all shards are published, and what is left is to verify them"
+    return f"{clean_uri(run.store.url)} is not complete: {left}"
 
 
 def state_of(

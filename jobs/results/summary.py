@@ -9,6 +9,7 @@ from typing import Any
 from jobs.results.images import ALL, ImageRow, Selection, read_images
 from jobs.results.plain import dump_json
 from jobs.results.sql import Database
+from jobs.results.status import unfinished
 
 MAX_LABELS = 15
 """Number of the most frequent labels and classes in a summary."""
@@ -89,9 +90,11 @@ class Summary:
         failures: the first images that failed, in manifest order.
         tags: the most frequent tags of all taggers together, at most `MAX_LABELS`.
         distinct_tags: number of tags that any image has.
+        tag_rows: rows of the tags table.
         embeddings: rows of the embeddings table.
         of: rows of the labels table in all, where a condition chose some; otherwise None.
         is_choice: whether `images` are not simply the first ones.
+        complete: whether the run is; otherwise all is about what is published.
     """
 
     output: str
@@ -109,9 +112,11 @@ class Summary:
     failures: tuple[FailedImage, ...] = ()
     tags: tuple[TagCount, ...] = ()
     distinct_tags: int = 0
+    tag_rows: int = 0
     embeddings: int = 0
     of: int | None = None
     is_choice: bool = False
+    complete: bool = True
 
     def to_json(self, pictures: Sequence[Path] = ()) -> str:
         """The summary for a program, with the pictures that were drawn of its images; see docs/json.md."""
@@ -164,7 +169,7 @@ def summary_of(database: Database, selection: Selection = ALL) -> Summary:
         f"(SELECT unnest(map_entries(class_counts)) AS one FROM {source}) GROUP BY class_name",
     )
     tags = []
-    if "tags" in run.tables.names:
+    if has_tags := "tags" in run.tables.names:
         tags = _most_frequent(
             database, f"SELECT tagger, label, count(*) AS n FROM tags{_of(selection)} GROUP BY tagger, label"
         )
@@ -188,9 +193,11 @@ def summary_of(database: Database, selection: Selection = ALL) -> Summary:
         failures=tuple(FailedImage(**row) for row in failures),
         tags=tuple(TagCount(row["tagger"], row["label"], row["n"]) for row in tags),
         distinct_tags=_distinct(tags),
-        embeddings=_embeddings(database, selection) if "embeddings" in run.tables.names else 0,
+        tag_rows=_rows(database, "tags", selection) if has_tags else 0,
+        embeddings=_rows(database, "embeddings", selection) if "embeddings" in run.tables.names else 0,
         of=None if selection.where is None else database.row("SELECT count(*) AS n FROM labels")["n"],
         is_choice=selection.chooses,
+        complete=unfinished(run) is None,
     )
 
 
@@ -218,8 +225,9 @@ def _distinct(most_frequent: list[dict[str, Any]]) -> int:
     return most_frequent[0]["distinct_names"] if most_frequent else 0
 
 
-def _embeddings(database: Database, selection: Selection) -> int:
-    return int(database.row(f"SELECT count(*) AS n FROM embeddings{_of(selection)}")["n"])
+def _rows(database: Database, table: str, selection: Selection) -> int:
+    """The rows of a table that are of the images of a selection."""
+    return int(database.row(f"SELECT count(*) AS n FROM {table}{_of(selection)}")["n"])
 
 
 def _of(selection: Selection) -> str:

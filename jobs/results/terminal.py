@@ -44,7 +44,8 @@ def render(summary: Summary, console: Console) -> None:
 def fitting(items: Iterable[str], width: int) -> str:
     """Items joined by commas, as many as fit into `width` cells; "+3 more" stands for the rest.
 
-    If not one fits whole, the first is shortened; without room for that, the text is empty.
+    If not one fits whole, the first is shortened; without room for that they are only counted, or the text is
+    empty.
     """
     items = [one_line(item) for item in items]
     rest = ""
@@ -53,8 +54,10 @@ def fitting(items: Iterable[str], width: int) -> str:
         line = ", ".join(items[:kept]) + rest
         if cell_len(line) <= width:
             return line
-    room = width - len(rest)
-    return shorten(items[0], room) + rest if items and room >= 10 else ""
+    if not items:
+        return ""
+    room, count = width - len(rest), f"+{len(items)} more"
+    return shorten(items[0], room) + rest if room >= 10 else count if len(count) <= width else ""
 
 
 def _headline(summary: Summary) -> Text:
@@ -63,6 +66,8 @@ def _headline(summary: Summary) -> Text:
         parts = [f"{summary.labelled:,} of {counted(summary.of, 'image')} meet the condition"]
     if summary.objects is not None:
         parts.append(counted(summary.objects, "object"))
+    if summary.tag_rows:
+        parts.append(counted(summary.tag_rows, "tag"))
     if summary.embeddings:
         parts.append(counted(summary.embeddings, "embedding"))
     if summary.of is None:  # of images that failed nothing is asked
@@ -102,7 +107,7 @@ def _findings(image: ImageRow, width: int) -> Text:
     lines = []
     if image.topk:
         best, *others = (scored(*entry) for entry in image.topk)
-        best = shorten(best, width)
+        best = shorten(best, width - len(f"  +{len(others)} more" if others else ""))
         runners_up = fitting(others, width - cell_len(best) - 2)
         lines.append(Text("  " if runners_up else "").join([Text(best, "bold"), Text(runners_up, "dim")]))
     if image.objects is not None:

@@ -16,7 +16,6 @@ from jobs.results.text import short_uris, shorten
 from jobs.results.writing import whole_file
 from jobs.search.hits import FacetValue, Hit, Hits, Match
 from jobs.search.searcher import Searcher
-from schemas.exceptions import SpecError
 from schemas.words import counted
 from workers.printable import one_line, printable
 from workers.process.streams import print_error
@@ -67,15 +66,13 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
         OutputConflictError: the index is older than the run's tables.
     """
     file = options.file
-    if file and file.suffix.lower() not in ENDINGS:
-        raise SpecError(f"-o {file}: allowed are files that end in {' or '.join(ENDINGS)}")
     with Searcher(output, options.index) as searcher, searcher.search(query) as hits:
         if note := unfinished(searcher.run):
             print_error(f"note: {note}")
         if options.like is not None:
             searcher.like(hits, options.like, options.limit or LIMIT)
         if file:
-            _save(hits, file, options)
+            _save(searcher, hits, file, options)
             print_error(f"written: {file}")
         elif options.uris:
             for row in hits.all(options.sort, options.limit):
@@ -86,9 +83,9 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
             _print(searcher, hits, options, Console(highlight=False))
 
 
-def _save(hits: Hits, file: Path, options: SearchOptions) -> None:
+def _save(searcher: Searcher, hits: Hits, file: Path, options: SearchOptions) -> None:
     """Writes hits into a file, whole or not at all."""
-    with whole_file(file) as temporary:
+    with whole_file(file, ENDINGS, [searcher.run.record]) as temporary:
         if file.suffix.lower() == ".parquet":
             hits.save(temporary, options.sort, options.limit)
         else:

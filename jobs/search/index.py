@@ -22,7 +22,7 @@ from jobs.results.sql import Database
 from jobs.results.status import unfinished
 from jobs.results.writing import whole_file
 from jobs.search.similar import assert_embeddings
-from jobs.search.vectors import assert_lance, in_words, write_vectors
+from jobs.search.vectors import assert_lance, assert_replaceable, in_words, write_vectors
 from jobs.search.vocabulary import ERROR, Term
 from schemas.exceptions import OutputConflictError, ReconcileError, SpecError
 from schemas.ledger import SUCCESS, RunRecord
@@ -132,6 +132,7 @@ def index_run(
     """
     if vectors:
         assert_vectors(find_run(output), into)
+        assert_replaceable(vectors_of(into or Path(output, INDEX)))
     if note := unfinished(find_run(output)):
         print_error(f"note: {note}")
     began = time.monotonic()
@@ -140,11 +141,9 @@ def index_run(
     failed = f" and {about.failed:,} failed" if about.failed else ""
     print(f"{images}{failed} in {time.monotonic() - began:.1f} s: {printable(name)}")
     if vectors:
-        began = time.monotonic()
-        rows = make_vectors(output, vectors_of(Path(name)), about.state)
-        print(
-            f"{in_words(rows)} in {time.monotonic() - began:.1f} s: {printable(str(vectors_of(Path(name))))}"
-        )
+        began, folder = time.monotonic(), vectors_of(Path(name))
+        rows = make_vectors(output, folder, about.state)
+        print(f"{in_words(rows)} in {time.monotonic() - began:.1f} s: {printable(str(folder))}")
 
 
 def make_index(
@@ -161,6 +160,7 @@ def make_index(
         What is in it, and where it is.
 
     Raises:
+        SpecError: the file has another ending than `INDEX`.
         StorageError: there is no run, or a file cannot be read or written.
         DamagedFileError: a file of the run is damaged.
         OutputConflictError: the run changed meanwhile.
@@ -198,6 +198,7 @@ def make_vectors(output: str, folder: Path, state: str) -> int:
     Raises:
         RaylabelError: see `write_vectors`.
     """
+    assert_replaceable(folder)
     width = find_run(output).tables.embedding_width or 0
     with temporary_folder(f".{folder.name}.", folder.parent) as work:
         rows = write_vectors(output, work / "new", state, width)
@@ -243,7 +244,7 @@ def _file_of(run: RunDirectory, into: Path | None) -> Iterator[tuple[Path, str]]
             run.store.put(INDEX, folder / INDEX)
         return
     target = into or Path(run.store.path(INDEX))
-    with whole_file(target) as file:
+    with whole_file(target, [Path(INDEX).suffix]) as file:
         yield file, str(target)
 
 

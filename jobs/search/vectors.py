@@ -49,6 +49,30 @@ def assert_lance() -> Any:
     return lance
 
 
+def assert_replaceable(folder: Path) -> None:
+    """Refuses to write an index of vectors where something else is.
+
+    Raises:
+        StorageError: naming it.
+    """
+    if folder.exists() and _state_in(folder) is None:
+        raise StorageError(
+            f"cannot write {folder}: it exists, and is no index of vectors; move it, or name another file "
+            "with --into"
+        )
+
+
+def _state_in(folder: Path) -> str | None:
+    """The state of the tables that an index of vectors was made of; None: it is no such index."""
+    try:
+        metadata = assert_lance().dataset(str(folder)).schema.metadata or {}
+    except SpecError:
+        raise
+    except Exception:  # Lance has no exceptions of its own
+        return None
+    return metadata[_STATE].decode() if _STATE in metadata else None
+
+
 def write_vectors(output: str, folder: Path, state: str, width: int) -> int:
     """Writes the index of a run's embeddings.
 
@@ -106,14 +130,10 @@ class Vectors:
     """
 
     def __init__(self, folder: Path, state: str, again: str) -> None:
-        try:
-            self._dataset = assert_lance().dataset(str(folder))
-            found = (self._dataset.schema.metadata or {}).get(_STATE, b"").decode()
-        except SpecError:
-            raise
-        except Exception as error:  # Lance has no exceptions of its own
-            wrong = message_of(error)
-            raise StorageError(f"{folder} is no index of vectors that can be read ({wrong})") from None
+        found = _state_in(folder)
+        if found is None:
+            raise StorageError(f"{folder} is no index of vectors that can be read; {again}")
+        self._dataset = assert_lance().dataset(str(folder))
         if found != state:
             raise OutputConflictError(f"{folder} is older than the tables, which have changed; {again}")
 

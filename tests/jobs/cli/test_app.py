@@ -86,6 +86,16 @@ def test_models_lists_the_models_that_a_job_can_use() -> None:
     assert "nanodet_g" in raylabel("models", "nanodet").stdout
 
 
+def test_a_query_may_begin_with_a_comment_and_an_option_that_is_none_is_refused(tmp_path: Path) -> None:
+    output = put_full_run(tmp_path)
+    for comment in ("-- how many", "--how many=all", "--"):
+        done = raylabel("sql", output, f"{comment}\nSELECT 1 AS one", "--csv")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "one\n1\n", "")
+    refused = raylabel("sql", output, "SELECT 1", "--cvs")
+    assert refused.returncode == 2
+    assert "--cvs" in refused.stderr
+
+
 def test_report_writes_a_page_and_says_where(tmp_path: Path) -> None:
     output = put_full_run(tmp_path)
     done = raylabel("report", output, "-o", str(tmp_path / "page.html"), "--json")

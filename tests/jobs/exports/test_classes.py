@@ -37,6 +37,14 @@ def test_a_class_that_the_detector_lacks_is_refused_with_those_that_are_close() 
         classes_of(KNOWN, ["dog"], {"dog": None})
 
 
+@pytest.mark.parametrize("value", ["", " ", ",", " , "])
+def test_an_option_without_a_class_is_refused_and_does_not_mean_all(value: str) -> None:
+    with pytest.raises(SpecError, match="--classes names no class; name at least one, or leave it out for"):
+        split_names([value], KNOWN)
+    assert split_names([], KNOWN) == []
+    assert split_names(["dog", value], KNOWN) == ["dog"]
+
+
 def test_names_are_split_at_commas_unless_a_class_has_one() -> None:
     assert split_names(["dog, cat", "cup, small"], KNOWN) == ["dog", "cat", "cup, small"]
 

@@ -138,7 +138,10 @@ def test_a_run_that_is_not_complete_is_exported_with_a_note(tmp_path: Path) -> N
     run = write_run(tmp_path, complete=False)
     done = export_run(run, "coco", tmp_path / "out")
     assert done.images == 8
-    assert done.notes[0] == f"{run} is not complete: 1 of 1 shard are published"
+    assert (
+        done.notes[0]
+        == f"{run} is not complete: all shards are published, and what is left is to verify them"
+    )
 
 
 def test_a_run_without_a_detector_is_no_dataset_of_objects(tmp_path: Path) -> None:
@@ -159,8 +162,8 @@ def test_a_run_without_a_detector_is_no_dataset_of_objects(tmp_path: Path) -> No
             ExportOptions(copy_images=True),
             "takes no --copy-images; those that do: coco, yolo",
         ),
-        ("coco", ExportOptions(where="nonsense = 1"), "nonsense"),
-        ("sqlite", ExportOptions(where="nonsense = 1"), "nonsense"),
+        ("coco", ExportOptions(where="nonsense = 1"), "--where 'nonsense = 1': Binder Error: .*nonsense"),
+        ("sqlite", ExportOptions(where="nonsense = 1"), "It is about a row of `labels`"),
         ("coco", ExportOptions(classes=("persn",)), "--classes: the run's detector has no class 'persn'"),
     ],
 )
@@ -180,6 +183,13 @@ def test_a_folder_with_something_in_it_is_refused(run: str, tmp_path: Path) -> N
     assert os.listdir(tmp_path / "out") == ["mine"]
     with pytest.raises(StorageError, match="found no run"):
         export_run(str(tmp_path), "coco", tmp_path / "new")
+
+
+@pytest.mark.parametrize("form", ["yolo", "sqlite"])
+def test_nothing_is_exported_among_the_files_of_a_run(run: str, form: str) -> None:
+    with pytest.raises(StorageError, match=f"labels is a part of the run at {run}; name a place outside of"):
+        export_run(run, form, Path(run, "labels", "new", "out"))
+    assert os.listdir(Path(run, "labels")) == ["shard-00000.parquet"]
 
 
 def test_an_address_is_no_folder(run: str) -> None:

@@ -32,7 +32,20 @@ def test_copied_photos_are_in_data_under_the_names_of_their_labels(run: str, tmp
     assert {path.stem for path in (tmp_path / "out" / "data").iterdir()} == set(found["labels"])
 
 
-def test_an_export_without_images_is_one(run: str, tmp_path: Path) -> None:
-    export_run(run, "fiftyone", tmp_path / "out", ExportOptions(where="false"))
+def test_of_photos_that_are_no_files_of_this_machine_it_is_said_that_they_must_be_copied(
+    run: str, tmp_path: Path
+) -> None:
+    note = "is no file on a disk of this machine, and fiftyone reads no others; --copy-images copies them"
+    here = ExportOptions(where="manifest_index != 7")  # the others are in a folder, this one is in a tar file
+    for number, (options, expected) in enumerate(
+        ((ExportOptions(), [f"1 photo {note}"]), (here, []), (ExportOptions(copy_images=True), []))
+    ):
+        done = export_run(run, "fiftyone", tmp_path / str(number), options)
+        assert [one for one in done.notes if "FiftyOne" in one or "fiftyone reads" in one] == expected
+
+
+def test_an_export_without_images_is_one_and_says_so(run: str, tmp_path: Path) -> None:
+    done = export_run(run, "fiftyone", tmp_path / "out", ExportOptions(where="false"))
+    assert (done.images, done.notes[-1]) == (0, "the condition is true for none of 8 images")
     assert json.loads((tmp_path / "out" / "labels.json").read_text(encoding="utf-8"))["labels"] == {}
     assert json.loads((tmp_path / "out" / "data.json").read_text()) == {}

@@ -2,12 +2,22 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
 from jobs.exports.command import ExportOptions, export_run
-from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, MODELS, box_of, size_of, write_run
+from tests.jobs.exports.made_run import (
+    BOXES,
+    CLASSES,
+    LABELLED,
+    MODELS,
+    PLAN,
+    box_of,
+    size_of,
+    write_run,
+)
 
 
 @pytest.mark.usefixtures("datasets_cache")
@@ -45,6 +55,27 @@ def test_the_manifests_columns_keep_their_types_and_take_no_name_of_another(run:
     }
     assert row["objects"]["categories"] == [0]
     assert row["file_name"] == "00000002-same.jpg"
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_no_column_of_the_manifest_takes_the_place_of_the_photos(tmp_path: Path) -> None:
+    names = ("image", "file_name", "small_file_name", "small_filename", "manifest_image")
+    columns = {name: pa.array([f"{name} {n}" for n in range(PLAN.rows)]) for name in names}
+    run = write_run(tmp_path, further=columns)
+    export_run(run, "hf", tmp_path / "out", ExportOptions(copy_images=True))
+    data = load_dataset("imagefolder", data_dir=str(tmp_path / "out"), split="train")
+    row = min(data, key=lambda row: row["manifest_index"])
+    assert row["image"].size == size_of(0)
+    renamed = (
+        "manifest_image",
+        "filename",
+        "small_filename",
+        "manifest_small_filename",
+        "manifest_manifest_image",
+    )
+    assert {new: row[new] for new in renamed} == {
+        new: f"{name} 0" for new, name in zip(renamed, names, strict=True)
+    }
 
 
 def test_a_run_without_a_detector_has_no_objects(tmp_path: Path) -> None:

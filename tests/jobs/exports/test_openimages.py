@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from jobs.exports.command import export_run
+from jobs.exports.openimages import labels_of
+from jobs.results.images import ImageRow, Tag
 from tests.jobs.exports.made_run import BOXES, CLASSES, LABELLED, MODELS, box_of, size_of, uri_of, write_run
 from tests.workers.tables.made_results import CLASSIFIER, SCENE
 
@@ -55,6 +57,22 @@ def test_classes_labels_and_tags_have_tables_and_each_image_is_listed(
         ["classifier", "cat", "0.125"],
         ["scene", "indoors", "0.9"],
         ["scene", "outdoors", "0.5"],
+    ]
+
+
+def test_a_label_of_a_source_is_there_once_for_an_image_also_where_the_classifier_has_tags() -> None:
+    topk = (("crane", 0.75), ("palace", 0.5), ("crane", 0.25))  # ImageNet has two of this name
+    tags = (
+        Tag("classifier", 0, "crane", 0.75),
+        Tag("classifier", 3, "cat", 0.125),
+        Tag("scene", 0, "cat", 0.9),
+    )
+    image = ImageRow(0, None, "a.jpg", "", 1, 1, "JPEG", 1, bytes(32), 1, topk, tags=tags)
+    assert [(*label, score) for label, score in labels_of(image).items()] == [
+        ("classifier", "crane", 0.75),
+        ("classifier", "palace", 0.5),
+        ("classifier", "cat", 0.125),
+        ("scene", "cat", 0.9),
     ]
 
 

@@ -15,11 +15,29 @@ from PIL import Image
 import jobs.report
 from jobs.report.page import write_report
 from tests.jobs.report.made_runs import at, box, failure, labelled, write_photo, write_run
+from tests.jobs.report.test_history import add
+from tests.workers.tables.made_results import record
+from workers.ledger.directory import RunDirectory
+from workers.storage.store import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PHONE, DESKTOP = 390, 1280
 
-MEASURE = """<script>
+MEASURE = r"""<script>
+const splitWords = () => {
+  const split = [], range = new Range();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode.data.replace(/\S{40,}/g, it => " ".repeat(it.length));  // addresses
+    for (const word of text.matchAll(/(?<![^\s._/=-])[^\s._/=-]{1,12}(?![^\s._/=-])/g)) {
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      const tops = [...range.getClientRects()].map(one => one.top);
+      if (Math.max(...tops) > Math.min(...tops)) split.push(word[0]);
+    }
+  }
+  return split;
+};
 addEventListener("load", () => {
   document.querySelectorAll("details").forEach(one => one.open = true);
   const out = [...document.body.querySelectorAll("*:not(.scroll *, .boxes *)")].filter(one => {
@@ -34,6 +52,7 @@ addEventListener("load", () => {
     scrolls: document.documentElement.scrollWidth,
     out: out.map(one => one.outerHTML.slice(0, 200)),
     requests: performance.getEntriesByType("resource").map(it => it.name).filter(it => !/^data:/.test(it)),
+    split: splitWords(),
     broken: [...document.images].filter(one => !one.naturalWidth).length,
     images: document.images.length,
     boxes: [before, shown()],
@@ -74,7 +93,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     errors = [failure(n, "fetch", "WORKER_CRASHED", word, uri=f"s3://{word}/{n}.jpg") for n in range(30)]
     tables = {"labels": rows, "boxes": boxes, "tags": tags, "errors": errors}
-    write_run(folder / "run", tables, command=f"raylabel run {word}", complete=False)
+    spec = {**record().spec, "fetch": {"max_bytes": 10**8}, "decode": {"max_pixels": 10**8}}
+    spec["manifest"] |= {"image_id_column": "a_long_name_of_a_column"}
+    run_record = write_run(folder / "run", tables, command=f"raylabel run {word}", complete=False, spec=spec)
+    add(RunDirectory.first(Store(str(folder / "run")), run_record), 1, 0, 60)
     return Path(write_report(str(folder / "run"), {"passed over": word}).where)
 
 
@@ -117,6 +139,7 @@ def test_nothing_is_wider_than_the_screen_and_nothing_is_asked_for(
     found = measure(page.read_text(), width)
     assert found["out"] == []
     assert (found["width"], found["scrolls"]) == (width, width)
+    assert found["split"] == []
     assert found["requests"] == []
     assert found["images"] > 10
     assert found["broken"] == 0

@@ -58,6 +58,19 @@ def test_the_most_frequent_labels_and_classes_have_examples_of_different_images(
     assert len(set(dogs)) == OF_EACH
 
 
+def test_what_is_found_once_is_not_frequent(tmp_path: Path) -> None:
+    rows = [
+        labelled(n, [("cat" if n < 2 else f"label {n}", 0.5)], {"dog": 1} if n < 2 else {}) for n in range(20)
+    ]
+    boxes = [box(n, 0, "cup" if n == 2 else "dog", (0, 0, 10, 10)) for n in range(3)]
+    write_run(tmp_path / "some", {"labels": rows, "boxes": boxes})
+    found = galleries_of(tmp_path / "some")
+    assert {name: sorted(rows) for name, rows in shown(found["Frequent labels"]).items()} == {"cat": [0, 1]}
+    assert list(shown(found["Frequent classes"])) == ["dog"]
+    write_run(tmp_path / "none", {"labels": rows[1:]})
+    assert "Frequent labels" not in galleries_of(tmp_path / "none")
+
+
 def test_any_images_are_drawn_once_each_and_the_same_every_time(tmp_path: Path) -> None:
     put_run(tmp_path)
     drawn = shown(galleries_of(tmp_path)["Any images"])[""]

@@ -11,7 +11,8 @@ import pytest
 from jobs.cli import runs
 from jobs.report.page import REPORT, make_report, write_report
 from jobs.report.pictures import PATIENCE_S
-from schemas.exceptions import StorageError
+from jobs.report.views import format_pixels
+from schemas.exceptions import SpecError, StorageError
 from schemas.ledger import SUCCESS, SourceFile
 from schemas.models import ModelInfo
 from tests.jobs.report.made_runs import MODELS, at, box, failure, labelled, write_photo, write_run
@@ -35,7 +36,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str | None]] = []
         self.headings: list[tuple[int, str]] = []
         self.text: list[str] = []
-        self.feed(html)
+        self.feed(html.replace("<wbr>", ""))
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -245,6 +246,36 @@ def test_a_run_of_which_nothing_is_published_says_so(tmp_path: Path) -> None:
     assert "0 images 0 labelled 0 failed" in page.words
 
 
+def test_a_run_that_only_has_to_be_verified_says_so(tmp_path: Path) -> None:
+    publish(begun(str(tmp_path)), 0, 1, 2)
+    words = page_of(tmp_path).words
+    assert "is not complete: all shards are published, and what is left is to verify them." in words
+    assert "The numbers are of what is published, as of 20" in words
+
+
+def test_photos_that_may_be_read_another_time_are_worth_another_try(tmp_path: Path) -> None:
+    output = put_full_run(tmp_path)
+    write_report(output, patience_s=1e-9)
+    page = Page(Path(output, REPORT).read_text(encoding="utf-8"))
+    assert "not read in time" in page.words
+    assert f"raylabel report {output} tries again." in page.words
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (256, "256 pixels"),
+        (10_000, "0.01 megapixels"),
+        (307_200, "0.31 megapixels"),
+        (9_940_000, "9.9 megapixels"),
+        (9_960_000, "10 megapixels"),
+        (1_234_567_890, "1,235 megapixels"),
+    ],
+)
+def test_megapixels_have_two_digits_at_least(pixels: int, words: str) -> None:
+    assert format_pixels(pixels) == words
+
+
 def test_a_run_that_is_under_way_shows_what_is_published(output: str) -> None:
     run = begun(output)
     publish(run, 0)
@@ -275,6 +306,7 @@ def test_photos_that_are_gone_leave_a_page_that_says_so(tmp_path: Path) -> None:
     reason = "it is not there any more"
     assert report.not_shown == {reason: number}
     assert f"{number} of {number} pictures not shown ({number}: {reason})" in page.words
+    assert "tries again" not in page.words
     assert page.words.count(reason) == page.tags.count("figure") + 1
 
 
@@ -330,6 +362,10 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         write_report(output, into=tmp_path)
     with pytest.raises(StorageError, match="cannot write"):
         write_report(output, into=tmp_path / "no" / "report.html")
+    with pytest.raises(SpecError, match=r"write .*page.pdf: allowed are files that end in .html or .htm"):
+        write_report(output, into=tmp_path / "page.pdf")
+    with pytest.raises(StorageError, match="labels is a part of the run at"):
+        write_report(output, into=Path(output, "labels", "page.html"))
     with pytest.raises(StorageError, match="found no run at"):
         write_report(str(tmp_path / "no"))
     assert not Path(output, REPORT).exists()

@@ -161,9 +161,7 @@ def test_photos_are_read_in_the_order_of_rows(tmp_path: Path) -> None:
 
 def test_a_photo_of_more_pixels_than_the_job_allows_is_not_decoded(tmp_path: Path) -> None:
     image = row(0, write_photo(tmp_path / "a.jpg", 60, 40))
-    assert take_pictures([Example(0)], {0: image}, read, 2399) == {
-        Example(0): "cannot be read now (TOO_LARGE)"
-    }
+    assert take_pictures([Example(0)], {0: image}, read, 2399) == {Example(0): "cannot be read (TOO_LARGE)"}
 
 
 def refuses(code: ErrorCode) -> Callable[[str], bytes]:
@@ -182,7 +180,7 @@ def test_a_store_that_gives_nothing_is_not_asked_for_every_photo(tmp_path: Path)
 def test_photos_that_are_gone_are_looked_for_one_by_one(tmp_path: Path) -> None:
     images = {n: row(n, write_photo(tmp_path / f"{n}.jpg", 60, 40)) for n in range(5)}
     taken = take_pictures([Example(n) for n in range(5)], images, refuses(ErrorCode.NOT_FOUND), 10**8)
-    assert list(taken.values()) == ["cannot be read now (NOT_FOUND)"] * 5
+    assert list(taken.values()) == ["cannot be read (NOT_FOUND)"] * 5
 
 
 def test_a_photo_that_does_not_arrive_ends_the_reading(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """The analyses of docs/analytics.md, each against the same thing counted in Python."""
 
 import re
+import shutil
 from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.results.plain import plain
@@ -33,6 +36,21 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for seed, output in enumerate(runs.values()):
         write_large_run(output, 3000, seed=seed, width=8)
     return runs
+
+
+@pytest.fixture(scope="module")
+def of_csv(outputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The first run as it is with a CSV manifest: its columns are text, and some of it is missing."""
+    output = tmp_path_factory.mktemp("csv") / "run"
+    shutil.copytree(outputs["before"], output)
+    for file in (output / "labels").iterdir():
+        table = pq.read_table(file)
+        for name in ("taken", "photographer", "truth"):
+            texts = table[name].cast(pa.string()).fill_null("").to_pylist()
+            texts = ["" if number % 7 == 3 else text for number, text in enumerate(texts)]
+            table = table.set_column(table.column_names.index(name), name, pa.array(texts, pa.string()))
+        pq.write_table(table, file)
+    return {"before": str(output), "after": outputs["after"]}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +98,22 @@ def test_objects_by_month(outputs: dict[str, str], tables: dict[str, Rows]) -> N
         if box["class_name"] in ("dog", "cat")
     )
     assert answer(outputs, "Objects by month") == [(*key, n) for key, n in sorted(counts.items())]
+
+
+def test_objects_by_month_where_dates_are_text(of_csv: dict[str, str], tables: dict[str, Rows]) -> None:
+    found = answer(of_csv, "Objects by month")
+    missing = [row for row in found if row[0] is None]
+    assert {name for _, name, _ in missing} == {"dog", "cat"}
+    animals = [box for box in tables["boxes"] if box["class_name"] in ("dog", "cat")]
+    assert sum(number for *_, number in found) == len(animals)
+    assert all(re.fullmatch(r"20\d\d-\d\d", month) for month, *_ in found if month)
+
+
+@pytest.mark.parametrize(("title", "number"), [query for query in QUERIES if "tags" not in query[0]])
+def test_every_query_is_answered_where_columns_are_text(
+    of_csv: dict[str, str], title: str, number: int
+) -> None:
+    answer(of_csv, title, number)
 
 
 def test_images_for_annotators(outputs: dict[str, str], tables: dict[str, Rows]) -> None:
@@ -178,6 +212,16 @@ def test_scores_that_are_right(outputs: dict[str, str], tables: dict[str, Rows])
     assert [row[:2] for row in found] == [(b / 10, len(rights)) for b, rights in sorted(bins.items())]
     assert [row[3] for row in found] == pytest.approx([sum(r) / len(r) for _, r in sorted(bins.items())])
     assert all(abs(right - mean) < 0.15 for _, images, mean, right in found if images > 100)  # as it was made
+
+
+def test_scores_of_images_without_a_truth_are_neither_right_nor_wrong(
+    of_csv: dict[str, str], tables: dict[str, Rows]
+) -> None:
+    rows = [row for number, row in enumerate(tables["labels"]) if number % 7 != 3]
+    found = answer(of_csv, "Are the scores right?")
+    assert sum(images for _, images, *_ in found) == len(rows)
+    right = sum(images * share for _, images, _, share in found)
+    assert right == pytest.approx(sum(row["label"] == row["truth"] for row in rows))
 
 
 @pytest.mark.parametrize("row", [12, 99])

@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
-from jobs.results.draw import LONG_SIDE, PAPER, Drawn, class_colour, contact_sheet, draw_image, draw_images
+from jobs.results.draw import (
+    FURTHER_LETTERS,
+    LONG_SIDE,
+    PAPER,
+    Drawn,
+    class_colour,
+    contact_sheet,
+    draw_image,
+    draw_images,
+    drawable,
+)
 from jobs.results.images import Box, Selection, read_images
 from jobs.results.sql import Database
 from schemas.tables import RunTables
@@ -240,6 +250,24 @@ def test_a_contact_sheet_shows_every_picture_uncropped(name: str, tmp_path: Path
         shown = (columns.max() - columns.min() + 1) / (rows.max() - rows.min() + 1)
         assert shown == pytest.approx(size[0] / size[1], rel=0.05)
     assert np.abs(pixels[:, :3] - 255).max() < 24  # a white border; JPEG rings
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("e\u0301te\u0301 caf\u00e9 0.50", "ete cafe 0.50"),
+        ("a\u2026\u00b7\u2019", "a...\u00b7\u2019"),
+        ("写真ø", "???"),
+        ("½", "1?2"),
+    ],
+)
+def test_a_name_is_drawn_in_letters_that_the_font_has(text: str, drawn: str) -> None:
+    assert drawable(text) == drawn
+    font = ImageFont.load_default(20)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    empty_box = bytes(font.getmask("\uffff"))
+    letters = [chr(code) for code in range(33, 127)] + list(FURTHER_LETTERS)
+    assert empty_box not in [bytes(font.getmask(letter)) for letter in letters]
 
 
 def test_a_contact_sheet_of_nothing_is_refused(tmp_path: Path) -> None:

@@ -123,11 +123,21 @@ def test_a_result_becomes_a_file_that_is_whole_or_not_there(run: dict[str, str],
         for name in ("new.parquet", "new.csv"):
             with pytest.raises(SpecError):
                 run_sql(run, query, file=tmp_path / name)
-    with pytest.raises(SpecError, match=r"-o .*x.json: allowed are files that end in .parquet or .csv"):
+    with pytest.raises(SpecError, match=r"write .*x.json: allowed are files that end in .parquet or .csv"):
         run_sql(run, QUERY, file=tmp_path / "x.json")
     with pytest.raises(StorageError, match=r"cannot write .*/no/out.csv: there is no folder .*/no"):
         run_sql(run, QUERY, file=tmp_path / "no" / "out.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.parquet", "run"]
+
+
+def test_of_a_query_that_is_wrong_its_own_lines_are_shown(run: dict[str, str], tmp_path: Path) -> None:
+    wrong = "SELECT uri,\n\tfoo\tFROM labels"
+    late = "SELECT uri, INTERVAL '1 month' AS i, 1::HUGEINT AS n,\n\timage_id::INT FROM labels"
+    for file in (None, tmp_path / "x.csv", tmp_path / "x.parquet"):
+        with pytest.raises(SpecError, match=r"\n\nLINE 2:  foo FROM labels\n         \^\^\^$"):
+            run_sql(run, wrong, file=file)
+        with pytest.raises(SpecError, match=r"\n\nLINE 2:  image_id::INT FROM labels\n +\^+$"):
+            run_sql(run, late, file=file)
 
 
 def test_of_an_unfinished_run_what_is_published_is_read_and_said(

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.results.status import find_status, show_status, speed, state_of
+from jobs.results.status import find_status, show_status, speed, state_of, unfinished
 from jobs.run.stop import Stopped
 from schemas.exceptions import FailureBudgetError, StorageError
-from schemas.ledger import Attempt, HeartbeatRecord, Retry
+from schemas.ledger import SUCCESS, Attempt, HeartbeatRecord, Retry
 from schemas.metrics import NO_USAGE
 from schemas.plan import Pass, Plan
 from schemas.ranges import to_ranges
+from tests.jobs.results.test_datasets import begun, publish
 from tests.workers.ledger.test_attempts import driver
 from tests.workers.tables.made_results import record, results_of, run_directory
 from workers.ledger.attempts import start_attempt
@@ -270,3 +271,16 @@ def test_nothing_is_written(tmp_path: Path) -> None:
 def test_where_no_run_is_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=f"found no run at {tmp_path}"):
         find_status(str(tmp_path))
+
+
+def test_what_is_left_of_a_run_that_is_not_complete_is_said(tmp_path: Path) -> None:
+    run = begun(str(tmp_path))
+    publish(run, 0, 2)
+    assert unfinished(run) == f"{tmp_path} is not complete: 2 of 3 shards are published"
+    publish(run, 1)
+    assert str(unfinished(run)).endswith("all shards are published, and what is left is to verify them")
+    retry = Retry(number=1, codes=["TIMEOUT"], rows=[(0, 1)])
+    run.ledger.write(retry.key, retry.to_json())
+    assert str(unfinished(run)).endswith("the retry of images that failed has not ended")
+    run.store.write(SUCCESS, b'{"labels": 1, "boxes": 1, "errors": 1}')
+    assert unfinished(run) is None

@@ -147,6 +147,7 @@ def test_summary_adds_up_the_tables_of_every_shard(output: str) -> None:
             FailedImage(3, "3.jpg", "TRUNCATED", "half of it"),
             FailedImage(4, "4.jpg", "NOT_FOUND", "no such object"),
         ),
+        complete=False,
     )
 
 
@@ -154,7 +155,9 @@ def test_a_run_that_published_nothing_yet_has_an_empty_summary(tmp_path: Path) -
     begin_run(Store(str(tmp_path)), record())
     (tmp_path / "labels").mkdir()
     empty: Any = ()
-    expected = Summary(str(tmp_path), 0, 0, None, empty, empty, 0, empty, 0, empty, empty, empty)
+    expected = Summary(
+        *(str(tmp_path), 0, 0, None, empty, empty, 0, empty, 0, empty, empty, empty), complete=False
+    )
     assert summarize(str(tmp_path)) == expected
     assert rendered(expected, width=200).splitlines() == [str(tmp_path), "0 images labelled, 0 failed"]
 
@@ -287,13 +290,29 @@ def test_a_tagger_of_any_name_and_a_tag_of_any_length_fit(tmp_path: Path) -> Non
     assert shorten("beach", 0) == shorten("beach", -5) == "…"
 
 
+def test_the_headline_counts_what_the_run_has(tmp_path: Path) -> None:
+    put(str(tmp_path), "labels", [image(n, "a.jpg", [], {"dog": 2}) for n in range(2)])
+    put(str(tmp_path), "tags", [{"manifest_index": n, "tagger": "scene", "label": "beach"} for n in range(2)])
+    summary = summarize(str(tmp_path))
+    assert summary.tag_rows == 2
+    assert rendered(summary, 200).splitlines()[1] == "2 images labelled, 4 objects, 2 tags, 0 failed"
+
+
+def test_runners_up_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+    topk = [("a label as long as its column", 0.5), ("second", 0.25), ("third", 0.125)]
+    put(str(tmp_path), "labels", [image(0, f"{'photo' * 9}.jpg", topk, None)])
+    for width in (50, 60, 80, 90):
+        (line,) = (line for line in rendered(summarize(str(tmp_path)), width).splitlines() if "0.50" in line)
+        assert line.rstrip().endswith("0.50  +2 more")
+
+
 def test_wide_characters_count_as_two_cells() -> None:
     assert shorten("写真写真写真", 7) == "写…写真"[0:2] + "真"
 
 
 @pytest.mark.parametrize(
     ("width", "expected"),
-    [(30, "person x2, dog x1, tie x1"), (20, "person x2, +2 more"), (9, "")],
+    [(30, "person x2, dog x1, tie x1"), (20, "person x2, +2 more"), (9, "+3 more"), (6, "")],
 )
 def test_lists_keep_whole_items_and_count_the_rest(width: int, expected: str) -> None:
     assert terminal.fitting(["person x2", "dog x1", "tie x1"], width) == expected

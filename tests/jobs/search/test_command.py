@@ -24,7 +24,8 @@ def test_what_is_in_an_index_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
     said = capfd.readouterr()
     assert said.out.startswith("8 images and 1 failed in ")
     assert said.out.endswith(f" s: {output}/search.duckdb\n")
-    note = f"raylabel: note: {output} is not complete: 1 of 1 shard are published\n"
+    note = f"raylabel: note: {output} is not complete: all shards are published, and what is left is to "
+    note += "verify them\n"
     assert said.err == note
     search_run(output, "person", SearchOptions(limit=1))
     assert capfd.readouterr().err == note

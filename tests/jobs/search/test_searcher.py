@@ -6,11 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.search.command import SearchOptions, search_run
 from jobs.search.hits import Match
 from jobs.search.index import make_index
 from jobs.search.language import quoted
 from jobs.search.searcher import Searcher
-from schemas.exceptions import OutputConflictError, QueryError, StorageError
+from schemas.exceptions import OutputConflictError, QueryError, SpecError, StorageError
 from schemas.ledger import SUCCESS
 from tests.benchmarks.large_run import write_large_run
 from tests.jobs.exports.made_run import write_run
@@ -323,6 +324,21 @@ def test_an_index_that_is_older_than_the_tables_is_refused(tmp_path: Path) -> No
     Store(output).write(SUCCESS, b'{"labels": 1, "boxes": 1, "errors": 1}')
     with pytest.raises(OutputConflictError, match="older than the tables"):
         Searcher(output)
+
+
+def test_an_index_and_what_is_found_replace_no_file_of_a_run(tmp_path: Path) -> None:
+    output = str(tmp_path / "run")
+    publish(begun(output), 0)
+    make_index(output)
+    table = tmp_path / "run" / "labels" / "shard-00000.parquet"
+    before = table.read_bytes()
+    with pytest.raises(StorageError, match="labels is a part of the run at"):
+        search_run(output, "", SearchOptions(file=table))
+    with pytest.raises(StorageError, match="_work is a part of the run at"):
+        make_index(output, tmp_path / "run" / "_work" / "new.duckdb")
+    with pytest.raises(SpecError, match=r"shard-00000.parquet: allowed are files that end in .duckdb"):
+        make_index(output, table)
+    assert table.read_bytes() == before
 
 
 def test_an_index_of_another_run_is_refused(tmp_path: Path, made: str) -> None:

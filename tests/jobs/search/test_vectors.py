@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.exports.command import export_run
 from jobs.search import vectors
 from jobs.search.index import index_run, make_index
 from jobs.search.searcher import Searcher
@@ -94,6 +95,15 @@ def test_vectors_older_than_the_tables_are_refused(tmp_path: Path) -> None:
     Path(f"{output}/search.lance").mkdir()
     with pytest.raises(StorageError, match="is no index of vectors that can be read"):
         found(output, "", "3")
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    output = write_run(tmp_path)
+    export_run(output, "lance", tmp_path / "mine.lance")
+    with pytest.raises(StorageError, match=r"mine\.lance: it exists, and is no index of vectors; move it"):
+        index_run(output, tmp_path / "mine.duckdb", vectors=True)
+    assert (tmp_path / "mine.lance").is_dir()
+    assert not (tmp_path / "mine.duckdb").exists()
 
 
 def test_where_they_cannot_be_made_it_is_said_before_anything_is(
