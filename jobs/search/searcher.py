@@ -137,8 +137,14 @@ class Searcher:
             QueryError: it is none; with the place of what is wrong.
         """
         compiled = compile_query(query, self.vocabulary)
-        with self._duck.session() as session:
+        with self.session() as session:
             yield Hits(self, session, compiled)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A connection of its own to the tables of the index (`TABLES`), for the length of a block."""
+        with self._duck.session() as session:
+            yield session
 
     def _attach(self, file: Path) -> None:
         """Makes the tables of the file views, whatever else of this process has it open."""
@@ -247,7 +253,7 @@ class Hits:
             most: values of each facet, at most.
 
         Returns:
-            Values by facet: class, label, tagger.NAME, and columns; facets without a value are not there.
+            Values by facet: class, label, tagger.NAME, error, columns; facets without a value are not there.
         """
         terms = {term.id: term for term in self._searcher.vocabulary.terms}
         facets: dict[str, list[FacetValue]] = {}
@@ -259,7 +265,7 @@ class Hits:
             values = facets.setdefault(_facet_of(terms[id_]), [])
             if len(values) < most:
                 values.append(FacetValue(terms[id_].name, images, terms[id_].query))
-        for name in self._searcher.about.facets:
+        for name in (ERROR, *self._searcher.about.facets):
             rows = self._session.result(
                 f"SELECT {quoted(name)}, count(*) AS images FROM images SEMI JOIN {_HITS} "
                 f"USING (manifest_index) WHERE {quoted(name)} IS NOT NULL GROUP BY 1 ORDER BY images DESC, 1 "
