@@ -1,7 +1,7 @@
 """The addresses of the page: searches, images, photos, and the same for programs."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -14,10 +14,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from jobs.results.plain import dump_json
+from jobs.search.searcher import Hit, Hits
 from jobs.serve import views
 from jobs.serve.asked import PAGE, Asked, asked_of, number_of
-from jobs.serve.images import known_of, objects_of, photo_of
-from jobs.serve.kept import GaveUpError, Kept, Lane
+from jobs.serve.images import failures_of, known_of, objects_of, photo_of
+from jobs.serve.kept import GaveUpError, Kept, Lane, Latest
 from jobs.serve.photos import SIDES, NoPhotoError, Photos
 from jobs.serve.runs import ServedRun
 from jobs.serve.suggest import suggestions
@@ -28,8 +29,11 @@ from workers.process.streams import print_error
 KEPT_BYTES = 64 * 2**20
 """Bytes of the answers that are kept."""
 
-QUERIES, FACETS = 2, 1
-"""Queries, and counts of facets, that are computed at once."""
+QUERIES, FACETS, NAMES = 2, 1, 1
+"""Queries, counts of facets, and suggestions, that are computed at once."""
+
+KNOWN_PAGES = 2000
+"""Pages of hits of which the rows are kept, for the ways from an image to its neighbours."""
 
 MAX_LIMIT = 1000
 """Hits that a program gets at once."""
@@ -62,7 +66,9 @@ class Pages:
         self._runs, self._photos = dict(runs), photos
         self._first = next(iter(self._runs))
         self._kept = Kept(KEPT_BYTES)
+        self._neighbours = Latest[tuple[str, Asked], dict[int, int]](KNOWN_PAGES)
         self._queries, self._facets = Lane("queries", QUERIES), Lane("facets", FACETS)
+        self._names = Lane("names", NAMES)
         self._templates = views.environment()
         self._files = {name: (_TEMPLATES / name).read_bytes() for name in _KINDS}
         self._files_version = sha256(b"".join(self._files.values())).hexdigest()[:12]
@@ -112,7 +118,7 @@ class Pages:
         self, request: Request, kind: str, make: Callable[[ServedRun, Parameters], str]
     ) -> Response:
         run, values = self._run_of(request), _values(request)
-        lane = self._facets if request.url.path == "/facets" or _has_facets(values) else self._queries
+        lane = self._lane_of(request.url.path, values)
         key = (request.url.path, *sorted(values.items()))
         call = partial(lane.run, lambda: make(run, values).encode(), request.is_disconnected)
         try:
@@ -120,6 +126,12 @@ class Pages:
         except SpecError as error:
             return self._query_error(request, kind, error)
         return Response(body, headers={"Cache-Control": "no-cache"}, media_type=kind)
+
+    def _lane_of(self, path: str, values: Parameters) -> Lane:
+        """Where an answer is computed: what takes long does not keep the others waiting."""
+        if path == "/api/suggest":
+            return self._names
+        return self._facets if path == "/facets" or _has_facets(values) else self._queries
 
     def _run_of(self, request: Request) -> ServedRun:
         if len(str(request.url)) > LONGEST:
@@ -133,14 +145,25 @@ class Pages:
         """The page of a search."""
         asked = asked_of(values)
         with run.searcher.search(asked.q) as hits:
-            some = hits.first(PAGE, asked.offset, asked.sort or None)
+            some, _ = self._page_of(run, asked, hits)
             total, words = hits.total, hits.words
-        objects = objects_of(run, [hit.manifest_index for hit in some])
-        found = views.Found(
-            total, views.cards(run, asked, some, objects), asked, views.sorts_of(run, words, asked.sort)
-        )
+        rows = [hit.manifest_index for hit in some]
+        cards = views.cards(run, asked, some, objects_of(run, rows))
+        found = views.Found(total, cards, asked, views.sorts_of(run, words, asked.sort))
+        failures = failures_of(run, [hit.manifest_index for hit in some if hit.error])
         facets = self._facets_of(run, asked) if _has_facets(values) else None
-        return self._render("search.html.j2", run, asked, found=found, facets=facets)
+        return self._render("search.html.j2", run, asked, found=found, facets=facets, messages=failures)
+
+    def _page_of(self, run: ServedRun, asked: Asked, hits: Hits) -> tuple[list[Hit], dict[int, int]]:
+        """The hits of a page, and by their places the rows of these, the one before and the one after.
+
+        Keeps the rows.
+        """
+        start = max(asked.offset - 1, 0)
+        more = hits.first(asked.offset - start + PAGE + 1, start, asked.sort or None)
+        rows = {place: hit.manifest_index for place, hit in enumerate(more, start)}
+        self._neighbours[run.name, asked] = rows
+        return more[asked.offset - start :][:PAGE], rows
 
     def _facets_page(self, run: ServedRun, values: Parameters) -> str:
         """The part of the page with the facets of a search."""
@@ -155,7 +178,7 @@ class Pages:
         """The page of an image, with the ways to its neighbours among the hits that led to it."""
         asked, known = asked_of(values), self._known(run, values)
         place = number_of(values.get("at", ""))
-        before, after = (None, None) if place is None else self._neighbours(run, asked, place)
+        before, after = (None, None) if place is None else self._beside(run, asked, place)
         width, height = known.columns["width"] or 4, known.columns["height"] or 3
         letter = views.letter_of(width, height) / 2
         back = asked.href(page=1 if place is None else place // PAGE + 1)
@@ -183,17 +206,18 @@ class Pages:
             raise HTTPException(404, f"there is no image in row {values['row']} of {run.name}")
         return known
 
-    def _neighbours(self, run: ServedRun, asked: Asked, place: int) -> tuple[str | None, str | None]:
+    def _beside(self, run: ServedRun, asked: Asked, place: int) -> tuple[str | None, str | None]:
         """The addresses of the images before and after a place among hits."""
-        start = max(place - 1, 0)
-        with run.searcher.search(asked.q) as hits:
-            rows = [hit.manifest_index for hit in hits.first(place - start + 2, start, asked.sort or None)]
-        at = dict(enumerate(rows, start))
-        first, second = (
-            asked.href(f"/image/{at[one]}", page=1, at=str(one)) if one in at else None
-            for one in (place - 1, place + 1)
+        page = replace(asked, page=place // PAGE + 1)
+        rows = self._neighbours.get((run.name, page))
+        if rows is None:
+            with run.searcher.search(asked.q) as hits:
+                rows = self._page_of(run, page, hits)[1]
+        before, after = (
+            asked.href(f"/image/{rows[at]}", page=1, at=str(at)) if at in rows else None
+            for at in (place - 1, place + 1)
         )
-        return first, second
+        return before, after
 
     def _render(self, template: str, run: ServedRun, asked: Asked, **values: Any) -> str:
         """A page with what all of them have."""

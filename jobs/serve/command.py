@@ -1,6 +1,7 @@
 """`raylabel serve`: the search page of runs, until it is stopped."""
 
 import contextlib
+import os
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=WAITING)
     except (OSError, UnicodeError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
-            problem = error.strerror
+            problem = os.strerror(error.errno)
         else:
             problem = "this machine has no such address"
         raise SpecError(

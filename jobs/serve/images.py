@@ -89,6 +89,17 @@ def objects_of(run: ServedRun, rows: Sequence[int], most: int = MAX_BOXES) -> di
     return found
 
 
+def failures_of(run: ServedRun, rows: Sequence[int]) -> dict[int, str]:
+    """Why images failed, by their rows."""
+    if not rows:
+        return {}
+    with run.searcher.session() as session:
+        found = session.result(
+            f"SELECT image, message FROM failures WHERE image IN ({', '.join(map(str, rows))})"
+        )
+        return dict(iter(found))
+
+
 def photo_of(run: ServedRun, row: int) -> Photo | None:
     """A labelled image by its row; None: there is none."""
     if not 0 <= row < run.rows:

@@ -1,12 +1,14 @@
 """Answers that are kept within a bound, and work of which only so much is done at once."""
 
 import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
 Gone = Callable[[], Awaitable[bool]]
@@ -59,6 +61,28 @@ class Kept:
         self.size += len(answer)
         while self.size > self._most_bytes:
             self.size -= len(self._answers.popitem(last=False)[1])
+
+
+class Latest(Generic[_K, _T]):
+    """Values by key, the last so many; safe to use from several threads.
+
+    Args:
+        most: values.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._values = most, OrderedDict[_K, _T]()
+        self._lock = threading.Lock()
+
+    def get(self, key: _K) -> _T | None:
+        """The value of a key; None: there is none, or none any more."""
+        return self._values.get(key)
+
+    def __setitem__(self, key: _K, value: _T) -> None:
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
 
 
 class Lane:

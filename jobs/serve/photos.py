@@ -3,12 +3,10 @@
 import contextlib
 import queue
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 from jobs.serve.images import Photo
-from jobs.serve.kept import Gone, Kept, Lane
+from jobs.serve.kept import Gone, Kept, Lane, Latest
 from jobs.serve.runs import ServedRun
 from jobs.serve.thumbnail import Wanted, build_thumbnailer
 from schemas.errors import Stage
@@ -41,17 +39,21 @@ REFUSED_S, REFUSALS = 60, 1000
 """Seconds for which it is remembered why a photo cannot be shown, and of how many."""
 
 
-@dataclass(frozen=True, slots=True)
 class NoPhotoError(Exception):
     """A photo cannot be shown.
 
-    Attributes:
+    Args:
         reason: in words.
         status: of HTTP: 404 where it is gone or no photo, 503 where it may be there later.
+
+    Attributes:
+        reason: the same.
+        status: the same.
     """
 
-    reason: str
-    status: int = 404
+    def __init__(self, reason: str, status: int = 404) -> None:
+        super().__init__(reason, status)
+        self.reason, self.status = reason, status
 
 
 class Photos:
@@ -61,7 +63,7 @@ class Photos:
         self._kept = Kept(KEPT_BYTES)
         self._reads, self._decodes = Lane("photos", READS), Lane("decode", DECODES)
         self._children = _Children()
-        self._refused: OrderedDict[tuple[str, int], tuple[float, NoPhotoError]] = OrderedDict()
+        self._refused = Latest[tuple[str, int], tuple[float, NoPhotoError]](REFUSALS)
 
     def __enter__(self) -> "Photos":
         return self
@@ -85,15 +87,13 @@ class Photos:
             GaveUpError: who asked has gone.
         """
         key = run.name, photo.row
-        since, refusal = self._refused.get(key, (0.0, None))
-        if refusal and time.monotonic() - since < REFUSED_S:
-            raise refusal
+        refused = self._refused.get(key)
+        if refused and time.monotonic() - refused[0] < REFUSED_S:
+            raise NoPhotoError(refused[1].reason, refused[1].status)
         try:
             return await self._kept.get((*key, size), partial(self._make, run, photo, SIDES[size], gone))
         except NoPhotoError as error:
             self._refused[key] = time.monotonic(), error
-            while len(self._refused) > REFUSALS:
-                self._refused.popitem(last=False)
             raise
 
     async def _make(self, run: ServedRun, photo: Photo, side: int, gone: Gone) -> bytes:

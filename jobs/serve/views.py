@@ -194,7 +194,7 @@ def boxes_of(run: ServedRun, objects: Sequence[Object], width: int, letter: floa
     made = []
     for one in objects:
         name = shorten(one.name, WORD_WIDTH)
-        long = letter * 0.6 * len(name)
+        long = letter * 0.66 * len(name)
         left, bottom = max(min(one.x1, width - long), 0), max(one.y1 - letter * 0.3, letter)
         clear = (
             all(abs(bottom - other) >= letter or left + long < x1 or x2 < left for x1, x2, other in taken)
