@@ -26,7 +26,7 @@ KEPT_BYTES = 128 * 2**20
 READS, DECODES = 6, 2
 """Photos that are read, and of these decoded, at once."""
 
-PATIENCE_S = 20.0
+PATIENCE_S = 10.0
 """Seconds that reading a photo may take."""
 
 MAX_FILE = 64 * 2**20
@@ -37,6 +37,9 @@ MEMORY_SHARE = 0.25
 
 REFUSED_S, REFUSALS = 60, 1000
 """Seconds for which it is remembered why a photo cannot be shown, and of how many."""
+
+MAX_LATE, LATE_S = 3, 15
+"""Photos in a row that could not be read now, after which no other one is tried, for so many seconds."""
 
 
 class NoPhotoError(Exception):
@@ -64,6 +67,7 @@ class Photos:
         self._reads, self._decodes = Lane("photos", READS), Lane("decode", DECODES)
         self._children = _Children()
         self._refused = Latest[tuple[str, int], tuple[float, NoPhotoError]](REFUSALS)
+        self._late: dict[str, tuple[int, float]] = {}
 
     def __enter__(self) -> "Photos":
         return self
@@ -99,9 +103,23 @@ class Photos:
     async def _make(self, run: ServedRun, photo: Photo, side: int, gone: Gone) -> bytes:
         if photo.byte_size > MAX_FILE:
             raise NoPhotoError(f"a file of {photo.byte_size:,} bytes is not shown; the bound is {MAX_FILE:,}")
-        file = await self._reads.run(partial(_read, run, photo), gone)
+        file = await self._reads.run(partial(self._read, run, photo), gone)
         wanted = Wanted(photo.row, file, photo.width, photo.height, side)
         return await self._decodes.run(partial(self._children.decode, run, wanted), gone)
+
+    def _read(self, run: ServedRun, photo: Photo) -> bytes:
+        """The bytes of a photo; a store that does not answer keeps only the first ones waiting."""
+        late, since = self._late.get(run.name, (0, 0.0))
+        if late >= MAX_LATE and time.monotonic() - since < LATE_S:
+            raise NoPhotoError("the image was not tried, as those before it could not be read", 503)
+        try:
+            file = _read(run, photo)
+        except NoPhotoError as error:
+            if error.status == 503:
+                self._late[run.name] = late + 1, time.monotonic()
+            raise
+        self._late.pop(run.name, None)
+        return file
 
 
 def _read(run: ServedRun, photo: Photo) -> bytes:

@@ -10,6 +10,11 @@
     asking?.abort();
     const mine = asking = new AbortController();
     page.setAttribute("aria-busy", "true");
+    const pending = [...page.querySelectorAll(".photo img")].filter(img => !img.complete);
+    for (const img of pending) {  // a browser has six connections to a server; photos may have taken all
+      img.dataset.src = img.src;
+      img.removeAttribute("src");
+    }
     try {
       const answer = await fetch(href, {signal: mine.signal});
       const made = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -21,6 +26,7 @@
       }
       const typed = document.activeElement === at("q");
       document.title = made.title;
+      at("said").textContent = next.querySelector("h1")?.textContent ?? "";
       page.replaceChildren(...next.childNodes);
       lost.hidden = true;
       ready();
@@ -28,7 +34,9 @@
       else at("main").focus({preventScroll: true});
       scrollTo(0, top);
     } catch (error) {
-      if (error.name !== "AbortError") lost.hidden = false;
+      if (error.name === "AbortError") return;
+      lost.hidden = false;
+      for (const img of pending) img.src = img.dataset.src;
     } finally {
       if (asking === mine) page.removeAttribute("aria-busy");
     }
@@ -57,6 +65,7 @@
 
   // why there is no photo, in its place
   async function why(img) {
+    if (!img.getAttribute("src")) return;
     const frame = img.closest(".photo"), text = document.createElement("span");
     text.className = "why";
     try {
