@@ -16,7 +16,7 @@ from starlette.routing import Route
 from jobs.results.plain import dump_json
 from jobs.search.searcher import Hit, Hits
 from jobs.serve import views
-from jobs.serve.asked import PAGE, Asked, asked_of, number_of
+from jobs.serve.asked import PAGE, Asked, asked_of, finds_failed, number_of
 from jobs.serve.images import failures_of, known_of, objects_of, photo_of
 from jobs.serve.kept import GaveUpError, Kept, Lane, Latest
 from jobs.serve.photos import SIDES, NoPhotoError, Photos
@@ -149,7 +149,9 @@ class Pages:
             total, words = hits.total, hits.words
         rows = [hit.manifest_index for hit in some]
         cards = views.cards(run, asked, some, objects_of(run, rows))
-        found = views.Found(total, cards, asked, views.sorts_of(run, words, asked.sort))
+        about = run.searcher.about
+        of = about.labelled + (about.failed if finds_failed(asked.q) else 0)
+        found = views.Found(total, of, cards, asked, views.sorts_of(run, words, asked.sort))
         failures = failures_of(run, [hit.manifest_index for hit in some if hit.error])
         facets = self._facets_of(run, asked) if _has_facets(values) else None
         return self._render("search.html.j2", run, asked, found=found, facets=facets, messages=failures)

@@ -2,8 +2,9 @@
 
 import contextlib
 import queue
+import threading
 import time
-from functools import cached_property, partial
+from functools import partial
 
 from jobs.serve.images import Photo
 from jobs.serve.kept import Gone, Kept, Lane, Latest
@@ -144,16 +145,14 @@ class _Children:
     def __init__(self) -> None:
         self._free: dict[str, queue.SimpleQueue[Child]] = {}
         self._all: set[Child] = set()
-
-    @cached_property
-    def _fork_server(self) -> ForkServer:
-        return ForkServer("jobs.serve.thumbnail")
+        self._fork_server: ForkServer | None = None
+        self._starting = threading.Lock()
 
     def close(self) -> None:
         """Ends them."""
         for child in list(self._all):
             child.end()
-        if "_fork_server" in self.__dict__:
+        if self._fork_server:
             self._fork_server.end()
 
     def decode(self, run: ServedRun, wanted: Wanted) -> bytes:
@@ -180,6 +179,9 @@ class _Children:
             return free.get_nowait()
         limits = Limits(run.decode.max_pixels, int(MEMORY_SHARE * memory().limit))
         timeouts = {Stage.DECODE: run.decode.timeout_s}
-        child = Child(self._fork_server.address, build_thumbnailer, limits, MEMORY_SHARE, timeouts)
+        with self._starting:
+            self._fork_server = self._fork_server or ForkServer("jobs.serve.thumbnail")
+            address = self._fork_server.address
+        child = Child(address, build_thumbnailer, limits, MEMORY_SHARE, timeouts)
         self._all.add(child)
         return child

@@ -90,12 +90,14 @@ class Found:
 
     Attributes:
         total: all hits.
+        of: images that they are out of.
         cards: of the part.
         asked: the search.
         sorts: orders that there are, and what they are called.
     """
 
     total: int
+    of: int
     cards: tuple[Card, ...]
     asked: Asked
     sorts: dict[str, str] = field(default_factory=dict)

@@ -4,6 +4,7 @@
   const page = document.getElementById("page"), lost = document.getElementById("lost");
   const at = id => document.getElementById(id);
   let asking = null, typing = null, wait = 0, chosen = -1, boxes = sessionStorage.getItem("boxes") !== "off";
+  let shown = location.pathname + location.search;
 
   // a page in place of this one; where the server is gone this one stays
   async function show(href, push = true, top = 0) {
@@ -25,6 +26,7 @@
         history.pushState({top: 0}, "", href);
       }
       const typed = document.activeElement === at("q");
+      shown = location.pathname + location.search;
       document.title = made.title;
       at("said").textContent = next.querySelector("h1")?.textContent ?? "";
       page.replaceChildren(...next.childNodes);
@@ -49,7 +51,7 @@
     const q = at("q");
     for (const [name, value] of Object.entries({role: "combobox", "aria-expanded": "false", "aria-controls": "names", "aria-autocomplete": "list"})) q.setAttribute(name, value);
     facets();
-    for (const img of document.querySelectorAll(".photo img")) if (img.complete && !img.naturalWidth && img.loading !== "lazy") why(img);
+    for (const img of document.querySelectorAll(".photo img")) if (img.complete && !img.naturalWidth) why(img);
   }
 
   async function facets() {
@@ -235,7 +237,9 @@
     if (event.target.id === "boxes") sessionStorage.setItem("boxes", (boxes = event.target.checked) ? "on" : "off");
   });
   document.addEventListener("error", event => event.target.matches?.(".photo img") && why(event.target), true);
-  addEventListener("popstate", event => show(location.href, false, event.state?.top || 0));
+  addEventListener("popstate", event => {  // a place on the same page is none of ours
+    if (shown !== location.pathname + location.search) show(location.href, false, event.state?.top || 0);
+  });
   history.scrollRestoration = "manual";
   ready();
 })();
