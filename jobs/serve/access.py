@@ -3,7 +3,6 @@
 import hmac
 import ipaddress
 import socket
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -94,7 +93,7 @@ class Access:
         pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if any(name == TOKEN and self._is_token(value) for name, value in pairs):
             rest = urlencode([(name, value) for name, value in pairs if name != TOKEN])
-            path = "/" + scope["raw_path"].decode("latin-1").lstrip("/")  # "//x" would be another host
+            path = "/" + scope["raw_path"].decode("latin-1").lstrip("/\\")  # "//x" would be another host
             response = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
             response.set_cookie(self._cookie, str(self._token), httponly=True, samesite="strict")
             return response
@@ -106,11 +105,8 @@ class Access:
         return _refused(403, "Open the address with the token that `raylabel serve` printed.")
 
     def _in_cookie(self, headers: Headers) -> str:
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            return ""
-        return cookie.value if cookie else ""
+        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        return next((value for name, _, value in pairs if name == self._cookie), "")
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(), str(self._token).encode())

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import uvicorn
 
+from jobs.results.status import unfinished
 from jobs.serve.access import Access, is_loopback
 from jobs.serve.app import Pages
 from jobs.serve.photos import Photos
 from jobs.serve.runs import open_runs
 from schemas.exceptions import SpecError
 from schemas.words import counted
+from workers.process.streams import print_error
 
 HOST, PORT = "127.0.0.1", 8899
 """Where the page is, by default: on this machine alone."""
@@ -33,11 +35,13 @@ class Site:
         address: to open, with the token if there is one.
         server: runs it.
         listener: its socket.
+        notes: what to tell of the runs.
     """
 
     address: str
     server: uvicorn.Server
     listener: socket.socket
+    notes: tuple[str, ...]
 
     def run(self) -> None:
         """Answers requests, until `server.should_exit` is set."""
@@ -56,6 +60,8 @@ class _Server(uvicorn.Server):
 def serve_runs(outputs: Sequence[str], host: str = HOST, port: int = PORT, index: Path | None = None) -> None:
     """Serves the page of runs, until a signal ends this process; raises as `site_of` does."""
     with site_of(outputs, host, port, index) as site:
+        for note in site.notes:
+            print_error(f"note: {note}")
         print(f"{counted(len(outputs), 'run')} at {site.address} (Ctrl-C ends it)", flush=True)
         site.run()
 
@@ -91,7 +97,8 @@ def site_of(outputs: Sequence[str], host: str, port: int, index: Path | None = N
             limit_concurrency=WAITING,
             timeout_graceful_shutdown=1,
         )
-        yield Site(_address(host, port, token), _Server(config), listener)
+        notes = tuple(filter(None, (unfinished(run.searcher.run) for run in runs.values())))
+        yield Site(_address(host, port, token), _Server(config), listener, notes)
 
 
 def _listener(host: str, port: int) -> socket.socket:

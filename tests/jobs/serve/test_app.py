@@ -1,3 +1,4 @@
+import asyncio
 import io
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ import pytest
 from PIL import Image
 
 from jobs.search.index import make_index
+from jobs.serve.app import Pages
+from jobs.serve.photos import Photos
+from jobs.serve.runs import open_runs
 from tests.jobs.exports.made_run import LABELLED, size_of, write_run
 from tests.jobs.report.test_page import Page
 from tests.jobs.serve.conftest import serving
@@ -258,3 +262,21 @@ def test_runs_are_switched_between(client: httpx.Client) -> None:
     page = page_of(client, "/", run=other, q="person")
     assert "/?q=person" in page.values("href")
     assert ("input", "value", other) in page.attributes
+
+
+@pytest.mark.parametrize("path", ["/", "/facets", "/image/0", "/photo/0", "/api/search", "/api/suggest"])
+def test_who_has_gone_before_the_turn_costs_nothing(run_of_photos: str, path: str) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    scope |= {"raw_path": path.encode(), "root_path": "", "scheme": "http", "server": ("127.0.0.1", 80)}
+    with open_runs([run_of_photos]) as runs, Photos() as photos:
+        pages = Pages(runs, photos)
+        asyncio.run(pages.app()(scope, receive, send))
+    assert sent[0]["status"] == 499

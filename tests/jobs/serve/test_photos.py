@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.search.index import make_index
+from jobs.serve import photos as module
 from jobs.serve import thumbnail
 from jobs.serve.thumbnail import Wanted, build_thumbnailer
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
-from tests.jobs.exports.made_run import PHOTOS
+from tests.jobs.exports.made_run import PHOTOS, size_of, write_run
 from tests.jobs.serve.conftest import serving
+from tests.s3 import S3Server
 from workers.decode.picture import Limits
+from workers.storage.store import Store
 
 
 def jpeg(width: int, height: int) -> bytes:
@@ -67,13 +71,11 @@ def test_an_image_that_is_gone_changed_or_broken_says_so_and_the_others_are_show
 
 def test_a_decoder_that_dies_takes_no_server_down(own_run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The photo's process is killed, which a file may make a decoder do; the next photo gets another one."""
-    from jobs.serve import photos
-
-    monkeypatch.setattr(photos, "build_thumbnailer", build_dying)
+    monkeypatch.setattr(module, "build_thumbnailer", build_dying)
     with serving(own_run) as address, httpx.Client(base_url=address, timeout=60) as client:
         answer = client.get("/photo/0")
         assert (answer.status_code, answer.text) == (404, "the image cannot be decoded: WORKER_CRASHED")
-        monkeypatch.setattr(photos, "build_thumbnailer", thumbnail.build_thumbnailer)
+        monkeypatch.setattr(module, "build_thumbnailer", thumbnail.build_thumbnailer)
         assert client.get("/photo/1").status_code == 200
         assert client.get("/").status_code == 200
 
@@ -82,3 +84,23 @@ def build_dying(_: Limits) -> object:
     import os
 
     return lambda *_: os.abort()
+
+
+def test_photos_of_a_bucket_are_shown_and_a_store_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = f"s3://{s3.new_bucket()}"
+    output = write_run(tmp_path, url=bucket)
+    make_index(output)
+    store = Store(f"{bucket}/photos")
+    for row in (0, 1):
+        store.put(PHOTOS[row], tmp_path / "photos" / PHOTOS[row])
+    with serving(output) as address, httpx.Client(base_url=address, timeout=60) as client:
+        with Image.open(io.BytesIO(client.get("/photo/1").content)) as photo:
+            assert photo.size == size_of(1)
+        assert client.get("/photo/2").text == "the image is not there any more"
+        monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+        reasons = [client.get(f"/photo/{row}").text for row in (0, 3, 4, 6, 8)]
+        assert reasons[:3] == ["the image could not be read: no answer in 0 s"] * 3
+        assert reasons[3:] == ["the image was not tried, as those before it could not be read"] * 2
+        assert client.get("/photo/1").status_code == 200
