@@ -56,7 +56,7 @@ class ServedRun:
 
 @contextmanager
 def open_runs(outputs: Sequence[str], index: Path | None = None) -> Iterator[dict[str, ServedRun]]:
-    """Opens the indexes of runs for a `with` block; the storage options of this process are then theirs.
+    """Opens the indexes of runs for a `with` block, in which the storage options of this process are theirs.
 
     Args:
         outputs: the run directories.
@@ -73,6 +73,7 @@ def open_runs(outputs: Sequence[str], index: Path | None = None) -> Iterator[dic
     runs: dict[str, ServedRun] = {}
     storage = dict(configured_storage())
     with ExitStack() as stack:
+        stack.callback(configure_storage, dict(storage))
         for output in outputs:
             searcher = stack.enter_context(Searcher(output, index))
             name = _name(output, runs)

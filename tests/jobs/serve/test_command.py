@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -9,12 +10,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jobs.search.index import make_index
 from jobs.serve.command import site_of
 from jobs.serve.runs import open_runs
 from schemas.exceptions import SpecError, StorageError
 from tests.conftest import ROOT
 from tests.integration.jobs_here import raylabel
+from tests.jobs.exports.made_run import write_run
 from tests.jobs.serve.conftest import serving
+from workers.storage.options import options_for
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -68,6 +72,30 @@ def test_one_index_cannot_be_of_two_runs(run_of_photos: str, large_run: str) -> 
         open_runs([run_of_photos, large_run], Path("x")),
     ):
         pass
+
+
+def test_runs_that_reach_one_store_in_two_ways_are_not_served_together(tmp_path: Path) -> None:
+    outputs = []
+    for port in (1, 2):
+        output = write_run(tmp_path / str(port))
+        record = Path(output, "run.json")
+        values = json.loads(record.read_text())
+        values["spec"]["storage"] = {"s3://": {"endpoint": f"http://127.0.0.1:{port}"}}
+        record.write_text(json.dumps(values))
+        make_index(output)
+        outputs.append(output)
+    with pytest.raises(SpecError, match="reach s3:// by different storage options"), open_runs(outputs):
+        pass
+    with open_runs([outputs[1]]):
+        assert options_for("s3://bucket").endpoint == "http://127.0.0.1:2"
+    assert options_for("s3://bucket").endpoint is None
+
+
+def test_a_run_that_is_not_complete_is_told_of(tmp_path: Path) -> None:
+    output = write_run(tmp_path, complete=False)
+    make_index(output)
+    with site_of([output], "127.0.0.1", 0) as site:
+        assert site.notes == (f"{output} is not complete: 1 of 1 shard are published",)
 
 
 def test_runs_of_one_name_are_told_apart(run_of_photos: str, own_run: str) -> None:
