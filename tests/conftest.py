@@ -54,6 +54,10 @@ SHARE_A_RAY = (
 """The files whose jobs run on the one Ray of their process, the fixture `ray_here`."""
 
 
+SHARES_A_BROWSER = "jobs/serve/test_browser.py"
+"""The file whose tests open pages in one browser."""
+
+
 def starts_ray(nodeid: str) -> bool:
     """Whether a test needs a Ray, by its id, which is all that tests are dealt by."""
     folder, _, test = nodeid.partition("tests/integration/")
@@ -61,12 +65,12 @@ def starts_ray(nodeid: str) -> bool:
 
 
 class ByWhatTheyShare(LoadScopeScheduling):
-    """One process runs all jobs that share a Ray; a file of jobs that have their own stays together."""
+    """One process runs all jobs that share a Ray; a file of jobs or pages of their own stays together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if not starts_ray(nodeid):
-            return nodeid
         file = nodeid.partition("::")[0]
+        if not starts_ray(nodeid):
+            return file if file.endswith(SHARES_A_BROWSER) else nodeid
         return "a shared Ray" if file.endswith(SHARE_A_RAY) else file
 
 

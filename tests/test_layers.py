@@ -33,6 +33,7 @@ WINGS: dict[str, set[str]] = {
     "jobs.report": {"workers", "jobs.results"},
     "jobs.exports": {"workers", "jobs.results"},
     "jobs.search": {"workers", "jobs.results"},
+    "jobs.serve": {"workers", "jobs.results", "jobs.search"},
     "jobs.plan": {"workers", "jobs.prepare", "jobs.cluster"},
     "jobs.run": {"workers", "jobs.prepare", "jobs.cluster", "jobs.results", "jobs.report"},
     "jobs.cli": {"workers", "jobs"},

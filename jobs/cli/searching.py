@@ -1,4 +1,4 @@
-"""Commands that find images in a run: index, search."""
+"""Commands that find images in a run: index, search, serve."""
 
 from pathlib import Path
 from typing import Annotated
@@ -95,3 +95,23 @@ def search(
 
     options = SearchOptions(like, sort, limit, facets, as_json, uris, file, index_)
     search_run(output_of(output), query, options)
+
+
+def serve(
+    outputs: Annotated[list[str], typer.Argument(help="Run directories, or their job specs.")],
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
+    ] = 8899,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; where others can reach it, a token is asked for."),
+    ] = "127.0.0.1",
+    index_: IndexOption = None,
+) -> None:
+    """Show a page in the browser that finds images in runs; docs/search-page.md describes it.
+
+    For example: raylabel index OUT, and then raylabel serve OUT
+    """
+    from jobs.serve.command import serve_runs
+
+    serve_runs([output_of(output) for output in outputs], host, port, index_)

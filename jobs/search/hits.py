@@ -165,21 +165,22 @@ class Hits:
             most: values of each facet, at most.
 
         Returns:
-            Values by facet: class, label, tagger.NAME, and columns; facets without a value are not there.
+            Values by facet: class, label, tagger.NAME, error, columns; facets without a value are not there.
         """
         terms = {term.id: term for term in self._vocabulary.terms}
         facets: dict[str, list[FacetValue]] = {}
+        # JOIN, as a hit is there once: a SEMI JOIN takes four times as long
         counts = self._session.result(
-            f"SELECT term, count(*) AS images FROM found SEMI JOIN {_HITS} ON image = manifest_index "
+            f"SELECT term, count(*) AS images FROM found JOIN {_HITS} ON image = manifest_index "
             "GROUP BY term ORDER BY images DESC, term"
         )
         for id_, images in counts:
             values = facets.setdefault(_facet_of(terms[id_]), [])
             if len(values) < most:
                 values.append(FacetValue(terms[id_].name, images, terms[id_].query))
-        for name in self._facets:
+        for name in (ERROR, *self._facets):
             rows = self._session.result(
-                f"SELECT {quoted(name)}, count(*) AS images FROM images SEMI JOIN {_HITS} "
+                f"SELECT {quoted(name)}, count(*) AS images FROM images JOIN {_HITS} "
                 f"USING (manifest_index) WHERE {quoted(name)} IS NOT NULL GROUP BY 1 ORDER BY images DESC, 1 "
                 f"LIMIT {most}"
             )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from jobs.results.duck import Duck, in_quotes
+from jobs.results.duck import Duck, Session, in_quotes
 from jobs.results.sql import Database
 from jobs.results.writing import whole_file
 from jobs.search.compiler import compile_query
@@ -76,7 +76,7 @@ class Searcher:
             QueryError: it is none; with the place of what is wrong.
         """
         compiled = compile_query(query, self.vocabulary)
-        with self._duck.session() as session:
+        with self.session() as session:
             yield Hits(session, compiled, self.vocabulary, self.about.facets)
 
     @cached_property
@@ -114,6 +114,12 @@ class Searcher:
         among = None if hits.total == self.about.labelled else hits.rows()
         found = self._vectors.nearest(vector, most, among, row) if self._vectors else None
         hits.narrow(nearest(self._output, vector, most, among, row) if found is None else found)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A connection of its own to the tables of the index (`TABLES`), for the length of a block."""
+        with self._duck.session() as session:
+            yield session
 
     def _attach(self, file: Path) -> None:
         """Makes the tables of the file views, whatever else of this process has it open."""
