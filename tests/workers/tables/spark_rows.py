@@ -10,8 +10,9 @@ def main(run: str, into: str) -> None:
 
     spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
     rows = {
-        table: [row.asDict(recursive=True) for row in spark.read.parquet(f"{run}/{table}").collect()]
-        for table in ("labels", "boxes", "errors")
+        table.name: [row.asDict(recursive=True) for row in spark.read.parquet(str(table)).collect()]
+        for table in Path(run).iterdir()
+        if any(table.glob("*.parquet"))
     }
     Path(into).write_bytes(pickle.dumps(rows))
     spark.stop()
