@@ -70,7 +70,7 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
         if note := unfinished(searcher.run):
             print_error(f"note: {note}")
         if options.like is not None:
-            searcher.like(hits, options.like, options.limit or LIMIT)
+            hits.narrow(searcher.similar(hits, options.like, options.limit or LIMIT))
         if file:
             _save(searcher, hits, file, options)
             print_error(f"written: {file}")
@@ -101,6 +101,7 @@ def _as_json(query: str, searcher: Searcher, hits: Hits, options: SearchOptions)
         "images": searcher.about.labelled,
         "failed": searcher.about.failed,
         "total": hits.total,
+        **({} if hits.compared is None else {"compared": hits.compared}),
         "hits": [hit.to_dict() for hit in hits.first(limit, sort=options.sort)],
         **({"facets": _facets_as_json(facets)} if options.facets else {}),
     }
@@ -121,8 +122,8 @@ def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Cons
             shown = ", ".join(f"{value.value} {value.images:,}" for value in values)
             console.print(printable(f"{name}: {shown}"), markup=False, soft_wrap=True)
     found = f"{counted(hits.total, 'image')} of {searcher.about.labelled:,}"
-    if options.like is not None:
-        found += f"; the {len(first):,} most alike are shown"
+    if hits.compared is not None:
+        found = f"the {hits.total:,} most alike of {counted(hits.compared, 'image')}"
     elif hits.total > len(first):
         found += f"; the first {len(first):,} are shown, --limit shows more"
     console.print(found, markup=False, soft_wrap=True)

@@ -97,6 +97,7 @@ class Hits:
 
     Attributes:
         words: that the query asks for; see `Word`.
+        compared: images that those which are alike were chosen from; None: none were.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Hits:
     ) -> None:
         self._session, self._vocabulary, self._facets = session, vocabulary, facets
         self.words = compiled.words
-        self._is_narrow = False
+        self.compared: int | None = None
         hits = compiled.hits
         session.execute(f"CREATE OR REPLACE TEMP TABLE {_HITS} AS {hits.text}", hits.parameters)
 
@@ -119,9 +120,9 @@ class Hits:
         return np.fromiter((row[0] for row in result), np.int64)
 
     def narrow(self, similar: Sequence[Similar]) -> None:
-        """Leaves those hits that are given, most alike first; `total` stays the number before."""
-        assert self.total >= 0  # counted now
-        self._is_narrow = True
+        """Leaves those hits that are given, most alike first."""
+        self.compared = self.total
+        del self.total
         self._session.execute(
             f"CREATE OR REPLACE TEMP TABLE {_HITS} AS SELECT unnest(?::BIGINT[]) AS manifest_index, "
             "unnest(?::DOUBLE[]) AS similarity",
@@ -190,14 +191,14 @@ class Hits:
 
     def _ordered(self, sort: str | None) -> str:
         """The rows of the hits in the manifest, in their order, in SQL."""
-        if self._is_narrow and sort is None:
+        if self.compared is not None and sort is None:
             return f"SELECT manifest_index FROM {_HITS} ORDER BY similarity DESC, manifest_index"
         return _ordered(compile_order(sort, self.words, self._vocabulary))
 
     def _rows(self, sort: str | None, limit: int | None) -> str:
         """The rows of images of the hits in their order, in SQL."""
         ordered = f"{self._ordered(sort)} {'' if limit is None else f'LIMIT {limit}'}"
-        similarity = f"JOIN {_HITS} USING (manifest_index)" if self._is_narrow else ""
+        similarity = f"JOIN {_HITS} USING (manifest_index)" if self.compared is not None else ""
         return (
             f"SELECT images.*{', similarity' if similarity else ''} "
             f"FROM (SELECT manifest_index, row_number() OVER () AS place FROM ({ordered})) "
@@ -206,7 +207,7 @@ class Hits:
 
     def _similarities(self) -> dict[int, float]:
         """How like what was asked for each hit is; nothing where nothing was."""
-        return dict(self._session.result(f"FROM {_HITS}")) if self._is_narrow else {}
+        return dict(self._session.result(f"FROM {_HITS}")) if self.compared is not None else {}
 
     def _hits(self, indexes: Sequence[int]) -> list[Hit]:
         """Hits by their rows, in that order."""

@@ -14,6 +14,7 @@ from jobs.search.compiler import compile_query
 from jobs.search.hits import Hits
 from jobs.search.index import INDEX, TABLES, About, state_of, vectors_of
 from jobs.search.similar import (
+    Similar,
     assert_embeddings,
     embedding_of_photo,
     embedding_of_row,
@@ -91,8 +92,8 @@ class Searcher:
         ((row,),) = self._duck.result(query, [uri])
         return None if row is None else int(row)
 
-    def like(self, hits: Hits, like: str, most: int) -> None:
-        """Leaves of some hits those that look most like a photo.
+    def similar(self, hits: Hits, like: str, most: int) -> list[Similar]:
+        """Those of some hits that look most like a photo, the most alike first; see `Hits.narrow`.
 
         Args:
             hits: of a query; those of the empty one are all images.
@@ -113,7 +114,7 @@ class Searcher:
                 vector = embedding_of_row(database, row)
         among = None if hits.total == self.about.labelled else hits.rows()
         found = self._vectors.nearest(vector, most, among, row) if self._vectors else None
-        hits.narrow(nearest(self._output, vector, most, among, row) if found is None else found)
+        return nearest(self._output, vector, most, among, row) if found is None else found
 
     @contextmanager
     def session(self) -> Iterator[Session]:

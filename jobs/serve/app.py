@@ -1,6 +1,7 @@
 """The addresses of the page: searches, images, photos, and the same for programs."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from jobs.results.plain import dump_json
 from jobs.search.hits import Hit, Hits
+from jobs.search.similar import Similar
 from jobs.serve import views
 from jobs.serve.asked import PAGE, Asked, asked_of, finds_failed, number_of
 from jobs.serve.images import failures_of, known_of, objects_of, photo_of
@@ -30,10 +32,13 @@ KEPT_BYTES = 64 * 2**20
 """Bytes of the answers that are kept."""
 
 QUERIES, FACETS, NAMES = 2, 1, 1
-"""Queries, counts of facets, and suggestions, that are computed at once."""
+"""Queries, counts of facets or what looks like an image, and suggestions, that are computed at once."""
 
 KNOWN_PAGES = 2000
 """Pages of hits of which the rows are kept, for the ways from an image to its neighbours."""
+
+MOST_ALIKE = 10 * PAGE
+"""Images that look like another one, at most."""
 
 MAX_LIMIT = 1000
 """Hits that a program gets at once."""
@@ -67,6 +72,7 @@ class Pages:
         self._first = next(iter(self._runs))
         self._kept = Kept(KEPT_BYTES)
         self._neighbours = Latest[tuple[str, Asked], dict[int, int]](KNOWN_PAGES)
+        self._alike = Latest[tuple[str, str, str], list[Similar]](KNOWN_PAGES)
         self._queries, self._facets = Lane("queries", QUERIES), Lane("facets", FACETS)
         self._names = Lane("names", NAMES)
         self._templates = views.environment()
@@ -131,7 +137,8 @@ class Pages:
         """Where an answer is computed: what takes long does not keep the others waiting."""
         if path == "/api/suggest":
             return self._names
-        return self._facets if path == "/facets" or _has_facets(values) else self._queries
+        takes_long = path == "/facets" or _has_facets(values) or values.get("like")
+        return self._facets if takes_long else self._queries
 
     def _run_of(self, request: Request) -> ServedRun:
         if len(str(request.url)) > LONGEST:
@@ -144,17 +151,30 @@ class Pages:
     def _search_page(self, run: ServedRun, values: Parameters) -> str:
         """The page of a search."""
         asked = asked_of(values)
-        with run.searcher.search(asked.q) as hits:
+        with self._hits(run, asked) as hits:
             some, _ = self._page_of(run, asked, hits)
-            total, words = hits.total, hits.words
+            total, compared, words = hits.total, hits.compared, hits.words
         rows = [hit.manifest_index for hit in some]
         cards = views.cards(run, asked, some, objects_of(run, rows))
         about = run.searcher.about
-        of = about.labelled + (about.failed if finds_failed(asked.q) else 0)
-        found = views.Found(total, of, cards, asked, views.sorts_of(run, words, asked.sort))
+        every = about.labelled + (about.failed if finds_failed(asked.q) else 0)
+        of = every if compared is None else compared
+        found = views.Found(total, of, cards, asked, views.sorts_of(run, words, asked))
         failures = failures_of(run, [hit.manifest_index for hit in some if hit.error])
         facets = self._facets_of(run, asked) if _has_facets(values) else None
         return self._render("search.html.j2", run, asked, found=found, facets=facets, messages=failures)
+
+    @contextmanager
+    def _hits(self, run: ServedRun, asked: Asked) -> Iterator[Hits]:
+        """What is found; of that where an image is named what looks most like it, which is kept."""
+        with run.searcher.search(asked.q) as hits:
+            if asked.like:
+                key = run.name, asked.q, asked.like
+                alike = self._alike.get(key)
+                if alike is None:
+                    alike = self._alike[key] = run.searcher.similar(hits, asked.like, MOST_ALIKE)
+                hits.narrow(alike)
+            yield hits
 
     def _page_of(self, run: ServedRun, asked: Asked, hits: Hits) -> tuple[list[Hit], dict[int, int]]:
         """The hits of a page, and by their places the rows of these, the one before and the one after.
@@ -173,7 +193,7 @@ class Pages:
         return self._templates.get_template("facets.html.j2").render(facets=self._facets_of(run, asked))
 
     def _facets_of(self, run: ServedRun, asked: Asked) -> dict[str, list[views.Facet]]:
-        with run.searcher.search(asked.q) as hits:
+        with self._hits(run, asked) as hits:
             return views.facets_of(asked, hits.facets())
 
     def _image_page(self, run: ServedRun, values: Parameters) -> str:
@@ -194,7 +214,7 @@ class Pages:
             boxes=list(views.boxes_of(run, known.objects, width, letter)),
             colours=run.colours,
             size=(width, height, letter),
-            links=views.ways_on(asked, known),
+            links=views.ways_on(run, asked, known),
             json=asked.href(f"/api/image/{known.row}", q="", sort="", page=1),
             back=back,
             before=before,
@@ -213,7 +233,7 @@ class Pages:
         page = replace(asked, page=place // PAGE + 1)
         rows = self._neighbours.get((run.name, page))
         if rows is None:
-            with run.searcher.search(asked.q) as hits:
+            with self._hits(run, asked) as hits:
                 rows = self._page_of(run, page, hits)[1]
         before, after = (
             asked.href(f"/image/{rows[at]}", page=1, at=str(at)) if at in rows else None
@@ -233,7 +253,7 @@ class Pages:
             switch=switch,
             about=run.searcher.about,
             command=asked.command(run),
-            failures=asked.href(q="error:*", sort="", page=1),
+            failures=asked.href(q="error:*", sort="", page=1, like=""),
             version=self._files_version,
             **values,
         )
@@ -251,7 +271,7 @@ class Pages:
             _number(values, name, default, most)
             for name, default, most in (("limit", LIMIT, MAX_LIMIT), ("offset", 0, 10**12))
         )
-        with run.searcher.search(asked.q) as hits:
+        with self._hits(run, asked) as hits:
             facets = hits.facets() if _has_facets(values) else None
             some = hits.first(limit, offset, asked.sort or None)
             return views.hits_as_json(run, asked.q, hits, some, facets)

@@ -29,12 +29,14 @@ class Asked:
         q: the query.
         sort: the order; "": the best first.
         page: from 1.
+        like: the row of an image that others are to look like; "": none.
     """
 
     run: str = ""
     q: str = ""
     sort: str = ""
     page: int = 1
+    like: str = ""
 
     @property
     def offset(self) -> int:
@@ -50,6 +52,7 @@ class Asked:
             "q": asked.q,
             "sort": asked.sort,
             "page": asked.page if asked.page > 1 else "",
+            "like": asked.like,
         }
         values |= {name: value for name, value in changes.items() if name not in own}
         query = urlencode({name: value for name, value in values.items() if value not in ("", None)})
@@ -59,14 +62,16 @@ class Asked:
         """The same search as a command."""
         options = ["--index", str(run.index)] if run.index else []
         options += [f"--sort={self.sort}"] if self.sort else []
+        options += ["--like", self.like] if self.like else []
         query = ["--", self.q] if self.q.startswith("-") else [self.q] if self.q else []
         return raylabel_command("search", run.output, *options, *query).strip("`")
 
 
 def asked_of(values: Mapping[str, str]) -> Asked:
     """The search that the parameters of an address ask for."""
-    page = number_of(values.get("page", "")) or 1
-    return Asked(values.get("run", ""), values.get("q", "").strip(), values.get("sort", "").strip(), page)
+    page, like = number_of(values.get("page", "")) or 1, number_of(values.get("like", ""))
+    run, query, sort = (values.get(name, "").strip() for name in ("run", "q", "sort"))
+    return Asked(run, query, sort, page, "" if like is None else str(like))
 
 
 def number_of(text: str, most: int = MAX_NUMBER) -> int | None:

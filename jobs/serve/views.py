@@ -214,9 +214,9 @@ def boxes_of(run: ServedRun, objects: Sequence[Object], width: int, letter: floa
     yield from reversed(made)
 
 
-def sorts_of(run: ServedRun, words: Sequence[Word], current: str) -> dict[str, str]:
+def sorts_of(run: ServedRun, words: Sequence[Word], asked: Asked) -> dict[str, str]:
     """Orders that the page offers: what the address has, and what a person reads."""
-    sorts = {"": "best match", "row": "manifest order"}
+    sorts = {"": "most alike" if asked.like else "best match", "row": "manifest order"}
     for word in words:
         name = quoted(word.name) if "*" not in word.name else word.name
         if any(term.kind == "class" for term in word.terms):
@@ -228,7 +228,7 @@ def sorts_of(run: ServedRun, words: Sequence[Word], current: str) -> dict[str, s
     for column in columns[:SORTED_COLUMNS]:
         name = quoted(column)
         sorts |= {name: f"{column}, lowest first", f"-{name}": f"{column}, highest first"}
-    return sorts if current in sorts else {**sorts, current: current}
+    return sorts if asked.sort in sorts else {**sorts, asked.sort: asked.sort}
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,20 +261,20 @@ def marked(query: str, error: Exception) -> tuple[str, str, str, str]:
     return message, query[: error.start], query[error.start : end] or "⌷", query[end:]
 
 
-def ways_on(asked: Asked, known: Known) -> list[Link]:
-    """Links from an image to others: all with its label, its classes, its error.
-
-    One to similar images belongs here.
-    """
+def ways_on(run: ServedRun, asked: Asked, known: Known) -> list[Link]:
+    """Links from an image to others: those that look like it, all with its label, its classes, its error."""
     label = known.columns.get("label")
     classes = dict.fromkeys(one.name for one in known.objects[:MAX_NAMES])
     ways = {f"all {label}": f"label:{quoted(str(label))}"} if label is not None else {}
     ways |= {f"all with {name}": f"class:{quoted(name)}" for name in classes}
     ways |= {f"all that failed by {known.error}": f"error:{known.error}"} if known.error else {}
-    return [
-        Link(shorten(text, WORD_WIDTH + 12), asked.href(q=query, sort="", page=1))
+    links = [
+        Link(shorten(text, WORD_WIDTH + 12), asked.href(q=query, sort="", page=1, like=""))
         for text, query in ways.items()
     ]
+    if known.error or "embeddings" not in run.searcher.run.tables.names:
+        return links
+    return [Link("what looks like it", asked.href(q="", sort="", page=1, like=str(known.row))), *links]
 
 
 def file_name(uri: str) -> str:
@@ -315,6 +315,7 @@ def hits_as_json(
         "images": about.labelled,
         "failed": about.failed,
         "total": hits.total,
+        **({} if hits.compared is None else {"compared": hits.compared}),
         "hits": [hit.to_dict() for hit in some],
     }
     if facets is None:

@@ -190,7 +190,7 @@ def test_a_search_finds_what_was_labelled_what_failed_and_what_looks_like_a_phot
         def found(query: str, like: str | None = None) -> list[int]:
             with searcher.search(query) as hits:
                 if like:
-                    searcher.like(hits, like, 2)
+                    hits.narrow(searcher.similar(hits, like, 2))
                 return [hit.manifest_index for hit in hits.first(10)]
 
         assert found("cat") == found('"tiger cat"') == found("tagger.scene:tabby OR cat") == [4]

@@ -67,9 +67,9 @@ def test_a_vector_of_zeros_is_like_nothing() -> None:
 @pytest.mark.parametrize("like", ["33", "s3://photos/2024/0033.jpg"])
 def test_what_is_like_an_image_of_the_run_is_found_without_it(searcher: Searcher, like: str) -> None:
     with searcher.search("") as hits:
-        searcher.like(hits, like, 10)
+        hits.narrow(searcher.similar(hits, like, 10))
         found = hits.first(10)
-        assert hits.total == len(LABELLED)
+        assert (hits.compared, hits.total) == (len(LABELLED), 10)
     assert [hit.manifest_index for hit in found] == [row for row in alike(vector_of(33)) if row != 33][:10]
     assert {row % 10 for row in [hit.manifest_index for hit in found[:5]]} == {3}
     assert [hit.similarity for hit in found] == sorted((hit.similarity or 0 for hit in found), reverse=True)
@@ -81,12 +81,12 @@ def test_what_is_alike_is_narrowed_by_a_query_and_may_be_sorted_anew(
     with searcher.search("person") as hits:
         persons = hits.rows()
         assert 20 < len(persons) < 160
-        searcher.like(hits, "33", 7)
+        hits.narrow(searcher.similar(hits, "33", 7))
         expected = [row for row in alike(vector_of(33), persons) if row != 33][:7]
         assert [hit.manifest_index for hit in hits.first(99)] == expected
         assert [hit.manifest_index for hit in hits.first(99, sort="row")] == sorted(expected)
         assert all(hit.matches["person"].count for hit in hits.first(99))
-        assert hits.total == len(persons)
+        assert (hits.compared, hits.total) == (len(persons), 7)
         hits.save(tmp_path / "alike.parquet")
     table = pq.read_table(tmp_path / "alike.parquet")
     assert table["manifest_index"].to_pylist() == expected
@@ -96,7 +96,7 @@ def test_what_is_alike_is_narrowed_by_a_query_and_may_be_sorted_anew(
 @pytest.mark.parametrize("like", ["4", "200", "99999999999999999999"])
 def test_a_row_without_an_embedding_is_refused(searcher: Searcher, like: str) -> None:
     with searcher.search("") as hits, pytest.raises(SpecError, match=r"has no embedding: .* 0 to 199"):
-        searcher.like(hits, like, 3)
+        hits.narrow(searcher.similar(hits, like, 3))
 
 
 def test_a_run_without_embeddings_says_how_there_are_some(tmp_path: Path) -> None:
@@ -107,4 +107,4 @@ def test_a_run_without_embeddings_says_how_there_are_some(tmp_path: Path) -> Non
         searcher.search("") as hits,
         pytest.raises(SpecError, match=r"has no embeddings, .* Write `embedder:` in the"),
     ):
-        searcher.like(hits, "3", 3)
+        hits.narrow(searcher.similar(hits, "3", 3))

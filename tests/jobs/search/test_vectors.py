@@ -35,7 +35,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def found(output: str, query: str, like: str) -> list[int]:
     with Searcher(output) as searcher, searcher.search(query) as hits:
-        searcher.like(hits, like, MOST)
+        hits.narrow(searcher.similar(hits, like, MOST))
         return [hit.manifest_index for hit in hits.first(MOST)]
 
 

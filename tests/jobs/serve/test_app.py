@@ -280,3 +280,35 @@ def test_who_has_gone_before_the_turn_costs_nothing(run_of_photos: str, path: st
         pages = Pages(runs, photos)
         asyncio.run(pages.app()(scope, receive, send))
     assert sent[0]["status"] == 499
+
+
+def test_from_an_image_a_link_leads_to_what_looks_like_it(client: httpx.Client) -> None:
+    page = page_of(client, "/image/3", q="person", at="2")
+    assert "what looks like it" in page.words
+    assert "/?like=3" in page.values("href")
+    page = page_of(client, "/", like="3")
+    assert "The 7 most alike of 8 images" in page.words
+    assert "raylabel search" in page.words
+    assert "--like 3" in page.words
+    rows = [value.partition("?")[0] for value in page.values("href") if value and "at=" in value]
+    found = get(client, "/api/search", like="3")
+    assert [f"/image/{hit['manifest_index']}" for hit in found["hits"]] == rows
+    assert (found["total"], found["compared"]) == (7, 8)
+    similarities = [hit["similarity"] for hit in found["hits"]]
+    assert similarities == sorted(similarities, reverse=True)
+    narrowed = get(client, "/api/search", like="3", q="person")
+    assert [hit["manifest_index"] for hit in narrowed["hits"]] == [2, 6]
+    assert "looks like it" not in page_of(client, "/image/5").words  # it failed
+
+
+@pytest.mark.parametrize("like", ["5", "99", "12345678901"])
+def test_a_row_that_nothing_can_look_like_is_refused(client: httpx.Client, like: str) -> None:
+    answer = client.get("/api/search", params={"like": like})
+    assert answer.status_code == 400
+    assert "has no embedding" in answer.json()["error"]
+    assert "has no embedding" in page_of(client, "/", 400, like=like).words
+
+
+def test_only_rows_are_looked_like(client: httpx.Client, run_of_photos: str) -> None:
+    photo = f"{Path(run_of_photos).parent}/photos/turned.jpg"
+    assert "similarity" not in get(client, "/api/search", like=photo)["hits"][0]
