@@ -39,7 +39,7 @@ def index(
 
     For example: raylabel index OUT, and then raylabel search OUT 'dog person>=2 -cat'
     """
-    from jobs.search.index import index_run
+    from jobs.search.build import index_run
 
     try:
         with stoppable(None):

@@ -20,7 +20,8 @@ import numpy as np
 
 from jobs.exports.command import export_run
 from jobs.results.sql import Database
-from jobs.search.index import make_index, make_vectors, vectors_of
+from jobs.search.build import make_index, make_vectors
+from jobs.search.index import vectors_of
 from jobs.search.searcher import Searcher
 from jobs.search.similar import embedding_of_row, embeddings, nearest
 from jobs.search.vectors import Vectors

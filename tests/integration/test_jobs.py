@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.search.index import make_index
+from jobs.search.build import make_index
 from jobs.search.searcher import Searcher
 from schemas.exceptions import FailureBudgetError, ManifestError, StorageError
 from tests.integration.jobs_here import rows, run_here, tables

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.search.build import index_run
 from jobs.search.command import SearchOptions, search_run
-from jobs.search.index import index_run
 from schemas.exceptions import QueryError, SpecError, StorageError
 from tests.jobs.exports.made_run import PHOTOS, write_run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.search.index import make_index
+from jobs.search.build import make_index
 from jobs.search.searcher import Searcher
 from schemas.exceptions import QueryError
 from tests.conftest import ROOT

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.search.build import make_index
 from jobs.search.command import SearchOptions, search_run
 from jobs.search.hits import Match
-from jobs.search.index import make_index
 from jobs.search.language import quoted
 from jobs.search.searcher import Searcher
 from schemas.exceptions import OutputConflictError, QueryError, SpecError, StorageError

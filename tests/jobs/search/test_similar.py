@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.search import similar
-from jobs.search.index import make_index
+from jobs.search.build import make_index
 from jobs.search.searcher import Searcher
 from jobs.search.similar import cosines, nearest
 from schemas.exceptions import SpecError

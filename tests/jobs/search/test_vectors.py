@@ -8,7 +8,7 @@ import pytest
 
 from jobs.exports.command import export_run
 from jobs.search import vectors
-from jobs.search.index import index_run, make_index
+from jobs.search.build import index_run, make_index
 from jobs.search.searcher import Searcher
 from jobs.search.similar import embeddings, nearest
 from schemas.exceptions import DamagedFileError, OutputConflictError, SpecError, StorageError

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.search.index import make_index
+from jobs.search.build import make_index
 from jobs.serve.command import site_of
 from tests.benchmarks.large_run import write_large_run
 from tests.jobs.exports.made_run import write_run

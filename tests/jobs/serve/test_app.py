@@ -7,7 +7,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from jobs.search.index import make_index
+from jobs.search.build import make_index
 from jobs.serve.app import Pages
 from jobs.serve.photos import Photos
 from jobs.serve.runs import open_runs

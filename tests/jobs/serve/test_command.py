@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.search.index import make_index
+from jobs.search.build import make_index
 from jobs.serve.command import site_of
 from jobs.serve.runs import open_runs
 from schemas.exceptions import SpecError, StorageError

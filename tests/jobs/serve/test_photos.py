@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.search.index import make_index
+from jobs.search.build import make_index
 from jobs.serve import photos as module
 from jobs.serve import thumbnail
 from jobs.serve.thumbnail import Wanted, build_thumbnailer

@@ -10,8 +10,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from jobs.search import index as indexes
-from jobs.search.index import make_index
+from jobs.search import build
+from jobs.search.build import make_index
+from jobs.search.index import About
 from jobs.search.searcher import Searcher
 from schemas.exceptions import DamagedFileError, OutputConflictError, ReconcileError, StorageError
 from tests.jobs.exports.made_run import MODELS, write_run
@@ -169,13 +170,13 @@ def test_what_cannot_be_made_leaves_the_old_index(tmp_path: Path) -> None:
 def test_a_run_that_changes_meanwhile_gets_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(str(tmp_path))
     publish(run, 0)
-    build = indexes._Builder.build
+    real = build._Builder.build
 
-    def published(builder: indexes._Builder, state: str) -> indexes.About:
+    def published(builder: build._Builder, state: str) -> About:
         publish(run, 1)
-        return build(builder, state)
+        return real(builder, state)
 
-    monkeypatch.setattr(indexes._Builder, "build", published)
+    monkeypatch.setattr(build._Builder, "build", published)
     with pytest.raises(OutputConflictError, match="changed while its index was made; nothing is written"):
         make_index(str(tmp_path))
     assert not (tmp_path / "search.duckdb").exists()
