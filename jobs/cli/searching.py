@@ -1,12 +1,26 @@
 """Commands that find images in a run: index, search, serve."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from jobs.cli.options import JsonOption, Output, output_of
 from jobs.run.stop import Stopped, say_end, stoppable
+
+
+class SearchCommand(TyperCommand):
+    """A command with a query: what begins with one "-", as `-cat` does, is no option but for `-o`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the command line."""
+        return super().parse_args(ctx, [f" {arg}" if _WITHOUT.match(arg) else arg for arg in args])
+
+
+_WITHOUT = re.compile(r"-(?!-|o$).")
+"""How a query begins, or an order, that does so with a minus."""
 
 IndexOption = Annotated[
     Path | None,
@@ -51,7 +65,12 @@ def index(
 
 def search(
     output: Output,
-    query: Annotated[str, typer.Argument(help="What to find; all images where it is empty.")] = "",
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="What to find; all images where it is empty. One that begins with - goes last, after --."
+        ),
+    ] = "",
     like: Annotated[
         str | None,
         typer.Option(

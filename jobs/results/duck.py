@@ -44,6 +44,14 @@ ClearErrors = Callable[[], AbstractContextManager[None]]
 """What makes errors of raylabel's of those of DuckDB, for the length of a block."""
 
 
+ABOUT_QUERIES = (
+    *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException),
+    *(duckdb.OutOfRangeException, duckdb.NotImplementedException, duckdb.SyntaxException),
+    *(duckdb.InterruptException, duckdb.OutOfMemoryException),
+)
+"""What is wrong with a query, or too much, and not with a file."""
+
+
 class Duck:
     """A new DuckDB for a `with` block.
 

@@ -15,7 +15,7 @@ import duckdb
 from fsspec import AbstractFileSystem
 
 from jobs.results.datasets import MADE_BY, empty_table
-from jobs.results.duck import MEMORY_MB, Duck, first_line, in_quotes, quoted
+from jobs.results.duck import ABOUT_QUERIES, MEMORY_MB, Duck, first_line, in_quotes, quoted
 from jobs.results.files import fragment, own_sizes, unreadable_as_damaged
 from schemas.exceptions import DamagedFileError, ImageError, RaylabelError, SpecError, StorageError
 from schemas.ledger import Shard
@@ -47,12 +47,6 @@ _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE
 
 _RESERVED = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
 """What DuckDB calls schemas and databases of its own."""
-
-_USERS = (
-    *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException),
-    *(duckdb.OutOfRangeException, duckdb.NotImplementedException, duckdb.SyntaxException),
-)
-"""What is wrong with a query, not with a file."""
 
 
 class Database(Duck):
@@ -156,7 +150,7 @@ class Database(Duck):
     def _error(self, error: duckdb.Error) -> RaylabelError:
         if failure := self._files.take_failure():
             return StorageError(f"a table could not be read: {failure}")
-        if not isinstance(error, _USERS) and (damage := self._damage(error)):
+        if not isinstance(error, ABOUT_QUERIES) and (damage := self._damage(error)):
             return damage
         if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
             return SpecError(f"{first_line(error)}{self._advice(first_line(error))}")

@@ -24,14 +24,15 @@ from jobs.search.index import (
     TABLES,
     VERSION,
     About,
+    is_index,
     state_of,
     terms_of,
     vectors_of,
 )
 from jobs.search.similar import assert_embeddings
-from jobs.search.vectors import assert_lance, assert_replaceable, in_words, write_vectors
+from jobs.search.vectors import assert_lance, assert_replaceable, in_words, is_older, write_vectors
 from jobs.search.vocabulary import ERROR
-from schemas.exceptions import OutputConflictError, ReconcileError, SpecError
+from schemas.exceptions import OutputConflictError, ReconcileError, SpecError, StorageError
 from schemas.tables import carried_names
 from schemas.words import counted, raylabel_command
 from workers.ledger.directory import RunDirectory
@@ -74,8 +75,11 @@ def index_run(
     images = counted(about.labelled, "image")
     failed = f" and {about.failed:,} failed" if about.failed else ""
     print(f"{images}{failed} in {time.monotonic() - began:.1f} s: {printable(name)}")
+    folder = vectors_of(Path(name))
+    if not vectors and folder.is_dir() and is_older(folder, about.state):
+        print_error(f"note: {folder} is older than the tables: --vectors makes it again")
     if vectors:
-        began, folder = time.monotonic(), vectors_of(Path(name))
+        began = time.monotonic()
         rows = make_vectors(output, folder, about.state)
         print(f"{in_words(rows)} in {time.monotonic() - began:.1f} s: {printable(str(folder))}")
 
@@ -147,6 +151,11 @@ def _file_of(run: RunDirectory, into: Path | None) -> Iterator[tuple[Path, str]]
         return
     target = into or Path(run.store.path(INDEX))
     with whole_file(target, [Path(INDEX).suffix]) as file:
+        if into and not is_index(into):
+            raise StorageError(
+                f"cannot write {into}: it exists, and is no index that can be read; move or delete it, or "
+                "name another file"
+            )
         yield file, str(target)
 
 
@@ -261,8 +270,9 @@ class _Builder:
         )
         shown = f"place = 1 OR entry.score >= {self._min_label_score!r}::FLOAT"
         yield (
-            "SELECT term, image, entry.score, NULL, NULL FROM (SELECT manifest_index AS image, "
-            f"unnest([entry FOR entry, place IN topk IF {shown}]) AS entry FROM labels WHERE {within}) "
+            "SELECT term, image, entry.score, NULL, NULL FROM (SELECT image, "
+            f"unnest([entry FOR entry, place IN topk IF {shown}]) AS entry "
+            f"FROM (SELECT manifest_index AS image, topk FROM labels WHERE {within})) "
             "LEFT JOIN known ON kind = 'label' AND name = entry.label"
         )
         if "tags" in self._run.tables.names:

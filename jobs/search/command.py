@@ -16,6 +16,7 @@ from jobs.results.text import short_uris, shorten
 from jobs.results.writing import whole_file
 from jobs.search.hits import FacetValue, Hit, Hits, Match
 from jobs.search.searcher import Searcher
+from schemas.exceptions import SpecError
 from schemas.words import counted
 from workers.printable import one_line, printable
 from workers.process.streams import print_error
@@ -66,6 +67,7 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
         OutputConflictError: the index is older than the run's tables.
     """
     file = options.file
+    _assert_one_way(options)
     with Searcher(output, options.index) as searcher, searcher.search(query) as hits:
         if note := unfinished(searcher.run):
             print_error(f"note: {note}")
@@ -75,12 +77,33 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
             _save(searcher, hits, file, options)
             print_error(f"written: {file}")
         elif options.uris:
-            for row in hits.all(options.sort, options.limit):
-                print(printable(row[1]))
+            _print_uris(hits, options)
         elif options.as_json:
             print(dump_json(_as_json(query, searcher, hits, options)))
         else:
             _print(searcher, hits, options, Console(highlight=False))
+
+
+def _assert_one_way(options: SearchOptions) -> None:
+    """Refuses options of which only one could be heeded."""
+    ways = {"-o": options.file, "--uris": options.uris, "--json": options.as_json}
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise SpecError(f"found {' and '.join(given)}; allowed is one of them")
+    if options.facets and given and given != ["--json"]:
+        raise SpecError(f"--facets counts for a person or for --json; found it with {given[0]}")
+
+
+def _print_uris(hits: Hits, options: SearchOptions) -> None:
+    """The URIs, a line each: what would be a line break, or act on a terminal, is escaped, and said."""
+    escaped = 0
+    for row in hits.all(options.sort, options.limit):
+        shown = printable(row[1]).replace("\n", "\\n")
+        escaped += shown != row[1]
+        print(shown)
+    if escaped:
+        uris = counted(escaped, "URI has", "URIs have")
+        print_error(f"note: {uris} characters that are escaped here; --json and -o give them as they are")
 
 
 def _save(searcher: Searcher, hits: Hits, file: Path, options: SearchOptions) -> None:
@@ -121,7 +144,8 @@ def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Cons
         for name, values in hits.facets().items():
             shown = ", ".join(f"{value.value} {value.images:,}" for value in values)
             console.print(printable(f"{name}: {shown}"), markup=False, soft_wrap=True)
-    found = f"{counted(hits.total, 'image')} of {searcher.about.labelled:,}"
+    every = searcher.about.labelled + (searcher.about.failed if hits.finds_failed else 0)
+    found = f"{counted(hits.total, 'image')} of {every:,}"
     if hits.compared is not None:
         found = f"the {hits.total:,} most alike of {counted(hits.compared, 'image')}"
     elif hits.total > len(first):
@@ -131,27 +155,24 @@ def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Cons
 
 def _table(hits: Sequence[Hit], found: Hits, width: int) -> Table:
     """Rows, images, and what they have of the words; without words the best label and the objects."""
-    columns: dict[str, list[str]] = {"row": [str(hit.manifest_index) for hit in hits]}
+    columns: list[tuple[str, list[str]]] = [("row", [str(hit.manifest_index) for hit in hits])]
     if hits[0].similarity is not None:
-        columns["alike"] = [f"{hit.similarity:.3f}" for hit in hits]
-    for word in found.words:
-        cells = [_match(hit.matches.get(word.name)) for hit in hits]
-        if word.name not in columns:
-            columns[word.name] = cells
+        columns.append(("alike", [f"{hit.similarity:.3f}" for hit in hits]))
+    columns += [(word.name, [_match(hit.matches.get(word.name)) for hit in hits]) for word in found.words]
     if not found.words:
-        columns["label"] = [_label(hit) for hit in hits]
-        columns["objects"] = [str(hit.columns["object_count"] or "") for hit in hits]
+        columns.append(("label", [_label(hit) for hit in hits]))
+        columns.append(("objects", [str(hit.columns["object_count"] or "") for hit in hits]))
     if any(hit.error for hit in hits):
-        columns["error"] = [hit.error or "" for hit in hits]
+        columns.append(("error", [hit.error or "" for hit in hits]))
     table = Table(box=box.SIMPLE_HEAD)
     table.show_edge = table.pad_edge = False
-    for name in columns:
+    for name, _ in columns:
         table.add_column(Text(shorten(name, _WORD_CELLS)), no_wrap=True)
     table.add_column(Text("image"), no_wrap=True)
-    widths = (max(len(cell) for cell in [name[:_WORD_CELLS], *cells]) for name, cells in columns.items())
+    widths = (max(len(cell) for cell in [name[:_WORD_CELLS], *cells]) for name, cells in columns)
     names = short_uris([hit.uri for hit in hits], max(width - sum(cells + 3 for cells in widths), 20))
     for number, name in enumerate(names):
-        table.add_row(*(Text(cells[number]) for cells in columns.values()), Text(one_line(name)))
+        table.add_row(*(Text(cells[number]) for _, cells in columns), Text(one_line(name)))
     return table
 
 

@@ -24,6 +24,9 @@ from schemas.exceptions import QueryError
 LABELLED = f"i.{ERROR} IS NULL"
 """Of an image: that it is labelled, not failed."""
 
+LARGEST = 3e38
+"""About the largest number of a float32: what is compared with scores is not larger."""
+
 BEST, ROW = "best", "row"
 """Orders that have no name of their own in a run: by what was asked for, and as in the manifest."""
 
@@ -42,13 +45,15 @@ class Word:
     """What a query asks for, of which a hit shows what it has.
 
     Attributes:
-        name: as it was written, without quotes and attribute.
+        name: as it was written, with its kind, without quotes and attribute.
         terms: that it stands for.
+        query: it in a query.
         is_in_all: whether every hit has one of them.
     """
 
     name: str
     terms: tuple[Term, ...]
+    query: str = ""
     is_in_all: bool = False
 
     @property
@@ -64,10 +69,14 @@ class Compiled:
     Attributes:
         hits: a SELECT of the rows in the manifest of the images that it finds.
         words: that it asks for.
+        finds_failed: whether failed images may be found.
+        finds_all: whether it finds every labelled image, whatever the index holds.
     """
 
     hits: Sql
     words: tuple[Word, ...]
+    finds_failed: bool
+    finds_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +124,11 @@ def compile_query(query: str, vocabulary: Vocabulary) -> Compiled:
     words: dict[str, Word] = {}
     for test, is_asked in tests:
         if is_asked and (terms := compiler.terms_if_any(test.name)):
-            text = vocabulary.split(test.name)[0]
-            is_in_all = (test in parts and compiler.is_found(test)) or (
-                text in words and words[text].is_in_all
-            )
-            words[text] = Word(text, tuple(terms), is_in_all)
-    return Compiled(hits, tuple(words.values()))
+            name, in_query = vocabulary.names_of(test.name)
+            is_in_all = test in parts and compiler.is_found(test)
+            is_in_all |= name in words and words[name].is_in_all
+            words[name] = Word(name, tuple(terms), in_query, is_in_all)
+    return Compiled(hits, tuple(words.values()), finds_failed, finds_all=tree == All())
 
 
 def compile_order(sort: str | None, words: Sequence[Word], vocabulary: Vocabulary) -> Order:
@@ -138,7 +146,7 @@ def compile_order(sort: str | None, words: Sequence[Word], vocabulary: Vocabular
     bare = name.removeprefix("-").strip()
     if bare in (BEST, ROW) and not vocabulary.column_of(bare):
         terms = tuple(chain.from_iterable(word.terms for word in words)) if bare == BEST else ()
-        best = Word(BEST, terms, any(word.is_in_all for word in words))
+        best = Word(BEST, terms, is_in_all=any(word.is_in_all for word in words))
         return Order(best, descending=not reverse) if terms else Order(descending=reverse)
     tree = parse(bare)
     if not isinstance(tree, Test) or tree.operator:
@@ -182,9 +190,8 @@ class _Compiler:
 
     def is_about_errors(self, name: Name) -> bool:
         """Whether a test is about failed images."""
-        if name.kind == COLUMN:
-            return name.text == ERROR
-        return name.kind == ERROR or (name.kind is None and name.text == ERROR)
+        kind, text = name.kind and name.kind.lower(), name.text.lower()
+        return kind == ERROR or (kind in (None, COLUMN) and text == ERROR)
 
     def is_found(self, test: Test) -> bool:
         """Whether a test is true only of images that have one of its terms."""
@@ -209,7 +216,7 @@ class _Compiler:
         text, attribute = self._vocabulary.split(name)
         column = self._column(name)
         try:
-            if name.kind == ERROR:
+            if name.kind and name.kind.lower() == ERROR:
                 return self._error_test(test)
             if column and terms and test.operator and not attribute:
                 raise ValueProblem(
@@ -228,8 +235,9 @@ class _Compiler:
 
     def _column(self, name: Name) -> Column | None:
         """The column that a test may be about."""
-        kind = name.kind
-        return self._vocabulary.column_of(name.text if kind in (None, COLUMN) else kind)
+        if name.kind is None or name.kind.lower() == COLUMN:
+            return self._vocabulary.column_of(name.text)
+        return None if self._vocabulary.is_kind(name.kind) else self._vocabulary.column_of(name.kind)
 
     def _error_test(self, test: Test) -> Sql:
         if test.operator:
@@ -241,7 +249,7 @@ class _Compiler:
 
     def _column_test(self, test: Test, column: Column) -> Sql:
         name = test.name
-        if name.kind not in (None, COLUMN):
+        if name.kind is not None and name.kind.lower() != COLUMN:
             if test.operator:
                 raise ValueProblem(f"a colon is like =; write {column.name}{test.operator}{test.value}")
             return condition(column, "=", name.text)
@@ -262,6 +270,9 @@ class _Compiler:
         if attribute in ("score", "area"):
             limit = number(test.value, percent=True)
             terms = _with_area(terms) if attribute == "area" else terms
+            limit = max(min(limit, LARGEST), -LARGEST)
+            if operator == "!=":
+                return _without(terms, f"AND {attribute} = ?::FLOAT", limit)
             return _found(terms, f"AND {attribute} {operator} ?::FLOAT", limit)
         classes = [term for term in terms if term.kind == "class"]
         if not classes:
@@ -272,9 +283,7 @@ class _Compiler:
         limit = number(test.value)
         if not _HOLDS[operator](0, limit):
             return _found(classes, f"AND count {operator} ?", limit)
-        where = f"term {_ids(classes)} AND count {INVERSE[operator]} ?"
-        text = f"({LABELLED} AND i.manifest_index NOT IN (SELECT image FROM found WHERE {where}))"
-        return Sql(text, (limit,), needs_images=True)
+        return _without(classes, f"AND count {INVERSE[operator]} ?", limit)
 
 
 def _hits(pieces: Sequence[_Piece], *, finds_failed: bool) -> Sql:
@@ -340,6 +349,12 @@ def _found(terms: Sequence[Term], more: str = "", *parameters: float) -> _Found:
     """The images that have one of some terms, as is said in SQL."""
     select = Sql(f"SELECT image FROM found WHERE term {_ids(terms)} {more}", parameters)
     return _Found(select, is_distinct=len(terms) == 1)
+
+
+def _without(terms: Sequence[Term], more: str, *parameters: float) -> Sql:
+    """The labelled images that have none of some terms, as is said in SQL."""
+    select = _found(terms, more).select.text
+    return Sql(f"({LABELLED} AND i.manifest_index NOT IN ({select}))", parameters, needs_images=True)
 
 
 def _ids(terms: Iterable[Term]) -> str:

@@ -1,8 +1,9 @@
 """What a query finds: hits in an order, their number, and facets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,16 @@ from jobs.results.plain import shortest
 from jobs.search.compiler import Compiled, Order, compile_order
 from jobs.search.language import quoted as quoted_name
 from jobs.search.similar import Similar
-from jobs.search.vocabulary import ERROR, Term, Vocabulary
+from jobs.search.vocabulary import COLUMN, ERROR, Term, Vocabulary
 
 FACET_VALUES = 10
 """Values of a facet, at most."""
+
+MOST_ROWS = 2**63 - 1
+"""Rows that SQL can be asked for."""
+
+MATCHES, SIMILARITY = "matches", "similarity"
+"""What a hit has beside the columns of images; a column that is called so is told as `manifest_matches`."""
 
 _HITS = "hits"
 """The temporary table of a query's hits."""
@@ -60,14 +67,19 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """It as JSON has it: columns beside the others."""
-        matches = {word: asdict(match) for word, match in self.matches.items()}
+        own = {MATCHES: {word: asdict(match) for word, match in self.matches.items()}}
+        if self.similarity is not None:
+            own[SIMILARITY] = self.similarity  # type: ignore[assignment]
+        columns = {
+            free_name(f"manifest_{name}", self.columns) if name in (MATCHES, SIMILARITY) else name: value
+            for name, value in self.columns.items()
+        }
         return {
             "manifest_index": self.manifest_index,
             "uri": self.uri,
             "error": self.error,
-            **self.columns,
-            "matches": matches,
-            **({} if self.similarity is None else {"similarity": self.similarity}),
+            **columns,
+            **own,
         }
 
 
@@ -97,6 +109,8 @@ class Hits:
 
     Attributes:
         words: that the query asks for; see `Word`.
+        finds_failed: whether failed images may be among them.
+        finds_all: whether they are every labelled image.
         compared: images that those which are alike were chosen from; None: none were.
     """
 
@@ -104,7 +118,8 @@ class Hits:
         self, session: Session, compiled: Compiled, vocabulary: Vocabulary, facets: Sequence[str]
     ) -> None:
         self._session, self._vocabulary, self._facets = session, vocabulary, facets
-        self.words = compiled.words
+        self.words, self.finds_failed = compiled.words, compiled.finds_failed
+        self.finds_all = compiled.finds_all
         self.compared: int | None = None
         hits = compiled.hits
         session.execute(f"CREATE OR REPLACE TEMP TABLE {_HITS} AS {hits.text}", hits.parameters)
@@ -140,7 +155,8 @@ class Hits:
         Raises:
             QueryError: there is no such order.
         """
-        rows = list(self._session.result(f"{self._ordered(sort)} LIMIT {limit} OFFSET {offset}"))
+        part = f"LIMIT {min(limit, MOST_ROWS)} OFFSET {min(offset, MOST_ROWS)}"
+        rows = list(self._session.result(f"{self._ordered(sort)} {part}"))
         return self._hits([row[0] for row in rows])
 
     def all(self, sort: str | None = None, limit: int | None = None) -> Result:
@@ -181,13 +197,20 @@ class Hits:
                 values.append(FacetValue(terms[id_].name, images, terms[id_].query))
         for name in (ERROR, *self._facets):
             rows = self._session.result(
-                f"SELECT {quoted(name)}, count(*) AS images FROM images JOIN {_HITS} "
-                f"USING (manifest_index) WHERE {quoted(name)} IS NOT NULL GROUP BY 1 ORDER BY images DESC, 1 "
-                f"LIMIT {most}"
+                f"SELECT i.{quoted(name)}, count(*) AS images FROM images i JOIN {_HITS} "
+                f"USING (manifest_index) WHERE i.{quoted(name)} IS NOT NULL GROUP BY 1 "
+                f"ORDER BY images DESC, 1 LIMIT {most}"
             )
-            if values := [FacetValue(_text(value), images, _equal(name, value)) for value, images in rows]:
+            if values := [
+                FacetValue(_text(value), images, self._equal(name, value)) for value, images in rows
+            ]:
                 facets[name] = values
         return facets
+
+    def _equal(self, name: str, value: object) -> str:
+        """A test of a column in a query, told apart from a class or label of that name."""
+        kind = f"{COLUMN}:" if self._vocabulary.has_terms(name) else ""
+        return f"{kind}{quoted_name(name)}={quoted_name(_text(value))}"
 
     def _ordered(self, sort: str | None) -> str:
         """The rows of the hits in the manifest, in their order, in SQL."""
@@ -197,12 +220,16 @@ class Hits:
 
     def _rows(self, sort: str | None, limit: int | None) -> str:
         """The rows of images of the hits in their order, in SQL."""
-        ordered = f"{self._ordered(sort)} {'' if limit is None else f'LIMIT {limit}'}"
-        similarity = f"JOIN {_HITS} USING (manifest_index)" if self.compared is not None else ""
+        ordered = f"{self._ordered(sort)} {'' if limit is None else f'LIMIT {min(limit, MOST_ROWS)}'}"
+        similar = join = ""
+        if self.compared is not None:
+            name = free_name(SIMILARITY, (column.name for column in self._vocabulary.columns))
+            similar = f", {_HITS}.similarity AS {quoted(name)}"
+            join = f"JOIN {_HITS} ON {_HITS}.manifest_index = images.manifest_index"
         return (
-            f"SELECT images.*{', similarity' if similarity else ''} "
-            f"FROM (SELECT manifest_index, row_number() OVER () AS place FROM ({ordered})) "
-            f"JOIN images USING (manifest_index) {similarity} ORDER BY place"
+            f"SELECT images.*{similar} "
+            f"FROM (SELECT manifest_index, row_number() OVER () AS place FROM ({ordered})) AS ordered "
+            f"JOIN images ON images.manifest_index = ordered.manifest_index {join} ORDER BY ordered.place"
         )
 
     def _similarities(self) -> dict[int, float]:
@@ -221,14 +248,23 @@ class Hits:
                 f"SELECT image, max(score), sum(count), max(area) FROM {these} "
                 f"JOIN found ON image = number WHERE term {word.ids} GROUP BY image"
             )
-            for image, score, count, area in found:
+            for image, score, number, area in found:
                 size = None if area is None else shortest(area)
-                matches[image][word.name] = Match(shortest(score), count and int(count), size)
-        result = self._session.result(f"SELECT images.* FROM {these} JOIN images ON manifest_index = number")
+                matches[image][word.name] = Match(shortest(score), number and int(number), size)
+        result = self._session.result(
+            f"SELECT images.* FROM {these} JOIN images ON images.manifest_index = these.number"
+        )
         names = result.names
         rows = {values[0]: dict(zip(names, values, strict=True)) for values in result.plain_rows()}
         similarities = self._similarities()
         return [_hit(rows[index], matches[index], similarities.get(index)) for index in indexes]
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """A name that none of others is, in whatever case: with a number behind it where it has to be."""
+    folded = {other.casefold() for other in taken}
+    names = (f"{name}_{number}" for number in count(1))
+    return name if name.casefold() not in folded else next(it for it in names if it.casefold() not in folded)
 
 
 def _ordered(order: Order) -> str:
@@ -244,6 +280,7 @@ def _ordered(order: Order) -> str:
         return f"SELECT manifest_index FROM {_HITS} ORDER BY manifest_index {direction}"
     single = len(order.word.terms) == 1
     key = f"f.{order.value}" if single else f"sum(f.{order.value})"
+    key = f"coalesce({key}, 0)" if order.value == "count" else key  # none is a number of objects, too
     group = "" if single else "GROUP BY manifest_index"
     join = "JOIN" if order.word.is_in_all else "LEFT JOIN"
     return (
@@ -259,10 +296,6 @@ def _hit(row: dict[str, Any], matches: dict[str, Match], similarity: float | Non
 
 def _facet_of(term: Term) -> str:
     return f"tagger.{term.tagger}" if term.kind == "tag" else term.kind
-
-
-def _equal(name: str, value: object) -> str:
-    return f"{quoted_name(name)}={quoted_name(_text(value))}"
 
 
 def _text(value: object) -> str:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.results.duck import Duck, in_quotes
 from jobs.search.vocabulary import ERROR, Term
+from schemas.exceptions import RaylabelError
 from schemas.ledger import SUCCESS, RunRecord
 from workers.ledger.directory import RunDirectory
 from workers.ledger.state import read_shards, read_success
@@ -80,6 +83,19 @@ class About:
     def to_json(self) -> str:
         """It as JSON."""
         return json.dumps(asdict(self))
+
+
+def is_index(file: Path) -> bool:
+    """Whether a file is an index, or there is none: it may be replaced."""
+    if not os.path.lexists(file):
+        return True
+    try:
+        with Duck() as duck:
+            duck.execute(f"ATTACH {in_quotes(str(file))} AS file (READ_ONLY)")
+            ((text,),) = duck.result("SELECT text FROM file.about")
+            return "run_id" in json.loads(text)
+    except (RaylabelError, ValueError, TypeError):
+        return False
 
 
 def vectors_of(index: Path) -> Path:

@@ -16,6 +16,9 @@ from workers.printable import one_line
 LONGEST = 10_000
 """Characters of a query."""
 
+MOST_TESTS = 200
+"""Tests of a query."""
+
 DEEPEST = 100
 """Tests of a query that are in each other."""
 
@@ -125,7 +128,10 @@ def parse(query: str) -> Node:
     except LarkError as error:  # pragma: no cover - there is no other kind
         raise SpecError(f"the query {query!r} cannot be read: {error}") from None
     _assert_depth(tree)
-    return _node(tree)
+    node = _node(tree)
+    if (tests := sum(1 for _ in each_test(node))) > MOST_TESTS:
+        raise SpecError(f"a query has at most {MOST_TESTS} tests; found {tests:,}")
+    return node
 
 
 def quoted(text: str) -> str:
@@ -190,7 +196,7 @@ def _name(tree: Tree[Token] | Token) -> Name:
     return Name(
         text,
         kind.removesuffix(":") if kind else None,
-        attribute.removeprefix(".") if attribute else None,
+        attribute.removeprefix(".").lower() if attribute else None,
         is_quoted,
         start,
         _end(attribute or main),

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from jobs.results.duck import Duck, Session, in_quotes
+import duckdb
+
+from jobs.results.duck import ABOUT_QUERIES, Duck, Session, first_line, in_quotes
 from jobs.results.sql import Database
 from jobs.results.writing import whole_file
 from jobs.search.compiler import compile_query
@@ -22,11 +24,30 @@ from jobs.search.similar import (
 )
 from jobs.search.vectors import Vectors
 from jobs.search.vocabulary import ERROR, Column, Term, Vocabulary
-from schemas.exceptions import OutputConflictError, SpecError, StorageError
+from schemas.exceptions import OutputConflictError, RaylabelError, SpecError, StorageError
 from schemas.words import raylabel_command
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
 from workers.storage.uris import clean_uri
+
+
+class _IndexDuck(Duck):
+    """A DuckDB whose errors are about the file of an index, unless they are about a query.
+
+    Args:
+        file: of the index.
+        again: how it is made, for messages.
+    """
+
+    def __init__(self, file: Path, again: str) -> None:
+        self._about = file, again
+        super().__init__()
+
+    def _error(self, error: duckdb.Error) -> RaylabelError:
+        if isinstance(error, ABOUT_QUERIES):
+            return super()._error(error)
+        file, again = self._about
+        return StorageError(f"{file} is damaged, or no index ({first_line(error)}); {again}")
 
 
 class Searcher:
@@ -49,8 +70,9 @@ class Searcher:
     def __init__(self, output: str, file: Path | None = None) -> None:
         self.run: RunDirectory = find_run(output)
         self._output, self._name = output, clean_uri(output)
+        self._given = file
         self._file = local = local_index(self.run, file)
-        self._duck = Duck()
+        self._duck = _IndexDuck(local, self._again)
         try:
             self._attach(local)
             self.about = self._read_about(local)
@@ -84,7 +106,8 @@ class Searcher:
     def _vectors(self) -> Vectors | None:
         """The index of embeddings beside this one; None: there is none."""
         folder = vectors_of(self._file)
-        return Vectors(folder, self.about.state, self._again) if folder.is_dir() else None
+        how = again(self.run, self._given, vectors=True)
+        return Vectors(folder, self.about.state, how) if folder.is_dir() else None
 
     def row_of(self, uri: str) -> int | None:
         """The first row in the manifest of a labelled image with some URI; None: there is none."""
@@ -112,7 +135,7 @@ class Searcher:
         else:
             with Database({"": self._output}) as database:
                 vector = embedding_of_row(database, row)
-        among = None if hits.total == self.about.labelled else hits.rows()
+        among = None if hits.finds_all else hits.rows()
         found = self._vectors.nearest(vector, most, among, row) if self._vectors else None
         return nearest(self._output, vector, most, among, row) if found is None else found
 
@@ -124,13 +147,12 @@ class Searcher:
 
     def _attach(self, file: Path) -> None:
         """Makes the tables of the file views, whatever else of this process has it open."""
+        self._duck.execute(f"ATTACH {in_quotes(str(file))} AS file (READ_ONLY)")
         try:
-            self._duck.execute(f"ATTACH {in_quotes(str(file))} AS file (READ_ONLY)")
             for table in ("about", "terms", *TABLES):
                 self._duck.execute(f"CREATE VIEW {table} AS FROM file.{table}")
-        except SpecError as error:
-            wrong = str(error).partition("\n")[0]
-            raise StorageError(f"{file} is no index that can be read ({wrong}); {self._again}") from None
+        except SpecError:
+            raise StorageError(f"{file} is no index of raylabel; {self._again}") from None
 
     def _read_about(self, file: Path) -> About:
         """What the index is of; refuses one that is not of the run as it is."""
@@ -149,7 +171,7 @@ class Searcher:
 
     @property
     def _again(self) -> str:
-        return again(self.run)
+        return again(self.run, self._given)
 
     def _read_vocabulary(self) -> Vocabulary:
         terms = [
@@ -176,11 +198,12 @@ def local_index(run: RunDirectory, file: Path | None = None) -> Path:
     Raises:
         StorageError: there is none, or it cannot be copied.
     """
+    beside = file is None
     if file is None and run.store.is_local:
         file = Path(run.store.path(INDEX))
     if file is not None:
         if not file.is_file():
-            raise StorageError(f"there is no index {file}; {again(run)}")
+            raise StorageError(f"there is no index {file}; {again(run, None if beside else file)}")
         return file
     version = run.store.version(INDEX)
     if version is None:
@@ -198,6 +221,14 @@ def local_index(run: RunDirectory, file: Path | None = None) -> Path:
     return copy
 
 
-def again(run: RunDirectory) -> str:
-    """How an index is made, in a sentence."""
-    return f"make it with {raylabel_command('index', clean_uri(run.store.url))}"
+def again(run: RunDirectory, file: Path | None = None, *, vectors: bool = False) -> str:
+    """How an index is made, in a sentence.
+
+    Args:
+        run: whose.
+        file: that it is written into; None: beside the tables.
+        vectors: whether embeddings are indexed as well.
+    """
+    into = ["--into", str(file)] if file else []
+    options = [*into, *(["--vectors"] if vectors else [])]
+    return f"make it with {raylabel_command('index', clean_uri(run.store.url), *options)}"

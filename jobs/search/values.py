@@ -3,8 +3,8 @@
 import math
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime, time, timedelta
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation, localcontext
 
 from jobs.results.duck import quoted
 from jobs.search.language import Operator
@@ -20,6 +20,12 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 """How DuckDB calls integers; those without a sign have a U before."""
+
+_LARGEST_FLOAT = 3e38
+"""About the largest number of a float32."""
+
+_HUGE, _TINY = Decimal(10) ** 400, Decimal(10) ** -400
+"""What is more, or less but not zero, is compared as these are: no type has such values."""
 
 INVERSE: dict[Operator, Operator] = {">=": "<", "<": ">=", ">": "<=", "<=": ">", "=": "!=", "!=": "="}
 """What is so where the other is not."""
@@ -70,41 +76,59 @@ def _condition(column: Column, operator: Operator, text: str) -> Sql:  # noqa: P
         return _boolean(column, operator, text)
     if kind == "DATE" or kind.startswith("TIMESTAMP"):
         return _time(column, operator, text)
-    if kind.removeprefix("U") in _WHOLE or kind in ("FLOAT", "DOUBLE") or kind.startswith("DECIMAL"):
-        return Sql(f"{name} {operator} {_cast(kind, text)}", (_number(kind, text),))
-    if operator == "=":
-        return Sql(f"lower({name}::VARCHAR) = lower(?)", (text,))
-    if kind != "VARCHAR":
-        raise ValueProblem(f"{column.name} is of type {kind}; it can be asked with = and ~")
-    return Sql(f"{name} {operator} ?", (text,))
-
-
-def _cast(kind: str, text: str) -> str:
-    """A placeholder for a number that is compared with a column of a type, without loss."""
-    if kind == "FLOAT":
-        return "?::FLOAT"  # 0.6 is the float32 that tables show as 0.6
-    if kind == "DOUBLE":
-        return "?::DOUBLE"
-    return "?" if _is_whole(text) else "?::DECIMAL(38, 10)"
-
-
-def _number(kind: str, text: str) -> object:
     if kind in ("FLOAT", "DOUBLE"):
-        return number(text)
+        return _float(name, kind, operator, number(text))
+    if kind.removeprefix("U") in _WHOLE or kind.startswith("DECIMAL"):
+        return _exact(name, kind, operator, text)
+    if operator == "=" or kind == "VARCHAR":
+        return Sql(f"lower({name}::VARCHAR) {operator} lower(?)", (text,))
+    raise ValueProblem(f"{column.name} is of type {kind}; it can be asked with = and ~")
+
+
+def _float(name: str, kind: str, operator: Operator, value: float) -> Sql:
+    """A comparison with a float: 0.6 is the float32 that tables show as 0.6; NaN is not so."""
+    narrow = "?::FLOAT" if kind == "FLOAT" and abs(value) < _LARGEST_FLOAT else "?::DOUBLE"
+    return Sql(f"({name} {operator} {narrow} AND NOT isnan({name}))", (value,))
+
+
+def _exact(name: str, kind: str, operator: Operator, text: str) -> Sql:
+    """A comparison with an integer or a decimal, exact whatever the digits of the text."""
     number(text)
-    if _is_whole(text):
-        whole = int(Decimal(text))
-        if abs(whole) >= 10**28:
-            raise ValueProblem(f"{text!r} is too large a number")
-        return whole
-    return str(Decimal(text))
+    decimal = re.fullmatch(r"DECIMAL\((\d+),\s*(\d+)\)", kind)
+    digits, scale = (int(decimal[1]), int(decimal[2])) if decimal else (38, 0)
+    with localcontext() as context:
+        context.prec, context.Emax, context.Emin = 2000, MAX_EMAX, MIN_EMIN
+        value = _bounded(text)
+        steps = value.scaleb(scale)
+        below, above = (int(steps.to_integral_value(how)) for how in (ROUND_FLOOR, ROUND_CEILING))
+    most = 10**digits - 1
+    if operator == "=":
+        if below != above or abs(below) > most:
+            return Sql("false")
+        return Sql(f"{name} = {_at(below, digits, scale)}")
+    # between two values of the type nothing lies: > and >= of what is between them are the same
+    step = {">=": above, ">": below, "<=": below, "<": above}[operator]
+    if abs(step) > most:
+        is_so = (step < 0) == (operator in (">", ">="))
+        return Sql(f"{name} IS NOT NULL" if is_so else "false")
+    return Sql(f"{name} {operator} {_at(step, digits, scale)}")
 
 
-def _is_whole(text: str) -> bool:
+def _bounded(text: str) -> Decimal:
+    """A number of a query, within what any type can tell apart; not zero where it is not."""
     try:
-        return Decimal(text) == Decimal(text).to_integral_value()
-    except InvalidOperation:
-        return False
+        value = max(min(Decimal(text), _HUGE), -_HUGE)
+    except InvalidOperation:  # its exponent has twenty digits; as a float it is zero
+        value = _TINY / 10 * (-1 if text.strip().startswith("-") else 1)
+    return _TINY.copy_sign(value) if value and abs(value) < _TINY else value
+
+
+def _at(step: int, digits: int, scale: int) -> str:
+    """A value of a type in SQL, given in its smallest steps."""
+    if not scale:
+        return f"{step}"
+    sign, figures = "-" if step < 0 else "", f"{abs(step):0{scale + 1}d}"
+    return f"'{sign}{figures[:-scale]}.{figures[-scale:]}'::DECIMAL({digits}, {scale})"
 
 
 def _boolean(column: Column, operator: Operator, text: str) -> Sql:
@@ -118,9 +142,14 @@ def _time(column: Column, operator: Operator, text: str) -> Sql:
     """A time as exact as it was written: a year, a month, a day, ... as a whole."""
     low, high = span_of(text)
     name, kind = f"i.{quoted(column.name)}", column.type
-    if kind == "DATE" and (low.time(), high.time()) != (datetime.min.time(), datetime.min.time()):
+    if kind == "DATE" and {low.time(), high.time() if high else time.min} != {time.min}:
         raise ValueProblem(f"{column.name} is a day; {text!r} has a time, allowed is 2024-05-17")
-    first, last = (moment.replace(tzinfo=None).isoformat(sep=" ") for moment in (low, high))
+    if kind in ("TIMESTAMP_NS", "TIMESTAMP_S", "TIMESTAMP_MS"):  # which do not have every year
+        name, kind = f"{name}::TIMESTAMP", "TIMESTAMP"
+    first, last = (moment.replace(tzinfo=None).isoformat(sep=" ") for moment in (low, high or low))
+    if high is None and operator not in (">=", "<"):  # after the last year there is nothing
+        ends = {">": "false", "<=": f"{name} IS NOT NULL"}
+        return Sql(ends[operator]) if operator in ends else Sql(f"{name} >= ?::{kind}", (first,))
     match operator:
         case ">=" | "<":
             return Sql(f"{name} {operator} ?::{kind}", (first,))
@@ -129,11 +158,13 @@ def _time(column: Column, operator: Operator, text: str) -> Sql:
         case "<=":
             return Sql(f"{name} < ?::{kind}", (last,))
         case _:
-            return Sql(f"{name} >= ?::{kind} AND {name} < ?::{kind}", (first, last))
+            return Sql(f"({name} >= ?::{kind} AND {name} < ?::{kind})", (first, last))
 
 
-def span_of(text: str) -> tuple[datetime, datetime]:
+def span_of(text: str) -> tuple[datetime, datetime | None]:
     """The beginning of a year, month, day, hour, minute or second, and that of the next one, UTC.
+
+    The next one is None after the year 9999.
 
     Raises:
         ValueProblem: it is none.
@@ -154,11 +185,14 @@ def span_of(text: str) -> tuple[datetime, datetime]:
             int(fraction.ljust(6, "0")),
             tzinfo=UTC,
         )
-        return low, _next(low, parts, is_fraction=bool(dot))
-    except (ValueError, OverflowError):
+    except ValueError:
         raise ValueProblem(
             f"{text!r} is no time; allowed: 2024, 2024-05, 2024-05-17, 2024-05-17T12:30:00"
         ) from None
+    try:
+        return low, _next(low, parts, is_fraction=bool(dot))
+    except (ValueError, OverflowError):
+        return low, None
 
 
 def _next(low: datetime, parts: dict[str, str | None], *, is_fraction: bool) -> datetime:

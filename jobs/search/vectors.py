@@ -5,6 +5,7 @@ quantized numbers, and the best `REFINE` times as many as are asked for by their
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from jobs.search.similar import Similar, Vector, best, cosines, embeddings
 from schemas.exceptions import OutputConflictError, RaylabelError, SpecError, StorageError
 from schemas.words import counted
-from workers.printable import message_of
+from workers.printable import message_of, short_line
 
 PARTITION_ROWS = 1000
 """Vectors in a partition, on average."""
@@ -57,9 +58,17 @@ def assert_replaceable(folder: Path) -> None:
     """
     if folder.exists() and _state_in(folder) is None:
         raise StorageError(
-            f"cannot write {folder}: it exists, and is no index of vectors; move it, or name another file "
-            "with --into"
+            f"cannot write {folder}: it exists, and is no index of vectors that can be read; move or delete "
+            "it, or name another file with --into"
         )
+
+
+def is_older(folder: Path, state: str) -> bool:
+    """Whether a folder is an index of vectors of other tables; Lance may not be installed."""
+    try:
+        return _state_in(folder) not in (None, state)
+    except SpecError:
+        return False
 
 
 def _state_in(folder: Path) -> str | None:
@@ -132,7 +141,8 @@ class Vectors:
     def __init__(self, folder: Path, state: str, again: str) -> None:
         found = _state_in(folder)
         if found is None:
-            raise StorageError(f"{folder} is no index of vectors that can be read; {again}")
+            raise StorageError(f"{folder} is no index of vectors that can be read; delete it, or {again}")
+        self._folder, self._again = folder, again
         self._dataset = assert_lance().dataset(str(folder))
         if found != state:
             raise OutputConflictError(f"{folder} is older than the tables, which have changed; {again}")
@@ -152,17 +162,11 @@ class Vectors:
             asked = int(2 * asked * len(self._rows) / len(among)) + 10
             if asked > EXACT_ROWS:
                 return None
-        found = self._dataset.to_table(
-            columns=["manifest_index", "_distance"],
-            nearest={
-                "column": "embedding",
-                "q": vector,
-                "k": asked,
-                "metric": "cosine",
-                "nprobes": PROBES,
-                "refine_factor": REFINE,
-            },
-        )
+        nearest = {"column": "embedding", "q": vector, "k": asked, "metric": "cosine"}
+        # of a query's images the nearest may lie farther away
+        nearest |= {"nprobes": PROBES if among is None else 4 * PROBES, "refine_factor": REFINE}
+        with self._readable():
+            found = self._dataset.to_table(columns=["manifest_index", "_distance"], nearest=nearest)
         rows = found["manifest_index"].to_numpy()
         chosen = rows != (-1 if without is None else without)
         if among is not None:
@@ -178,14 +182,25 @@ class Vectors:
         chosen = among[np.isin(among, self._rows) & (among != (-1 if without is None else without))]
         if not len(chosen):
             return []
-        taken = self._dataset.take(np.searchsorted(self._rows, chosen), columns=["embedding"])
+        with self._readable():
+            taken = self._dataset.take(np.searchsorted(self._rows, chosen), columns=["embedding"])
         flat = taken["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return best(chosen, cosines(flat.reshape(len(chosen), -1), vector), most)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Says that a file cannot be read, where Lance does."""
+        try:
+            yield
+        except Exception as error:  # Lance has no exceptions of its own
+            wrong = short_line(message_of(error))
+            raise StorageError(f"{self._folder} cannot be read ({wrong}); {self._again}") from None
 
     @cached_property
     def _rows(self) -> NDArray[np.int64]:
         """The rows in the manifest of all vectors, ascending."""
-        column = self._dataset.to_table(columns=["manifest_index"])["manifest_index"]
+        with self._readable():
+            column = self._dataset.to_table(columns=["manifest_index"])["manifest_index"]
         rows: NDArray[np.int64] = column.to_numpy()
         return rows
 

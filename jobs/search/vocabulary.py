@@ -1,7 +1,6 @@
 """What a query can be about: the classes, labels and tags of a run's models, and columns of its images."""
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,7 +99,14 @@ class Vocabulary:
         if name.is_quoted or folded in self._terms or folded in self._columns:
             return name.text, name.attribute
         head, dot, attribute = name.text.rpartition(".")
-        return (head, attribute) if dot and head and attribute in ATTRIBUTES else (name.text, None)
+        known = dot and head and attribute.lower() in ATTRIBUTES
+        return (head, attribute.lower()) if known else (name.text, None)
+
+    def names_of(self, name: Name) -> tuple[str, str]:
+        """A name of terms as a person reads it, and as it is in a query; without its attribute."""
+        text, kind = self.split(name)[0], f"{name.kind}:" if name.kind else ""
+        bare = text if "*" in text and not name.is_quoted else quoted(text)
+        return f"{kind}{text}", f"{kind}{bare}"
 
     def terms_of(self, name: Name) -> list[Term]:
         """The terms that a name is: none where it is a column, or nothing.
@@ -112,8 +118,7 @@ class Vocabulary:
         """
         text = self.split(name)[0]
         if "*" in text and not name.is_quoted:
-            pattern = re.compile(".*".join(map(re.escape, text.casefold().split("*"))), re.DOTALL)
-            found = [term for term in self.terms if pattern.fullmatch(term.name.casefold())]
+            found = [term for term in self.terms if _fits(text.casefold(), term.name.casefold())]
         else:
             found = self._terms.get(text.casefold(), [])
         if name.kind is None:
@@ -123,6 +128,10 @@ class Vocabulary:
             pool = [term.name for term in self.terms if self._is_of_kind(term, name.kind)]
             raise UnknownNameError(_nothing_like(f"no {self._kind_in_words(name.kind)}", text, pool))
         return found
+
+    def has_terms(self, name: str) -> bool:
+        """Whether a class, label or tag is called so."""
+        return name.casefold() in self._terms
 
     def column_of(self, text: str) -> Column | None:
         """The column of a name; None: there is none."""
@@ -134,14 +143,14 @@ class Vocabulary:
         Raises:
             UnknownNameError: it chooses nothing, nor is it a column.
         """
-        if kind in ("class", "label", "tagger"):
-            return True
         head, dot, tagger = kind.partition(".")
-        if head == "tagger" and dot:
+        if kind.lower() in ("class", "label", "tagger"):
+            return True
+        if head.lower() == "tagger" and dot:
             if tagger not in self._taggers:
                 raise UnknownNameError(_nothing_like("no tagger", tagger, self._taggers))
             return True
-        if kind in KINDS or self.column_of(kind):
+        if kind.lower() in KINDS or self.column_of(kind):
             return False
         names = [*KINDS, *(f"tagger.{name}" for name in self._taggers), *(it.name for it in self.columns)]
         raise UnknownNameError(_nothing_like("before a colon, no kind or column", kind, names))
@@ -174,14 +183,15 @@ class Vocabulary:
         return sorted(self._images_of_names, key=lambda name: -self._images_of_names[name])
 
     def _is_of_kind(self, term: Term, kind: str) -> bool:
-        if kind == "tagger" or kind.startswith("tagger."):
-            return term.kind == "tag" and kind in ("tagger", f"tagger.{term.tagger}")
-        return term.kind == kind
+        head, dot, tagger = kind.partition(".")
+        if head.lower() == "tagger":
+            return term.kind == "tag" and (not dot or tagger == term.tagger)
+        return term.kind == kind.lower()
 
     @staticmethod
     def _kind_in_words(kind: str) -> str:
         head, _, tagger = kind.partition(".")
-        return f"tag of {tagger}" if tagger else {"tagger": "tag"}.get(head, head)
+        return f"tag of {tagger}" if tagger else {"tagger": "tag"}.get(head.lower(), head.lower())
 
 
 def error_codes(text: str) -> list[str]:
@@ -190,11 +200,27 @@ def error_codes(text: str) -> list[str]:
     Raises:
         UnknownNameError: there is no such code.
     """
-    pattern = re.compile(".*".join(map(re.escape, text.upper().split("*"))))
-    found = [code for code in ErrorCode if pattern.fullmatch(code)]
+    found = [code for code in ErrorCode if _fits(text.upper(), code)]
     if not found:
         raise UnknownNameError(_nothing_like("no error code", text.upper(), list(ErrorCode)))
     return [str(code) for code in found]
+
+
+def _fits(pattern: str, text: str) -> bool:
+    """Whether a text is as a pattern says, in which a `*` stands for any characters."""
+    first, *middle = pattern.split("*")
+    if not middle:
+        return text == pattern
+    *middle, last = middle
+    if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
+        return False
+    place, end = len(first), len(text) - len(last)
+    for part in middle:
+        found = text.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
 
 
 def _nothing_like(what: str, text: str, names: Iterable[str]) -> str:

@@ -84,7 +84,8 @@ def number_of(text: str, most: int = MAX_NUMBER) -> int | None:
 def finds_failed(query: str) -> bool:
     """Whether a query finds failed images too: one that is about `error` does."""
     tests = (test.name for test, _ in each_test(parse(query)))
-    return any(name.kind == ERROR or (name.text == ERROR and name.kind in (None, COLUMN)) for name in tests)
+    about = ((name.kind and name.kind.lower(), name.text.lower()) for name in tests)
+    return any(kind == ERROR or (text == ERROR and kind in (None, COLUMN)) for kind, text in about)
 
 
 def narrowed(query: str, more: str) -> tuple[str, bool]:

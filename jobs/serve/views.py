@@ -218,7 +218,7 @@ def sorts_of(run: ServedRun, words: Sequence[Word], asked: Asked) -> dict[str, s
     """Orders that the page offers: what the address has, and what a person reads."""
     sorts = {"": "most alike" if asked.like else "best match", "row": "manifest order"}
     for word in words:
-        name = quoted(word.name) if "*" not in word.name else word.name
+        name = word.query
         if any(term.kind == "class" for term in word.terms):
             sorts |= {name: f"most {word.name}", f"{name}.area": f"largest {word.name}"}
         sorts[f"{name}.score"] = f"surest {word.name}"

@@ -88,6 +88,8 @@ def counted(name: str, operator: str, limit: float) -> Holds:
 
 def scored(name: str, operator: str, limit: float, *kinds: str) -> Holds:
     def holds(image: Image) -> bool:
+        if operator == "!=":
+            return image.error is None and not scored(name, "=", limit, *kinds)(image)
         scores = [score for kind in kinds if (score := image.best(kind, name)) is not None]
         return any(OPERATORS[operator](np.float32(score), np.float32(limit)) for score in scores)
 
@@ -96,6 +98,8 @@ def scored(name: str, operator: str, limit: float, *kinds: str) -> Holds:
 
 def sized(name: str, operator: str, limit: float) -> Holds:
     def holds(image: Image) -> bool:
+        if operator == "!=":
+            return image.error is None and not sized(name, "=", limit)(image)
         area = image.area(name)
         return area is not None and OPERATORS[operator](np.float32(area), np.float32(limit))
 

@@ -209,3 +209,18 @@ def files_up_to(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_another_database_is_not_replaced_by_an_index(tmp_path: Path) -> None:
+    output = write_run(tmp_path)
+    mine = tmp_path / "mine.duckdb"
+    with duckdb.connect(str(mine)) as database:
+        database.execute("CREATE TABLE precious AS SELECT 42 AS n")
+    with pytest.raises(StorageError, match=r"mine\.duckdb: it exists, and is no index that can be read"):
+        make_index(output, mine)
+    assert rows_of(str(mine), "FROM precious") == [(42,)]
+    mine.unlink()
+    make_index(output, mine)
+    make_index(output, mine)  # an index is
+    (tmp_path / "run" / "search.duckdb").write_bytes(b"damaged")
+    make_index(output)  # as what is beside the tables is

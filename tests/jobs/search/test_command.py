@@ -8,6 +8,7 @@ import pytest
 from jobs.search.build import index_run
 from jobs.search.command import SearchOptions, search_run
 from schemas.exceptions import QueryError, SpecError, StorageError
+from tests.jobs.exports import made_run
 from tests.jobs.exports.made_run import PHOTOS, write_run
 
 
@@ -54,7 +55,7 @@ def test_without_words_the_best_label_is_shown_and_failed_images_have_their_code
     assert lines[2] == f"0 palace 0.75 3 {PHOTOS[0]}"
     assert lines[4] == f"5 TRUNCATED {PHOTOS[5]}"
     assert "label: cat 2, palace 2" in out
-    assert lines[-1] == "3 images of 8"
+    assert lines[-1] == "3 images of 9"
 
 
 def test_more_than_is_shown_is_said(run: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,3 +109,32 @@ def test_what_cannot_be_answered_writes_nothing(run: str, tmp_path: Path) -> Non
         with pytest.raises(error):
             search_run(run, query, options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SearchOptions(as_json=True, uris=True),
+        SearchOptions(uris=True, file=Path("hits.csv")),
+        SearchOptions(uris=True, facets=True),
+        SearchOptions(file=Path("hits.csv"), facets=True),
+    ],
+)
+def test_options_of_which_one_would_be_lost_are_refused(run: str, options: SearchOptions) -> None:
+    with pytest.raises(SpecError, match=r"allowed is one of them|--facets counts for a person"):
+        search_run(run, "person", options)
+
+
+def test_a_uri_is_one_line_whatever_is_in_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made_run, "PHOTOS", ("a\nb.jpg", "c\x1b[31m.jpg", *PHOTOS[2:]))
+    output = write_run(tmp_path)
+    index_run(output)
+    capfd.readouterr()
+    search_run(output, "", SearchOptions(uris=True, sort="row"))
+    printed = capfd.readouterr()
+    lines = printed.out.splitlines()
+    assert len(lines) == 8
+    assert [line.rpartition("photos/")[2] for line in lines[:2]] == ["a\\nb.jpg", "c\\x1b[31m.jpg"]
+    assert "2 URIs have characters that are escaped here; --json and -o give them" in printed.err

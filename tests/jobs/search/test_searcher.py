@@ -1,7 +1,12 @@
+import math
+import re
 from collections.abc import Iterator
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,11 +19,12 @@ from jobs.search.searcher import Searcher
 from schemas.exceptions import OutputConflictError, QueryError, SpecError, StorageError
 from schemas.ledger import SUCCESS
 from tests.benchmarks.large_run import write_large_run
-from tests.jobs.exports.made_run import write_run
+from tests.jobs.exports import made_run
+from tests.jobs.exports.made_run import LABELLED, MODELS, write_run
 from tests.jobs.results.test_datasets import begun, publish
 from tests.jobs.search import plain
 from tests.jobs.search.plain import Holds, Image, images_of
-from tests.workers.tables.made_results import record
+from tests.workers.tables.made_results import record, resolved
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import begin_run
 from workers.storage.store import Store
@@ -302,7 +308,7 @@ def test_without_an_index_it_is_said_how_to_make_one(tmp_path: Path) -> None:
     ):
         Searcher(output)
     (tmp_path / "run" / "search.duckdb").write_bytes(b"no database")
-    with pytest.raises(StorageError, match=r"search\.duckdb is no index that can be read"):
+    with pytest.raises(StorageError, match=r"search\.duckdb is damaged, or no index .*; make it with"):
         Searcher(output)
     with pytest.raises(StorageError, match=r"there is no index .*elsewhere"):
         Searcher(output, tmp_path / "elsewhere")
@@ -348,3 +354,158 @@ def test_an_index_of_another_run_is_refused(tmp_path: Path, made: str) -> None:
     make_index(store.url, tmp_path / "other.duckdb")
     with pytest.raises(OutputConflictError, match="is an index of another run"):
         Searcher(made, tmp_path / "other.duckdb")
+
+
+def test_a_name_of_two_kinds_is_two_words_and_no_hit_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = resolved("guess", "classifier", ("person", "dog", "palace"), "tags")
+    monkeypatch.setattr(made_run, "CLASSIFIER", classifier)
+    output = write_run(tmp_path, {**MODELS, "classifier": classifier})
+    make_index(output)
+    with Searcher(output) as searcher:
+        for query in ("label:person (class:person OR width>0)", "class:person (label:person OR width>0)"):
+            with searcher.search(query) as hits:
+                assert hits.total == len(hits.first(99)) == len(list(hits.all())) > 2, query
+        with searcher.search("label:person class:person") as hits:
+            matches = hits.first(1)[0].matches
+    assert {name: match.count for name, match in matches.items()} == {"label:person": None, "class:person": 1}
+
+
+ODD = (
+    *("image", "count", "score_", "term", "found", "place", "number", "similarity", "matches", "entry"),
+    *("area", "hits", "ordered", "these", "select", "i", "f", "tagger", "person", "a.b", 'say "hi"'),
+    *("50%", "x y"),
+)
+"""Names of columns that mean something else, or are hard to write."""
+
+
+def test_columns_of_any_name_are_found_sorted_counted_and_written(tmp_path: Path) -> None:
+    further = {name: pa.array([f"v{(7 * row + 3) % 9}" for row in range(9)]) for name in ODD}
+    output = write_run(tmp_path, further=further)
+    make_index(output)
+    expected = sorted(LABELLED, key=lambda row: (7 * row + 3) % 9)
+    with Searcher(output) as searcher:
+        for name in ODD:
+            column = f"column:{quoted(name)}"
+            assert rows_of(searcher, f"{column}=v3") == [0], name
+            if name == "person":  # a class as well
+                continue
+            with searcher.search("") as hits:
+                assert [hit.manifest_index for hit in hits.first(99, sort=quoted(name))] == expected, name
+                assert [row[0] for row in hits.all(sort=quoted(name))] == expected, name
+        with searcher.search("") as hits:
+            facets = hits.facets()
+            hit = hits.first(1, sort="row")[0].to_dict()
+            hits.narrow(searcher.similar(hits, "3", 5))
+            alike = [hit.manifest_index for hit in hits.first(5)]
+            assert [row[0] for row in hits.all()] == alike
+            hits.save(tmp_path / "alike.parquet")
+        for name in ODD:
+            for value in facets[name]:
+                assert len(rows_of(searcher, value.query)) == value.images, value
+    assert (hit["matches"], hit["manifest_matches"], hit["place"]) == ({}, "v3", "v3")
+    table = pq.read_table(tmp_path / "alike.parquet")
+    assert table["manifest_index"].to_pylist() == alike
+    assert {"similarity", "similarity_1"} <= set(table.column_names)
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("ERROR:truncated", [5]),
+        ("Error:*", [5]),
+        ("column:ERROR=TRUNCATED", [5]),
+        ("Class:PERSON.Score>0.75", [6]),
+        ("text>B", [2, 3]),
+        ("text<=b", [0, 1]),
+        ("text=STRASSE", [3]),
+        ("whole>=1e-11", [1, 2, 3, 4, 6, 7, 8]),
+        ("whole>0.5 whole<1.5", [1]),
+        ("whole=1e-99999999999999999999", []),
+        ("whole>1e-99999999999999999999 whole<2", [1]),
+        ("whole>=-1e-99999999999999999999 whole<1", [0]),
+        ("whole<1e300", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("whole>-1e300 whole<=1e0", [0, 1]),
+        ("money>=0.000000001 money<0.25", []),
+        ("money>0.24999999999999999999 money<0.2500000000001", [1]),
+        ("money>=1e37", []),
+        ("fine>=123456789", []),
+        ("fine<123456789", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("ratio>5", [6, 7, 8]),
+        ("ratio<1e308", [0, 2, 3, 4, 6, 7, 8]),
+        ("score<1e39", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("person.score<1e39", [2, 3, 6]),
+        ("person.score!=0.75", [0, 1, 3, 4, 6, 7, 8]),
+        ("nano<2500 nano>=1600", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("nano=2026-01-02T00:00:00.000001", [1]),
+        ("never<9999", [1, 2, 3, 4, 6, 7, 8]),
+        ("never=9999-12-31", [0]),
+        ("never<=9999 never>=9999", [0]),
+        ("never>9999", []),
+    ],
+)
+def test_values_are_compared_as_they_are(typed: str, query: str, rows: list[int]) -> None:
+    with Searcher(typed) as searcher:
+        assert rows_of(searcher, query) == rows
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    second = 10**9
+    began = 1_767_225_600 * second  # 2026-01-01
+    further = {
+        "text": pa.array(["a", "B", "Straße", "STRASSE", *[None] * 5]),
+        "whole": pa.array(range(9), pa.int8()),
+        "money": pa.array([Decimal(n) / 4 for n in range(9)], pa.decimal128(10, 2)),
+        "fine": pa.array([Decimal(n) / 4 for n in range(9)], pa.decimal128(38, 30)),
+        "ratio": pa.array([0.0, math.nan, 2, 3, 4, 5, 6, 7, 8], pa.float64()),
+        "nano": pa.array([began + 86_400 * second * n + 1001 for n in range(9)], pa.timestamp("ns")),
+        "never": pa.array([date(9999, 12, 31), *[date(2026, 1, 1)] * 8], pa.date32()),
+    }
+    output = write_run(tmp_path_factory.mktemp("typed"), further=further)
+    make_index(output)
+    return output
+
+
+def test_a_wildcard_of_many_stars_is_answered(made: str) -> None:
+    with Searcher(made) as searcher:
+        assert rows_of(searcher, "*" * 500 + "person" + "*" * 500) == [2, 3, 6]
+        assert rows_of(searcher, "p*e*r*s*o*n") == [2, 3, 6]
+        for query in ("*" * 50 + "x", "p*r*n*n", "*person*person*"):
+            with pytest.raises(QueryError, match="no label, class or column"), searcher.search(query):
+                pass
+
+
+def test_none_of_a_class_is_a_number_of_objects_to_sort_by(made: str) -> None:
+    with Searcher(made) as searcher:
+        assert rows_of(searcher, "", "-person") == [0, 1, 4, 7, 8, 2, 3, 6]
+        assert rows_of(searcher, "", "person") == [2, 3, 6, 0, 1, 4, 7, 8]
+
+
+def test_what_is_alike_is_out_of_what_the_query_finds_however_many_that_are(made: str) -> None:
+    with Searcher(made) as searcher, searcher.search("error:* OR manifest_index!=3") as hits:
+        assert hits.total == searcher.about.labelled == 8
+        found = searcher.similar(hits, "8", 99)
+    assert sorted(each.row for each in found) == [0, 1, 2, 4, 6, 7]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+def test_a_damaged_index_is_named_with_what_to_do_or_answers_rightly(
+    tmp_path: Path, large: str, share: float
+) -> None:
+    file = tmp_path / "index.duckdb"
+    whole = Path(large, "search.duckdb").read_bytes()
+    middle = int(share * len(whole))
+    for content in (whole[:middle], whole[:middle] + bytes(5000) + whole[middle + 5000 :]):
+        file.write_bytes(content)
+        found = message = None
+        try:
+            with Searcher(large, file) as searcher, searcher.search("person car") as hits:
+                found = hits.total, [hit.manifest_index for hit in hits.first(50)]
+        except StorageError as error:
+            message = str(error)
+        with Searcher(large) as searcher, searcher.search("person car") as hits:
+            right = hits.total, [hit.manifest_index for hit in hits.first(50)]
+        assert found in (None, right)
+        assert message is None or re.search(r"index\.duckdb is .*; make it with .* --into ", message)

@@ -84,13 +84,25 @@ def test_few_embeddings_are_all_compared(tmp_path: Path, capsys: pytest.CaptureF
     assert [path.name for path in Path(output).iterdir() if path.name.startswith(".")] == []
 
 
-def test_vectors_older_than_the_tables_are_refused(tmp_path: Path) -> None:
+def test_vectors_that_are_cut_are_named_with_what_to_do(tmp_path: Path) -> None:
+    output = write_run(tmp_path)
+    index_run(output, vectors=True)
+    (data,) = Path(output, "search.lance", "data").iterdir()
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(StorageError, match=r"search\.lance cannot be read .*; make it with .* --vectors`"):
+        found(output, "", "3")
+
+
+def test_vectors_older_than_the_tables_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = write_run(tmp_path)
     index_run(output, vectors=True)
     Store(output).write("_SUCCESS", json.dumps({"labels": 8, "boxes": 9, "errors": 1}).encode())
     make_index(output)
-    with pytest.raises(OutputConflictError, match=r"search\.lance is older than the tables, .* make it with"):
+    older = r"search\.lance is older than the tables, .* make it with `raylabel index .* --vectors`"
+    with pytest.raises(OutputConflictError, match=older):
         found(output, "", "3")
+    index_run(output)
+    assert "search.lance is older than the tables: --vectors makes it again" in capfd.readouterr().err
     shutil.rmtree(f"{output}/search.lance")
     Path(f"{output}/search.lance").mkdir()
     with pytest.raises(StorageError, match="is no index of vectors that can be read"):
@@ -100,7 +112,9 @@ def test_vectors_older_than_the_tables_are_refused(tmp_path: Path) -> None:
 def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     output = write_run(tmp_path)
     export_run(output, "lance", tmp_path / "mine.lance")
-    with pytest.raises(StorageError, match=r"mine\.lance: it exists, and is no index of vectors; move it"):
+    with pytest.raises(
+        StorageError, match=r"mine\.lance: it exists, and is no index of vectors that can be read; move"
+    ):
         index_run(output, tmp_path / "mine.duckdb", vectors=True)
     assert (tmp_path / "mine.lance").is_dir()
     assert not (tmp_path / "mine.duckdb").exists()
