@@ -5,7 +5,7 @@ import pytest
 
 from schemas import exceptions
 from schemas.errors import ErrorCode, Stage
-from schemas.exceptions import DamagedFileError, ImageError, ProcessDiedError, RaylabelError
+from schemas.exceptions import DamagedFileError, ImageError, ProcessDiedError, QueryError, RaylabelError
 
 CLASSES = [
     value
@@ -19,6 +19,7 @@ def test_every_exception_survives_the_way_through_ray(kind: type[RaylabelError])
     coded: dict[type[RaylabelError], RaylabelError] = {
         ImageError: ImageError(Stage.FETCH, ErrorCode.TIMEOUT, "30 s", attempts=4),
         DamagedFileError: DamagedFileError("commit", "out/c.json", "it is empty", "Run again", "c.json"),
+        QueryError: QueryError("no dgo", 0, 3),
         ProcessDiedError: ProcessDiedError(Stage.DETECT, ErrorCode.TIMEOUT, "60 s", row=7),
     }
     error = coded.get(kind) or kind("what, why")
