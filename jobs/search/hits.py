@@ -272,9 +272,12 @@ def _ordered(order: Order) -> str:
     direction = "DESC" if order.descending else "ASC"
     if order.column:
         key = f"i.{quoted(order.column.name)}"
+        keys = [f"{key} {direction} NULLS LAST", "manifest_index"]
+        if order.column.type == "VARCHAR":  # a CSV manifest has numbers as texts
+            keys.insert(0, f"TRY_CAST({key} AS DOUBLE) {direction} NULLS LAST")
         return (
             f"SELECT manifest_index FROM {_HITS} JOIN images i USING (manifest_index) "
-            f"ORDER BY {key} {direction} NULLS LAST, manifest_index"
+            f"ORDER BY {', '.join(keys)}"
         )
     if order.word is None:
         return f"SELECT manifest_index FROM {_HITS} ORDER BY manifest_index {direction}"

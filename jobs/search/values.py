@@ -2,9 +2,11 @@
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation, localcontext
+from itertools import chain
 
 from jobs.results.duck import quoted
 from jobs.search.language import Operator
@@ -80,9 +82,27 @@ def _condition(column: Column, operator: Operator, text: str) -> Sql:  # noqa: P
         return _float(name, kind, operator, number(text))
     if kind.removeprefix("U") in _WHOLE or kind.startswith("DECIMAL"):
         return _exact(name, kind, operator, text)
-    if operator == "=" or kind == "VARCHAR":
-        return Sql(f"lower({name}::VARCHAR) {operator} lower(?)", (text,))
+    if kind == "VARCHAR":
+        return _text(name, operator, text)
+    if operator == "=":
+        return Sql(f"lower({name}::VARCHAR) = lower(?)", (text,))
     raise ValueProblem(f"{column.name} is of type {kind}; it can be asked with = and ~")
+
+
+def _text(name: str, operator: Operator, text: str) -> Sql:
+    """A comparison with a text, which a CSV manifest has for a number or a time, too: then as these."""
+    readings = []
+    with suppress(ValueProblem):
+        readings.append(_float(f"TRY_CAST({name} AS DOUBLE)", "DOUBLE", operator, number(text)))
+    with suppress(ValueProblem):
+        readings.append(_within(f"TRY_CAST({name} AS TIMESTAMP)", "TIMESTAMP", operator, *span_of(text)))
+    as_text = Sql(f"lower({name}) {operator} lower(?)", (text,))
+    if operator == "=" or not readings:
+        readings.append(as_text)
+    return Sql(
+        f"({' OR '.join(f'coalesce({reading.text}, false)' for reading in readings)})",
+        tuple(chain.from_iterable(reading.parameters for reading in readings)),
+    )
 
 
 def _float(name: str, kind: str, operator: Operator, value: float) -> Sql:
@@ -146,6 +166,11 @@ def _time(column: Column, operator: Operator, text: str) -> Sql:
         raise ValueProblem(f"{column.name} is a day; {text!r} has a time, allowed is 2024-05-17")
     if kind in ("TIMESTAMP_NS", "TIMESTAMP_S", "TIMESTAMP_MS"):  # which do not have every year
         name, kind = f"{name}::TIMESTAMP", "TIMESTAMP"
+    return _within(name, kind, operator, low, high)
+
+
+def _within(name: str, kind: str, operator: Operator, low: datetime, high: datetime | None) -> Sql:
+    """A comparison with what is from one moment on until before another, None: without end."""
     first, last = (moment.replace(tzinfo=None).isoformat(sep=" ") for moment in (low, high or low))
     if high is None and operator not in (">=", "<"):  # after the last year there is nothing
         ends = {">": "false", "<=": f"{name} IS NOT NULL"}

@@ -33,7 +33,14 @@ DETECTOR = resolved("find", "detector", CLASSES, "boxes")
 EMBEDDER = resolved("feel", "embedder", (), "embeddings", width=8)
 SCENE = resolved("look", "tagger", SCENES, "tags")
 MODELS = {"classifier": CLASSIFIER, "detector": DETECTOR, "embedder": EMBEDDER, "taggers.scene": SCENE}
-CARRIED = pa.schema([("photographer", pa.string()), ("taken", pa.date32()), ("flagged", pa.bool_())])
+CARRIED = pa.schema(
+    [
+        ("photographer", pa.string()),
+        ("taken", pa.date32()),
+        ("flagged", pa.bool_()),
+        ("rating", pa.string()),  # as from a CSV
+    ]
+)
 PLAN = Plan(rows=200, unit_rows=50, shard_units=4)
 
 
@@ -68,6 +75,7 @@ def _manifest(rows: range) -> pa.Table:
             "photographer": [("Ann", "Bo", None)[row % 3] for row in rows],
             "taken": pa.array([year + timedelta(days=3 * row) for row in rows], pa.date32()),
             "flagged": [row % 4 == 0 for row in rows],
+            "rating": [str(row % 11) for row in rows],
             "manifest_uri": pa.nulls(len(rows), pa.string()),
             "uri_is_cut": [False] * len(rows),
         }

@@ -68,6 +68,7 @@ MEANINGS: dict[str, Holds] = {
         within("taken", ">=", date(2024, 1, 1), date(2024, 1, 2)),
         within("taken", "<", date(2024, 3, 1), date(2024, 4, 1)),
     ),
+    "rating>4": lambda image: int(image.columns["rating"]) > 4,
     "uri~2024/": contains("uri", "2024/"),
     "flagged -photographer=Bo": all_of(
         compared("flagged", "=", True), no(compared("photographer", "=", "Bo"))

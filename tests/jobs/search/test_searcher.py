@@ -432,6 +432,19 @@ def test_columns_of_any_name_are_found_sorted_counted_and_written(tmp_path: Path
         ("money>=1e37", []),
         ("fine>=123456789", []),
         ("fine<123456789", [0, 1, 2, 3, 4, 6, 7, 8]),
+        ("csv>9", [3]),
+        ("csv<=9", [0, 1]),
+        ("csv=10", [3]),
+        ("csv=1e1", [3]),
+        ("csv!=10", [0, 1, 2, 4, 6, 7, 8]),
+        ("csv>x", [2]),
+        ("day>=2024", [1, 2]),
+        ("day=2024", [1]),
+        ("day<=2024-05 day>=2024-05", [1]),
+        ("day<2024", [0]),
+        ("day=soon", [3]),
+        ("day>=2024-13", [2, 3]),
+        ("day>=2024-05-17T10:30", [1, 2]),
         ("ratio>5", [6, 7, 8]),
         ("ratio<1e308", [0, 2, 3, 4, 6, 7, 8]),
         ("score<1e39", [0, 1, 2, 3, 4, 6, 7, 8]),
@@ -450,11 +463,20 @@ def test_values_are_compared_as_they_are(typed: str, query: str, rows: list[int]
         assert rows_of(searcher, query) == rows
 
 
+def test_numbers_that_are_texts_are_sorted_as_numbers_before_other_texts(typed: str) -> None:
+    with Searcher(typed) as searcher:
+        assert rows_of(searcher, "", "csv") == [1, 0, 3, 2, 4, 6, 7, 8]
+        assert rows_of(searcher, "", "-csv") == [3, 0, 1, 2, 4, 6, 7, 8]
+        assert rows_of(searcher, "day~0", "-day") == [2, 1, 0]
+
+
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> str:
     second = 10**9
     began = 1_767_225_600 * second  # 2026-01-01
     further = {
+        "csv": pa.array(["9", " 2.5 ", "z", "10", *[None] * 5]),
+        "day": pa.array(["2023-12-31", "2024-05-17 10:30:00", "2025-01-01T00:00:00", "soon", *[None] * 5]),
         "text": pa.array(["a", "B", "Straße", "STRASSE", *[None] * 5]),
         "whole": pa.array(range(9), pa.int8()),
         "money": pa.array([Decimal(n) / 4 for n in range(9)], pa.decimal128(10, 2)),
