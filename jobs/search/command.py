@@ -142,7 +142,7 @@ def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Cons
         console.print(_table(first, hits, console.width))
     if options.facets:
         for name, values in hits.facets().items():
-            shown = ", ".join(f"{value.value} {value.images:,}" for value in values)
+            shown = ", ".join(f"{value.value or '(empty)'} {value.images:,}" for value in values)
             console.print(printable(f"{name}: {shown}"), markup=False, soft_wrap=True)
     every = searcher.about.labelled + (searcher.about.failed if hits.finds_failed else 0)
     found = f"{counted(hits.total, 'image')} of {every:,}"

@@ -24,9 +24,6 @@ from schemas.exceptions import QueryError
 LABELLED = f"i.{ERROR} IS NULL"
 """Of an image: that it is labelled, not failed."""
 
-LARGEST = 3e38
-"""About the largest number of a float32: what is compared with scores is not larger."""
-
 BEST, ROW = "best", "row"
 """Orders that have no name of their own in a run: by what was asked for, and as in the manifest."""
 
@@ -270,7 +267,8 @@ class _Compiler:
         if attribute in ("score", "area"):
             limit = number(test.value, percent=True)
             terms = _with_area(terms) if attribute == "area" else terms
-            limit = max(min(limit, LARGEST), -LARGEST)
+            if not 0 <= limit <= 1:
+                raise ValueProblem(f"{test.value!r} is no {attribute}: that is from 0 to 1, or 0% to 100%")
             if operator == "!=":
                 return _without(terms, f"AND {attribute} = ?::FLOAT", limit)
             return _found(terms, f"AND {attribute} {operator} ?::FLOAT", limit)

@@ -273,7 +273,9 @@ def _ordered(order: Order) -> str:
     if order.column:
         key = f"i.{quoted(order.column.name)}"
         keys = [f"{key} {direction} NULLS LAST", "manifest_index"]
-        if order.column.type == "VARCHAR":  # a CSV manifest has numbers as texts
+        if order.column.type == "VARCHAR":  # a CSV manifest has numbers as texts, and "" for no value
+            key = f"nullif({key}, '')"
+            keys[0] = f"{key} {direction} NULLS LAST"
             keys.insert(0, f"TRY_CAST({key} AS DOUBLE) {direction} NULLS LAST")
         return (
             f"SELECT manifest_index FROM {_HITS} JOIN images i USING (manifest_index) "

@@ -147,8 +147,8 @@ class Searcher:
 
     def _attach(self, file: Path) -> None:
         """Makes the tables of the file views, whatever else of this process has it open."""
-        self._duck.execute(f"ATTACH {in_quotes(str(file))} AS file (READ_ONLY)")
         try:
+            self._duck.execute(f"ATTACH {in_quotes(str(file))} AS file (READ_ONLY)")
             for table in ("about", "terms", *TABLES):
                 self._duck.execute(f"CREATE VIEW {table} AS FROM file.{table}")
         except SpecError:

@@ -157,6 +157,8 @@ class Vocabulary:
 
     def unknown(self, text: str) -> UnknownNameError:
         """What to say of a name that nothing has."""
+        if text.lower() in ("and", "or", "not"):
+            return UnknownNameError(f"no label, class or column {text!r}; between tests write {text.upper()}")
         found = [name for name, images in self._images_of_names.items() if images]
         likely = [*_close(text, found), *self._all_names]  # what images have is named first
         return UnknownNameError(_nothing_like("no label, class or column", text, likely))

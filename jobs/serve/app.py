@@ -124,6 +124,8 @@ class Pages:
         self, request: Request, kind: str, make: Callable[[ServedRun, Parameters], str]
     ) -> Response:
         run, values = self._run_of(request), _values(request)
+        if values.get("like") and number_of(values["like"]) is None:
+            raise HTTPException(400, f"like: found {values['like']!r}; allowed is the row of an image")
         lane = self._lane_of(request.url.path, values)
         key = (request.url.path, *sorted(values.items()))
         call = partial(lane.run, lambda: make(run, values).encode(), request.is_disconnected)

@@ -152,7 +152,8 @@
   function inQuery(event) {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       if (choose(event.key === "ArrowDown" ? 1 : -1) || event.key === "ArrowUp") return event.preventDefault();
-      document.querySelector(".card a")?.focus();
+      // what was typed would be lost by Enter on an image
+      if (at("q").value === at("q").defaultValue) document.querySelector(".card a")?.focus();
       event.preventDefault();
     } else if (event.key === "Enter" && chosen >= 0) {
       take(at("names").children[chosen]);

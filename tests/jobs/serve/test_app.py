@@ -311,4 +311,6 @@ def test_a_row_that_nothing_can_look_like_is_refused(client: httpx.Client, like:
 
 def test_only_rows_are_looked_like(client: httpx.Client, run_of_photos: str) -> None:
     photo = f"{Path(run_of_photos).parent}/photos/turned.jpg"
-    assert "similarity" not in get(client, "/api/search", like=photo)["hits"][0]
+    answer = client.get("/api/search", params={"like": photo})
+    assert (answer.status_code, answer.json()["error"].partition(";")[0]) == (400, f"like: found {photo!r}")
+    assert "allowed is the row of an image" in page_of(client, "/", 400, like="x").words
