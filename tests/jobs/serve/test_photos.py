@@ -1,4 +1,7 @@
 import io
+import threading
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -15,6 +18,7 @@ from schemas.exceptions import ImageError
 from tests.jobs.exports.made_run import PHOTOS, size_of, write_run
 from tests.jobs.serve.conftest import serving
 from tests.s3 import S3Server
+from tests.s3_proxy import Exchange, proxying
 from workers.decode.picture import Limits
 from workers.storage.store import Store
 
@@ -89,16 +93,26 @@ def build_dying(_: Limits) -> object:
 def test_photos_of_a_bucket_are_shown_and_a_store_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket = f"s3://{s3.new_bucket()}"
+    bucket, silent = f"s3://{s3.new_bucket()}", threading.Event()
     output = write_run(tmp_path, url=bucket)
     make_index(output)
-    store = Store(f"{bucket}/photos")
-    for row in (0, 1):
-        store.put(PHOTOS[row], tmp_path / "photos" / PHOTOS[row])
-    with serving(output) as address, httpx.Client(base_url=address, timeout=60) as client:
+
+    def answer_late(_: Exchange) -> None:
+        if silent.is_set():
+            time.sleep(1)
+
+    with proxying(s3, before=answer_late) as proxied, ExitStack() as stack:
+        for name, value in proxied.environment.items():
+            monkeypatch.setenv(name, value)
+        store = Store(f"{bucket}/photos")
+        for row in (0, 1):
+            store.put(PHOTOS[row], tmp_path / "photos" / PHOTOS[row])
+        address = stack.enter_context(serving(output))
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=60))
         with Image.open(io.BytesIO(client.get("/photo/1").content)) as photo:
             assert photo.size == size_of(1)
         assert client.get("/photo/2").text == "the image is not there any more"
+        silent.set()
         monkeypatch.setattr(module, "PATIENCE_S", 0.0)
         reasons = [client.get(f"/photo/{row}").text for row in (0, 3, 4, 6, 8)]
         assert reasons[:3] == ["the image could not be read: no answer in 0 s"] * 3
