@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import JsonOption, WhereOption, output_of
-from jobs.run.stop import Stopped, say_end, stoppable
+from jobs.cli.options import JsonOption, WhereOption, output_of, whole_or_nothing
 from schemas.exceptions import SpecError
 
 
@@ -73,9 +72,5 @@ def export(
             "--into dataset; --list lists the formats"
         )
     options = ExportOptions(where, limit, min_score, tuple(classes or ()), class_map, copy_images)
-    try:
-        with stoppable(None):
-            export_command(output_of(output), format_, into, options, as_json=as_json)
-    except Stopped as stop:
-        say_end(f"stopped by {stop}; nothing is written", stop.exit_code)
-        raise typer.Exit(stop.exit_code) from None
+    with whole_or_nothing():
+        export_command(output_of(output), format_, into, options, as_json=as_json)

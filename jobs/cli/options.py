@@ -2,11 +2,15 @@
 
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
+from typer.core import TyperCommand
 
+from jobs.run.stop import Stopped, say_end, stoppable
 from schemas.exceptions import SpecError
 
 JobArgument = Annotated[
@@ -155,6 +159,31 @@ def settings_of(settings: list[str] | None) -> dict[str, Any]:
         except ValueError:
             raise SpecError(f"--set {key}: the value {value!r} is not YAML") from None
     return values
+
+
+class QueryCommand(TyperCommand):
+    """A command of which an argument is a query, which may begin as an option does.
+
+    Attributes:
+        begins: matches an argument that is a query all the same.
+    """
+
+    begins: ClassVar[re.Pattern[str]]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the command line."""
+        return super().parse_args(ctx, [f" {arg}" if self.begins.match(arg) else arg for arg in args])
+
+
+@contextmanager
+def whole_or_nothing() -> Iterator[None]:
+    """Ends the command when it is stopped within a block, which then has written nothing."""
+    try:
+        with stoppable(None):
+            yield
+    except Stopped as stop:
+        say_end(f"stopped by {stop}; nothing is written", stop.exit_code)
+        raise typer.Exit(stop.exit_code) from None
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -3,12 +3,19 @@
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
-from jobs.cli.options import DashboardOption, JsonOption, Output, WhereOption, output_of, runs_of
+from jobs.cli.options import (
+    DashboardOption,
+    JsonOption,
+    Output,
+    QueryCommand,
+    WhereOption,
+    output_of,
+    runs_of,
+)
 from schemas.exceptions import SpecError
 from schemas.exit_codes import NOT_COMPLETE
 
@@ -71,16 +78,10 @@ def show(
     show_run(output_of(output), selection, draw, as_json=as_json)
 
 
-class QueryCommand(TyperCommand):
-    """A command of which an argument is a query: it may begin with a comment, which no option does."""
+class SqlCommand(QueryCommand):
+    """A command with a query that may begin with a comment, which no option does."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the command line, where a query with a comment at its beginning is no option."""
-        return super().parse_args(ctx, [f" {arg}" if _COMMENT.match(arg) else arg for arg in args])
-
-
-_COMMENT = re.compile(r"--[^=\s]*\s")
-"""How a query begins that does so with a comment."""
+    begins = re.compile(r"--[^=\s]*\s")
 
 
 def sql(

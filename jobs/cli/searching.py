@@ -2,25 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
-from jobs.cli.options import JsonOption, Output, output_of
-from jobs.run.stop import Stopped, say_end, stoppable
+from jobs.cli.options import JsonOption, Output, QueryCommand, output_of, whole_or_nothing
 
 
-class SearchCommand(TyperCommand):
+class SearchCommand(QueryCommand):
     """A command with a query: what begins with one "-", as `-cat` does, is no option but for `-o`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the command line."""
-        return super().parse_args(ctx, [f" {arg}" if _WITHOUT.match(arg) else arg for arg in args])
+    begins = re.compile(r"-(?!-|o$).")
 
-
-_WITHOUT = re.compile(r"-(?!-|o$).")
-"""How a query begins, or an order, that does so with a minus."""
 
 IndexOption = Annotated[
     Path | None,
@@ -55,12 +48,8 @@ def index(
     """
     from jobs.search.build import index_run
 
-    try:
-        with stoppable(None):
-            index_run(output_of(output), into, min_label_score, vectors=vectors)
-    except Stopped as stop:
-        say_end(f"stopped by {stop}; nothing is written", stop.exit_code)
-        raise typer.Exit(stop.exit_code) from None
+    with whole_or_nothing():
+        index_run(output_of(output), into, min_label_score, vectors=vectors)
 
 
 def search(

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from jobs.report import views
 from jobs.report.figures import figures_of, rate_figure
 from jobs.report.found import Found, find
 from jobs.report.pictures import PATIENCE_S, may_pass
+from jobs.results.pages import page_environment
 from jobs.results.plain import dump_json
 from jobs.results.status import retry_command
 from jobs.results.text import scored
@@ -19,7 +18,7 @@ from jobs.results.writing import whole_file
 from schemas.errors import RETRYABLE
 from schemas.exceptions import StorageError
 from schemas.words import counted, raylabel_command
-from workers.printable import one_line, printable
+from workers.printable import printable
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
@@ -143,19 +142,8 @@ def render_html(found: Found) -> str:
 
 
 def _environment() -> Environment:
-    """Templates that escape every value, and show in one line what would turn or break it."""
-
-    def shown(value: Any) -> Any:
-        return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        loader=PackageLoader("jobs.report"),
-        autoescape=True,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    """The templates of the report."""
+    environment = page_environment("jobs.report")
     environment.filters |= {"scored": lambda pair: scored(*pair), "took": views.took}
     environment.filters["breakable"] = views.breakable
     return environment

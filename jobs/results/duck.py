@@ -18,6 +18,9 @@ from workers.process.leftovers import temporary_folder
 MEMORY_MB = 512
 """Memory that DuckDB takes for what it computes, at most; what does not fit goes to a temporary folder."""
 
+MOST_ROWS = 2**63 - 1
+"""Rows that SQL can be asked for."""
+
 ROWS_AT_ONCE = 4096
 """Rows that are Python objects at once."""
 

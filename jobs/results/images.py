@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.results.duck import MOST_ROWS
 from jobs.results.plain import shortest
 from jobs.results.sql import Database
 from schemas.exceptions import SpecError
@@ -19,9 +20,6 @@ NESTED = ("topk", "class_counts")
 _PLACE = rows_of("labels")
 PLACE = f'"{_PLACE}"'
 """What the place of an image is called in SQL: a name that no column of a manifest has in a table."""
-
-_MOST = 2**63 - 1
-"""Rows that SQL can be asked for."""
 
 _CHOSEN = "chosen_images"
 """The table of a database with the images of a selection, and their places in it."""
@@ -125,10 +123,10 @@ class Selection:
         """The manifest_index and the place of each image, in SQL."""
         source = self.labels
         if self.sample is not None:
-            number = min(self.sample, _MOST)
+            number = min(self.sample, MOST_ROWS)
             source = f"(SELECT * FROM {source} ORDER BY hash(key), manifest_index LIMIT {number}) AS labels"
         order = f"{self.sort}, manifest_index" if self.sort else "manifest_index"
-        limit = "" if self.limit is None else f"LIMIT {min(self.limit, _MOST)}"
+        limit = "" if self.limit is None else f"LIMIT {min(self.limit, MOST_ROWS)}"
         return (
             f"SELECT manifest_index, row_number() OVER (ORDER BY {order}) AS {PLACE} FROM {source} "
             f"ORDER BY {PLACE} {limit}"

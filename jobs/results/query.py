@@ -3,7 +3,8 @@
 import csv
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal
@@ -20,6 +21,7 @@ from jobs.results.sql import Database
 from jobs.results.status import unfinished
 from jobs.results.text import shorten
 from jobs.results.writing import whole_file
+from schemas.ledger import RunRecord
 from schemas.words import counted
 from workers.printable import one_line, printable
 from workers.process.streams import print_error
@@ -62,7 +64,8 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
             if note := unfinished(run):
                 print_error(f"note: {note}")
         if file:
-            _save(database, query, file)
+            records = (run.record for run in database.runs.values())
+            save_result(file, records, partial(database.save, query), partial(database.readable, query))
             print_error(f"written: {file}")
             return
         result = database.readable(query)
@@ -72,14 +75,26 @@ def run_sql(runs: Mapping[str, str], query: str, form: Form = "table", file: Pat
             (write_csv if form == "csv" else _write_json)(result, sys.stdout)
 
 
-def _save(database: Database, query: str, file: Path) -> None:
-    """Writes a result into a file, whole or not at all."""
-    with whole_file(file, ENDINGS, (run.record for run in database.runs.values())) as temporary:
+def save_result(
+    file: Path, read: Iterable[RunRecord], as_parquet: Callable[[Path], None], rows: Callable[[], Result]
+) -> None:
+    """Writes a result into a file, whole or not at all.
+
+    Args:
+        file: see `whole_file`; it has one of `ENDINGS`.
+        read: records of the runs that it is made of.
+        as_parquet: writes it as a Parquet file.
+        rows: it, for CSV.
+
+    Raises:
+        RaylabelError: see `whole_file`.
+    """
+    with whole_file(file, ENDINGS, read) as temporary:
         if file.suffix.lower() == ".parquet":
-            database.save(query, temporary)
+            as_parquet(temporary)
         else:
             with temporary.open("x", encoding="utf-8", newline="") as csv_file:
-                write_csv(database.readable(query), csv_file)
+                write_csv(rows(), csv_file)
 
 
 def _console() -> Console:

@@ -65,10 +65,11 @@ def index_run(
             not given.
         RaylabelError: see `make_index`.
     """
+    run = find_run(output)
     if vectors:
-        assert_vectors(find_run(output), into)
+        assert_vectors(run, into)
         assert_replaceable(vectors_of(into or Path(output, INDEX)))
-    if note := unfinished(find_run(output)):
+    if note := unfinished(run):
         print_error(f"note: {note}")
     began = time.monotonic()
     about, name = make_index(output, into, min_label_score)

@@ -1,7 +1,8 @@
 """`raylabel search`: what a query finds in a run, for a person or a program."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -10,11 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.results.plain import dump_json
-from jobs.results.query import ENDINGS, write_csv
+from jobs.results.query import save_result
 from jobs.results.status import unfinished
 from jobs.results.text import short_uris, shorten
-from jobs.results.writing import whole_file
-from jobs.search.hits import FacetValue, Hit, Hits, Match
+from jobs.search.hits import Hit, Hits, Match
 from jobs.search.searcher import Searcher
 from schemas.exceptions import SpecError
 from schemas.words import counted
@@ -74,14 +74,20 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
         if options.like is not None:
             hits.narrow(searcher.similar(hits, options.like, options.limit or LIMIT))
         if file:
-            _save(searcher, hits, file, options)
+            save_result(
+                file,
+                [searcher.run.record],
+                partial(hits.save, sort=options.sort, limit=options.limit),
+                partial(hits.all, options.sort, options.limit),
+            )
             print_error(f"written: {file}")
         elif options.uris:
             _print_uris(hits, options)
         elif options.as_json:
-            print(dump_json(_as_json(query, searcher, hits, options)))
+            facets = hits.facets() if options.facets else None
+            print(dump_json(hits.to_dict(query, _first(hits, options), facets)))
         else:
-            _print(searcher, hits, options, Console(highlight=False))
+            _print(hits, options, Console(highlight=False))
 
 
 def _assert_one_way(options: SearchOptions) -> None:
@@ -106,48 +112,23 @@ def _print_uris(hits: Hits, options: SearchOptions) -> None:
         print_error(f"note: {uris} characters that are escaped here; --json and -o give them as they are")
 
 
-def _save(searcher: Searcher, hits: Hits, file: Path, options: SearchOptions) -> None:
-    """Writes hits into a file, whole or not at all."""
-    with whole_file(file, ENDINGS, [searcher.run.record]) as temporary:
-        if file.suffix.lower() == ".parquet":
-            hits.save(temporary, options.sort, options.limit)
-        else:
-            with temporary.open("x", encoding="utf-8", newline="") as csv_file:
-                write_csv(hits.all(options.sort, options.limit), csv_file)
+def _first(hits: Hits, options: SearchOptions) -> list[Hit]:
+    """The hits that are shown."""
+    return hits.first(LIMIT if options.limit is None else options.limit, sort=options.sort)
 
 
-def _as_json(query: str, searcher: Searcher, hits: Hits, options: SearchOptions) -> dict[str, object]:
-    limit = LIMIT if options.limit is None else options.limit
-    facets = hits.facets() if options.facets else {}
-    return {
-        "query": query,
-        "images": searcher.about.labelled,
-        "failed": searcher.about.failed,
-        "total": hits.total,
-        **({} if hits.compared is None else {"compared": hits.compared}),
-        "hits": [hit.to_dict() for hit in hits.first(limit, sort=options.sort)],
-        **({"facets": _facets_as_json(facets)} if options.facets else {}),
-    }
-
-
-def _facets_as_json(facets: Mapping[str, Sequence[FacetValue]]) -> dict[str, object]:
-    return {name: [asdict(value) for value in values] for name, values in facets.items()}
-
-
-def _print(searcher: Searcher, hits: Hits, options: SearchOptions, console: Console) -> None:
+def _print(hits: Hits, options: SearchOptions, console: Console) -> None:
     """The first hits as a table that fits the terminal, and the facets."""
-    limit = LIMIT if options.limit is None else options.limit
-    first = hits.first(limit, sort=options.sort)
+    first = _first(hits, options)
     if first:
         console.print(_table(first, hits, console.width))
     if options.facets:
         for name, values in hits.facets().items():
             shown = ", ".join(f"{value.value or '(empty)'} {value.images:,}" for value in values)
             console.print(printable(f"{name}: {shown}"), markup=False, soft_wrap=True)
-    every = searcher.about.labelled + (searcher.about.failed if hits.finds_failed else 0)
-    found = f"{counted(hits.total, 'image')} of {every:,}"
+    found = f"{counted(hits.total, 'image')} of {hits.out_of:,}"
     if hits.compared is not None:
-        found = f"the {hits.total:,} most alike of {counted(hits.compared, 'image')}"
+        found = f"the {hits.total:,} most alike of {counted(hits.out_of, 'image')}"
     elif hits.total > len(first):
         found += f"; the first {len(first):,} are shown, --limit shows more"
     console.print(found, markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from operator import eq, ge, gt, le, lt, ne
 from typing import TypeAlias
 
 from jobs.results.duck import quoted
@@ -27,14 +28,7 @@ LABELLED = f"i.{ERROR} IS NULL"
 BEST, ROW = "best", "row"
 """Orders that have no name of their own in a run: by what was asked for, and as in the manifest."""
 
-_HOLDS = {
-    ">=": lambda count, number: count >= number,
-    "<=": lambda count, number: count <= number,
-    ">": lambda count, number: count > number,
-    "<": lambda count, number: count < number,
-    "=": lambda count, number: count == number,
-    "!=": lambda count, number: count != number,
-}
+_HOLDS = {">=": ge, "<=": le, ">": gt, "<": lt, "=": eq, "!=": ne}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +109,25 @@ def compile_query(query: str, vocabulary: Vocabulary) -> Compiled:
     tree = parse(query)
     compiler = _Compiler(query, vocabulary)
     parts = tree.parts if isinstance(tree, All) else (tree,)
-    tests = list(each_test(tree))
-    finds_failed = any(compiler.is_about_errors(test.name) for test, _ in tests)
-    hits = _hits([compiler.piece(part) for part in parts], finds_failed=finds_failed)
+    pieces = [compiler.piece(part) for part in parts]
+    # an image that is found has one of the terms of these
+    in_all = [part for part, piece in zip(parts, pieces, strict=True) if isinstance(piece, _Found)]
     words: dict[str, Word] = {}
-    for test, is_asked in tests:
+    for test, is_asked in each_test(tree):
         if is_asked and (terms := compiler.terms_if_any(test.name)):
             name, in_query = vocabulary.names_of(test.name)
-            is_in_all = test in parts and compiler.is_found(test)
-            is_in_all |= name in words and words[name].is_in_all
+            is_in_all = test in in_all or (name in words and words[name].is_in_all)
             words[name] = Word(name, tuple(terms), in_query, is_in_all)
-    return Compiled(hits, tuple(words.values()), finds_failed, finds_all=tree == All())
+    failed = finds_failed(tree)
+    hits = _hits(pieces, finds_failed=failed)
+    return Compiled(hits, tuple(words.values()), failed, finds_all=tree == All())
+
+
+def finds_failed(tree: Node) -> bool:
+    """Whether a query finds failed images too: one that is about `error` does."""
+    names = (test.name for test, _ in each_test(tree))
+    about = ((name.kind and name.kind.lower(), name.text.lower()) for name in names)
+    return any(kind == ERROR or (text == ERROR and kind in (None, COLUMN)) for kind, text in about)
 
 
 def compile_order(sort: str | None, words: Sequence[Word], vocabulary: Vocabulary) -> Order:
@@ -184,15 +186,6 @@ class _Compiler:
                 return _joined("AND", map(_condition, map(self.piece, parts))) if parts else Sql("true")
             case Either(parts):
                 return _either([self.piece(part) for part in parts])
-
-    def is_about_errors(self, name: Name) -> bool:
-        """Whether a test is about failed images."""
-        kind, text = name.kind and name.kind.lower(), name.text.lower()
-        return kind == ERROR or (kind in (None, COLUMN) and text == ERROR)
-
-    def is_found(self, test: Test) -> bool:
-        """Whether a test is true only of images that have one of its terms."""
-        return isinstance(self._test(test), _Found)
 
     def terms_if_any(self, name: Name) -> list[Term]:
         """The terms of a test that is about some."""

@@ -1,6 +1,6 @@
 """What a query finds: hits in an order, their number, and facets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count
@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.results.duck import Result, Session, in_quotes, quoted
+from jobs.results.duck import MOST_ROWS, Result, Session, in_quotes, quoted
 from jobs.results.plain import shortest
 from jobs.search.compiler import Compiled, Order, compile_order
+from jobs.search.index import About
 from jobs.search.language import quoted as quoted_name
 from jobs.search.similar import Similar
 from jobs.search.vocabulary import COLUMN, ERROR, Term, Vocabulary
 
 FACET_VALUES = 10
 """Values of a facet, at most."""
-
-MOST_ROWS = 2**63 - 1
-"""Rows that SQL can be asked for."""
 
 MATCHES, SIMILARITY = "matches", "similarity"
 """What a hit has beside the columns of images; a column that is called so is told as `manifest_matches`."""
@@ -105,21 +103,18 @@ class Hits:
         session: a connection to the index.
         compiled: the query.
         vocabulary: of the index.
-        facets: the columns of images whose values are facets.
+        about: what the index is of.
 
     Attributes:
         words: that the query asks for; see `Word`.
-        finds_failed: whether failed images may be among them.
         finds_all: whether they are every labelled image.
         compared: images that those which are alike were chosen from; None: none were.
     """
 
-    def __init__(
-        self, session: Session, compiled: Compiled, vocabulary: Vocabulary, facets: Sequence[str]
-    ) -> None:
-        self._session, self._vocabulary, self._facets = session, vocabulary, facets
-        self.words, self.finds_failed = compiled.words, compiled.finds_failed
-        self.finds_all = compiled.finds_all
+    def __init__(self, session: Session, compiled: Compiled, vocabulary: Vocabulary, about: About) -> None:
+        self._session, self._vocabulary, self._about = session, vocabulary, about
+        self._finds_failed = compiled.finds_failed
+        self.words, self.finds_all = compiled.words, compiled.finds_all
         self.compared: int | None = None
         hits = compiled.hits
         session.execute(f"CREATE OR REPLACE TEMP TABLE {_HITS} AS {hits.text}", hits.parameters)
@@ -128,6 +123,27 @@ class Hits:
     def total(self) -> int:
         """The number of images."""
         return int(self._session.value(f"SELECT count(*) FROM {_HITS}"))
+
+    @property
+    def out_of(self) -> int:
+        """The number of images that they were chosen from."""
+        failed = self._about.failed if self._finds_failed else 0
+        return self._about.labelled + failed if self.compared is None else self.compared
+
+    def to_dict(
+        self, query: str, some: Sequence[Hit], facets: Mapping[str, Sequence[FacetValue]] | None
+    ) -> dict[str, Any]:
+        """Some of them as JSON has them, with the query and what is counted: docs/json.md."""
+        counted = {name: [asdict(value) for value in values] for name, values in (facets or {}).items()}
+        return {
+            "query": query,
+            "images": self._about.labelled,
+            "failed": self._about.failed,
+            "total": self.total,
+            **({} if self.compared is None else {"compared": self.compared}),
+            "hits": [hit.to_dict() for hit in some],
+            **({} if facets is None else {"facets": counted}),
+        }
 
     def rows(self) -> NDArray[np.int64]:
         """The rows in the manifest of all hits, ascending."""
@@ -195,7 +211,7 @@ class Hits:
             values = facets.setdefault(_facet_of(terms[id_]), [])
             if len(values) < most:
                 values.append(FacetValue(terms[id_].name, images, terms[id_].query))
-        for name in (ERROR, *self._facets):
+        for name in (ERROR, *self._about.facets):
             rows = self._session.result(
                 f"SELECT i.{quoted(name)}, count(*) AS images FROM images i JOIN {_HITS} "
                 f"USING (manifest_index) WHERE i.{quoted(name)} IS NOT NULL GROUP BY 1 "

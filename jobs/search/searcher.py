@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Searcher:
         """
         compiled = compile_query(query, self.vocabulary)
         with self.session() as session:
-            yield Hits(session, compiled, self.vocabulary, self.about.facets)
+            yield Hits(session, compiled, self.vocabulary, self.about)
 
     @cached_property
     def _vectors(self) -> Vectors | None:
@@ -139,11 +139,9 @@ class Searcher:
         found = self._vectors.nearest(vector, most, among, row) if self._vectors else None
         return nearest(self._output, vector, most, among, row) if found is None else found
 
-    @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self) -> AbstractContextManager[Session]:
         """A connection of its own to the tables of the index (`TABLES`), for the length of a block."""
-        with self._duck.session() as session:
-            yield session
+        return self._duck.session()
 
     def _attach(self, file: Path) -> None:
         """Makes the tables of the file views, whatever else of this process has it open."""

@@ -56,7 +56,7 @@ def assert_replaceable(folder: Path) -> None:
     Raises:
         StorageError: naming it.
     """
-    if folder.exists() and _state_in(folder) is None:
+    if folder.exists() and _opened(folder) is None:
         raise StorageError(
             f"cannot write {folder}: it exists, and is no index of vectors that can be read; move or delete "
             "it, or name another file with --into"
@@ -66,20 +66,26 @@ def assert_replaceable(folder: Path) -> None:
 def is_older(folder: Path, state: str) -> bool:
     """Whether a folder is an index of vectors of other tables; Lance may not be installed."""
     try:
-        return _state_in(folder) not in (None, state)
+        dataset = _opened(folder)
     except SpecError:
         return False
+    return dataset is not None and _state_of(dataset) != state
 
 
-def _state_in(folder: Path) -> str | None:
-    """The state of the tables that an index of vectors was made of; None: it is no such index."""
+def _opened(folder: Path) -> Any:
+    """The dataset of an index of vectors; None: a folder has no such index."""
+    lance = assert_lance()
     try:
-        metadata = assert_lance().dataset(str(folder)).schema.metadata or {}
-    except SpecError:
-        raise
+        dataset = lance.dataset(str(folder))
+        return dataset if _STATE in (dataset.schema.metadata or {}) else None
     except Exception:  # Lance has no exceptions of its own
         return None
-    return metadata[_STATE].decode() if _STATE in metadata else None
+
+
+def _state_of(dataset: Any) -> str:
+    """The state of the tables that an index of vectors was made of."""
+    state: bytes = dataset.schema.metadata[_STATE]
+    return state.decode()
 
 
 def write_vectors(output: str, folder: Path, state: str, width: int) -> int:
@@ -139,12 +145,11 @@ class Vectors:
     """
 
     def __init__(self, folder: Path, state: str, again: str) -> None:
-        found = _state_in(folder)
-        if found is None:
+        self._dataset = _opened(folder)
+        if self._dataset is None:
             raise StorageError(f"{folder} is no index of vectors that can be read; delete it, or {again}")
         self._folder, self._again = folder, again
-        self._dataset = assert_lance().dataset(str(folder))
-        if found != state:
+        if _state_of(self._dataset) != state:
             raise OutputConflictError(f"{folder} is older than the tables, which have changed; {again}")
 
     def nearest(

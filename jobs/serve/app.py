@@ -18,7 +18,7 @@ from jobs.results.plain import dump_json
 from jobs.search.hits import Hit, Hits
 from jobs.search.similar import Similar
 from jobs.serve import views
-from jobs.serve.asked import PAGE, Asked, asked_of, finds_failed, number_of
+from jobs.serve.asked import PAGE, Asked, asked_of, number_of
 from jobs.serve.images import failures_of, known_of, objects_of, photo_of
 from jobs.serve.kept import GaveUpError, Kept, Lane, Latest
 from jobs.serve.photos import SIDES, NoPhotoError, Photos
@@ -155,12 +155,9 @@ class Pages:
         asked = asked_of(values)
         with self._hits(run, asked) as hits:
             some, _ = self._page_of(run, asked, hits)
-            total, compared, words = hits.total, hits.compared, hits.words
+            total, of, words = hits.total, hits.out_of, hits.words
         rows = [hit.manifest_index for hit in some]
         cards = views.cards(run, asked, some, objects_of(run, rows))
-        about = run.searcher.about
-        every = about.labelled + (about.failed if finds_failed(asked.q) else 0)
-        of = every if compared is None else compared
         found = views.Found(total, of, cards, asked, views.sorts_of(run, words, asked))
         failures = failures_of(run, [hit.manifest_index for hit in some if hit.error])
         facets = self._facets_of(run, asked) if _has_facets(values) else None
@@ -276,7 +273,7 @@ class Pages:
         with self._hits(run, asked) as hits:
             facets = hits.facets() if _has_facets(values) else None
             some = hits.first(limit, offset, asked.sort or None)
-            return views.hits_as_json(run, asked.q, hits, some, facets)
+            return {"run": run.name, **hits.to_dict(asked.q, some, facets)}
 
     def _suggest_json(self, run: ServedRun, values: Parameters) -> Any:
         found = suggestions(values.get("q", ""), run.searcher.vocabulary)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from jobs.search.language import All, Test, each_test, parse
+from jobs.search.language import All, Test, parse
 from jobs.search.language import Any as Either
-from jobs.search.vocabulary import COLUMN, ERROR
 from jobs.serve.runs import ServedRun
 from schemas.exceptions import SpecError
 from schemas.words import raylabel_command
@@ -79,13 +78,6 @@ def number_of(text: str, most: int = MAX_NUMBER) -> int | None:
     if not re.fullmatch(r"[0-9]{1,15}", text):
         return None
     return number if (number := int(text)) <= most else None
-
-
-def finds_failed(query: str) -> bool:
-    """Whether a query finds failed images too: one that is about `error` does."""
-    tests = (test.name for test, _ in each_test(parse(query)))
-    about = ((name.kind and name.kind.lower(), name.text.lower()) for name in tests)
-    return any(kind == ERROR or (text == ERROR and kind in (None, COLUMN)) for kind, text in about)
 
 
 def narrowed(query: str, more: str) -> tuple[str, bool]:

@@ -1,21 +1,19 @@
 """What the pages show of their values: names, words, addresses and boxes for the templates."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
+from jobs.results.pages import page_environment
 from jobs.results.text import as_path, scored, short_uris, shorten
 from jobs.search.compiler import Word
-from jobs.search.hits import FacetValue, Hit, Hits, Match
+from jobs.search.hits import FacetValue, Hit, Match
 from jobs.search.language import quoted
 from jobs.serve.asked import PAGE, Asked, narrowed
 from jobs.serve.images import Known, Object
 from jobs.serve.runs import ServedRun
 from schemas.exceptions import QueryError
-from workers.printable import one_line
 
 NAME_WIDTH, WORD_WIDTH = 34, 28
 """Letters of the name of a file and of a label below its picture."""
@@ -283,41 +281,7 @@ def file_name(uri: str) -> str:
 
 
 def environment() -> Environment:
-    """Templates that escape every value, and show in one line what would turn or break it."""
-
-    def shown(value: Any) -> Any:
-        return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    made = Environment(
-        loader=PackageLoader("jobs.serve"),
-        autoescape=True,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    """The templates of the page."""
+    made = page_environment("jobs.serve")
     made.filters |= {"number": lambda number: f"{number:,}", "scored": scored}
     return made
-
-
-def hits_as_json(
-    run: ServedRun,
-    query: str,
-    hits: Hits,
-    some: Sequence[Hit],
-    facets: Mapping[str, Sequence[FacetValue]] | None,
-) -> dict[str, Any]:
-    """Hits for a program, as `raylabel search --json` has them, and the run's name."""
-    about = run.searcher.about
-    values = {
-        "run": run.name,
-        "query": query,
-        "images": about.labelled,
-        "failed": about.failed,
-        "total": hits.total,
-        **({} if hits.compared is None else {"compared": hits.compared}),
-        "hits": [hit.to_dict() for hit in some],
-    }
-    if facets is None:
-        return values
-    return {**values, "facets": {name: [asdict(value) for value in of] for name, of in facets.items()}}

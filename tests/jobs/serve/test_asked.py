@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.serve.asked import Asked, asked_of, finds_failed, narrowed, number_of
+from jobs.serve.asked import Asked, asked_of, narrowed, number_of
 
 
 @pytest.mark.parametrize(
@@ -47,20 +47,3 @@ def test_the_command_is_the_query_as_a_shell_takes_it(query: str) -> None:
     rest = [query] if query else []
     rest = ["--", *rest] if query.startswith("-") else rest
     assert words == ["raylabel", "search", "/my runs/today", "--index", "/x/an index", "--sort=-taken", *rest]
-
-
-@pytest.mark.parametrize(
-    ("query", "does"),
-    [
-        ("", False),
-        ("error:*", True),
-        ("dog OR -(error:NOT_FOUND x)", True),
-        ("error=TIMEOUT", True),
-        ("column:error", True),
-        ("terror", False),
-        ('uri~"error"', False),
-        ("label:error", False),
-    ],
-)
-def test_a_query_about_errors_finds_failed_images(query: str, does: bool) -> None:
-    assert finds_failed(query) is does
