@@ -12,6 +12,7 @@ from schemas.ledger import Commit
 from schemas.metrics import NO_USAGE
 from schemas.plan import Plan
 from schemas.ranges import to_ranges
+from tests.clock import standing_still
 from tests.workers.tables.made_results import run_directory
 from workers.ledger.state import PassState
 
@@ -101,7 +102,7 @@ def test_json_lines_say_how_far_the_job_is(capsys: pytest.CaptureFixture[str]) -
 def test_json_lines_begin_with_the_first_state_however_long_the_machine_is_up(
     up_s: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("time.monotonic", lambda: up_s)
+    monkeypatch.setattr("time.monotonic", standing_still(up_s))
     with JsonLines(Console()) as report:
         report.on_progress(state(0), NO_USAGE)
         report.on_progress(state(0, 1), NO_USAGE)  # within the same second

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.clock import standing_still
 from workers.fetch.throttle import AdaptiveLimiter
 
 
@@ -83,7 +84,7 @@ def test_a_reader_is_told_how_long_the_rate_made_it_wait(monkeypatch: pytest.Mon
 def test_the_first_read_and_the_first_complaint_wait_for_nothing_however_long_the_machine_is_up(
     up_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("time.monotonic", lambda: up_s)
+    monkeypatch.setattr("time.monotonic", standing_still(up_s))
     monkeypatch.setattr("time.sleep", lambda _: None)
     limiter = AdaptiveLimiter(8, per_s=0.001)
     limiter.on_throttle()
