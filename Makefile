@@ -44,9 +44,9 @@ $(AZURITE)/.installed: | $(STAMP)
 	@if npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0; \
 	then touch $@; else echo "no Azurite, as npm is missing or failed: the tests of az:// are skipped"; fi
 
-# Three at a time, as much of a whole job is waiting; tests/conftest.py deals them out.
+# Four at a time, as much of a whole job is waiting; tests/conftest.py deals them out.
 test: env $(AZURITE)/.installed
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 4
 
 # What needs neither a Ray nor a server.
 test-fast: env

@@ -75,7 +75,7 @@ class ByWhatTheyShare(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWhatTheyShare:
-    """How tests are dealt to the processes of `pytest -n 3`."""
+    """How tests are dealt to the processes of `pytest -n 4`."""
     return ByWhatTheyShare(config, log)
 
 
