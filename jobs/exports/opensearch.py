@@ -59,10 +59,10 @@ def _index(export: Export, classes: Mapping[str, str], columns: Mapping[str, str
     text = {**KEYWORD, "fields": {"text": {"type": "text"}}}
     properties: dict[str, Any] = {
         **{name: {"type": "long"} for name in ("manifest_index", "byte_size")},
-        **{name: {"type": "integer"} for name in ("width", "height", "object_count")},
+        **{name: {"type": "integer"} for name in ("width", "height", "exif_orientation", "object_count")},
         **dict.fromkeys(("image_id", "key", "format", "label", "labels", "classes", "tags"), KEYWORD),
         "uri": text,
-        "label_score": {"type": "float"},
+        "score": {"type": "float"},
         "counts": {"properties": {field: {"type": "integer"} for field in classes.values()}},
         "scores": {"properties": {field: {"type": "float"} for field in classes.values()}},
         "manifest": {
@@ -104,12 +104,13 @@ def _document(sample: Sample, classes: Mapping[str, str], columns: Mapping[str, 
         "height": image.height,
         "format": image.format,
         "byte_size": image.byte_size,
+        "exif_orientation": image.exif_orientation,
     }
     if image.image_id is not None:
         document["image_id"] = image.image_id
     if image.topk:
         label, score = image.topk[0]
-        document |= {"label": label, "label_score": score}
+        document |= {"label": label, "score": score}
         document["labels"] = [name for name, _ in image.topk]
     if export.has_classes:
         counts = sample.counts

@@ -8,6 +8,7 @@ import pytest
 from jobs.exports import opensearch
 from jobs.exports.command import export_run
 from jobs.exports.opensearch import field_names
+from jobs.search.index import FACTS
 from tests.jobs.exports.made_run import BOXES, CATEGORIES, LABELLED, MODELS, box_of, uri_of, write_run
 from workers.tables.results import key_of
 
@@ -45,6 +46,18 @@ def test_each_image_is_a_document_under_its_key(run: str, photos: Path, tmp_path
             np.array(document["embedding"], np.float32), np.array([index, 0.5, -1, 0.1], np.float32)
         )
         assert document["manifest"]["at"] == f"2026-01-{1 + index:02d}"
+
+
+def test_fields_have_the_names_of_the_index_of_searches(run: str, tmp_path: Path) -> None:
+    export_run(run, "opensearch", tmp_path / "out")
+    (_, document), *_ = documents(tmp_path / "out")
+    common = [name for name in document if name in ("manifest_index", "uri", *FACTS)]
+    assert common == [
+        *("manifest_index", "uri", "width", "height", "format", "byte_size", "exif_orientation", "image_id"),
+        *("label", "score", "object_count"),
+    ]
+    assert (document["label"], document["score"], document["exif_orientation"]) == ("palace", 0.75, 1)
+    assert "label_score" not in document
 
 
 def test_every_field_of_a_document_is_in_the_mapping(run: str, tmp_path: Path) -> None:
