@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -306,15 +307,18 @@ def _one_less(line: re.Match[str]) -> str:
     return f"{int(line[1]) - 1}:".ljust(len(line[0]))
 
 
-def _once_each(names: list[str]) -> list[str]:
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """A name that none of others is, in whatever case (SQL ignores it): with a number behind, if need be."""
+    folded = {other.casefold() for other in taken}
+    names = (f"{name}_{number}" for number in count(1))
+    return name if name.casefold() not in folded else next(it for it in names if it.casefold() not in folded)
+
+
+def _once_each(names: Sequence[str]) -> list[str]:
     """Names with a number behind those that were there before."""
     unique: list[str] = []
     for name in names:
-        number, free = 0, name
-        while free in unique:
-            number += 1
-            free = f"{name}_{number}"
-        unique.append(free)
+        unique.append(free_name(name, unique))
     return unique
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from jobs.results.duck import quoted
 from jobs.search.language import All, Name, Node, Not, Test, each_test, parse, query_error
 from jobs.search.language import Any as Either
+from jobs.search.language import quoted as quoted_name
 from jobs.search.sql import Sql
 from jobs.search.values import INVERSE, ValueProblem, condition, number
 from jobs.search.vocabulary import (
@@ -211,7 +212,7 @@ class _Compiler:
             if column and terms and test.operator and not attribute:
                 raise ValueProblem(
                     f"{text!r} is a column and {terms[0].kind} at once; write {terms[0].query} or "
-                    f"{COLUMN}:{quoted(text)}"
+                    f"{COLUMN}:{quoted_name(text)}"
                 )
             if terms:
                 return self._term_test(test, terms, attribute)
@@ -241,19 +242,22 @@ class _Compiler:
         name = test.name
         if name.kind is not None and name.kind.lower() != COLUMN:
             if test.operator:
-                raise ValueProblem(f"a colon is like =; write {column.name}{test.operator}{test.value}")
+                compared = f"{quoted_name(column.name)}{test.operator}{quoted_name(test.value)}"
+                raise ValueProblem(f"a colon is like =; write {compared}")
             return condition(column, "=", name.text)
         if test.operator:
             return condition(column, test.operator, test.value)
         if column.type == "BOOLEAN":
             return Sql(f"i.{quoted(column.name)}", needs_images=True)
-        raise ValueProblem(f"{column.name} is a column; compare it, as in {_example(column)}")
+        example = f"{self._vocabulary.query_of(column.name)}{_example(column)}"
+        raise ValueProblem(f"{column.name} is a column; compare it, as in {example}")
 
     def _term_test(self, test: Test, terms: Sequence[Term], attribute: str | None) -> _Piece:
         operator = test.operator
         if operator is None:
             if attribute:
-                raise ValueProblem(f"compare it, as in {test.name.text}>0.5")
+                name, limit = self._vocabulary.names_of(test.name)[1], 2 if attribute == "count" else 0.5
+                raise ValueProblem(f"compare it, as in {name}.{attribute}>{limit}")
             return _found(terms)
         if operator == "~":
             raise ValueProblem("~ is for texts; a number is compared by >=, >, <=, <, = or !=")
@@ -269,7 +273,7 @@ class _Compiler:
         if not classes:
             raise ValueProblem(
                 f"{terms[0].name!r} is a {terms[0].kind}, which has a score and no number of objects: "
-                f"{quoted(terms[0].name)}.score>0.5"
+                f"{quoted_name(terms[0].name)}.score>0.5"
             )
         limit = number(test.value)
         if not _HOLDS[operator](0, limit):
@@ -355,5 +359,6 @@ def _ids(terms: Iterable[Term]) -> str:
 
 
 def _example(column: Column) -> str:
+    """What a column may be compared with."""
     value = {"VARCHAR": '="…"', "DATE": ">=2024-01-01"}.get(column.type)
-    return f"{column.name}{value or ('>=2024-01-01' if column.type.startswith('TIMESTAMP') else '>=1')}"
+    return value or (">=2024-01-01" if column.type.startswith("TIMESTAMP") else ">=1")

@@ -1,22 +1,21 @@
 """What a query finds: hits in an order, their number, and facets."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.results.duck import MOST_ROWS, Result, Session, in_quotes, quoted
+from jobs.results.duck import MOST_ROWS, Result, Session, free_name, in_quotes, quoted
 from jobs.results.plain import shortest
 from jobs.search.compiler import Compiled, Order, compile_order
 from jobs.search.index import About
 from jobs.search.language import quoted as quoted_name
 from jobs.search.similar import Similar
-from jobs.search.vocabulary import COLUMN, ERROR, Term, Vocabulary
+from jobs.search.vocabulary import ERROR, Term, Vocabulary
 
 FACET_VALUES = 10
 """Values of a facet, at most."""
@@ -225,8 +224,7 @@ class Hits:
 
     def _equal(self, name: str, value: object) -> str:
         """A test of a column in a query, told apart from a class or label of that name."""
-        kind = f"{COLUMN}:" if self._vocabulary.has_terms(name) else ""
-        return f"{kind}{quoted_name(name)}={quoted_name(_text(value))}"
+        return f"{self._vocabulary.query_of(name)}={quoted_name(_text(value))}"
 
     def _ordered(self, sort: str | None) -> str:
         """The rows of the hits in the manifest, in their order, in SQL."""
@@ -274,13 +272,6 @@ class Hits:
         rows = {values[0]: dict(zip(names, values, strict=True)) for values in result.plain_rows()}
         similarities = self._similarities()
         return [_hit(rows[index], matches[index], similarities.get(index)) for index in indexes]
-
-
-def free_name(name: str, taken: Iterable[str]) -> str:
-    """A name that none of others is, in whatever case: with a number behind it where it has to be."""
-    folded = {other.casefold() for other in taken}
-    names = (f"{name}_{number}" for number in count(1))
-    return name if name.casefold() not in folded else next(it for it in names if it.casefold() not in folded)
 
 
 def _ordered(order: Order) -> str:

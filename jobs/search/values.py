@@ -10,6 +10,7 @@ from itertools import chain
 
 from jobs.results.duck import quoted
 from jobs.search.language import Operator
+from jobs.search.language import quoted as quoted_name
 from jobs.search.sql import Sql
 from jobs.search.vocabulary import Column
 
@@ -154,7 +155,7 @@ def _at(step: int, digits: int, scale: int) -> str:
 def _boolean(column: Column, operator: Operator, text: str) -> Sql:
     truth = _TRUTHS.get(text.casefold())
     if truth is None or operator != "=":
-        raise ValueProblem(f"{column.name} is true or false: {column.name}=true")
+        raise ValueProblem(f"{column.name} is true or false: {quoted_name(column.name)}=true")
     return Sql(f"i.{quoted(column.name)} = ?", (truth,))
 
 

@@ -137,6 +137,10 @@ class Vocabulary:
         """The column of a name; None: there is none."""
         return self._columns.get(text.casefold())
 
+    def query_of(self, column: str) -> str:
+        """A column in a query, told apart from a class, label or tag of its name."""
+        return f"{COLUMN}:{quoted(column)}" if self.has_terms(column) else quoted(column)
+
     def is_kind(self, kind: str) -> bool:
         """Whether what stands before a colon chooses terms, as `label:` does.
 

@@ -200,6 +200,11 @@ def test_rows_are_computed_as_they_are_read(tmp_path: Path) -> None:
         assert [next(rows)["n"] for _ in range(3)] == [0, 1, 2]
 
 
+def test_names_of_a_result_are_there_once_in_whatever_case_as_in_sql(database: Database) -> None:
+    assert database.table("SELECT 1 AS a, 2 AS A, 3 AS a").column_names == ["a", "A_1", "a_2"]
+    assert database.result("SELECT 1 AS a, 2 AS A, 3 AS a").names == ["a", "A_1", "a_2"]
+
+
 def test_where_no_run_is_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="found no run at"):
         Database({"": str(tmp_path)})
