@@ -244,9 +244,9 @@ class _Compiler:
             if test.operator:
                 compared = f"{quoted_name(column.name)}{test.operator}{quoted_name(test.value)}"
                 raise ValueProblem(f"a colon is like =; write {compared}")
-            return condition(column, "=", name.text)
+            return condition(column, "=", name.text, is_quoted=name.is_quoted)
         if test.operator:
-            return condition(column, test.operator, test.value)
+            return condition(column, test.operator, test.value, is_quoted=test.is_quoted)
         if column.type == "BOOLEAN":
             return Sql(f"i.{quoted(column.name)}", needs_images=True)
         example = f"{self._vocabulary.query_of(column.name)}{_example(column)}"

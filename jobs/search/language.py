@@ -63,6 +63,7 @@ class Test:
         operator: None: it is not compared.
         value: as it was written, without quotes; "" without an operator.
         end: where in the query the test ends.
+        is_quoted: whether the value has quotes, which take each character as it is.
     """
 
     __test__ = False
@@ -71,6 +72,7 @@ class Test:
     operator: Operator | None
     value: str
     end: int
+    is_quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,8 @@ def _test(tree: Tree[Token]) -> Test:
     assert isinstance(value, Tree)
     (token,) = value.children
     assert isinstance(token, Token)
-    return Test(name, str(operator), _unquoted(token)[0], _end(token))  # type: ignore[arg-type]
+    text, is_quoted = _unquoted(token)
+    return Test(name, str(operator), text, _end(token), is_quoted)  # type: ignore[arg-type]
 
 
 def _name(tree: Tree[Token] | Token) -> Name:

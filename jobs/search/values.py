@@ -38,6 +38,14 @@ class ValueProblem(ValueError):  # noqa: N818 - it is about a value, and becomes
     """What is wrong with a value, in words."""
 
 
+def is_text(column: Column) -> bool:
+    """Whether a column's values are compared as texts: no number, time or truth."""
+    kind = column.type
+    others = ("BOOLEAN", "DATE", "FLOAT", "DOUBLE")
+    is_number = kind.removeprefix("U") in _WHOLE or kind.startswith("DECIMAL")
+    return not (is_number or kind in others or kind.startswith("TIMESTAMP"))
+
+
 def number(text: str, *, percent: bool = False) -> float:
     """A number of a query.
 
@@ -57,16 +65,40 @@ def number(text: str, *, percent: bool = False) -> float:
     return value
 
 
-def condition(column: Column, operator: Operator, text: str) -> Sql:
+def condition(column: Column, operator: Operator, text: str, *, is_quoted: bool = False) -> Sql:
     """A condition on a column of images; it is not true of null.
+
+    Args:
+        column: whose values are compared.
+        operator: how.
+        text: the value in the query, without quotes.
+        is_quoted: whether it has quotes; without them a `*` stands for any characters.
 
     Raises:
         ValueProblem: the value is none of the column's, or they cannot be compared so.
     """
     if operator == "!=":
-        inner = _condition(column, "=", text)
+        inner = condition(column, "=", text, is_quoted=is_quoted)
         return Sql(f"NOT coalesce({inner.text}, false)", inner.parameters, needs_images=True)
-    return replace(_condition(column, operator, text), needs_images=True)
+    compared = _condition if is_quoted or "*" not in text else _wildcard
+    return replace(compared(column, operator, text), needs_images=True)
+
+
+def _wildcard(column: Column, operator: Operator, text: str) -> Sql:
+    """A comparison with a text in which a `*` stands for any characters; a `*` alone is any value."""
+    name = f"i.{quoted(column.name)}"
+    if operator == "=" and not text.strip("*"):
+        return Sql(f"nullif({name}::VARCHAR, '') IS NOT NULL")
+    if operator != "~" and not is_text(column):
+        return _condition(column, operator, text)
+    if operator not in ("=", "~"):
+        raise ValueProblem(
+            f"a * stands for any characters, and {operator} compares with one value: "
+            f'{quoted_name(column.name)}{operator}"{text}" takes it as it is'
+        )
+    around = ".*" if operator == "~" else ""
+    pattern = ".*".join(map(re.escape, re.split(r"\*+", text)))  # by RE2: its time is bounded
+    return Sql(f"regexp_full_match(lower({name}::VARCHAR), lower(?), 's')", (f"{around}{pattern}{around}",))
 
 
 def _condition(column: Column, operator: Operator, text: str) -> Sql:  # noqa: PLR0911 - one for each kind

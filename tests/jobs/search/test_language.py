@@ -12,9 +12,9 @@ def word(text: str) -> Test:
 
 def without_places(node: object) -> object:
     match node:
-        case Test(name, operator, value):
+        case Test(name, operator, value, _, is_quoted):
             bare = Name(name.text, name.kind, name.attribute, name.is_quoted, 0, 0)
-            return Test(bare, operator, value, 0)
+            return Test(bare, operator, value, 0, is_quoted)
         case Not(inner):
             return Not(without_places(inner))  # type: ignore[arg-type]
         case All(parts):
@@ -101,6 +101,13 @@ def test_a_query_that_is_none_is_refused_at_its_place(query: str, message: str, 
         parse(query)
     assert message in str(raised.value)
     assert query[raised.value.start : raised.value.end].startswith(marked)
+
+
+@pytest.mark.parametrize(("query", "is_quoted"), [("a=b*", False), ('a="b*"', True), ("a", False)])
+def test_it_is_known_whether_a_value_has_quotes(query: str, is_quoted: bool) -> None:
+    found = parse(query)
+    assert isinstance(found, Test)
+    assert found.is_quoted is is_quoted
 
 
 def test_a_place_in_a_long_query_is_shown_with_what_is_around_it() -> None:

@@ -64,6 +64,7 @@ MEANINGS: dict[str, Holds] = {
     "label=palace": compared("label", "=", "palace"),
     "width>=1000 format=PNG": all_of(compared("width", ">=", 1000), compared("format", "=", "PNG")),
     'photographer="Ann"': compared("photographer", "=", "Ann"),
+    "photographer=A*": compared("photographer", "=", "Ann"),
     "taken>=2024-01-01 taken<2024-03": all_of(
         within("taken", ">=", date(2024, 1, 1), date(2024, 1, 2)),
         within("taken", "<", date(2024, 3, 1), date(2024, 4, 1)),
@@ -124,6 +125,8 @@ def test_a_query_of_the_page_finds_what_the_page_says(documented: Documented, qu
         ("DOG photographer=ann", "dog photographer=Ann"),
         ("error:*", "error:NOT_FOUND OR error:TRUNCATED"),
         ("-photographer=Bo", "photographer!=Bo"),
+        ("photographer=*", "photographer=Ann OR photographer=Bo"),
+        ("-photographer=*", "-(photographer=Ann OR photographer=Bo)"),
     ],
 )
 def test_what_the_page_calls_the_same_is_the_same(documented: Documented, query: str, same: str) -> None:
