@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,8 +25,11 @@ from workers.process.streams import print_error
 LIMIT = 20
 """Images that are shown, by default."""
 
-_WORD_CELLS = 14
-"""Cells of a terminal that what an image has of a word takes, at most."""
+_NAME_CELLS, _VALUE_CELLS = 14, 20
+"""Cells of a terminal that the name of a column and a value that is asked about take, at most."""
+
+_URI_CELLS = 20
+"""And at least those of where an image is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,26 +139,40 @@ def _print(hits: Hits, options: SearchOptions, console: Console) -> None:
 
 
 def _table(hits: Sequence[Hit], found: Hits, width: int) -> Table:
-    """Rows, images, and what they have of the words; without words the best label and the objects."""
-    columns: list[tuple[str, list[str]]] = [("row", [str(hit.manifest_index) for hit in hits])]
+    """Rows, what they have of the words and of what else is asked about, and where they are.
+
+    Without words it is the best label and the number of objects. What does not fit beside a URI is left out.
+    """
+    columns: list[tuple[str, list[str]]] = [
+        (found.name_of("manifest_index"), [str(hit.manifest_index) for hit in hits])
+    ]
     if hits[0].similarity is not None:
         columns.append(("alike", [f"{hit.similarity:.3f}" for hit in hits]))
     columns += [(word.name, [_match(hit.matches.get(word.name)) for hit in hits]) for word in found.words]
     if not found.words:
         columns.append(("label", [_label(hit) for hit in hits]))
-        columns.append(("objects", [str(hit.columns["object_count"] or "") for hit in hits]))
+        objects = [str(hit.columns["object_count"] or "") for hit in hits]
+        columns.append((found.name_of("object_count"), objects))
     if any(hit.error for hit in hits):
         columns.append(("error", [hit.error or "" for hit in hits]))
+    there = [name for name, _ in columns] + ([] if found.words else ["score"])
+    for name in hits[0].values:
+        cells = [shorten(hit.values[name], _VALUE_CELLS) for hit in hits]
+        if name not in there and _cells([*columns, (name, cells)]) + _URI_CELLS <= width:
+            columns.append((name, cells))
     table = Table(box=box.SIMPLE_HEAD)
     table.show_edge = table.pad_edge = False
-    for name, _ in columns:
-        table.add_column(Text(shorten(name, _WORD_CELLS)), no_wrap=True)
-    table.add_column(Text("image"), no_wrap=True)
-    widths = (max(len(cell) for cell in [name[:_WORD_CELLS], *cells]) for name, cells in columns)
-    names = short_uris([hit.uri for hit in hits], max(width - sum(cells + 3 for cells in widths), 20))
+    for name in (*(name for name, _ in columns), "uri"):
+        table.add_column(Text(shorten(name, _NAME_CELLS)), no_wrap=True)
+    names = short_uris([hit.uri for hit in hits], max(width - _cells(columns), _URI_CELLS))
     for number, name in enumerate(names):
         table.add_row(*(Text(cells[number]) for _, cells in columns), Text(one_line(name)))
     return table
+
+
+def _cells(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """The width of columns, and of what is between them."""
+    return sum(max(map(cell_len, [shorten(name, _NAME_CELLS), *cells])) + 3 for name, cells in columns)
 
 
 def _match(match: Match | None) -> str:

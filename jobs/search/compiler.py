@@ -15,6 +15,7 @@ from jobs.search.values import INVERSE, ValueProblem, condition, number
 from jobs.search.vocabulary import (
     COLUMN,
     ERROR,
+    SHORT,
     Column,
     Term,
     UnknownNameError,
@@ -28,6 +29,9 @@ LABELLED = f"i.{ERROR} IS NULL"
 
 BEST, ROW = "best", "row"
 """Orders that have no name of their own in a run: by what was asked for, and as in the manifest."""
+
+ALWAYS_SHOWN = ("manifest_index", "uri", ERROR)
+"""The columns that are shown of every hit, whatever is asked."""
 
 _HOLDS = {">=": ge, "<=": le, ">": gt, "<": lt, "=": eq, "!=": ne}
 
@@ -61,12 +65,14 @@ class Compiled:
     Attributes:
         hits: a SELECT of the rows in the manifest of the images that it finds.
         words: that it asks for.
+        columns: that it compares.
         finds_failed: whether failed images may be found.
         finds_all: whether it finds every labelled image, whatever the index holds.
     """
 
     hits: Sql
     words: tuple[Word, ...]
+    columns: tuple[Column, ...]
     finds_failed: bool
     finds_all: bool
 
@@ -114,14 +120,17 @@ def compile_query(query: str, vocabulary: Vocabulary) -> Compiled:
     # an image that is found has one of the terms of these
     in_all = [part for part, piece in zip(parts, pieces, strict=True) if isinstance(piece, _Found)]
     words: dict[str, Word] = {}
+    columns: dict[str, Column] = {}
     for test, is_asked in each_test(tree):
+        if column := compiler.column_if_any(test.name):
+            columns[column.name] = column
         if is_asked and (terms := compiler.terms_if_any(test.name)):
             name, in_query = vocabulary.names_of(test.name)
             is_in_all = test in in_all or (name in words and words[name].is_in_all)
             words[name] = Word(name, tuple(terms), in_query, is_in_all)
     failed = finds_failed(tree)
     hits = _hits(pieces, finds_failed=failed)
-    return Compiled(hits, tuple(words.values()), failed, finds_all=tree == All())
+    return Compiled(hits, tuple(words.values()), tuple(columns.values()), failed, finds_all=tree == All())
 
 
 def finds_failed(tree: Node) -> bool:
@@ -144,10 +153,12 @@ def compile_order(sort: str | None, words: Sequence[Word], vocabulary: Vocabular
     name = (sort or BEST).strip()
     reverse = name.startswith("-")
     bare = name.removeprefix("-").strip()
-    if bare in (BEST, ROW) and not vocabulary.column_of(bare):
-        terms = tuple(chain.from_iterable(word.terms for word in words)) if bare == BEST else ()
+    named = vocabulary.column_of(bare)
+    if bare == BEST and not named and (terms := tuple(chain.from_iterable(word.terms for word in words))):
         best = Word(BEST, terms, is_in_all=any(word.is_in_all for word in words))
-        return Order(best, descending=not reverse) if terms else Order(descending=reverse)
+        return Order(best, descending=not reverse)
+    if (bare in (BEST, ROW) and not named) or (named and named.name == SHORT[ROW]):
+        return Order(descending=reverse)
     tree = parse(bare)
     if not isinstance(tree, Test) or tree.operator:
         raise query_error(
@@ -158,7 +169,8 @@ def compile_order(sort: str | None, words: Sequence[Word], vocabulary: Vocabular
         attribute = vocabulary.split(tree.name)[1]
         has_count = any(term.kind == "class" for term in terms_)
         value = attribute or ("count" if has_count else "score")
-        return Order(Word(bare, tuple(terms_)), value, descending=not reverse)
+        shown = vocabulary.names_of(tree.name)[0] + (f".{attribute}" if attribute else "")
+        return Order(Word(shown, tuple(terms_)), value, descending=not reverse)
     if column := vocabulary.column_of(tree.name.text):
         return Order(column=column, descending=reverse)
     raise compiler.error(tree.name, vocabulary.unknown(tree.name.text))
@@ -196,6 +208,10 @@ class _Compiler:
             return self._vocabulary.terms_of(name)
         except UnknownNameError as problem:
             raise self.error(name, problem) from None
+
+    def column_if_any(self, name: Name) -> Column | None:
+        """The column of a test that is about one."""
+        return None if self.terms_if_any(name) else self._column(name)
 
     def error(self, name: Name, problem: Exception, end: int | None = None) -> QueryError:
         """An error at a name, or at what is between its beginning and an end."""

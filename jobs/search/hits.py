@@ -1,7 +1,7 @@
 """What a query finds: hits in an order, their number, and facets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jobs.results.duck import MOST_ROWS, Result, Session, free_name, in_quotes, quoted
 from jobs.results.plain import shortest
-from jobs.search.compiler import Compiled, Order, compile_order
+from jobs.search.compiler import ALWAYS_SHOWN, BEST, Compiled, Order, compile_order
 from jobs.search.index import About
 from jobs.search.language import quoted as quoted_name
 from jobs.search.similar import Similar
@@ -19,6 +19,9 @@ from jobs.search.vocabulary import ERROR, Term, Vocabulary
 
 FACET_VALUES = 10
 """Values of a facet, at most."""
+
+MOST_COLUMNS = 3
+"""Columns whose values are shown of each hit because they are asked about, at most."""
 
 MATCHES, SIMILARITY = "matches", "similarity"
 """What a hit has beside the columns of images; a column that is called so is told as `manifest_matches`."""
@@ -53,6 +56,8 @@ class Hit:
         columns: the others by name: facts, best label and score, number of objects, the manifest's own.
         matches: by the words of the query that it has.
         similarity: to what was asked for, see `Similar`; None where nothing was.
+        values: of the columns that are asked about and what it is sorted by, in words by their names; not
+            what `matches` has, nor its row and where it is.
     """
 
     manifest_index: int
@@ -61,6 +66,7 @@ class Hit:
     columns: dict[str, Any]
     matches: dict[str, Match]
     similarity: float | None = None
+    values: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """It as JSON has it: columns beside the others."""
@@ -114,6 +120,7 @@ class Hits:
         self._session, self._vocabulary, self._about = session, vocabulary, about
         self._finds_failed = compiled.finds_failed
         self.words, self.finds_all = compiled.words, compiled.finds_all
+        self._columns = compiled.columns
         self.compared: int | None = None
         hits = compiled.hits
         session.execute(f"CREATE OR REPLACE TEMP TABLE {_HITS} AS {hits.text}", hits.parameters)
@@ -171,8 +178,13 @@ class Hits:
             QueryError: there is no such order.
         """
         part = f"LIMIT {min(limit, MOST_ROWS)} OFFSET {min(offset, MOST_ROWS)}"
-        rows = list(self._session.result(f"{self._ordered(sort)} {part}"))
-        return self._hits([row[0] for row in rows])
+        order = self._order(sort)
+        keys: dict[int, Any] = dict(self._session.result(f"{_ordered(order)} {part}"))
+        return self._hits(keys, self._shown(order))
+
+    def name_of(self, column: str) -> str:
+        """What a column is called where its values are shown."""
+        return self._vocabulary.short_of(column)
 
     def all(self, sort: str | None = None, limit: int | None = None) -> Result:
         """The hits, all or so many, as rows of `images` in their order; read them before anything else."""
@@ -226,15 +238,28 @@ class Hits:
         """A test of a column in a query, told apart from a class or label of that name."""
         return f"{self._vocabulary.query_of(name)}={quoted_name(_text(value))}"
 
-    def _ordered(self, sort: str | None) -> str:
-        """The rows of the hits in the manifest, in their order, in SQL."""
+    def _order(self, sort: str | None) -> Order | None:
+        """The order of the hits; None: by how alike they are."""
         if self.compared is not None and sort is None:
-            return f"SELECT manifest_index FROM {_HITS} ORDER BY similarity DESC, manifest_index"
-        return _ordered(compile_order(sort, self.words, self._vocabulary))
+            return None
+        return compile_order(sort, self.words, self._vocabulary)
+
+    def _shown(self, order: Order | None) -> "_Shown":
+        """What is shown of a hit in an order beside its matches."""
+        asked = [order.column] if order and order.column else []
+        names = dict.fromkeys(
+            column.name for column in (*asked, *self._columns) if column.name not in ALWAYS_SHOWN
+        )
+        columns = {self.name_of(name): name for name in list(names)[:MOST_COLUMNS]}
+        word = order.word if order else None
+        if order is None or word is None or word.name == BEST:
+            return _Shown(columns)
+        has_match = any(word.terms == one.terms for one in self.words) and order.value != "area"
+        return _Shown(columns) if has_match else _Shown(columns, word.name, order.value)
 
     def _rows(self, sort: str | None, limit: int | None) -> str:
         """The rows of images of the hits in their order, in SQL."""
-        ordered = f"{self._ordered(sort)} {'' if limit is None else f'LIMIT {min(limit, MOST_ROWS)}'}"
+        ordered = f"{_ordered(self._order(sort))} {'' if limit is None else f'LIMIT {min(limit, MOST_ROWS)}'}"
         similar = join = ""
         if self.compared is not None:
             name = free_name(SIMILARITY, (column.name for column in self._vocabulary.columns))
@@ -250,8 +275,8 @@ class Hits:
         """How like what was asked for each hit is; nothing where nothing was."""
         return dict(self._session.result(f"FROM {_HITS}")) if self.compared is not None else {}
 
-    def _hits(self, indexes: Sequence[int]) -> list[Hit]:
-        """Hits by their rows, in that order."""
+    def _hits(self, indexes: Mapping[int, Any], shown: "_Shown") -> list[Hit]:
+        """Hits by their rows, in that order, with what each is sorted by."""
         if not indexes:
             return []
         # joined, as a list of numbers to look into takes five times as long
@@ -271,11 +296,47 @@ class Hits:
         names = result.names
         rows = {values[0]: dict(zip(names, values, strict=True)) for values in result.plain_rows()}
         similarities = self._similarities()
-        return [_hit(rows[index], matches[index], similarities.get(index)) for index in indexes]
+        return [
+            _hit(rows[index], matches[index], similarities.get(index), shown.of(rows[index], key))
+            for index, key in indexes.items()
+        ]
 
 
-def _ordered(order: Order) -> str:
-    """The hits in their order."""
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What is shown of a hit beside its matches.
+
+    Attributes:
+        columns: names of columns of images by what they are called there.
+        word: that hits are sorted by, if it is shown; "": none.
+        value: of the word.
+    """
+
+    columns: dict[str, str]
+    word: str = ""
+    value: str = ""
+
+    def of(self, row: Mapping[str, Any], key: float | None) -> dict[str, str]:
+        """The values of a row of images that is sorted by a key, in words."""
+        values = {self.word: _amount(self.value, key)} if self.word else {}
+        return values | {shown: _in_words(row[name]) for shown, name in self.columns.items()}
+
+
+def _amount(value: str, amount: float | None) -> str:
+    """A score, an area or a number of objects in words."""
+    if amount is None:
+        return ""
+    return {"score": f"{amount:.2f}", "area": f"{amount:.0%}"}.get(value, f"{amount:.0f}")
+
+
+def _in_words(value: object) -> str:
+    return "" if value is None else _text(value)
+
+
+def _ordered(order: Order | None) -> str:
+    """The hits in their order, and what each is sorted by."""
+    if order is None:
+        return f"SELECT manifest_index, similarity FROM {_HITS} ORDER BY similarity DESC, manifest_index"
     direction = "DESC" if order.descending else "ASC"
     if order.column:
         key = f"i.{quoted(order.column.name)}"
@@ -285,25 +346,27 @@ def _ordered(order: Order) -> str:
             keys[0] = f"{key} {direction} NULLS LAST"
             keys.insert(0, f"TRY_CAST({key} AS DOUBLE) {direction} NULLS LAST")
         return (
-            f"SELECT manifest_index FROM {_HITS} JOIN images i USING (manifest_index) "
+            f"SELECT manifest_index, NULL FROM {_HITS} JOIN images i USING (manifest_index) "
             f"ORDER BY {', '.join(keys)}"
         )
     if order.word is None:
-        return f"SELECT manifest_index FROM {_HITS} ORDER BY manifest_index {direction}"
+        return f"SELECT manifest_index, NULL FROM {_HITS} ORDER BY manifest_index {direction}"
     single = len(order.word.terms) == 1
     key = f"f.{order.value}" if single else f"sum(f.{order.value})"
     key = f"coalesce({key}, 0)" if order.value == "count" else key  # none is a number of objects, too
     group = "" if single else "GROUP BY manifest_index"
     join = "JOIN" if order.word.is_in_all else "LEFT JOIN"
     return (
-        f"SELECT manifest_index FROM {_HITS} {join} found f ON image = manifest_index "
+        f"SELECT manifest_index, {key} FROM {_HITS} {join} found f ON image = manifest_index "
         f"AND term {order.word.ids} {group} ORDER BY {key} {direction} NULLS LAST, manifest_index"
     )
 
 
-def _hit(row: dict[str, Any], matches: dict[str, Match], similarity: float | None) -> Hit:
+def _hit(
+    row: dict[str, Any], matches: dict[str, Match], similarity: float | None, values: dict[str, str]
+) -> Hit:
     index, uri, error = (row.pop(name) for name in ("manifest_index", "uri", ERROR))
-    return Hit(index, uri, error, row, matches, similarity)
+    return Hit(index, uri, error, row, matches, similarity, values)
 
 
 def _facet_of(term: Term) -> str:

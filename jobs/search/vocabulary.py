@@ -17,6 +17,9 @@ ERROR = "error"
 COLUMN = "column"
 """Before a colon: what follows is a column, and no class of that name."""
 
+SHORT = {"row": "manifest_index", "objects": "object_count"}
+"""Short names of columns, in queries and where values are shown; what a run has of that name goes before."""
+
 KINDS = ("class", "label", "tagger", COLUMN, ERROR)
 """What may stand before a colon beside the name of a column."""
 
@@ -134,8 +137,17 @@ class Vocabulary:
         return name.casefold() in self._terms
 
     def column_of(self, text: str) -> Column | None:
-        """The column of a name; None: there is none."""
-        return self._columns.get(text.casefold())
+        """The column of a name, or of a short one; None: there is none."""
+        folded = text.casefold()
+        if folded in self._columns or folded in self._terms:
+            return self._columns.get(folded)
+        return self._columns.get(SHORT.get(folded, ""))
+
+    def short_of(self, column: str) -> str:
+        """What a column is called where its values are shown: by its short name, where that means it."""
+        short = next((short for short, name in SHORT.items() if name == column), column)
+        found = self.column_of(short)
+        return short if found and found.name == column else column
 
     def query_of(self, column: str) -> str:
         """A column in a query, told apart from a class, label or tag of its name."""
@@ -180,6 +192,7 @@ class Vocabulary:
     @cached_property
     def _images_of_names(self) -> dict[str, int]:
         images = {column.name: 0 for column in self.columns}
+        images |= {short: 0 for short in SHORT if self.column_of(short)}
         for term in self.terms:
             images[term.name] = images.get(term.name, 0) + term.images
         return images

@@ -49,7 +49,7 @@ class Card:
         photo: the address of its photo; "" of a failed image.
         alt: the photo in words.
         title: its best label.
-        matches: what it has of the words of the query.
+        matches: how alike it is, and what it has of what is asked about and sorted by.
         name: of its file, short.
         uri: of it.
         error: the code, of a failed image.
@@ -142,7 +142,7 @@ def _card(run: ServedRun, hit: Hit, name: str, hrefs: tuple[str, str], objects: 
         photo=hrefs[1],
         alt=alt_of(name, title, objects),
         title=title,
-        matches=tuple(match_of(word, match) for word, match in hit.matches.items()),
+        matches=tuple(matches_of(hit)),
         name=name,
         uri=hit.uri,
         error=hit.error or "",
@@ -166,6 +166,15 @@ def alt_of(name: str, title: str, objects: Sequence[Object]) -> str:
     seen = ", ".join(f"{number} {what}" for what, number in counts.items())
     what = "; ".join(part for part in (title, seen) if part)
     return f"{name}: {what}" if what else name
+
+
+def matches_of(hit: Hit) -> Iterator[str]:
+    """What a hit has of what is asked; its best label stands above that anyway."""
+    if hit.similarity is not None:
+        yield f"alike {hit.similarity:.3f}"
+    yield from (match_of(word, match) for word, match in hit.matches.items())
+    shown = {name: value for name, value in hit.values.items() if value and name not in ("label", "score")}
+    yield from (f"{shorten(name, WORD_WIDTH)} {shorten(value, WORD_WIDTH)}" for name, value in shown.items())
 
 
 def match_of(word: str, match: Match) -> str:
@@ -224,8 +233,8 @@ def sorts_of(run: ServedRun, words: Sequence[Word], asked: Asked) -> dict[str, s
     offered = ("score", "object_count", "width", "height", "byte_size", *sorted(carried))
     columns = [column.name for column in run.searcher.vocabulary.columns if column.name in offered]
     for column in columns[:SORTED_COLUMNS]:
-        name = quoted(column)
-        sorts |= {name: f"{column}, lowest first", f"-{name}": f"{column}, highest first"}
+        name, shown = quoted(column), run.searcher.vocabulary.short_of(column)
+        sorts |= {name: f"{shown}, lowest first", f"-{name}": f"{shown}, highest first"}
     return sorts if asked.sort in sorts else {**sorts, asked.sort: asked.sort}
 
 

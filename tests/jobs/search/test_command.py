@@ -39,7 +39,7 @@ def test_a_person_sees_what_each_image_has_of_the_words(
     monkeypatch.setenv("COLUMNS", "80")
     search_run(run, 'person indoors OR "v1.5 cup"', SearchOptions())
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["row", "person", "indoors", "v1.5", "cup", "image"]
+    assert lines[0] == ["row", "person", "indoors", "v1.5", "cup", "uri"]
     assert lines[2][:4] == ["2", "1", "·", "0.75"]
     assert lines[3][:4] == ["0", "1", "·", "0.62"]
     assert lines[-1] == ["2", "images", "of", "8"]
@@ -52,11 +52,67 @@ def test_without_words_the_best_label_is_shown_and_failed_images_have_their_code
     search_run(run, "error:* OR width>=120", SearchOptions(sort="row", facets=True))
     out = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert lines[0] == "row label objects error image"
-    assert lines[2] == f"0 palace 0.75 3 {PHOTOS[0]}"
+    assert lines[0] == "row label object_count error width uri"
+    assert lines[2] == f"0 palace 0.75 3 200 {PHOTOS[0]}"
     assert lines[4] == f"5 TRUNCATED {PHOTOS[5]}"
     assert "label: cat 2, palace 2" in out
     assert lines[-1] == "3 images of 9"
+
+
+@pytest.mark.parametrize(
+    ("query", "sort", "first", "row"),
+    [
+        ("", "-at", ["row", "label", "object_count", "at", "uri"], ["8", "palace", "0.75", "2026-01-09"]),
+        (
+            "person at>=2026-01-04",
+            None,
+            ["row", "person", "at", "uri"],
+            ["6", "1", "·", "0.81", "2026-01-07"],
+        ),
+        ("", "person", ["row", "label", "object_count", "person", "uri"], ["2", "palace", "0.75", "1", "1"]),
+        ("person", "person.score", ["row", "person", "uri"], ["6", "1", "·", "0.81"]),
+        ("person", "person.area", ["row", "person", "person.area", "uri"], ["2", "1", "·", "0.75", "24%"]),
+        ("person", "indoors", ["row", "person", "indoors", "uri"], ["2", "1", "·", "0.75", "0.90"]),
+        (
+            "score>0.5 row<2 uri~photo",
+            None,
+            ["row", "label", "object_count", "uri"],
+            ["0", "palace", "0.75", "3"],
+        ),
+        ("person score>0.5", None, ["row", "person", "score", "uri"], ["6", "1", "·", "0.81", "0.75"]),
+        (
+            "person -split=x width>1 height>1 format=JPEG",
+            None,
+            ["row", "person", "split", "width", "height", "uri"],
+            ["2", "1", "·", "0.75", "train,", "'2'", "100", "50"],
+        ),
+    ],
+)
+def test_what_is_asked_about_and_sorted_by_is_shown(
+    run: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    sort: str | None,
+    first: list[str],
+    row: list[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    search_run(run, query, SearchOptions(sort=sort))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == first
+    assert lines[2].split()[: len(row)] == row
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_does_not_fit_beside_a_uri_is_left_out(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    search_run(run, "person split!=x width>1", SearchOptions())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["row", "person", "uri"]
+    assert max(map(len, lines)) <= 40
 
 
 def test_more_than_is_shown_is_said(run: str, capsys: pytest.CaptureFixture[str]) -> None:

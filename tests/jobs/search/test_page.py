@@ -71,6 +71,7 @@ MEANINGS: dict[str, Holds] = {
     ),
     "rating>4": lambda image: int(image.columns["rating"]) > 4,
     "uri~2024/": contains("uri", "2024/"),
+    "row<100 objects>=3": all_of(compared("manifest_index", "<", 100), compared("object_count", ">=", 3)),
     "flagged -photographer=Bo": all_of(
         compared("flagged", "=", True), no(compared("photographer", "=", "Bo"))
     ),

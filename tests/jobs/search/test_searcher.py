@@ -16,6 +16,7 @@ from jobs.search.command import SearchOptions, search_run
 from jobs.search.hits import Match
 from jobs.search.language import quoted
 from jobs.search.searcher import Searcher
+from jobs.search.vocabulary import Column, Term, Vocabulary
 from schemas.exceptions import OutputConflictError, QueryError, SpecError, StorageError
 from schemas.ledger import SUCCESS
 from tests.benchmarks.large_run import write_large_run
@@ -189,6 +190,11 @@ def opened(large: str) -> Iterator[Opened]:
         ("image_id~<1>", []),
         ("score=0.75 exif_orientation>1", [4, 6]),
         ("error:* at=2026-01-06", [5]),
+        ("row=4", [4]),
+        ("Row<2", [0, 1]),
+        ("column:row>=7", [7, 8]),
+        ("object_count>=2", [0]),
+        ('objects="mine 3"', [3]),  # the manifest's own goes before
     ],
 )
 def test_what_is_found_among_odd_names(made: str, query: str, rows: list[int] | None) -> None:
@@ -259,6 +265,25 @@ def test_the_order_is_the_one_that_is_asked_for(made: str, sort: str | None, row
     with Searcher(made) as searcher:
         query = 'person OR "a \\"big\\" <cat> & dog" OR "naïve, café"'
         assert rows_of(searcher, query, sort) == rows
+
+
+def test_short_names_are_columns_where_nothing_else_is_called_so(large: str) -> None:
+    with Searcher(large) as searcher:
+        assert rows_of(searcher, "objects>=9") == rows_of(searcher, "object_count>=9") != []
+        assert rows_of(searcher, "objects>=9", "-objects") == rows_of(searcher, "objects>=9", "-object_count")
+        assert rows_of(searcher, "row<3", "-row") == [2, 1, 0]
+        assert rows_of(searcher, "manifest_index<3", "-manifest_index") == [2, 1, 0]
+
+
+def test_a_class_or_a_column_of_the_manifest_goes_before_a_short_name() -> None:
+    columns = [Column("manifest_index", "BIGINT"), Column("object_count", "INTEGER")]
+    plain = Vocabulary([], columns)
+    assert [plain.column_of(name) for name in ("row", "OBJECTS")] == columns
+    assert [plain.short_of(column.name) for column in columns] == ["row", "objects"]
+    own = [*columns, Column("Row", "VARCHAR", is_own=True)]
+    taken = Vocabulary([Term(0, "class", "", "objects", 1)], own)
+    assert (taken.column_of("row"), taken.column_of("objects")) == (own[2], None)
+    assert [taken.short_of(column.name) for column in columns] == ["manifest_index", "object_count"]
 
 
 def test_an_order_by_nothing_that_there_is_is_refused(made: str) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,33 @@ def test_a_search_shows_what_it_finds(client: httpx.Client) -> None:
     assert page.values("alt")[1] == "a/same.jpg: palace 0.75; 1 person"
     assert "raylabel search" in page.words
     assert "boxes" in page.values("class")
+
+
+def chips_of(client: httpx.Client, **values: str) -> list[str]:
+    """What is marked below the photo of the first hit."""
+    card, *_ = re.findall(r'<span class="caption">.*?</a>', client.get("/", params=values).text, re.DOTALL)
+    return re.findall(r'<span class="match">(.*?)</span>', card)
+
+
+@pytest.mark.parametrize(
+    ("values", "chips"),
+    [
+        ({"q": "person"}, ["person x1 0.81"]),
+        ({"q": "person", "sort": "person.area"}, ["person x1 0.75", "person.area 24%"]),
+        ({"q": "width>=120", "sort": "-at"}, ["at 2026-01-02", "width 120"]),
+        ({"q": "score>0.5 row=0"}, []),
+        ({"sort": "person"}, ["person 1"]),
+    ],
+)
+def test_a_card_shows_what_is_asked_about_and_sorted_by(
+    client: httpx.Client, values: dict[str, str], chips: list[str]
+) -> None:
+    assert chips_of(client, **values) == chips
+
+
+def test_a_card_shows_how_alike_it_is(client: httpx.Client) -> None:
+    first, *_ = get(client, "/api/search", like="3")["hits"]
+    assert chips_of(client, like="3") == [f"alike {first['similarity']:.3f}"]
 
 
 def test_without_a_script_facets_are_a_link_away(client: httpx.Client) -> None:
