@@ -9,10 +9,13 @@ from schemas.exceptions import SpecError, StorageError
 from schemas.ledger import RUN, SUCCESS, WORK, RunRecord
 from schemas.tables import TABLES
 from workers.printable import message_of
-from workers.process.leftovers import temporary_folder
+from workers.process.leftovers import delete_abandoned, temporary_folder
 
 OWN = (RUN, SUCCESS, WORK, *TABLES)
 """What a run directory has of its own: nothing else is written there."""
+
+_NEW = ".new."
+"""What the name of a folder with new files begins with."""
 
 
 @contextmanager
@@ -86,13 +89,14 @@ def new_files(folder: Path, is_earlier: Callable[[Collection[str]], bool]) -> It
     with _storage_errors(folder):
         _assert_not_of_a_run(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        delete_abandoned(_NEW, folder)
         before = os.listdir(folder)
         if before and not is_earlier(before):
             raise StorageError(
                 f"{folder} holds other files, such as {min(before)}; name a folder that does not exist, an "
                 "empty one, or one with an earlier result"
             )
-        with temporary_folder(".new.", folder) as work:
+        with temporary_folder(_NEW, folder) as work:
             yield work
             for name in before:
                 (folder / name).unlink()

@@ -6,12 +6,12 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from schemas.exceptions import OutputConflictError
 from schemas.ledger import Attempt, HeartbeatRecord
 from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import HEARTBEAT_TIMEOUT_S, last_attempt, last_heartbeat, last_number
+from workers.machine import started_at, this_machine
 from workers.printable import short_line
 
 WATCH_S = 0.5
@@ -90,20 +90,3 @@ def _has_ended(heartbeat: HeartbeatRecord | None) -> bool:
 def is_gone(attempt: Attempt) -> bool:
     """Whether the attempt's process ran on this machine and does not any more."""
     return attempt.machine == this_machine() and started_at(attempt.pid) != attempt.process_started
-
-
-def this_machine() -> str:
-    """What tells this machine from others, from itself before it booted, and from its containers."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    spaces = (Path(f"/proc/self/ns/{name}") for name in ("pid", "time"))
-    return "/".join([boot, *(str(space.stat().st_ino) for space in spaces if space.exists())])
-
-
-def started_at(pid: int) -> int | None:
-    """When a process began, in clock ticks since this machine booted; None where it has ended."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = status.rpartition(b")")[2].split()  # its name may hold spaces and brackets
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -17,11 +17,12 @@ from schemas.ledger import Attempt, HeartbeatRecord
 from schemas.metrics import NO_USAGE
 from tests.workers.tables.made_results import record
 from workers.ledger import attempts, heartbeat
-from workers.ledger.attempts import is_gone, start_attempt, started_at, this_machine
+from workers.ledger.attempts import is_gone, start_attempt
 from workers.ledger.directory import RunDirectory
 from workers.ledger.heartbeat import Heartbeat
 from workers.ledger.runs import begin_run, find_run, replace_run
 from workers.ledger.state import PassState
+from workers.machine import started_at, this_machine
 from workers.storage.store import Store
 
 DRIVER = """
