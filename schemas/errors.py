@@ -1,5 +1,6 @@
 """The stages that an image passes through, and the stable codes that it can fail with."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -60,6 +61,37 @@ RETRYABLE = frozenset(
     }
 )
 """The codes of failures that may pass."""
+
+
+SENTENCES = {
+    ErrorCode.NOT_FOUND: "there is no such file",
+    ErrorCode.DENIED: "its storage refuses access",
+    ErrorCode.EXPIRED: "the credentials for its storage had expired",
+    ErrorCode.THROTTLED: "its storage asked to slow down, again and again",
+    ErrorCode.TIMEOUT: "it took too long",
+    ErrorCode.NETWORK: "the connection to its storage failed",
+    ErrorCode.CORRUPT: "its bytes were not those that its storage has",
+    ErrorCode.EMPTY: "the file has no bytes",
+    ErrorCode.NOT_AN_IMAGE: "it is no image",
+    ErrorCode.TRUNCATED: "the file ends before the picture does",
+    ErrorCode.TOO_LARGE: "it is larger than what is allowed",
+    ErrorCode.UNSUPPORTED: "an image of this kind is not read",
+    ErrorCode.MODEL_ERROR: "the model failed on it",
+    ErrorCode.NON_FINITE: "the model answered with what is no number",
+    ErrorCode.OUT_OF_MEMORY: "there was not enough memory for it",
+    ErrorCode.WORKER_CRASHED: "the process that worked on it died",
+    ErrorCode.INTERNAL: "it failed in a way that has no code of its own",
+}
+"""What a code says of an image."""
+
+_LIBRARYS = re.compile(r"(?:^|: )[A-Z]\w*[a-z]\w*: |\b[A-Z]\w*(?:Error|Exception|Warning)\b|\[Errno")
+"""The marks of what a library of Python says: a class of exceptions, a number of the system."""
+
+
+def reason_of(code: str, message: str) -> str:
+    """Why an image failed, for a person: the message, or what the code says where that is a library's."""
+    is_known = code in SENTENCES
+    return SENTENCES[ErrorCode(code)] if is_known and _LIBRARYS.search(message) else message
 
 
 @dataclass(frozen=True, slots=True)

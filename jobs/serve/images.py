@@ -8,6 +8,7 @@ from jobs.results.duck import Session
 from jobs.results.plain import shortest
 from jobs.search.vocabulary import ERROR
 from jobs.serve.runs import ServedRun
+from schemas.errors import reason_of
 
 MAX_BOXES = 40
 """Boxes on a photo among others, the best scores first."""
@@ -60,7 +61,7 @@ class Known:
         scored: labels and tags, the best first.
         objects: the best score first.
         stage: where it failed; "" of a labelled image.
-        message: why it failed; "" of a labelled image.
+        message: why it failed, as the errors table has it; "" of a labelled image.
     """
 
     row: int
@@ -72,6 +73,11 @@ class Known:
     objects: tuple[Object, ...]
     stage: str = ""
     message: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in words."""
+        return reason_of(self.error or "", self.message)
 
 
 def objects_of(run: ServedRun, rows: Sequence[int], most: int = MAX_BOXES) -> dict[int, list[Object]]:
@@ -90,14 +96,15 @@ def objects_of(run: ServedRun, rows: Sequence[int], most: int = MAX_BOXES) -> di
 
 
 def failures_of(run: ServedRun, rows: Sequence[int]) -> dict[int, str]:
-    """Why images failed, by their rows."""
+    """Why images failed, in words, by their rows."""
     if not rows:
         return {}
     with run.searcher.session() as session:
         found = session.result(
-            f"SELECT image, message FROM failures WHERE image IN ({', '.join(map(str, rows))})"
+            f"SELECT image, {ERROR}, message FROM failures JOIN images ON image = manifest_index "
+            f"WHERE image IN ({', '.join(map(str, rows))})"
         )
-        return dict(iter(found))
+        return {row: reason_of(code, message) for row, code, message in found}
 
 
 def photo_of(run: ServedRun, row: int) -> Photo | None:

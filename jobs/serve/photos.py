@@ -10,7 +10,7 @@ from jobs.serve.images import Photo
 from jobs.serve.kept import Gone, Kept, Lane, Latest
 from jobs.serve.runs import ServedRun
 from jobs.serve.thumbnail import Wanted, build_thumbnailer
-from schemas.errors import Stage
+from schemas.errors import SENTENCES, Stage
 from schemas.exceptions import ImageError, ProcessDiedError
 from workers.decode.picture import Limits
 from workers.fetch.patience import within
@@ -133,7 +133,7 @@ def _read(run: ServedRun, photo: Photo) -> bytes:
         raise NoPhotoError(f"the image could not be read: {error}", 503) from None
     except ImageError as error:
         status = 503 if error.code.retryable else 404
-        raise NoPhotoError(f"the image could not be read: {error.code}", status) from None
+        raise NoPhotoError(f"the image could not be read: {SENTENCES[error.code]}", status) from None
     if len(file) != photo.byte_size:
         raise NoPhotoError("the file has changed since it was labelled: its size is another")
     return file
@@ -163,11 +163,11 @@ class _Children:
             made = child(wanted)
         except ImageError as error:
             free.put(child)
-            raise NoPhotoError(f"the image cannot be decoded: {error.code}") from None
+            raise NoPhotoError(f"the image cannot be decoded: {SENTENCES[error.code]}") from None
         except ProcessDiedError as error:
             self._all.discard(child)
             child.end()
-            raise NoPhotoError(f"the image cannot be decoded: {error.code}") from None
+            raise NoPhotoError(f"the image cannot be decoded: {SENTENCES[error.code]}") from None
         free.put(child)
         if isinstance(made, str):
             raise NoPhotoError(made)

@@ -62,6 +62,9 @@ PHOTOS = (
 """Their paths in manifest order."""
 
 LABELLED = (0, 1, 2, 3, 4, 6, 7, 8)
+FAILURE = "it ends early"
+"""Why the image of the other row failed."""
+
 TURNS = {4: 6, 6: 8}
 """EXIF orientation by manifest row, where there is one."""
 
@@ -128,7 +131,7 @@ def write_photos(folder: Path) -> None:
 
 def outcome(index: int, models: dict[str, ResolvedModel]) -> LabelledImage | RowError:
     if index not in LABELLED:
-        return RowError(Stage.DECODE, ErrorCode.TRUNCATED, "it ends early", 1, AT)
+        return RowError(Stage.DECODE, ErrorCode.TRUNCATED, FAILURE, 1, AT)
     width, height = size_of(index)
     data = photo(index)
     facts = {
