@@ -30,6 +30,7 @@ from jobs.search.index import (
     vectors_of,
 )
 from jobs.search.similar import assert_embeddings
+from jobs.search.values import is_time, time_in
 from jobs.search.vectors import assert_lance, assert_replaceable, in_words, is_older, write_vectors
 from jobs.search.vocabulary import ERROR
 from schemas.exceptions import OutputConflictError, ReconcileError, SpecError, StorageError
@@ -306,6 +307,7 @@ class _Builder:
             self._min_label_score,
             tuple(self._carried),
             tuple(self._facets()),
+            tuple(self._times()),
             tuple(tagger for section, _, tagger in models if section == "taggers"),
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -319,6 +321,21 @@ class _Builder:
         counts = (f"approx_count_distinct({quoted(name)}) AS {quoted(name)}" for name in texts)
         numbers = self._database.row(f"SELECT {', '.join(counts)} FROM {_BUILT}.images")
         return [name for name in texts if 1 < numbers[name] <= MOST_VALUES]
+
+    def _times(self) -> list[str]:
+        """The columns whose values are times, those that a CSV manifest has as texts as well."""
+        return [
+            name
+            for name, kind in self._carried.items()
+            if is_time(kind) or (kind == "VARCHAR" and self._holds_times(quoted(name)))
+        ]
+
+    def _holds_times(self, name: str) -> bool:
+        """Whether each text of a column is a time, as far as there are some."""
+        found = self._database.row(
+            f"SELECT count(nullif({name}, '')) AS texts, count({time_in(name)}) AS times FROM {_BUILT}.images"
+        )
+        return bool(0 < found["texts"] == found["times"])
 
 
 def _stored(kind: str) -> str:

@@ -1,6 +1,6 @@
 """What a query finds: hits in an order, their number, and facets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,17 @@ from jobs.search.compiler import ALWAYS_SHOWN, BEST, Compiled, Order, compile_or
 from jobs.search.index import About
 from jobs.search.language import quoted as quoted_name
 from jobs.search.similar import Similar
+from jobs.search.values import time_in
 from jobs.search.vocabulary import ERROR, Term, Vocabulary
 
 FACET_VALUES = 10
 """Values of a facet, at most."""
+
+MOST_SPANS = 31
+"""Years, months or days of a facet, at most: as many as a month has days."""
+
+_SPANS = {"year": 4, "month": 7, "day": 10}
+"""Parts of times that are counted, and how many letters of a time tell them."""
 
 MOST_COLUMNS = 3
 """Columns whose values are shown of each hit because they are asked about, at most."""
@@ -210,6 +217,7 @@ class Hits:
 
         Returns:
             Values by facet: class, label, tagger.NAME, error, columns; facets without a value are not there.
+            Those of times are years; where all are of one year its months, where of one month its days.
         """
         terms = {term.id: term for term in self._vocabulary.terms}
         facets: dict[str, list[FacetValue]] = {}
@@ -222,17 +230,45 @@ class Hits:
             values = facets.setdefault(_facet_of(terms[id_]), [])
             if len(values) < most:
                 values.append(FacetValue(terms[id_].name, images, terms[id_].query))
-        for name in (ERROR, *self._about.facets):
+        texts = (name for name in self._about.facets if name not in self._about.times)
+        for name in (ERROR, *texts):
             rows = self._session.result(
                 f"SELECT i.{quoted(name)}, count(*) AS images FROM images i JOIN {_HITS} "
                 f"USING (manifest_index) WHERE i.{quoted(name)} IS NOT NULL GROUP BY 1 "
                 f"ORDER BY images DESC, 1 LIMIT {most}"
             )
-            if values := [
-                FacetValue(_text(value), images, self._equal(name, value)) for value, images in rows
-            ]:
-                facets[name] = values
+            facets |= self._facet(name, rows)
+        for name in self._about.times:
+            facets |= self._facet(name, self._spans(name))
         return facets
+
+    def _facet(self, name: str, counts: Iterable[tuple[Any, int]]) -> dict[str, list[FacetValue]]:
+        """The facet of a column, if the hits have values of it."""
+        values = [FacetValue(_text(value), images, self._equal(name, value)) for value, images in counts]
+        return {name: values} if values else {}
+
+    def _spans(self, name: str) -> list[tuple[str, int]]:
+        """Years and how many hits are of each; where all are of one year its months, or the days of one."""
+        time = time_in(f"i.{quoted(name)}")
+        times = (
+            f"(SELECT {time} AS time FROM images i JOIN {_HITS} USING (manifest_index) "
+            f"WHERE year({time}) BETWEEN 1 AND 9999)"
+        )
+        ((first, last),) = self._session.result(f"SELECT min(time)::VARCHAR, max(time)::VARCHAR FROM {times}")
+        if first is None:
+            return []
+        span, letters = next(
+            (span, letters)
+            for span, letters in _SPANS.items()
+            if span == "day" or first[:letters] != last[:letters]
+        )
+        counts = (
+            f"SELECT date_trunc('{span}', time) AS start, count(*) AS images FROM {times} GROUP BY 1 "
+            f"ORDER BY images DESC, 1 LIMIT {MOST_SPANS}"
+        )
+        return list(
+            self._session.result(f"SELECT left(start::VARCHAR, {letters}), images FROM ({counts}) ORDER BY 1")
+        )
 
     def _equal(self, name: str, value: object) -> str:
         """A test of a column in a query, told apart from a class or label of that name."""

@@ -17,7 +17,7 @@ from workers.ledger.state import read_shards, read_success
 INDEX = "search.duckdb"
 """The key of the index, beside the tables."""
 
-VERSION = 1
+VERSION = 2
 """Of what is in the file."""
 
 MIN_LABEL_SCORE = 0.1
@@ -52,6 +52,7 @@ class About:
         min_label_score: see `MIN_LABEL_SCORE`.
         carried: names of the manifest's own columns.
         facets: columns whose values are facets.
+        times: columns whose values are times; their facets are years, months or days.
         taggers: of the run.
         made_at: UTC, ISO 8601.
     """
@@ -64,6 +65,7 @@ class About:
     min_label_score: float
     carried: tuple[str, ...]
     facets: tuple[str, ...]
+    times: tuple[str, ...]
     taggers: tuple[str, ...]
     made_at: str
 
@@ -77,7 +79,7 @@ class About:
         values: dict[str, Any] = json.loads(text)
         if values["version"] != VERSION:
             raise ValueError(f"version {values['version']}")
-        lists = {name: tuple(values[name]) for name in ("carried", "facets", "taggers")}
+        lists = {name: tuple(values[name]) for name in ("carried", "facets", "times", "taggers")}
         return cls(**{**values, **lists})
 
     def to_json(self) -> str:

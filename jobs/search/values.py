@@ -41,9 +41,18 @@ class ValueProblem(ValueError):  # noqa: N818 - it is about a value, and becomes
 def is_text(column: Column) -> bool:
     """Whether a column's values are compared as texts: no number, time or truth."""
     kind = column.type
-    others = ("BOOLEAN", "DATE", "FLOAT", "DOUBLE")
     is_number = kind.removeprefix("U") in _WHOLE or kind.startswith("DECIMAL")
-    return not (is_number or kind in others or kind.startswith("TIMESTAMP"))
+    return not (is_number or kind in ("BOOLEAN", "FLOAT", "DOUBLE") or is_time(kind))
+
+
+def is_time(kind: str) -> bool:
+    """Whether a type is one of days or moments."""
+    return kind == "DATE" or kind.startswith("TIMESTAMP")
+
+
+def time_in(name: str) -> str:
+    """A column of times, which may be texts, as one of the type TIMESTAMP in UTC, both in SQL."""
+    return f"TRY_CAST({name} AS TIMESTAMP)"
 
 
 def number(text: str, *, percent: bool = False) -> float:
@@ -109,7 +118,7 @@ def _condition(column: Column, operator: Operator, text: str) -> Sql:  # noqa: P
         return Sql(f"{name}::VARCHAR ILIKE ?", (f"%{text}%",))  # twice as fast
     if kind == "BOOLEAN":
         return _boolean(column, operator, text)
-    if kind == "DATE" or kind.startswith("TIMESTAMP"):
+    if is_time(kind):
         return _time(column, operator, text)
     if kind in ("FLOAT", "DOUBLE"):
         return _float(name, kind, operator, number(text))
@@ -128,7 +137,7 @@ def _text(name: str, operator: Operator, text: str) -> Sql:
     with suppress(ValueProblem):
         readings.append(_float(f"TRY_CAST({name} AS DOUBLE)", "DOUBLE", operator, number(text)))
     with suppress(ValueProblem):
-        readings.append(_within(f"TRY_CAST({name} AS TIMESTAMP)", "TIMESTAMP", operator, *span_of(text)))
+        readings.append(_within(time_in(name), "TIMESTAMP", operator, *span_of(text)))
     as_text = Sql(f"lower({name}) {operator} lower(?)", (text,))
     if operator == "=" or not readings:
         readings.append(as_text)

@@ -1,7 +1,7 @@
 import math
 import re
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -322,6 +322,59 @@ def test_facets_count_the_hits_and_are_queries(made: str) -> None:
     assert counts["label"] == {"palace": 5, "cat": 5}
     assert counts["tagger.scene"] == {"indoors": 4, "outdoors": 1}
     assert counts["format"] == {"JPEG": 4, "PNG": 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ("", ["2022", "2023", "2024"]),
+        ("taken=2022", [f"2022-{month:02d}" for month in range(1, 13)]),
+        ("taken=2022-02", [f"2022-02-{day:02d}" for day in range(1, 29)]),
+        ("taken=2022-02-03", ["2022-02-03"]),
+        ("error:*", ["2022", "2023"]),
+        ("taken<2000", []),
+    ],
+)
+def test_facets_of_times_are_years_or_months_of_one_or_days(
+    large: str, query: str, values: list[str]
+) -> None:
+    with Searcher(large) as searcher:
+        with searcher.search(query) as hits:
+            found, total = hits.facets().get("taken", []), hits.total
+        assert [value.value for value in found] == values
+        assert sum(value.images for value in found) == total
+        for value in found:
+            assert value.query == f"taken={value.value}"
+            assert len(rows_of(searcher, f"{query} {value.query}")) == value.images
+
+
+def test_times_that_are_texts_have_such_facets_too(tmp_path: Path) -> None:
+    second = timezone(timedelta(hours=2))
+    moments = [datetime(2023 + row // 3, 5, 1 + row, 23, 30, row) for row in range(9)]
+    further = {
+        "shot": pa.array([str(moment) for moment in moments]),
+        "iso": pa.array([*(f"{moment.isoformat()}Z" for moment in moments[:4]), "", None, "", "", ""]),
+        "zoned": pa.array([moment.replace(tzinfo=second) for moment in moments], pa.timestamp("us", "UTC")),
+        "nano": pa.array(moments, pa.timestamp("ns")),
+        "mixed": pa.array([*(str(moment) for moment in moments[:8]), "soon"]),
+        "number": pa.array([str(2020 + row) for row in range(9)]),
+        "none": pa.nulls(9, pa.string()),
+    }
+    output = write_run(tmp_path, further=further)
+    make_index(output)
+    with Searcher(output) as searcher:
+        assert searcher.about.times == ("at", "shot", "iso", "zoned", "nano")
+        with searcher.search("") as hits:
+            facets = hits.facets()
+        years = {"2023": 3, "2024": 2, "2025": 3}
+        for name in ("shot", "zoned", "nano"):
+            assert {value.value: value.images for value in facets[name]} == years, name
+            for value in facets[name]:
+                assert len(rows_of(searcher, value.query)) == value.images, value
+        assert {value.value: value.images for value in facets["iso"]} == {"2023": 3, "2024": 1}
+        assert [value.value for value in facets["at"]][:2] == ["2026-01-01", "2026-01-02"]
+        assert len(facets["number"]) == 8
+        assert len(facets["mixed"]) == 8
 
 
 def test_several_queries_are_open_at_once(large: str) -> None:
