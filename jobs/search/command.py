@@ -75,6 +75,8 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
     with Searcher(output, options.index) as searcher, searcher.search(query) as hits:
         if note := unfinished(searcher.run):
             print_error(f"note: {note}")
+        for advice in searcher.advice(query, hits):
+            print_error(f"note: {advice.text}")
         if options.like is not None:
             hits.narrow(searcher.similar(hits, options.like, options.limit or LIMIT))
         if file:

@@ -10,6 +10,7 @@ from jobs.results.duck import quoted
 from jobs.search.language import All, Name, Node, Not, Test, each_test, parse, query_error
 from jobs.search.language import Any as Either
 from jobs.search.language import quoted as quoted_name
+from jobs.search.phrases import missing_quotes
 from jobs.search.sql import Sql
 from jobs.search.values import INVERSE, ValueProblem, condition, number
 from jobs.search.vocabulary import (
@@ -211,17 +212,22 @@ class _Compiler:
 
     def column_if_any(self, name: Name) -> Column | None:
         """The column of a test that is about one."""
-        return None if self.terms_if_any(name) else self._column(name)
+        return None if self.terms_if_any(name) else self._vocabulary.column_asked(name)
 
     def error(self, name: Name, problem: Exception, end: int | None = None) -> QueryError:
         """An error at a name, or at what is between its beginning and an end."""
-        return query_error(self._query, name.start, name.end if end is None else end, str(problem))
+        text = str(problem)
+        if isinstance(problem, UnknownNameError) and (
+            advice := missing_quotes(self._query, name, self._vocabulary)
+        ):
+            text = f"{text.partition('; ')[0]}; {advice}"
+        return query_error(self._query, name.start, name.end if end is None else end, text)
 
     def _test(self, test: Test) -> _Piece:
         name = test.name
         terms = self.terms_if_any(name)
         text, attribute = self._vocabulary.split(name)
-        column = self._column(name)
+        column = self._vocabulary.column_asked(name)
         try:
             if name.kind and name.kind.lower() == ERROR:
                 return self._error_test(test)
@@ -239,12 +245,6 @@ class _Compiler:
             raise self.error(name, problem) from None
         except ValueProblem as problem:
             raise self.error(name, problem, test.end) from None
-
-    def _column(self, name: Name) -> Column | None:
-        """The column that a test may be about."""
-        if name.kind is None or name.kind.lower() == COLUMN:
-            return self._vocabulary.column_of(name.text)
-        return None if self._vocabulary.is_kind(name.kind) else self._vocabulary.column_of(name.kind)
 
     def _error_test(self, test: Test) -> Sql:
         if test.operator:

@@ -155,6 +155,17 @@ def each_test(node: Node, *, is_asked: bool = True) -> Iterator[tuple[Test, bool
                 yield from each_test(part, is_asked=is_asked)
 
 
+def each_part(node: Node) -> Iterator[Node]:
+    """Yields a tree and all that is in it."""
+    yield node
+    match node:
+        case Not(inner):
+            yield from each_part(inner)
+        case All(parts) | Any(parts):
+            for part in parts:
+                yield from each_part(part)
+
+
 @cache
 def _parser() -> Lark:
     grammar = (Path(__file__).parent / "grammar.lark").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -11,11 +12,15 @@ import duckdb
 
 from jobs.results.duck import ABOUT_QUERIES, Duck, Session, first_line, in_quotes
 from jobs.results.sql import Database
+from jobs.results.text import as_path, short_uris
 from jobs.results.writing import whole_file
+from jobs.search.advice import Advice, advice_on
+from jobs.search.column_values import ColumnValues
 from jobs.search.compiler import compile_query
 from jobs.search.hits import Hits
 from jobs.search.index import INDEX, TABLES, About, state_of, vectors_of
 from jobs.search.similar import (
+    LIKE_ALLOWED,
     Similar,
     assert_embeddings,
     embedding_of_photo,
@@ -23,11 +28,12 @@ from jobs.search.similar import (
     nearest,
 )
 from jobs.search.vectors import Vectors
-from jobs.search.vocabulary import ERROR, Column, Term, Vocabulary
+from jobs.search.vocabulary import ERROR, MOST_NAMED, Column, Term, Vocabulary
 from schemas.exceptions import OutputConflictError, RaylabelError, SpecError, StorageError
 from schemas.words import raylabel_command
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
+from workers.printable import one_line, short_line
 from workers.storage.uris import clean_uri
 
 
@@ -61,6 +67,9 @@ class Searcher:
         run: the run.
         about: what the index is of.
         vocabulary: the names that queries may have.
+        values: that its columns have.
+        file: that is open, on this machine.
+        stamp: tells it from another one of that name.
 
     Raises:
         StorageError: there is no run, no index, or it cannot be read.
@@ -71,12 +80,14 @@ class Searcher:
         self.run: RunDirectory = find_run(output)
         self._output, self._name = output, clean_uri(output)
         self._given = file
-        self._file = local = local_index(self.run, file)
+        self.file = local = local_index(self.run, file)
+        self.stamp = stamp_of(local)
         self._duck = _IndexDuck(local, self._again)
         try:
             self._attach(local)
             self.about = self._read_about(local)
             self.vocabulary = self._read_vocabulary()
+            self.values = ColumnValues(self.session)
         except BaseException:
             self.close()
             raise
@@ -102,34 +113,75 @@ class Searcher:
         with self.session() as session:
             yield Hits(session, compiled, self.vocabulary, self.about)
 
+    def advice(self, query: str, hits: Hits) -> list[Advice]:
+        """What to say of a query to who may have meant something else."""
+        return advice_on(query, self.vocabulary, self.values, finds_nothing=hits.total == 0)
+
     @cached_property
     def _vectors(self) -> Vectors | None:
         """The index of embeddings beside this one; None: there is none."""
-        folder = vectors_of(self._file)
+        folder = vectors_of(self.file)
         how = again(self.run, self._given, vectors=True)
         return Vectors(folder, self.about.state, how) if folder.is_dir() else None
 
     def row_of(self, uri: str) -> int | None:
-        """The first row in the manifest of a labelled image with some URI; None: there is none."""
-        query = f"SELECT min(manifest_index) FROM images WHERE uri = ? AND {ERROR} IS NULL"
-        ((row,),) = self._duck.result(query, [uri])
-        return None if row is None else int(row)
+        """The first row of an image with some URI, labelled ones first; None: there is none."""
+        query = f"SELECT manifest_index FROM images WHERE uri = ? ORDER BY {ERROR} IS NOT NULL, 1 LIMIT 1"
+        return next((int(row) for (row,) in self._duck.result(query, [uri])), None)
+
+    def row_named(self, name: str) -> int | None:
+        """The row of the image whose URI ends with a name, as `short_uris` has it; None: there is none.
+
+        Raises:
+            SpecError: several images are called so.
+        """
+        parts = [re.escape(part) for part in name.removeprefix("…/").split("…")]
+        pattern = re.compile(f"(?:.*/)?{'.*'.join(parts)}", re.DOTALL)
+        end = max(name.rpartition("/")[2].split("…"), key=len)
+        found: dict[str, int] = {}
+        query = "SELECT uri, manifest_index FROM images WHERE contains(uri, ?) ORDER BY manifest_index"
+        for uri, row in self._duck.result(query, [end]):
+            if len(found) <= MOST_NAMED and pattern.fullmatch(one_line(as_path(uri))):
+                found.setdefault(uri, int(row))
+        if len(found) > 1:
+            shown = zip(found.values(), short_uris(found, 60), strict=True)
+            rows = [f"{row} ({short})" for row, short in shown][:MOST_NAMED]
+            more = ", …" if len(found) > MOST_NAMED else ""
+            raise SpecError(
+                f"--like {short_line(name)}: several images of the run are called so, in rows "
+                f"{', '.join(rows)}{more}; name one by its row"
+            )
+        return next(iter(found.values()), None)
+
+    def _row_like(self, like: str) -> int | None:
+        """The row of the image of the run that is meant; None: it is a photo."""
+        if not like.strip():
+            raise SpecError(f"--like is empty. {LIKE_ALLOWED}")
+        if like.isdecimal():
+            return int(like)
+        row = self.row_of(like)
+        if row is None and "://" not in like:
+            row = self.row_of(os.path.abspath(like))
+            if row is None and not os.path.exists(like):
+                row = self.row_named(like)
+        return row
 
     def similar(self, hits: Hits, like: str, most: int) -> list[Similar]:
         """Those of some hits that look most like a photo, the most alike first; see `Hits.narrow`.
 
         Args:
             hits: of a query; those of the empty one are all images.
-            like: the row of an image of the run, its URI, or else a photo: a path or a URL.
+            like: the row of an image of the run, its URI, a photo (a path or a URL), or the name of an image
+                of the run as it is shown.
             most: images, at most.
 
         Raises:
-            SpecError: the run has no embeddings, or the row has none.
+            SpecError: the run has no embeddings, or the row has none, or several images are meant.
             StorageError: the photo cannot be read.
             ModelError: the run's embedder cannot be built here as it was.
         """
         assert_embeddings(self.run)
-        row = int(like) if like.isdecimal() else self.row_of(like)
+        row = self._row_like(like)
         if row is None:
             vector = embedding_of_photo(self.run, like)
         else:
@@ -184,6 +236,15 @@ class Searcher:
             for row in self._duck.rows("DESCRIBE images")
         ]
         return Vocabulary(terms, columns, self.about.taggers)
+
+
+def stamp_of(file: Path) -> tuple[int, int, int] | None:
+    """What tells a file from another one of its name; None: it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def local_index(run: RunDirectory, file: Path | None = None) -> Path:

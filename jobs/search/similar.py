@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jobs.results.files import scan
 from jobs.results.sql import Database
+from schemas.errors import reason_of
 from schemas.exceptions import ImageError, ProcessDiedError, SpecError, StorageError
 from schemas.locations import Location
 from schemas.spec_file import override_spec
@@ -21,6 +22,9 @@ from workers.process.forkserver import shared_fork_server
 
 BATCH_ROWS = 8192
 """Embeddings that are in memory at once; one of the files' row groups has 4,096."""
+
+LIKE_ALLOWED = "Allowed are the row, URI or name of an image of the run, and any photo: a path or a URL"
+"""What `--like` may be."""
 
 Vector = NDArray[np.float32]
 """An embedding, float32 (width,)."""
@@ -119,14 +123,15 @@ def embedding_of_photo(run: RunDirectory, uri: str) -> Vector:
     record = run.record
     spec = override_spec(record.spec, {}, f"the spec of the run at {run.store.url}")
     fingerprint = record.models["embedder"].fingerprint
-    location: Location = location_of(uri if "://" in uri else os.path.abspath(uri))
     child = Child(
         shared_fork_server().address, build_photo_embedder, (spec, fingerprint), 1, plain_output=True
     )
     try:
+        location: Location = location_of(uri if "://" in uri else os.path.abspath(uri))
         vector: Vector = child(location)
     except (ImageError, ProcessDiedError) as error:
-        raise StorageError(f"--like {short_line(uri)}: {error.message}") from None
+        reason = reason_of(error.code, error.message).rstrip(".")
+        raise StorageError(f"--like {short_line(uri)}: {reason}. {LIKE_ALLOWED}") from None
     finally:
         child.end()
     return vector

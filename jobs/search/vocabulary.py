@@ -129,7 +129,7 @@ class Vocabulary:
         found = [term for term in found if self._is_of_kind(term, name.kind)]
         if not found:
             pool = [term.name for term in self.terms if self._is_of_kind(term, name.kind)]
-            raise UnknownNameError(_nothing_like(f"no {self._kind_in_words(name.kind)}", text, pool))
+            raise UnknownNameError(nothing_like(f"no {self._kind_in_words(name.kind)}", text, pool))
         return found
 
     def has_terms(self, name: str) -> bool:
@@ -142,6 +142,16 @@ class Vocabulary:
         if folded in self._columns or folded in self._terms:
             return self._columns.get(folded)
         return self._columns.get(SHORT.get(folded, ""))
+
+    def column_asked(self, name: Name) -> Column | None:
+        """The column that a test of a name may be about; None: there is none, or it is about terms.
+
+        Raises:
+            UnknownNameError: see `is_kind`.
+        """
+        if name.kind is None or name.kind.lower() == COLUMN:
+            return self.column_of(name.text)
+        return None if self.is_kind(name.kind) else self.column_of(name.kind)
 
     def short_of(self, column: str) -> str:
         """What a column is called where its values are shown: by its short name, where that means it."""
@@ -164,12 +174,12 @@ class Vocabulary:
             return True
         if head.lower() == "tagger" and dot:
             if tagger not in self._taggers:
-                raise UnknownNameError(_nothing_like("no tagger", tagger, self._taggers))
+                raise UnknownNameError(nothing_like("no tagger", tagger, self._taggers))
             return True
         if kind.lower() in KINDS or self.column_of(kind):
             return False
         names = [*KINDS, *(f"tagger.{name}" for name in self._taggers), *(it.name for it in self.columns)]
-        raise UnknownNameError(_nothing_like("before a colon, no kind or column", kind, names))
+        raise UnknownNameError(nothing_like("before a colon, no kind or column", kind, names))
 
     def unknown(self, text: str) -> UnknownNameError:
         """What to say of a name that nothing has."""
@@ -177,7 +187,7 @@ class Vocabulary:
             return UnknownNameError(f"no label, class or column {text!r}; between tests write {text.upper()}")
         found = [name for name, images in self._images_of_names.items() if images]
         likely = [*_close(text, found), *self._all_names]  # what images have is named first
-        return UnknownNameError(_nothing_like("no label, class or column", text, likely))
+        return UnknownNameError(nothing_like("no label, class or column", text, likely))
 
     def like(self, text: str, most: int = MOST_NAMED) -> list[str]:
         """Names that begin with a text, or have it, or are like it, best first: for who is typing."""
@@ -221,7 +231,7 @@ def error_codes(text: str) -> list[str]:
     """
     found = [code for code in ErrorCode if _fits(text.upper(), code)]
     if not found:
-        raise UnknownNameError(_nothing_like("no error code", text.upper(), list(ErrorCode)))
+        raise UnknownNameError(nothing_like("no error code", text.upper(), list(ErrorCode)))
     return [str(code) for code in found]
 
 
@@ -242,19 +252,23 @@ def _fits(pattern: str, text: str) -> bool:
     return True
 
 
-def _nothing_like(what: str, text: str, names: Iterable[str]) -> str:
+def nothing_like(what: str, text: str, names: Iterable[str]) -> str:
     """That there is nothing of a name, and what there is that is like it."""
     names = list(dict.fromkeys(names))
-    places = {name: place for place, name in enumerate(names)}
-    has = [name for name in names if text.casefold() in name.casefold()] if len(text) > 1 else []
-    close = sorted(_close(text, names), key=places.__getitem__)
-    close = list(dict.fromkeys([*close, *sorted(has, key=len)]))[:MOST_NAMED]
-    if close:
+    if close := close_to(text, names):
         return f"{what} {text!r}; did you mean {_or(close)}?"
     if not names:
         return f"{what} {text!r}; the run has none"
     more = ", …" if len(names) > MOST_NAMED else ""
     return f"{what} {text!r}; there are {', '.join(map(quoted, names[:MOST_NAMED]))}{more}"
+
+
+def close_to(text: str, names: Sequence[str]) -> list[str]:
+    """Those of some names that a mistyped one may be meant to be: like it, or with it, in their order."""
+    places = {name: place for place, name in enumerate(names)}
+    has = [name for name in names if text.casefold() in name.casefold()] if len(text) > 1 else []
+    close = sorted(_close(text, names), key=places.__getitem__)
+    return list(dict.fromkeys([*close, *sorted(has, key=len)]))[:MOST_NAMED]
 
 
 def _close(text: str, names: Iterable[str]) -> list[str]:

@@ -22,7 +22,7 @@ from jobs.serve.asked import PAGE, Asked, asked_of, number_of
 from jobs.serve.images import failures_of, known_of, objects_of, photo_of
 from jobs.serve.kept import GaveUpError, Kept, Lane, Latest
 from jobs.serve.photos import SIDES, NoPhotoError, Photos
-from jobs.serve.runs import ServedRun
+from jobs.serve.runs import ServedRun, ServedRuns
 from jobs.serve.suggest import suggestions
 from schemas.exceptions import RaylabelError, SpecError
 from workers.printable import printable
@@ -67,12 +67,12 @@ class Pages:
         photos: that makes them small.
     """
 
-    def __init__(self, runs: Mapping[str, ServedRun], photos: Photos) -> None:
-        self._runs, self._photos = dict(runs), photos
+    def __init__(self, runs: ServedRuns, photos: Photos) -> None:
+        self._runs, self._photos = runs, photos
         self._first = next(iter(self._runs))
         self._kept = Kept(KEPT_BYTES)
-        self._neighbours = Latest[tuple[str, Asked], dict[int, int]](KNOWN_PAGES)
-        self._alike = Latest[tuple[str, str, str], list[Similar]](KNOWN_PAGES)
+        self._neighbours = Latest[tuple[object, Asked], dict[int, int]](KNOWN_PAGES)
+        self._alike = Latest[tuple[object, str, str], list[Similar]](KNOWN_PAGES)
         self._queries, self._facets = Lane("queries", QUERIES), Lane("facets", FACETS)
         self._names = Lane("names", NAMES)
         self._templates = views.environment()
@@ -127,7 +127,7 @@ class Pages:
         if values.get("like") and number_of(values["like"]) is None:
             raise HTTPException(400, f"like: found {values['like']!r}; allowed is the row of an image")
         lane = self._lane_of(request.url.path, values)
-        key = (request.url.path, *sorted(values.items()))
+        key = (request.url.path, run.key, *sorted(values.items()))
         call = partial(lane.run, lambda: make(run, values).encode(), request.is_disconnected)
         try:
             body = await self._kept.get(key, call)
@@ -148,7 +148,7 @@ class Pages:
         name = request.query_params.get("run") or self._first
         if name not in self._runs:
             raise HTTPException(404, f"there is no run {name!r} here; there are {', '.join(self._runs)}")
-        return self._runs[name]
+        return self._runs.current(name)
 
     def _search_page(self, run: ServedRun, values: Parameters) -> str:
         """The page of a search."""
@@ -156,9 +156,10 @@ class Pages:
         with self._hits(run, asked) as hits:
             some, _ = self._page_of(run, asked, hits)
             total, of, words = hits.total, hits.out_of, hits.words
+            advice = views.advice_of(asked, run.searcher.advice(asked.q, hits))
         rows = [hit.manifest_index for hit in some]
         cards = views.cards(run, asked, some, objects_of(run, rows))
-        found = views.Found(total, of, cards, asked, views.sorts_of(run, words, asked))
+        found = views.Found(total, of, cards, asked, views.sorts_of(run, words, asked), advice)
         failures = failures_of(run, [hit.manifest_index for hit in some if hit.error])
         facets = self._facets_of(run, asked) if _has_facets(values) else None
         return self._render("search.html.j2", run, asked, found=found, facets=facets, messages=failures)
@@ -168,7 +169,7 @@ class Pages:
         """What is found; of that where an image is named what looks most like it, which is kept."""
         with run.searcher.search(asked.q) as hits:
             if asked.like:
-                key = run.name, asked.q, asked.like
+                key = run.key, asked.q, asked.like
                 alike = self._alike.get(key)
                 if alike is None:
                     alike = self._alike[key] = run.searcher.similar(hits, asked.like, MOST_ALIKE)
@@ -183,7 +184,7 @@ class Pages:
         start = max(asked.offset - 1, 0)
         more = hits.first(asked.offset - start + PAGE + 1, start, asked.sort or None)
         rows = {place: hit.manifest_index for place, hit in enumerate(more, start)}
-        self._neighbours[run.name, asked] = rows
+        self._neighbours[run.key, asked] = rows
         return more[asked.offset - start :][:PAGE], rows
 
     def _facets_page(self, run: ServedRun, values: Parameters) -> str:
@@ -230,7 +231,7 @@ class Pages:
     def _beside(self, run: ServedRun, asked: Asked, place: int) -> tuple[str | None, str | None]:
         """The addresses of the images before and after a place among hits."""
         page = replace(asked, page=place // PAGE + 1)
-        rows = self._neighbours.get((run.name, page))
+        rows = self._neighbours.get((run.key, page))
         if rows is None:
             with self._hits(run, asked) as hits:
                 rows = self._page_of(run, page, hits)[1]
@@ -276,7 +277,7 @@ class Pages:
             return {"run": run.name, **hits.to_dict(asked.q, some, facets)}
 
     def _suggest_json(self, run: ServedRun, values: Parameters) -> Any:
-        found = suggestions(values.get("q", ""), run.searcher.vocabulary)
+        found = suggestions(values.get("q", ""), run.searcher.vocabulary, run.searcher.values)
         return [asdict(suggestion) for suggestion in found]
 
     def _image_json(self, run: ServedRun, values: Parameters) -> Any:

@@ -1,5 +1,6 @@
 """The runs of a page: their indexes, opened, and how their photos are read."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -9,14 +10,18 @@ from pydantic import ValidationError
 
 from jobs.results.draw import class_colour
 from jobs.results.show import photo_reader
-from jobs.search.searcher import Searcher
+from jobs.search.searcher import Searcher, stamp_of
 from jobs.search.vocabulary import Term
-from schemas.exceptions import SpecError
+from schemas.exceptions import RaylabelError, SpecError
 from schemas.ledger import RUN, RunRecord
 from schemas.spec import DecodeSpec
 from workers.ledger.damage import damaged
+from workers.process.streams import print_error
 from workers.storage.options import configure_storage, configured_storage
 from workers.storage.uris import clean_uri
+
+LOOK_S = 5.0
+"""Seconds from one look at the file of an index to the next."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class ServedRun:
     colours: dict[str, str] = field(repr=False)
 
     @property
+    def key(self) -> tuple[str, object]:
+        """Its name, and what tells its index from an older one."""
+        return self.name, self.searcher.stamp
+
+    @property
     def version(self) -> str:
         """Of its tables: it changes whenever they do."""
         return self.searcher.about.state[:12]
@@ -54,8 +64,47 @@ class ServedRun:
         return self.searcher.run.record.plan.rows
 
 
+class ServedRuns(dict[str, ServedRun]):
+    """The runs of a page by name; an index that was made again takes the place of the older one.
+
+    Args:
+        ending: closes what is open in the end.
+    """
+
+    def __init__(self, ending: ExitStack) -> None:
+        super().__init__()
+        self._ending = ending
+        self._older: dict[str, Searcher] = {}
+        self._looked: dict[str, float] = {}
+        self._refused: dict[str, object] = {}
+
+    def current(self, name: str) -> ServedRun:
+        """A run with its index as it is now, which is looked at once in `LOOK_S` seconds."""
+        run, now = self[name], time.monotonic()
+        if now - self._looked.get(name, -LOOK_S) >= LOOK_S:
+            self._looked[name] = now
+            stamp = stamp_of(run.searcher.file)
+            if stamp not in (None, run.searcher.stamp, self._refused.get(name)):
+                self._renew(run, stamp)
+        return self[name]
+
+    def _renew(self, run: ServedRun, stamp: object) -> None:
+        """Opens the index anew; one that cannot be opened is told of once, and the older one stays."""
+        try:
+            searcher = self._ending.enter_context(Searcher(run.output, run.index))
+        except RaylabelError as error:
+            self._refused[run.name] = stamp
+            print_error(f"note: {run.name} is shown as it was: {error}")
+            return
+        self[run.name] = _opened(run.name, run.output, run.index, searcher)
+        # a request may still be reading the older one, none the one before that
+        if before := self._older.get(run.name):
+            before.close()
+        self._older[run.name] = run.searcher
+
+
 @contextmanager
-def open_runs(outputs: Sequence[str], index: Path | None = None) -> Iterator[dict[str, ServedRun]]:
+def open_runs(outputs: Sequence[str], index: Path | None = None) -> Iterator[ServedRuns]:
     """Opens the indexes of runs for a `with` block, in which the storage options of this process are theirs.
 
     Args:
@@ -70,9 +119,9 @@ def open_runs(outputs: Sequence[str], index: Path | None = None) -> Iterator[dic
     """
     if index and len(outputs) > 1:
         raise SpecError(f"--index names the index of one run; found {len(outputs)} runs")
-    runs: dict[str, ServedRun] = {}
     storage = dict(configured_storage())
     with ExitStack() as stack:
+        runs = ServedRuns(stack)
         stack.callback(configure_storage, dict(storage))
         for output in outputs:
             searcher = stack.enter_context(Searcher(output, index))

@@ -1,5 +1,6 @@
 """What the pages show of their values: names, words, addresses and boxes for the templates."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ from jinja2 import Environment
 
 from jobs.results.pages import page_environment
 from jobs.results.text import as_path, scored, short_uris, shorten
+from jobs.search.advice import Advice
 from jobs.search.compiler import Word
 from jobs.search.hits import FacetValue, Hit, Match
 from jobs.search.language import quoted
@@ -92,6 +94,7 @@ class Found:
         cards: of the part.
         asked: the search.
         sorts: orders that there are, and what they are called.
+        advice: what to say of the query, and the search that may be meant; no address: there is none.
     """
 
     total: int
@@ -99,6 +102,7 @@ class Found:
     cards: tuple[Card, ...]
     asked: Asked
     sorts: dict[str, str] = field(default_factory=dict)
+    advice: tuple[Link, ...] = ()
 
     @property
     def first(self) -> int:
@@ -221,6 +225,11 @@ def boxes_of(run: ServedRun, objects: Sequence[Object], width: int, letter: floa
     yield from reversed(made)
 
 
+def advice_of(asked: Asked, advice: Sequence[Advice]) -> tuple[Link, ...]:
+    """What to say of a query, with the address of what may be meant."""
+    return tuple(Link(one.text, asked.href(q=one.query, page=1) if one.query else "") for one in advice)
+
+
 def sorts_of(run: ServedRun, words: Sequence[Word], asked: Asked) -> dict[str, str]:
     """Orders that the page offers: what the address has, and what a person reads."""
     sorts = {"": "most alike" if asked.like else "best match", "row": "manifest order"}
@@ -252,11 +261,26 @@ def facets_of(asked: Asked, facets: Mapping[str, Sequence[FacetValue]]) -> dict[
     """Facets with the addresses of what they lead to."""
     shown: dict[str, list[Facet]] = {}
     for name, values in facets.items():
-        for value in values:
-            query, is_on = narrowed(asked.q, value.query)
-            one = Facet(value.value, value.images, asked.href(q=query, page=1), is_on)
-            shown.setdefault(name, []).append(one)
+        facet = [_facet_of(asked, value) for value in values]
+        around = [_facet_of(asked, value) for value in _around(values)]
+        shown[name] = [one for one in around if one.is_on] + facet
     return shown
+
+
+def _facet_of(asked: Asked, value: FacetValue) -> Facet:
+    query, is_on = narrowed(asked.q, value.query)
+    return Facet(value.value, value.images, asked.href(q=query, page=1), is_on)
+
+
+def _around(values: Sequence[FacetValue]) -> list[FacetValue]:
+    """The year, and the month, that all values of a facet are in: what was chosen can be taken away there."""
+    first, images = values[0], sum(value.images for value in values)
+    if not re.fullmatch(r"\d{4}(-\d{2}){1,2}", first.value):
+        return []
+    ends = range(len("2024"), len(first.value), len("-05"))
+    return [
+        FacetValue(first.value[:end], images, first.query.removesuffix(first.value[end:])) for end in ends
+    ]
 
 
 def marked(query: str, error: Exception) -> tuple[str, str, str, str]:

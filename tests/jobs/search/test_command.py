@@ -115,6 +115,18 @@ def test_what_does_not_fit_beside_a_uri_is_left_out(
     assert max(map(len, lines)) <= 40
 
 
+@pytest.mark.parametrize("options", [SearchOptions(), SearchOptions(as_json=True), SearchOptions(uris=True)])
+def test_where_nothing_is_found_it_is_said_what_may_be_meant(
+    run: str, capfd: pytest.CaptureFixture[str], options: SearchOptions
+) -> None:
+    search_run(run, "person objects=mine9", options)
+    assert capfd.readouterr().err == (
+        'raylabel: note: no image has objects \'mine9\'; did you mean "mine 6", "mine 7" or "mine 8"?\n'
+    )
+    search_run(run, 'person objects="mine 3"', options)
+    assert capfd.readouterr().err == ""
+
+
 def test_more_than_is_shown_is_said(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     search_run(run, "", SearchOptions(limit=3))
     assert capsys.readouterr().out.splitlines()[-1] == (

@@ -12,6 +12,7 @@ from jobs.search.build import make_index
 from jobs.serve.app import Pages
 from jobs.serve.photos import Photos
 from jobs.serve.runs import open_runs
+from tests.jobs.exports import made_run
 from tests.jobs.exports.made_run import LABELLED, size_of, write_run
 from tests.jobs.report.test_page import Page
 from tests.jobs.serve.conftest import serving
@@ -104,6 +105,18 @@ def test_a_facet_leads_to_so_many_images(client: httpx.Client, query: str) -> No
         assert get(client, "/api/search", q=q)["total"] == number
 
 
+def test_a_year_or_a_month_that_was_chosen_can_be_taken_away(client: httpx.Client) -> None:
+    run = get(client, "/api/runs")[1]["run"]
+    answer = client.get("/facets", params={"run": run, "q": "dog taken=2022 taken=2022-03"}).text
+    (times,) = re.findall(r"<h2>taken</h2>.*?</ul>", answer, re.DOTALL)
+    assert re.findall(r'class="value">(.*?)<', times)[:3] == ["2022", "2022-03", "2022-03-01"]
+    chosen = re.findall(r'href="(.*?)" rel="nofollow" aria-current="true"', times)
+    assert chosen == [
+        f"/?run={run}&amp;q=dog+taken%3D2022-03",
+        f"/?run={run}&amp;q=dog+taken%3D2022",
+    ]
+
+
 def test_ten_thousand_hits_are_on_pages(client: httpx.Client) -> None:
     rows: list[str] = []
     run = get(client, "/api/runs")[1]["run"]
@@ -145,6 +158,24 @@ def test_a_query_that_is_none_is_shown_with_its_place(client: httpx.Client) -> N
     assert client.get("/facets", params={"q": "persn"}).status_code == 400
 
 
+def test_who_finds_nothing_is_led_to_what_may_be_meant(client: httpx.Client) -> None:
+    page = page_of(client, "/", q="person objects=mine9")
+    assert "no image has objects 'mine9'; did you mean \"mine 6\"" in page.words
+    assert "/?q=person+objects%3D%22mine+6%22" in page.values("href")
+    assert "no image has" not in page_of(client, "/", q='person objects="mine 3"').words
+
+
+def test_values_are_suggested(client: httpx.Client) -> None:
+    found = get(client, "/api/suggest", q="person objects=M")
+    assert len(found) == 8
+    assert found[0] == {
+        "name": "mine 0",
+        "kind": "objects",
+        "images": 1,
+        "query": 'person objects="mine 0"',
+    }
+
+
 def test_an_image_shows_all_that_is_known(client: httpx.Client) -> None:
     page = page_of(client, "/image/0")
     for text in (
@@ -169,6 +200,20 @@ def test_a_failed_image_shows_why(client: httpx.Client) -> None:
     listed = page_of(client, "/", q="error:*")
     assert "1 of 9 images" in listed.words
     assert "TRUNCATED it ends early" in listed.words
+
+
+def test_what_python_calls_a_failure_is_on_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "/photos/failed.jpg: FileNotFoundError: [Errno 2] No such file or directory"
+    monkeypatch.setattr(made_run, "FAILURE", message)
+    output = write_run(tmp_path)
+    make_index(output)
+    with serving(output) as address, httpx.Client(base_url=address, timeout=60) as client:
+        for path in ("/image/5", "/?q=error:*"):
+            page = page_of(client, path)
+            assert "the file ends before the picture does" in page.words
+            assert "FileNotFoundError" not in page.words
+            assert "Errno" not in page.words
+        assert get(client, "/api/image/5")["failure"]["message"] == message
 
 
 def test_programs_get_the_same(client: httpx.Client) -> None:
@@ -316,6 +361,8 @@ def test_from_an_image_a_link_leads_to_what_looks_like_it(client: httpx.Client) 
     assert "/?like=3" in page.values("href")
     page = page_of(client, "/", like="3")
     assert "The 7 most alike of 8 images" in page.words
+    assert re.search(r'row 3</a>\s+<a href="/">All images</a>', client.get("/", params={"like": "3"}).text)
+    assert "All that the query finds" in page_of(client, "/", like="3", q="person").words
     assert "raylabel search" in page.words
     assert "--like 3" in page.words
     rows = [value.partition("?")[0] for value in page.values("href") if value and "at=" in value]

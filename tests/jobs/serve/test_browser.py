@@ -102,6 +102,17 @@ def test_names_are_suggested_and_taken_by_keys(page: Page, address: str) -> None
     expect(page.locator("#count")).to_have_text("2 of 8 images")
 
 
+def test_values_are_suggested_and_taken(page: Page, address: str) -> None:
+    page.goto(address)
+    page.locator("#q").press_sequentially("person objects=m")
+    option = page.get_by_role("option", name="mine 6")
+    expect(option).to_be_visible()
+    option.click()
+    expect(page.locator("#q")).to_have_value('person objects="mine 6" ')
+    page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("1 of 8 images")
+
+
 def test_the_keyboard_goes_everywhere(page: Page, address: str) -> None:
     page.goto(f"{address}/?q=person")
     page.keyboard.press("ArrowDown")
@@ -202,8 +213,15 @@ def test_nothing_is_wider_than_a_phone(page: Page, address: str, path: str) -> N
     page.goto(address + path)
     page.wait_for_load_state("networkidle")
     if page.locator(".jump").count():
-        page.locator(".jump a").click()
+        page.locator(".jump a").first.click()
         expect(page.locator("#facets h2").first).to_be_in_viewport()
+        expect(page.locator("#facets")).to_be_focused()
+        back = page.get_by_role("link", name="Back to the images")
+        expect(back).to_be_in_viewport()
+        back.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#main")).to_be_focused()
+        expect(page.locator(".card").first).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE
 
 
