@@ -164,6 +164,9 @@ class Searcher:
             row = self.row_of(os.path.abspath(like))
             if row is None and not os.path.exists(like):
                 row = self.row_named(like)
+                if row is None:
+                    what = "there is no such file, and no image of the run is called so"
+                    raise StorageError(f"--like {short_line(like)}: {what}. {LIKE_ALLOWED}")
         return row
 
     def similar(self, hits: Hits, like: str, most: int) -> list[Similar]:

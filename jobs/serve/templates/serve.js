@@ -28,7 +28,7 @@
       const typed = document.activeElement === at("q");
       shown = location.pathname + location.search;
       document.title = made.title;
-      at("said").textContent = next.querySelector("h1")?.textContent ?? "";
+      at("said").textContent = [...next.querySelectorAll("h1, .results .notice")].map(it => it.textContent).join("; ");
       page.replaceChildren(...next.childNodes);
       lost.hidden = true;
       ready();

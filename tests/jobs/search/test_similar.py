@@ -141,6 +141,7 @@ def test_where_several_images_have_a_name_their_rows_are_said(tmp_path: Path) ->
             searcher.similar(hits, "failed.jpg", 3)
 
 
+NONE = "there is no such file, and no image of the run is called so"
 ALLOWED = "Allowed are the row, URI or name of an image of the run, and any photo: a path or a URL"
 
 
@@ -149,10 +150,11 @@ ALLOWED = "Allowed are the row, URI or name of an image of the run, and any phot
     [
         ("", f"--like is empty. {ALLOWED}"),
         (" ", f"--like is empty. {ALLOWED}"),
-        ("no/such.jpg", f"--like no/such.jpg: there is no such file. {ALLOWED}"),
-        ("x" * 300, f"--like {'x' * 157}...: there is no such file. {ALLOWED}"),
-        ("-1", f"--like -1: there is no such file. {ALLOWED}"),
-        ("a\0b", f"--like a b: an image of this kind is not read. {ALLOWED}"),
+        ("no/such.jpg", f"--like no/such.jpg: {NONE}. {ALLOWED}"),
+        ("x" * 300, f"--like {'x' * 157}...: {NONE}. {ALLOWED}"),
+        ("-1", f"--like -1: {NONE}. {ALLOWED}"),
+        ("a\0b", f"--like a b: {NONE}. {ALLOWED}"),
+        ("file:///no/such.jpg", f"--like file:///no/such.jpg: there is no such file. {ALLOWED}"),
         (".", f"--like .: it is no image. {ALLOWED}"),
         ("none://x/y.jpg", f"--like none://x/y.jpg: an image of this kind is not read. {ALLOWED}"),
     ],

@@ -143,6 +143,16 @@ def test_a_wrong_query_is_marked_and_can_be_mended(page: Page, address: str) -> 
     expect(page.locator("#count")).to_have_text("3 of 8 images")
 
 
+def test_what_may_be_meant_is_said_and_a_click_away(page: Page, address: str) -> None:
+    page.goto(address)
+    search(page, "person objects=mine66")
+    meant = 'no image has objects \'mine66\'; did you mean "mine 6", "mine 7" or "mine 8"? Search for that'
+    expect(page.get_by_role("status")).to_have_text(f"0 of 8 images; {meant}")
+    page.get_by_role("link", name="Search for that").click()
+    expect(page.locator("#count")).to_have_text("1 of 8 images")
+    expect(page.locator("#q")).to_have_value('person objects="mine 6"')
+
+
 def test_ten_thousand_hits_are_paged_through(page: Page, address: str) -> None:
     page.route("**/photo/*", lambda route: route.fulfill(status=404, body="gone"))
     page.goto(address)
