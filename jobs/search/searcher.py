@@ -125,9 +125,10 @@ class Searcher:
         return Vectors(folder, self.about.state, how) if folder.is_dir() else None
 
     def row_of(self, uri: str) -> int | None:
-        """The first row of an image with some URI, labelled ones first; None: there is none."""
-        query = f"SELECT manifest_index FROM images WHERE uri = ? ORDER BY {ERROR} IS NOT NULL, 1 LIMIT 1"
-        return next((int(row) for (row,) in self._duck.result(query, [uri])), None)
+        """The first row in the manifest of a labelled image with some URI; None: there is none."""
+        query = f"SELECT min(manifest_index) FROM images WHERE uri = ? AND {ERROR} IS NULL"
+        ((row,),) = self._duck.result(query, [uri])
+        return None if row is None else int(row)
 
     def row_named(self, name: str) -> int | None:
         """The row of the image whose URI ends with a name, as `short_uris` has it; None: there is none.

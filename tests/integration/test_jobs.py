@@ -12,7 +12,7 @@ import pytest
 
 from jobs.search.build import make_index
 from jobs.search.searcher import Searcher
-from schemas.exceptions import FailureBudgetError, ManifestError, StorageError
+from schemas.exceptions import FailureBudgetError, ManifestError, SpecError, StorageError
 from tests.integration.jobs_here import rows, run_here, tables
 from tests.s3 import S3Server
 from workers.tables.results import key_of
@@ -198,6 +198,9 @@ def test_a_search_finds_what_was_labelled_what_failed_and_what_looks_like_a_phot
         assert found("error:* split=test") == [2, 6]
         assert found("", str(photo))[0] == 4
         assert found("-cat", str(photo)) == found("-cat", "4")
-        for wrong, why in ((folder / "gone.jpg", "No such file"), (folder / "page.jpg", "[Nn]ot an image")):
+        assert found("", "chelsea.png") == found("", "4")
+        for wrong, why in (("nowhere.jpg", "there is no such file"), ("page.jpg", "[Nn]ot an image")):
             with pytest.raises(StorageError, match=f"--like .*{why}"):
-                found("", str(wrong))
+                found("", str(folder / wrong))
+        with pytest.raises(SpecError, match="row 2 has no embedding: it failed"):
+            found("", str(folder / "gone.jpg"))
