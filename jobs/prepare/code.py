@@ -40,7 +40,7 @@ FACTORY = "workers/models/sources/factory.py"
 """Where models of the user's come from, which may be made of any other."""
 
 MAKES_NO_ROWS = (
-    *("workers/__init__.py", "workers/logs.py"),
+    *("workers/__init__.py", "workers/logs.py", "workers/machine.py"),
     *(f"workers/label/{name}.py" for name in ("profiler", "usage")),
     *(
         f"workers/ledger/{name}.py"
