@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.tables import ALWAYS, TABLES, RunTables
 
+Origin = Literal["built in", "torchvision", "timm", "factory", "onnx", "transformers"]
+
 
 class ModelInfo(BaseModel):
     """A model that a job spec can name, as `raylabel models` lists it.
@@ -16,7 +18,7 @@ class ModelInfo(BaseModel):
     Attributes:
         name: value for a spec's `model` key.
         task: its kind, by name: see `schemas.tasks`.
-        source: origin of the code: "built in", "torchvision", "timm" or "factory".
+        source: origin of the code: "built in", "torchvision", "timm", "factory", "onnx" or "transformers".
         input_size: size of an image after its preprocessing, as text: "224x224", "short side 800".
         categories: number of classes.
         licence: of the weights, or "see the source" if it is not stated.
@@ -27,7 +29,7 @@ class ModelInfo(BaseModel):
 
     name: str
     task: str
-    source: Literal["built in", "torchvision", "timm", "factory"]
+    source: Origin
     input_size: str
     categories: int
     licence: str

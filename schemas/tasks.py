@@ -10,6 +10,9 @@ from schemas.section import SHA256, Section
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
+_LIBRARIES = ("timm/", "torchvision/")
+"""How names of models begin that are no paths."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -42,7 +45,8 @@ class ModelSpec(Section):
 
     Attributes:
         task: what such a model does; no setting.
-        model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", or "module:factory".
+        model: a name that `raylabel models` lists, "torchvision/NAME", "timm/NAME", "module:factory", or the
+            path or URL of an ONNX file or of a Hugging Face folder.
         weights: a file (path or URL) of tensors by name, or a torchvision weights name such as
             "IMAGENET1K_V2"; a factory that takes `weights` gets any file; None: the model's official weights.
         sha256: hash that the weights file must have; checked before it is loaded.
@@ -68,9 +72,31 @@ class ModelSpec(Section):
         return (self.task.table,) if self.task.table else ()
 
     @property
+    def is_onnx(self) -> bool:
+        """Whether `model` is the path or URL of an ONNX file."""
+        return self.model.partition("?")[0].lower().endswith(".onnx")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether `model` is the path or URL of a folder."""
+        return "/" in self.model and not self.is_onnx and not self.model.startswith(_LIBRARIES)
+
+    @property
+    def is_location(self) -> bool:
+        """Whether `model` is the path or URL of a file or a folder, and no name."""
+        return self.is_onnx or self.is_folder
+
+    @property
     def is_factory(self) -> bool:
         """Whether `model` is a user's `module:factory`."""
-        return ":" in self.model
+        return ":" in self.model and not self.is_location
+
+    @property
+    def name(self) -> str:
+        """A short name of the model: that of a library without the library's, the last part of a location."""
+        if self.is_location:
+            return self.model.partition("?")[0].rstrip("/").rpartition("/")[2] or self.model
+        return self.model.removeprefix("torchvision/")
 
     @model_validator(mode="after")
     def _has_options_for_a_factory(self) -> Self:

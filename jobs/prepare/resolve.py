@@ -131,7 +131,10 @@ class ResolvedJob:
         manifest = public["manifest"]
         manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
         manifest["base"] = manifest["base"] and _absolute(manifest["base"])
-        for model in (value_at(public, name) for name in self.spec.models):
+        for name, spec in self.spec.models.items():
+            model = value_at(public, name)
+            if spec.is_location:
+                model["model"] = _absolute(spec.model)
             for key in ("weights", "categories"):
                 if isinstance(model[key], str) and Path(model[key]).is_file():
                     model[key] = _absolute(model[key])

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from schemas.models import ResolvedModel
+from schemas.models import Origin, ResolvedModel
 from schemas.tasks import CLASSIFY, DETECT, EMBED, TAG, ModelSpec, Task
 
 ScoreType = Literal["softmax", "sigmoid"]
@@ -170,7 +170,7 @@ class Built(Generic[M_co]):
     """
 
     model: M_co
-    source: Literal["built in", "torchvision", "timm", "factory"]
+    source: Origin
     weights: str
     weights_sha256: str | None
     code: str

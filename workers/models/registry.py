@@ -82,7 +82,7 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
             setting does not fit the model.
     """
     task = spec.task
-    source = next((one for one in SOURCES if one.has(spec.model, task.serve or task)), None)
+    source = next((one for one in SOURCES if one.takes(spec)), None)
     if source is None:
         raise _unknown(spec.model, task)
     built = source.build(spec)
@@ -155,7 +155,7 @@ def _resolved(
     # onnxruntime computes at most the network; torch exports it, and computes all the rest
     computed_by = versions("torch", *(["onnxruntime"] if model.network is not None else []))
     info = ModelInfo(
-        name=spec.model.removeprefix(torchvision_models.PREFIX),
+        name=spec.name,
         task=spec.task.name,
         source=built.source,
         input_size=model.input_size,

@@ -31,6 +31,10 @@ class Source(ABC):
         """Whether it builds what a job spec names so."""
         return model in self.names(task)
 
+    def takes(self, spec: ModelSpec) -> bool:
+        """Whether it builds the model of a job spec."""
+        return self.has(spec.model, spec.task.serve or spec.task)
+
     @abstractmethod
     def describe(self, name: str, task: Task) -> ModelInfo:
         """A model with its default weights, for `raylabel models`; nothing is built."""

@@ -67,9 +67,9 @@ class Factories(Source):
         """See `Source.names`."""
         return []
 
-    def has(self, model: str, task: Task) -> bool:  # noqa: ARG002 - known once it is called
-        """Whether it is the name of a factory."""
-        return ":" in model
+    def takes(self, spec: ModelSpec) -> bool:
+        """See `Source.takes`; of which task it is turns out once it is called."""
+        return spec.is_factory
 
     def describe(self, name: str, task: Task) -> ModelInfo:
         """None is listed."""
