@@ -16,7 +16,7 @@ from schemas.models import ResolvedModel
 ROOT = Path(__file__).parent.parent.parent
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "manifest": ("workers/manifest", "schemas/locations.py"),
+    "manifest": ("workers/manifest", "workers/records.py", "schemas/locations.py"),
     "reading and decoding": ("workers/storage", "workers/fetch", "workers/decode", "schemas/images.py"),
     "labelling": ("workers/label", "workers/process", "workers/batched.py"),
     "tables": (
@@ -55,6 +55,7 @@ MAKES_NO_ROWS = (
         for name in ("exit_codes", "ledger", "metrics", "prediction", "submission", "tasks")
     ),
     # what they set is compared
+    "workers/class_map.py",
     *(f"schemas/{name}.py" for name in ("identity", "section", "spec", "spec_file")),
 )
 """Modules that no row depends on."""

@@ -64,7 +64,7 @@ def test_a_value_may_be_long(tmp_path: Path) -> None:
 def test_a_quote_that_is_never_closed_does_not_take_the_whole_file_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.manifest.formats.records.VALUE_CHARACTERS", 1000)
+    monkeypatch.setattr("workers.records.VALUE_CHARACTERS", 1000)
     with pytest.raises(ManifestError, match="line 3 is not CSV: field larger than field limit"):
         rows(tmp_path / "m.csv", 'uri,v\na.jpg,1\nb.jpg,"open\n' + "c.jpg,1\n" * 1000)
 

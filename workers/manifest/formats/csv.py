@@ -12,11 +12,11 @@ from schemas.locations import IMAGE_ENDINGS
 from workers.manifest.columns import strings
 from workers.manifest.formats import s3_inventory
 from workers.manifest.formats.base import Row
-from workers.manifest.formats.records import Record, read_records
 from workers.manifest.formats.text import TextFormat
 from workers.manifest.formats.text_files import open_text
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
+from workers.records import Record, read_records
 from workers.storage.uris import clean_uri
 
 _SEPARATORS = ",;\t|"

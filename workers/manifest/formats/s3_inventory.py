@@ -17,11 +17,11 @@ from schemas.exceptions import ManifestError
 from schemas.locations import IMAGE_ENDINGS
 from workers.manifest.columns import strings
 from workers.manifest.formats.base import Row
-from workers.manifest.formats.records import Record, read_records
 from workers.manifest.formats.text_files import open_text
 from workers.manifest.sources import Source
 from workers.manifest.suffixes import suffix_of
 from workers.printable import message_of, short_line
+from workers.records import Record, read_records
 from workers.storage.filesystem import file_system
 from workers.storage.uris import clean_uri, parent_url
 
