@@ -89,9 +89,9 @@ class ResolvedModel(BaseModel):
     def network(self) -> tuple[object, ...]:
         """What decides the answers of its network, whatever is made of them; equal where it is shared."""
         origin = self.weights_sha256 or self.weights
-        options = self.settings.get("options", {})
+        options, state = self.settings.get("options", {}), self.settings.get("state")
         own = (self.info.name, self.info.source, origin, self.preprocessing, self.code)
-        return (*own, tuple(sorted(self.parts.items())), str(options))
+        return (*own, tuple(sorted(self.parts.items())), str(options), state)
 
     def without_details(self) -> Self:
         """The record without what may be large."""

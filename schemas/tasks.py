@@ -50,6 +50,8 @@ class ModelSpec(Section):
         weights: a file (path or URL) of tensors by name, or a torchvision weights name such as
             "IMAGENET1K_V2"; a factory that takes `weights` gets any file; None: the model's official weights.
         sha256: hash that the weights file must have; checked before it is loaded.
+        state: name of the set of tensors that is taken from the weights file, where it holds several: "ema",
+            "state_dict", "ema.module"; None: the only one, or one of a usual name.
         options: keyword arguments of a factory; they are written to run.json.
         categories: the class names in the model's own order, or a text file with one on each line; None:
             the model's own.
@@ -59,6 +61,7 @@ class ModelSpec(Section):
     model: str = Field(min_length=1)
     weights: str | None = None
     sha256: str | None = Field(None, pattern=SHA256)
+    state: str | None = Field(None, min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
     categories: str | list[str] | None = None
 
@@ -97,6 +100,15 @@ class ModelSpec(Section):
         if self.is_location:
             return self.model.partition("?")[0].rstrip("/").rpartition("/")[2] or self.model
         return self.model.removeprefix("torchvision/")
+
+    @model_validator(mode="after")
+    def _has_a_file_for_a_state(self) -> Self:
+        if self.state is not None and self.weights is None:
+            raise ValueError(
+                f".state: found {self.state!r} without weights; allowed: beside `weights: FILE`, the name of "
+                "a set of tensors in that file"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_options_for_a_factory(self) -> Self:

@@ -32,7 +32,7 @@ LIBRARIES = {"reading and decoding": ("pillow", "simplejpeg")}
 
 OF_MODELS = tuple(
     f"workers/models/{name}.py"
-    for name in ("model", "predictor", "runner", "runtime", "scores", "settings", "weights")
+    for name in ("checkpoints", "model", "predictor", "runner", "runtime", "scores", "settings", "weights")
 )
 """What each model's rows depend on, beside the modules of its own."""
 

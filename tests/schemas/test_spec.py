@@ -46,6 +46,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "model": "efficientnet_lite0",
             "weights": None,
             "sha256": None,
+            "state": None,
             "options": {},
             "categories": None,
             "top_k": 5,
@@ -57,6 +58,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "model": "nanodet_g",
             "weights": None,
             "sha256": None,
+            "state": None,
             "options": {},
             "categories": None,
             "score_threshold": 0.4,
@@ -276,8 +278,8 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ),
         (
             with_taggers({"scene": {"model": "a", "treshold": 3}}),
-            "taggers.scene.treshold: unknown key; allowed: model, weights, sha256, options, categories, "
-            "score_type, score_threshold, class_thresholds, top_k (did you mean score_threshold?)",
+            "taggers.scene.treshold: unknown key; allowed: model, weights, sha256, state, options, "
+            "categories, score_type, score_threshold, class_thresholds, top_k (did you mean score_threshold?)",
         ),
         (
             with_taggers({"a.b": "resnet50"}),

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.tasks import CLASSIFY, EMBED, TAG, TASKS, ClassesSpec, ModelSpec, Task
@@ -27,6 +29,7 @@ from workers.models.runner import Runner, RunnerOptions, by_network, shared_mode
 from workers.models.source import Source
 from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
 from workers.models.tagger import Tagger
+from workers.models.weights import assert_finite
 
 SOURCES: tuple[Source, ...] = (
     efficientnet_lite0.SOURCE,
@@ -87,6 +90,7 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
         raise _unknown(spec.model, task)
     built = source.build(spec)
     built.model.module.eval()
+    assert_finite(_modules(built.model), spec.model, built.weights)
     if task == EMBED and isinstance(built.model, ClassifierModel):
         built = dataclasses.replace(built, model=as_embedder(built.model, spec.model))
     if isinstance(built.model, EmbedderModel):
@@ -169,7 +173,7 @@ def _resolved(
         weights_sha256=built.weights_sha256,
         preprocessing=model.preprocessing or stable_repr(model.transform),
         categories=model.categories,
-        settings=settings | ({"options": spec.options} if spec.options else {}),
+        settings=settings | _given(spec, "options", "state"),
         code=f"{built.code}, {computed_by}",
         modules=modules,
         parts=built.parts,
@@ -177,6 +181,17 @@ def _resolved(
         width=model.width if spec.task == EMBED else None,
         notes=_notes(spec, model),
     )
+
+
+def _given(spec: ModelSpec, *names: str) -> dict[str, object]:
+    """Those of some settings that a spec has."""
+    return {name: value for name in names if (value := getattr(spec, name))}
+
+
+def _modules(model: Model) -> list[nn.Module]:
+    """The modules that have a model's tensors."""
+    others = (model.with_features,) if isinstance(model, ClassifierModel) else ()
+    return [module for module in (model.module, *others) if module is not None]
 
 
 def _notes(spec: ModelSpec, model: Model) -> tuple[str, ...]:

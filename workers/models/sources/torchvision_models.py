@@ -15,11 +15,12 @@ from torchvision.models import WeightsEnum
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
 from schemas.tasks import CLASSIFY, DETECT, ModelSpec, Task
+from workers.models.checkpoints import State
 from workers.models.embedder import LastInput
 from workers.models.model import Built, ClassifierModel, DetectorModel, require_finite, versions
 from workers.models.settings import given_categories, replace_categories
 from workers.models.source import Source
-from workers.models.weights import State, WeightsFile, load_state, read_weights
+from workers.models.weights import WeightsFile, assert_no_state, load_state, read_weights
 
 PREFIX = "torchvision/"
 BACKGROUND = "__background__"
@@ -176,8 +177,9 @@ def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
     known = models.get_model_weights(name)
     preset = _named(name, known, spec.weights)
     if preset is not None:
+        assert_no_state(spec, f"{preset}, which hold one set of tensors")
         return _official(name, preset, read_weights(str(_downloaded(name, preset)), spec.sha256), given)
-    file = read_weights(str(spec.weights), spec.sha256)
+    file = read_weights(str(spec.weights), spec.sha256, spec.state)
     preset = next((weights for weights in known if _is_official(file, weights)), None)
     if preset is not None:
         return _official(name, preset, file, given)
@@ -187,7 +189,7 @@ def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
         arguments["weights_backbone"] = None
     module = models.get_model(name, weights=None, num_classes=len(categories), **arguments)
     try:
-        load_state(module, file.state, f"{name} with {len(categories)} classes", file.location)
+        file = load_state(module, file, f"{name} with {len(categories)} classes")
     except ModelError as error:
         raise ModelError(f"{error}{_background_hint(name, module, file)}") from None
     return _Parts(module.eval(), known.DEFAULT, False, file, categories)

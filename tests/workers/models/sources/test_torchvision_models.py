@@ -209,11 +209,11 @@ def test_a_background_that_a_training_counted_is_named_where_the_family_has_none
 
 def test_infinite_answers_are_not_mistaken_for_no_objects(tmp_path: Path) -> None:
     reference = reference_detector(FAST[0], 6)
-    with torch.no_grad():
-        reference.head.classification_head.module_list[0][1].bias[0] = torch.nan
     weights = saved(reference, tmp_path / "own.pth")
-    spec = DetectorSpec(model=FAST[0], weights=weights, categories=NAMES)
-    (found,) = Alone(load(spec), 2)(small_photos()[:1])
+    loaded = load(DetectorSpec(model=FAST[0], weights=weights, categories=NAMES))
+    with torch.no_grad():  # weights that are none are refused when they are loaded
+        loaded.model.module.head.classification_head.module_list[0][1].bias[0] = torch.nan
+    (found,) = Alone(loaded, 2)(small_photos()[:1])
     assert not isinstance(found, Detections)
     assert found.code == "NON_FINITE"
 
