@@ -46,6 +46,8 @@ class ResolvedModel(BaseModel):
             itself.
         preprocessing: the transforms from uint8 pixels to the model's input, as text.
         categories: class names; a class id is an index into it.
+        names: by a class map, the name of each class in the tables, by class id; None of one that is left
+            out. Empty: that in `categories`.
         settings: top-k, score type, thresholds, NMS: every setting of the spec that changes rows.
         code: what built the model: the library and its version, or the factory; then what computes it:
             torch's version, and onnxruntime's if that may compute its network.
@@ -64,6 +66,7 @@ class ResolvedModel(BaseModel):
     weights_sha256: str | None
     preprocessing: str
     categories: tuple[str, ...]
+    names: tuple[str | None, ...] = ()
     settings: dict[str, object]
     code: str
     modules: tuple[str, ...]
@@ -73,11 +76,22 @@ class ResolvedModel(BaseModel):
     notes: tuple[str, ...] = ()
 
     @property
+    def known_as(self) -> tuple[str | None, ...]:
+        """The name of each class in the tables, by class id; None of one that is left out."""
+        return self.names or self.categories
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of classes in the tables, each once, in the order of the class ids."""
+        return tuple(dict.fromkeys(name for name in self.known_as if name is not None))
+
+    @property
     def fingerprint(self) -> str:
         """Short and stable: "NAME-" and 12 hexadecimal digits of the sha256 of what decides answers."""
         left_out: dict[str, Any] = {"info": {"quality", "licence"}, **_NO_ANSWERS, **self._harmless}
-        if not self.parts:  # models without them keep the names that they have in older tables
-            left_out["parts"] = True
+        for name in ("parts", "names"):  # models without them keep the names that they have in older tables
+            if not getattr(self, name):
+                left_out[name] = True
         digest = hashlib.sha256(self.model_dump_json(exclude=left_out).encode())
         return f"{self.info.name}-{digest.hexdigest()[:12]}"
 
@@ -95,7 +109,7 @@ class ResolvedModel(BaseModel):
 
     def without_details(self) -> Self:
         """The record without what may be large."""
-        return self.model_copy(update={"categories": (), "parts": {}, "modules": ()})
+        return self.model_copy(update={"categories": (), "names": (), "parts": {}, "modules": ()})
 
     @property
     def _harmless(self) -> dict[str, Any]:

@@ -36,6 +36,9 @@ DETECT = Task("detector", Stage.DETECT, table="boxes")
 EMBED = Task("embedder", Stage.EMBED, table="embeddings", serve=CLASSIFY)
 TAG = Task("tagger", Stage.TAG, table="tags", serve=CLASSIFY)
 
+FILE_KEYS = ("weights", "categories", "class_map")
+"""Keys of models' sections whose text may be the path or URL of a file."""
+
 TASKS = (CLASSIFY, DETECT, EMBED, TAG)
 """Every kind, in the order in which an image passes them."""
 
@@ -124,11 +127,14 @@ class ClassesSpec(ModelSpec):
     """A model that gives each of its classes a score for the whole image.
 
     Attributes:
+        class_map: a file (path or URL) of other names for its classes, or "wordnet"; see
+            `workers.models.class_maps`.
         score_type: how logits become scores; None: according to the model's training.
         score_threshold: score that a class must exceed to be a tag, 0 to 1; None: scores decide nothing.
         class_thresholds: the same for individual classes, by name.
     """
 
+    class_map: str | None = Field(None, min_length=1)
     score_type: Literal["softmax", "sigmoid"] | None = None
     score_threshold: Score | None = None
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
@@ -169,6 +175,7 @@ class DetectorSpec(ModelSpec):
     """The model that says which objects are in an image, and where.
 
     Attributes:
+        class_map: a file (path or URL) of other names for its classes.
         score_threshold: score that a box must exceed, 0 to 1.
         class_thresholds: the same for individual classes, by name.
         nms_iou: boxes of one class that overlap more than this are one object, 0 to 1; None: the model's own.
@@ -177,6 +184,7 @@ class DetectorSpec(ModelSpec):
 
     task = DETECT
     model: str = Field("nanodet_g", min_length=1)
+    class_map: str | None = Field(None, min_length=1)
     score_threshold: Score = 0.4
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
     nms_iou: Score | None = None

@@ -30,6 +30,7 @@ from schemas.exit_codes import CTRL_C, DEADLINE, RAY_DIED, TERMINATED
 from schemas.spec import JobSpec
 from schemas.spec_file import override_spec
 from schemas.submission import new_submission_id
+from schemas.tasks import FILE_KEYS
 from schemas.words import raylabel_command
 from workers.printable import printable, printable_log
 from workers.storage.uris import absolute_uri, clean_uri
@@ -190,8 +191,8 @@ def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
     if spec.manifest.base:
         overrides["manifest.base"] = absolute_uri(spec.manifest.base)
     for name, model in spec.models.items():
-        for key in ("weights", "categories"):
-            value = getattr(model, key)
+        for key in FILE_KEYS:
+            value = getattr(model, key, None)
             if isinstance(value, str) and (
                 "/" in value or Path(value).is_file()
             ):  # otherwise it is a name, such as COCO_V1

@@ -204,7 +204,7 @@ def _assert_fits(form: Format, run: RunDirectory, options: ExportOptions) -> Non
 def _classes(run: RunDirectory, options: ExportOptions) -> Classes:
     if "detector" not in run.record.models:
         return Classes((), {})
-    categories = run.record.models["detector"].categories
+    categories = run.record.models["detector"].classes
     new_names = read_class_map(options.class_map) if options.class_map else None
     return classes_of(categories, split_names(options.classes, categories), new_names)
 

@@ -73,7 +73,7 @@ def labels_of(image: ImageRow) -> dict[tuple[str, str], float]:
 def _names(export: Export) -> list[str]:
     """The classes of boxes, and after them all labels that an image may have."""
     models = export.run.record.models.items()
-    labels = [label for name, model in models if name != "detector" for label in model.categories]
+    labels = [label for name, model in models if name != "detector" for label in model.classes]
     return list(dict.fromkeys([*export.classes, *labels]))
 
 

@@ -32,7 +32,17 @@ LIBRARIES = {"reading and decoding": ("pillow", "simplejpeg")}
 
 OF_MODELS = tuple(
     f"workers/models/{name}.py"
-    for name in ("checkpoints", "model", "predictor", "runner", "runtime", "scores", "settings", "weights")
+    for name in (
+        "checkpoints",
+        "folding",
+        "model",
+        "predictor",
+        "runner",
+        "runtime",
+        "scores",
+        "settings",
+        "weights",
+    )
 )
 """What each model's rows depend on, beside the modules of its own."""
 
@@ -47,6 +57,7 @@ MAKES_NO_ROWS = (
         for name in ("attempts", "damage", "directory", "heartbeat", "runs", "state")
     ),
     *(f"workers/models/{name}.py" for name in ("registry", "source")),
+    "workers/models/class_maps.py",  # what it finds is compared
     # these make fingerprints, which are compared
     *(f"workers/models/{name}.py" for name in ("digest", "objects", "own_code")),
     *(f"workers/process/{name}.py" for name in ("family", "limits", "output", "streams")),

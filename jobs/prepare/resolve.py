@@ -21,6 +21,7 @@ from schemas.models import ResolvedModel, identities_of, tables_of
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
 from schemas.spec_file import value_at
+from schemas.tasks import FILE_KEYS
 from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
@@ -117,9 +118,7 @@ class ResolvedJob:
         facts.append(("output", clean_uri(spec.output)))
         for name, resolved in self.models.items():
             model = spec.models[name]
-            facts.append(
-                (name, f"{_model(resolved)}, {one_line(model.what_is_kept(len(resolved.categories)))}")
-            )
+            facts.append((name, f"{_model(resolved)}, {one_line(model.what_is_kept(len(resolved.classes)))}"))
             if model.weights:
                 facts.append((f"{name} weights", resolved.weights))
             facts += [(f"{name} note", note) for note in resolved.notes]
@@ -135,9 +134,9 @@ class ResolvedJob:
             model = value_at(public, name)
             if spec.is_location:
                 model["model"] = _absolute(spec.model)
-            for key in ("weights", "categories"):
-                if isinstance(model[key], str) and Path(model[key]).is_file():
-                    model[key] = _absolute(model[key])
+            for key in FILE_KEYS:
+                if isinstance(file := model.get(key), str) and Path(file).is_file():
+                    model[key] = _absolute(file)
         return public
 
     def not_kept(self) -> list[str]:
@@ -277,10 +276,13 @@ def _describe(source: Source) -> str:
 
 def _model(model: ResolvedModel) -> str:
     size = f"{model.info.input_size}, " if model.info.input_size else ""
-    answer = (
-        counted(model.width, "number") if model.width else counted(len(model.categories), "class", "classes")
-    )
+    answer = counted(model.width, "number") if model.width else _classes(model)
     return f"{model.fingerprint} ({size}{answer})"
+
+
+def _classes(model: ResolvedModel) -> str:
+    own = counted(len(model.categories), "class", "classes")
+    return f"{own} folded to {len(model.classes):,}" if model.names else own
 
 
 def _absolute(uri: str) -> str:

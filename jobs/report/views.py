@@ -208,6 +208,8 @@ def model(model: ResolvedModel) -> Iterator[tuple[str, str]]:
     yield "preprocessing", model.preprocessing
     if model.categories:
         yield "classes", f"{len(model.categories):,}"
+    if model.names:
+        yield "classes by the class map", f"{len(model.classes):,}"
     for name, value in model.settings.items():
         yield name, _value(value)
     yield "computed by", model.code

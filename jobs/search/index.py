@@ -127,6 +127,6 @@ def terms_of(record: RunRecord) -> list[Term]:
         if kind:
             terms += [
                 Term(len(terms) + number, kind, tagger, category)  # type: ignore[arg-type]
-                for number, category in enumerate(dict.fromkeys(model.categories))
+                for number, category in enumerate(model.classes)
             ]
     return terms

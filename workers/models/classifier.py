@@ -5,6 +5,7 @@ from typing import Any
 from schemas.exceptions import ImageError
 from schemas.images import Classification
 from schemas.tasks import CLASSIFY, ClassifierSpec
+from workers.models.folding import folding_of
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
 from workers.models.scores import finite, logits_in, score_type_of, top_k
@@ -20,6 +21,7 @@ class Classifier(Predictor[Classification]):
         super().__init__(name, loaded)
         self._classes = len(loaded.model.categories)
         self._top_k = loaded.spec.top_k
+        self._folding = folding_of(loaded.model.names)
         self._score_type = score_type_of(loaded.spec, loaded.model)
 
     @staticmethod
@@ -34,7 +36,7 @@ class Classifier(Predictor[Classification]):
     def read(self, outputs: Any, batch: list[ModelInput]) -> list[Classification | ImageError]:
         """See `Predictor.read`."""
         logits = logits_in(outputs, len(batch), self._classes)
-        label_ids, scores = top_k(logits, self._top_k, self._score_type)
+        label_ids, scores = top_k(logits, self._top_k, self._score_type, self._folding)
         ids, values = label_ids.int().cpu().numpy(), scores.cpu().numpy()
         return [
             Classification(i, s) if ok else self.image_error(FloatingPointError("a logit is not a number"))

@@ -1,5 +1,6 @@
 """The detector: says which objects are in an image, how many, and where."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from schemas.exceptions import ImageError
 from schemas.images import Detections
 from schemas.tasks import DETECT, DetectorSpec
+from workers.models.folding import folding_of
 from workers.models.model import DetectorModel, LoadedModel
 from workers.models.predictor import Inputs, ModelInput, Predictor
 from workers.models.settings import apply_settings, thresholds_by_class
@@ -23,16 +25,18 @@ class Detector(Predictor[Detections]):
 
     def __init__(self, name: str, loaded: LoadedModel[DetectorModel, DetectorSpec]) -> None:
         super().__init__(name, loaded)
-        thresholds = thresholds_by_class(loaded.spec, loaded.model.categories)
-        self._thresholds = np.array(thresholds, np.float32)
-        self._max_boxes = loaded.spec.max_boxes
+        self._thresholds = np.array(thresholds_by_class(loaded.spec, loaded.model), np.float32)
+        settings: Mapping[str, Any] = loaded.resolved.settings
+        self._max_boxes: int | None = settings["max_boxes"]
+        self._merge_iou: float | None = settings.get("merge_iou")
+        self._folding = folding_of(loaded.model.names)
 
     @staticmethod
     def apply(spec: DetectorSpec, model: DetectorModel) -> dict[str, object]:
         """See `Predictor.apply`; the lowest threshold and the NMS overlap are set in the module."""
-        thresholds_by_class(spec, model.categories)  # refuses one of a class that the model lacks
-        apply_settings(model.module, spec)
-        return spec.model_dump(include={"score_threshold", "class_thresholds", "nms_iou", "max_boxes"})
+        thresholds_by_class(spec, model)  # refuses one of a class that the model lacks
+        settings = spec.model_dump(include={"score_threshold", "class_thresholds", "nms_iou", "max_boxes"})
+        return settings | apply_settings(model, spec)
 
     def values(self, result: Detections) -> dict[str, Any]:
         """See `box_values`."""
@@ -50,8 +54,11 @@ class Detector(Predictor[Detections]):
             boxes, scores, class_ids = _arrays(output, classes=len(self._thresholds))
         except (ValueError, FloatingPointError, KeyError) as error:
             return self.image_error(error)
+        detections = Detections(boxes, scores, class_ids)
+        if self._folding is not None and self._merge_iou is not None:
+            detections = self._folding.merge(detections, self._merge_iou)
         return select(
-            Detections(boxes, scores, class_ids),
+            detections,
             thresholds=self._thresholds,
             max_boxes=self._max_boxes,
             width=image.width,

@@ -37,6 +37,8 @@ class Model:
         module: the network, float32.
         transform: one image to the module's input; a detector's keeps the image's size.
         categories: class names; a class id is an index into it.
+        names: by a class map, the name of each class in the tables, None of one that is left out; empty: its
+            category. A source leaves it empty.
         input_size: the size that the transform produces, as text: "224x224"; "": not stated.
         preprocessing: the transform as text; "" stands for its repr.
         mixes_shapes: whether images of different shapes can share a batch; if not, they are grouped by shape.
@@ -57,6 +59,7 @@ class Model:
     module: nn.Module
     transform: Transform
     categories: tuple[str, ...] = ()
+    names: tuple[str | None, ...] = ()
     input_size: str = ""
     preprocessing: str = ""
     mixes_shapes: bool = True
@@ -66,6 +69,11 @@ class Model:
     network: str | None = None
     licence: str = "see the source"
     quality: str = "not stated"
+
+    @property
+    def known_as(self) -> tuple[str | None, ...]:
+        """The name of each class in the tables, by class id; None of one that is left out."""
+        return self.names or self.categories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +102,12 @@ class DetectorModel(Model):
     n dictionaries: "boxes" float (m, 4), [x1, y1, x2, y2] in pixels of the image, "scores" float (m,),
     "labels" int (m,), after its own non-maximum suppression. It raises FloatingPointError if its network
     returns NaN or infinity.
+
+    A module with attributes of torchvision's names, `score_thresh`, `nms_thresh` and `detections_per_img`, on
+    itself or on its `roi_heads`, gets the job's settings there. One with an attribute `nms_groups` gets the
+    number of each class's name by a class map, int64 (classes,), -1 of one that is left out: then it
+    suppresses boxes by these in place of classes, and drops those of -1, before it counts the boxes that it
+    returns. None: there is no class map.
     """
 
     task = DETECT

@@ -12,6 +12,7 @@ from schemas.exceptions import ModelError
 from schemas.models import ModelInfo, ResolvedModel
 from schemas.tasks import CLASSIFY, EMBED, TAG, TASKS, ClassesSpec, ModelSpec, Task
 from schemas.words import with_article
+from workers.models.class_maps import folded_names
 from workers.models.classifier import Classifier
 from workers.models.detector import Detector
 from workers.models.embedder import Embedder, as_embedder, assert_width
@@ -95,6 +96,8 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
         built = dataclasses.replace(built, model=as_embedder(built.model, spec.model))
     if isinstance(built.model, EmbedderModel):
         assert_width(built.model.width, spec.model)
+    if names := folded_names(spec, built.model.categories):
+        built = dataclasses.replace(built, model=dataclasses.replace(built.model, names=names))
     readers = _readers(spec)
     settings: dict[str, object] = {}
     for reader in readers:
@@ -173,13 +176,14 @@ def _resolved(
         weights_sha256=built.weights_sha256,
         preprocessing=model.preprocessing or stable_repr(model.transform),
         categories=model.categories,
+        names=model.names,
         settings=settings | _given(spec, "options", "state"),
         code=f"{built.code}, {computed_by}",
         modules=modules,
         parts=built.parts,
         tables=spec.tables,
         width=model.width if spec.task == EMBED else None,
-        notes=_notes(spec, model),
+        notes=(*_score_notes(spec, model), *_merge_notes(spec, settings)),
     )
 
 
@@ -194,7 +198,17 @@ def _modules(model: Model) -> list[nn.Module]:
     return [module for module in (model.module, *others) if module is not None]
 
 
-def _notes(spec: ModelSpec, model: Model) -> tuple[str, ...]:
+def _merge_notes(spec: ModelSpec, settings: Mapping[str, object]) -> tuple[str, ...]:
+    """What a class map cannot do in a detector that suppresses boxes itself, by its own classes."""
+    if (iou := settings.get("merge_iou")) is None:
+        return ()
+    return (
+        f"class_map: {spec.model} suppresses doubled boxes by its own classes, before they are folded; of "
+        f"boxes of classes with one new name that overlap more than {iou:g}, the best is kept afterwards",
+    )
+
+
+def _score_notes(spec: ModelSpec, model: Model) -> tuple[str, ...]:
     """What may not be as intended; how weights of a file were trained is not known."""
     asked = spec.score_type if isinstance(spec, ClassesSpec) else None
     trained = model.score_type if isinstance(model, ClassifierModel) else None

@@ -1,13 +1,17 @@
 """Applies a job spec's settings to a model: class names; a detector's thresholds, NMS and box limit."""
 
 import difflib
+import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+import torch
 
 from schemas.exceptions import ModelError
 from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec
+from workers.models.folding import MERGE_IOU, folding_of
+from workers.models.model import DetectorModel, Model
 from workers.models.weights import read_bytes
 from workers.storage.uris import clean_uri
 
@@ -86,23 +90,34 @@ def replace_categories(own: tuple[str, ...], given: tuple[str, ...] | None, mode
     return given or own
 
 
-def thresholds_by_class(
-    spec: DetectorSpec | ClassesSpec, categories: tuple[str, ...]
-) -> tuple[float | None, ...]:
+def thresholds_by_class(spec: DetectorSpec | ClassesSpec, model: Model) -> tuple[float | None, ...]:
     """For each class id, the score that a box or a tag must exceed; None where the spec has none.
 
-    If several classes of a model's own have the same name, as torchvision's have, a threshold for that name
-    is for all of them.
+    Classes of one name, by a class map or of a model's own as torchvision's have, have the threshold of that
+    name; of what a class map leaves out nothing exceeds it.
 
     Raises:
         ModelError: a threshold names a class that the model does not have.
     """
+    names = [name for name in dict.fromkeys(model.known_as) if name is not None]
     for name in spec.class_thresholds:
-        if name not in categories:
-            close = difflib.get_close_matches(name, categories, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"it has {_some(categories)}"
-            raise ModelError(f"class_thresholds: {spec.model} has no class {name!r}; {hint}")
-    return tuple(spec.class_thresholds.get(name, spec.score_threshold) for name in categories)
+        if name not in names:
+            raise ModelError(
+                f"class_thresholds: {spec.model} has no class {name!r}; {_meant(name, names, model)}"
+            )
+    return tuple(
+        math.inf if name is None else spec.class_thresholds.get(name, spec.score_threshold)
+        for name in model.known_as
+    )
+
+
+def _meant(name: str, names: Sequence[str], model: Model) -> str:
+    """What was perhaps meant by a name that no class has."""
+    if name in model.categories:
+        new = model.known_as[model.categories.index(name)]
+        return f"by the class map it is {new!r}" if new else "the class map leaves it out"
+    close = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"it has {_some(names)}"
 
 
 def _some(categories: Sequence[str]) -> str:
@@ -111,25 +126,41 @@ def _some(categories: Sequence[str]) -> str:
     return f"{', '.join(categories[:MAX_NAMES])}{more}"
 
 
-def apply_settings(module: nn.Module, spec: DetectorSpec) -> None:
+def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object]:
     """Sets a detector's own score threshold and, if the spec has them, its NMS overlap and limit of boxes.
 
     The attributes are torchvision's, on the module or on its `roi_heads`. The score threshold becomes the
     lowest one in the spec, so that the module drops nothing that the spec keeps. If the spec has `max_boxes`
     the module's own limit is lifted, because boxes are counted after the thresholds.
 
+    With a class map a module that has `nms_groups` suppresses boxes by their new names. Of one that has its
+    NMS inside, the boxes are merged afterwards, and the limit is lifted and kept for then.
+
+    Returns:
+        Settings that follow from these: `merge_iou`, `max_boxes`, where boxes are merged or left out later.
+
     Raises:
-        ModelError: the spec has `nms_iou`, but the module has no attribute for it.
+        ModelError: the spec has `nms_iou`, but the module has no attribute for it, and no boxes are merged.
     """
-    head = getattr(module, "roi_heads", module)
+    head: Any = getattr(model.module, "roi_heads", model.module)
+    folding = folding_of(model.names)
+    later = folding is not None and not hasattr(head, "nms_groups")
+    merges = folding is not None and later and folding.merges
+    most = spec.max_boxes
     if hasattr(head, "score_thresh"):
         head.score_thresh = min(spec.score_threshold, *spec.class_thresholds.values(), 1.0)
     if spec.nms_iou is not None:
-        if not hasattr(head, "nms_thresh"):
+        if hasattr(head, "nms_thresh"):
+            head.nms_thresh = spec.nms_iou
+        elif not merges:
             raise ModelError(
                 f"nms_iou: {spec.model} does its own non-maximum suppression and has no `nms_thresh` to set; "
                 "leave nms_iou out"
             )
-        head.nms_thresh = spec.nms_iou
-    if spec.max_boxes is not None and hasattr(head, "detections_per_img"):
+    if folding is not None and not later:
+        head.nms_groups = torch.from_numpy(folding.groups)
+    if hasattr(head, "detections_per_img") and (most is not None or later):
+        most = head.detections_per_img if most is None else most
         head.detections_per_img = sys.maxsize
+    iou = spec.nms_iou if spec.nms_iou is not None else getattr(head, "nms_thresh", MERGE_IOU)
+    return {**({"merge_iou": iou} if merges else {}), **({"max_boxes": most} if later else {})}

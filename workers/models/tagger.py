@@ -7,6 +7,7 @@ import torch
 from schemas.exceptions import ImageError
 from schemas.images import Classification
 from schemas.tasks import TAG, ClassesSpec, TaggerSpec
+from workers.models.folding import folding_of
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
 from workers.models.scores import finite, logits_in, score_type_of, sorted_scores
@@ -24,16 +25,17 @@ class Tagger(Predictor[Classification]):
         self._tagger = name.rpartition(".")[2]
         self._score_type = score_type_of(loaded.spec, loaded.model)
         self._classes = len(loaded.model.categories)
+        self._folding = folding_of(loaded.model.names)
         self._most = loaded.spec.most if isinstance(loaded.spec, TaggerSpec) else None
         self._thresholds = None
         if loaded.spec.score_threshold is not None:
-            thresholds = thresholds_by_class(loaded.spec, loaded.model.categories)
+            thresholds = thresholds_by_class(loaded.spec, loaded.model)
             self._thresholds = torch.tensor(thresholds, dtype=torch.float32)
 
     @staticmethod
     def apply(spec: ClassesSpec, model: ClassifierModel) -> dict[str, object]:
         """See `Predictor.apply`."""
-        thresholds_by_class(spec, model.categories)  # refuses one of a class that the model lacks
+        thresholds_by_class(spec, model)  # refuses one of a class that the model lacks
         settings = spec.model_dump(include={"score_threshold", "class_thresholds"})
         most = {"top_k": spec.most} if isinstance(spec, TaggerSpec) else {}
         return {**settings, **most, "score_type": score_type_of(spec, model)}
@@ -45,7 +47,7 @@ class Tagger(Predictor[Classification]):
     def read(self, outputs: Any, batch: list[ModelInput]) -> list[Classification | ImageError]:
         """See `Predictor.read`."""
         logits = logits_in(outputs, len(batch), self._classes)
-        scores, ids = sorted_scores(logits, self._score_type)
+        scores, ids = sorted_scores(logits, self._score_type, self._folding)
         kept = torch.ones_like(scores, dtype=torch.bool)
         if self._thresholds is not None:
             kept = scores > self._thresholds.to(scores.device)[ids]

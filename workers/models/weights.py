@@ -21,7 +21,7 @@ from schemas.exceptions import ModelError
 from schemas.tasks import ModelSpec
 from schemas.words import counted
 from workers.models.checkpoints import State, choose_state, parse_checkpoint
-from workers.printable import one_line
+from workers.printable import message_of, one_line
 from workers.storage.filesystem import open_file
 from workers.storage.uris import absolute_uri, clean_uri, is_local
 
@@ -135,8 +135,10 @@ def reading(location: str, what: str) -> Iterator[io.BufferedIOBase]:
         with open_file(location) as file:
             yield file
     except Exception as error:  # each store and protocol raises its own kind
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise ModelError(f"{what} {clean_uri(location)} cannot be read: {reason}") from None
+        shown = clean_uri(location)
+        told = f"{type(error).__name__}: {message_of(error, location, shown)}"
+        reason = getattr(error, "strerror", None) or told
+        raise ModelError(f"{what} {shown} cannot be read: {reason}") from None
 
 
 def load_state(module: nn.Module, file: WeightsFile, model: str) -> WeightsFile:

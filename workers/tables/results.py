@@ -102,8 +102,7 @@ def label_values(result: Classification, model: ResolvedModel) -> dict[str, Any]
     """The columns of the labels table that a classifier fills."""
     pairs = zip(result.label_ids.tolist(), result.scores.tolist(), strict=True)
     topk = [
-        {"label_id": label_id, "label": model.categories[label_id], "score": score}
-        for label_id, score in pairs
+        {"label_id": label_id, "label": model.known_as[label_id], "score": score} for label_id, score in pairs
     ]
     return {
         **topk[0],
@@ -117,7 +116,7 @@ def box_values(result: Detections, model: ResolvedModel) -> dict[str, Any]:
     """The columns of results that a detector fills: of the labels table, and its boxes."""
     rows = zip(result.class_ids.tolist(), result.scores.tolist(), result.boxes.tolist(), strict=True)
     boxes = [
-        dict(zip(TABLES["boxes"].own, (class_id, model.categories[class_id], score, *box), strict=True))
+        dict(zip(TABLES["boxes"].own, (class_id, model.known_as[class_id], score, *box), strict=True))
         for class_id, score, box in rows
     ]
     counts = Counter(box["class_name"] for box in boxes)
@@ -133,7 +132,7 @@ def tag_values(result: Classification, model: ResolvedModel, tagger: str) -> dic
     """The column of results that a tagger adds to: its tags."""
     rows = zip(result.label_ids.tolist(), result.scores.tolist(), strict=True)
     tags = [
-        {"tagger": tagger, "label_id": label_id, "label": model.categories[label_id], "score": score}
+        {"tagger": tagger, "label_id": label_id, "label": model.known_as[label_id], "score": score}
         for label_id, score in rows
     ]
     return {rows_of("tags"): tags}

@@ -86,9 +86,7 @@ def test_a_threshold_for_an_unknown_class_says_what_was_perhaps_meant() -> None:
 def test_thresholds_are_each_classes_own() -> None:
     spec = DetectorSpec(score_threshold=0.4, class_thresholds={"person": 0.2, "cat": 0.9})
     loaded = load(spec)
-    by_name = dict(
-        zip(loaded.model.categories, thresholds_by_class(spec, loaded.model.categories), strict=True)
-    )
+    by_name = dict(zip(loaded.model.categories, thresholds_by_class(spec, loaded.model), strict=True))
     assert (by_name["person"], by_name["cat"], by_name["dog"]) == (0.2, 0.9, 0.4)
     assert loaded.model.module.score_thresh == 0.2
 
@@ -153,13 +151,13 @@ def broken_head() -> ClassifierModel:
 def test_weights_that_are_no_numbers_are_refused_whatever_they_are_loaded_into(
     tmp_path: Path, model: str
 ) -> None:
-    built = {
+    built: dict[str, Any] = {
         "efficientnet_lite0": lambda: timm.create_model("tf_efficientnet_lite0", num_classes=2),
         "squeezenet1_0": lambda: models.squeezenet1_0(weights=None, num_classes=2),
         "timm/test_vit": lambda: timm.create_model("test_vit", num_classes=2),
         "nanodet_g": lambda: nanodet.NanoDet(2).network,
-    }[model]
-    state = built().state_dict()
+    }
+    state: dict[str, torch.Tensor] = built[model]().state_dict()
     name = [name for name, tensor in state.items() if tensor.ndim == 4][1 if model != "timm/test_vit" else 0]
     state[name].view(-1)[7] = torch.nan
     torch.save(state, tmp_path / "a.pth")

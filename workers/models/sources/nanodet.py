@@ -67,7 +67,7 @@ class NanoDet(nn.Module):
 
     Takes a list of n images, uint8 RGB (3, height, width), of any sizes. Returns torchvision's list of n
     dictionaries, boxes in pixels of the image and inside it. `score_thresh`, `nms_thresh` and
-    `detections_per_img` are torchvision's names.
+    `detections_per_img` are torchvision's names; see `DetectorModel` for `nms_groups`.
 
     Args:
         classes: number of classes.
@@ -78,6 +78,7 @@ class NanoDet(nn.Module):
         self.score_thresh = 0.05
         self.nms_thresh = 0.6
         self.detections_per_img = 100
+        self.nms_groups: Tensor | None = None  # see DetectorModel
         self.classes = classes
         self.fit = Fit()
         self.network = Network(classes + 4 * BINS)
@@ -104,13 +105,17 @@ class NanoDet(nn.Module):
         """
         scores = answers[:, : self.classes].sigmoid()
         candidates, labels = torch.where(scores > self.score_thresh)
+        groups = labels
+        if self.nms_groups is not None:
+            groups = self.nms_groups.to(labels.device)[labels]
+            candidates, labels, groups = (x[groups >= 0] for x in (candidates, labels, groups))
         scores, boxes = (
             scores[candidates, labels],
             _boxes(answers[candidates, self.classes :], cells[candidates]),
         )
         height, width = image.shape[-2:]
         boxes = clip_boxes_to_image(boxes / self.fit.scale(width, height), (height, width))
-        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
+        keep = batched_nms(boxes, scores, groups, self.nms_thresh)[: self.detections_per_img]
         return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
 
 
