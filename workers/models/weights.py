@@ -136,8 +136,8 @@ def reading(location: str, what: str) -> Iterator[io.BufferedIOBase]:
             yield file
     except Exception as error:  # each store and protocol raises its own kind
         shown = clean_uri(location)
-        told = f"{type(error).__name__}: {message_of(error, location, shown)}"
-        reason = getattr(error, "strerror", None) or told
+        told = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        reason = message_of(OSError(told), location, shown)
         raise ModelError(f"{what} {shown} cannot be read: {reason}") from None
 
 
