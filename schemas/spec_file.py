@@ -65,9 +65,13 @@ def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[
         name, _, last = key.rpartition(".")
         section = value_at(values, name) if last == "model" and model and name != TAGGERS else None
         if isinstance(section, dict) and _bare(section.get("model", _usual_model(name))) != _bare(model):
-            for setting in ModelSpec.model_fields.keys() & section.keys():
+            for setting in {*ModelSpec.model_fields, *_OF_A_MODEL} & section.keys():
                 del section[setting]
     return values
+
+
+_OF_A_MODEL = ("layout",)
+"""Settings of one kind that are, like those of all kinds, about the model that is named beside them."""
 
 
 def value_at(values: Any, key: str) -> Any:

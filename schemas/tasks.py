@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.errors import Stage
 from schemas.section import SHA256, Section
@@ -12,6 +12,18 @@ Score = Annotated[float, Field(ge=0, le=1)]
 
 _LIBRARIES = ("timm/", "torchvision/")
 """How names of models begin that are no paths."""
+
+OTHER_FILES = (
+    *(".pt", ".pth", ".pth.tar", ".bin", ".ckpt", ".safetensors", ".torchscript", ".ptl", ".pkl"),
+    *(".engine", ".plan", ".trt", ".tflite", ".pb", ".h5", ".keras", ".mlmodel", ".mlpackage", ".xml"),
+    *(".ncnn", ".param", ".pdmodel", ".gguf", ".rknn", ".hef", ".zip", ".ort"),
+)
+"""How files of models end that cannot be named as `model`; see `workers.models.other_files`."""
+
+_Side = Annotated[int, Field(ge=1, le=8192)]
+_Pair = Annotated[list[_Side], Field(min_length=2, max_length=2)]
+_Three = Annotated[list[float], Field(min_length=3, max_length=3)]
+_Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,56 @@ TASKS = (CLASSIFY, DETECT, EMBED, TAG)
 """Every kind, in the order in which an image passes them."""
 
 
+class InputSpec(Section):
+    """How an image becomes a network's input, where its file does not say it or says it wrong.
+
+    An image is resized, cropped or padded, its channels are put in order, and each value x of 0 to 255
+    becomes (x / scale - mean) / std. None: as the model's file says, or its layout.
+
+    Attributes:
+        size: height and width in pixels. A detector's input has them; one number is a square. A classifier's
+            image is resized to them; one number is the length of its short side.
+        crop: of a classifier or an embedder: height and width of the centre that is kept after that; one
+            number is a square.
+        letterbox: of a detector: where an image that keeps its shape is in the input: "center", "top-left";
+            "square" pads it right and below to a square before it is resized; "none" resizes it to the "
+            "input's
+            shape.
+        pad: value 0 to 255 of the rest of the input.
+        interpolation: "linear" is OpenCV's INTER_LINEAR; the others are Pillow's filters, which are
+            antialiased.
+        channels: their order in the input.
+        scale: what values are divided by: 255 makes 0 to 1, 1 leaves 0 to 255.
+        mean: of each channel after that, in the order of the input, or one for all.
+        std: the same.
+    """
+
+    size: _Side | _Pair | None = None
+    crop: _Side | _Pair | None = None
+    letterbox: Literal["center", "top-left", "square", "none"] | None = None
+    pad: int | None = Field(None, ge=0, le=255)
+    interpolation: Literal["linear", "nearest", "box", "bilinear", "bicubic", "lanczos"] | None = None
+    channels: Literal["rgb", "bgr"] | None = None
+    scale: float | None = None
+    mean: float | _Three | None = None
+    std: _Positive | Annotated[list[_Positive], Field(min_length=3, max_length=3)] | None = None
+
+    @field_validator("scale")
+    @classmethod
+    def _is_a_divisor(cls, scale: float | None) -> float | None:
+        if scale is not None and not scale >= 1:
+            raise ValueError(
+                f"found {scale}; allowed: what values of 0 to 255 are divided by: 255 makes 0 to 1, 1 "
+                "leaves them"
+            )
+        return scale
+
+    @property
+    def normalises(self) -> bool:
+        """Whether it says what values the pixels become."""
+        return any(value is not None for value in (self.scale, self.mean, self.std))
+
+
 class ModelSpec(Section):
     """The settings that all kinds of model have.
 
@@ -58,6 +120,7 @@ class ModelSpec(Section):
         options: keyword arguments of a factory; they are written to run.json.
         categories: the class names in the model's own order, or a text file with one on each line; None:
             the model's own.
+        input: how an image becomes its input; None: as the model says.
     """
 
     task: ClassVar[Task]
@@ -67,6 +130,7 @@ class ModelSpec(Section):
     state: str | None = Field(None, min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
     categories: str | list[str] | None = None
+    input: InputSpec | None = None
 
     def what_is_kept(self, classes: int) -> str:
         """Which of its answers go to the tables, in words, of a model with so many classes."""
@@ -80,12 +144,18 @@ class ModelSpec(Section):
     @property
     def is_onnx(self) -> bool:
         """Whether `model` is the path or URL of an ONNX file."""
-        return self.model.partition("?")[0].lower().endswith(".onnx")
+        return self._path.endswith(".onnx")
 
     @property
     def is_folder(self) -> bool:
         """Whether `model` is the path or URL of a folder."""
-        return "/" in self.model and not self.is_onnx and not self.model.startswith(_LIBRARIES)
+        is_file = self._path.endswith((".onnx", *OTHER_FILES))
+        return "/" in self.model and not is_file and not self.model.startswith(_LIBRARIES)
+
+    @property
+    def _path(self) -> str:
+        """`model` without a query, in lower case."""
+        return self.model.partition("?")[0].lower()
 
     @property
     def is_location(self) -> bool:
@@ -129,13 +199,14 @@ class ClassesSpec(ModelSpec):
     Attributes:
         class_map: a file (path or URL) of other names for its classes, or "wordnet"; see
             `workers.models.class_maps`.
-        score_type: how logits become scores; None: according to the model's training.
+        score_type: how logits become scores; "none": they are scores already; None: according to the model's
+            training.
         score_threshold: score that a class must exceed to be a tag, 0 to 1; None: scores decide nothing.
         class_thresholds: the same for individual classes, by name.
     """
 
     class_map: str | None = Field(None, min_length=1)
-    score_type: Literal["softmax", "sigmoid"] | None = None
+    score_type: Literal["softmax", "sigmoid", "none"] | None = None
     score_threshold: Score | None = None
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
 
@@ -176,6 +247,8 @@ class DetectorSpec(ModelSpec):
 
     Attributes:
         class_map: a file (path or URL) of other names for its classes.
+        layout: of an ONNX file: what its inputs and outputs are, by the name of models that have it, such as
+            "yolov8"; None: as the file shows.
         score_threshold: score that a box must exceed, 0 to 1.
         class_thresholds: the same for individual classes, by name.
         nms_iou: boxes of one class that overlap more than this are one object, 0 to 1; None: the model's own.
@@ -185,6 +258,7 @@ class DetectorSpec(ModelSpec):
     task = DETECT
     model: str = Field("nanodet_g", min_length=1)
     class_map: str | None = Field(None, min_length=1)
+    layout: str | None = Field(None, min_length=1)
     score_threshold: Score = 0.4
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
     nms_iou: Score | None = None

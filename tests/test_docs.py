@@ -97,6 +97,9 @@ def section(page: str, heading: str) -> str:
 PLACES = {"storage": "URL.", "taggers": "NAME."}
 """Sections with any number of others, and what the docs have for the name of one."""
 
+OF_ANY_MODEL = {"input": "MODEL.input."}
+"""Sections that all models have, and what the docs have for them."""
+
 
 def keys_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every key of the job spec that takes a value of its own, by dotted path."""
@@ -106,7 +109,7 @@ def keys_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Field
         inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
         one_of_several = any(get_origin(option) in {Annotated, Literal} for option in options)
         if inner and (name in PLACES or not one_of_several):
-            yield from keys_of(inner[0], f"{path}{name}.{PLACES.get(name, '')}")
+            yield from keys_of(inner[0], OF_ANY_MODEL.get(name) or f"{path}{name}.{PLACES.get(name, '')}")
         else:
             yield f"{path}{name}", field
 
@@ -159,7 +162,7 @@ def test_every_key_of_the_job_spec_is_documented_with_its_default_and_choices() 
     keys = dict(keys_of(JobSpec))
     assert {key: row[2] for key, row in rows.items()} == {key: as_yaml(field) for key, field in keys.items()}
     for key, field in keys.items():
-        missing = choices(field.annotation) - set(re.findall(r"`(\w+)`", rows[key][1]))
+        missing = choices(field.annotation) - set(re.findall(r"`([\w-]+)`", rows[key][1]))
         assert not missing, f"{key}: {missing}"
 
 

@@ -49,6 +49,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "state": None,
             "options": {},
             "categories": None,
+            "input": None,
             "top_k": 5,
             "class_map": None,
             "score_type": None,
@@ -62,7 +63,9 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "state": None,
             "options": {},
             "categories": None,
+            "input": None,
             "class_map": None,
+            "layout": None,
             "score_threshold": 0.4,
             "class_thresholds": {},
             "nms_iou": None,
@@ -281,8 +284,8 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         (
             with_taggers({"scene": {"model": "a", "treshold": 3}}),
             "taggers.scene.treshold: unknown key; allowed: model, weights, sha256, state, options, "
-            "categories, class_map, score_type, score_threshold, class_thresholds, top_k (did you mean "
-            "score_threshold?)",
+            "categories, input, class_map, score_type, score_threshold, class_thresholds, top_k (did you "
+            "mean score_threshold?)",
         ),
         (
             with_taggers({"a.b": "resnet50"}),

@@ -26,9 +26,12 @@ ProbeRequest = list[Location] | None
 def build_model_resolver(spec: JobSpec) -> Callable[[None, StageCallback], ResolvedModels]:
     """Builds a job's models; returns a function that returns what they are."""
     from workers.models.registry import load_all, runners_of
+    from workers.models.runtime import assert_runtime
 
     configure_storage(spec.reached)
     models = load_all(spec.models)
+    for loaded in models.values():
+        assert_runtime(loaded.model, spec.compute.runtime)
     if (runtime := spec.compute.runtime) == "onnxruntime":  # known by trying; "auto" takes what runs
         import torch
 

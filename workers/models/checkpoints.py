@@ -184,9 +184,14 @@ def _parser(data: bytes, name: str) -> Callable[[bytes], object]:
     if data.startswith((b"PK\x03\x04", b"\x80")):
         _assert_no_program(data, name)
         return _unpickle
-    kinds = (kind for start, kind in _OTHER_KINDS if data.lstrip().startswith(start))
-    found = next(kinds, f"a file that begins with {data[:8]!r}" if data else "an empty file")
+    found = kind_of(data) or f"a file that begins with {data[:8]!r}"
     raise ModelError(f"{name} is no weights file: found {found}; {_ALLOWED}")
+
+
+def kind_of(data: bytes) -> str:
+    """What a file is that is no model's, in words; "" where its beginning does not show it."""
+    kinds = (kind for start, kind in _OTHER_KINDS if data.lstrip().startswith(start))
+    return next(kinds, "" if data else "an empty file")
 
 
 def _assert_no_program(data: bytes, name: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from schemas.models import Origin, ResolvedModel
 from schemas.tasks import CLASSIFY, DETECT, EMBED, TAG, ModelSpec, Task
 
-ScoreType = Literal["softmax", "sigmoid"]
+ScoreType = Literal["softmax", "sigmoid", "none"]
 
 Transform = Callable[[Tensor], Tensor]
 """Turns one image, uint8 RGB (3, height, width), into the model's input, float (3, h, w), on the same device.
@@ -81,7 +81,7 @@ class ClassifierModel(Model):
     """A classifier: the module takes a batch, float (n, 3, h, w), and returns logits (n, categories).
 
     Attributes:
-        score_type: how its logits become scores, according to its training.
+        score_type: how its logits become scores, according to its training; "none": they are scores.
         with_features: the same network, which returns its pooled features as well: logits (n, categories) and
             features (n, width). None: it cannot be an embedder.
         width: of those features.

@@ -28,13 +28,21 @@ from workers.models.objects import stable_repr
 from workers.models.predictor import Predictor
 from workers.models.runner import Runner, RunnerOptions, by_network, shared_model
 from workers.models.source import Source
-from workers.models.sources import efficientnet_lite0, factory, nanodet, timm_models, torchvision_models
+from workers.models.sources import (
+    efficientnet_lite0,
+    factory,
+    nanodet,
+    onnx_files,
+    timm_models,
+    torchvision_models,
+)
 from workers.models.tagger import Tagger
 from workers.models.weights import assert_finite
 
 SOURCES: tuple[Source, ...] = (
     efficientnet_lite0.SOURCE,
     nanodet.SOURCE,
+    onnx_files.OnnxFiles(),
     factory.Factories(),
     torchvision_models.TorchvisionModels(),
     timm_models.TimmModels(),
@@ -102,7 +110,7 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
     settings: dict[str, object] = {}
     for reader in readers:
         settings |= reader.apply(spec, built.model)
-    modules = (*(reader.__module__ for reader in readers), source.module)
+    modules = (*(reader.__module__ for reader in readers), *source.modules)
     return LoadedModel(built.model, spec, _resolved(spec, built, settings, modules))
 
 

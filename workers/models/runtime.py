@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from schemas.exceptions import ModelError
 from schemas.spec import Runtime
 from workers.models.model import Model
+from workers.models.onnx.network import OnnxFileNetwork
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ PROBES = ((480, 640), (512, 384))
 def prepare_module(model: Model, device: torch.device, dtype: torch.dtype, runtime: Runtime) -> nn.Module:
     """Prepares a model's module for its device, in place: moves it, or has ONNX Runtime run its network.
 
-    ONNX Runtime computes in float32 on a CPU, with as many threads as torch.
+    ONNX Runtime computes in float32 on a CPU, with as many threads as torch; an ONNX file on any device, in
+    the precision that it was made in, whatever the runtime of the others.
 
     Args:
         model: the model, as its source built it.
@@ -44,6 +46,10 @@ def prepare_module(model: Model, device: torch.device, dtype: torch.dtype, runti
     Raises:
         ModelError: ONNX Runtime is required, but cannot run this model.
     """
+    if files := _onnx_files(model):
+        for file in files:
+            file.place(device, torch.get_num_threads())
+        return model.module.eval()
     if runtime != "torch":
         reason = _unsupported(device, dtype)
         if reason is None:
@@ -60,6 +66,25 @@ def prepare_module(model: Model, device: torch.device, dtype: torch.dtype, runti
             )
     layout = torch.channels_last if model.channels_last else torch.preserve_format
     return model.module.to(device).to(memory_format=layout).eval()
+
+
+def assert_runtime(model: Model, runtime: Runtime) -> None:
+    """Refuses a runtime that a job asks for and that cannot compute a model; what must be tried is not.
+
+    Raises:
+        ModelError: it is torch, and the model is an ONNX file.
+    """
+    if runtime == "torch" and (files := _onnx_files(model)):
+        raise ModelError(
+            f"compute.runtime is torch, which cannot run {files[0].name}: ONNX Runtime computes an ONNX "
+            "file. "
+            "Allowed here: auto, onnxruntime"
+        )
+
+
+def _onnx_files(model: Model) -> list[OnnxFileNetwork]:
+    """The parts of a model that are ONNX files."""
+    return [part for part in model.module.modules() if isinstance(part, OnnxFileNetwork)]
 
 
 def _unsupported(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -8,6 +8,9 @@ from schemas.tasks import ClassesSpec
 from workers.models.folding import Folding
 from workers.models.model import ClassifierModel, ScoreType
 
+_ROUNDING = 1e-3
+"""How far a score may be outside of 0 to 1, in float16."""
+
 
 def logits_in(outputs: Any, images: int, classes: int) -> Tensor:
     """The logits in a network's answer to some images, float (images, classes).
@@ -41,7 +44,7 @@ def top_k(
     Args:
         logits: float (n, classes).
         k: how many classes, at most.
-        score_type: "softmax" scores sum to 1, "sigmoid" scores each class alone.
+        score_type: "softmax" scores sum to 1, "sigmoid" scores each class alone, "none" takes what is there.
         folding: by a class map; then k counts names, and a class id is that of the best class of a name.
 
     Returns:
@@ -51,6 +54,26 @@ def top_k(
     return ids[:, :k], ordered[:, :k]
 
 
+def scores_of(logits: Tensor, score_type: ScoreType) -> Tensor:
+    """The scores of all classes of each image, float32 (n, classes), 0 to 1.
+
+    Raises:
+        ValueError: they should be scores already, but are no numbers of 0 to 1.
+    """
+    logits = logits.float()
+    if score_type == "softmax":
+        return logits.softmax(dim=1)
+    if score_type == "sigmoid":
+        return logits.sigmoid()
+    found = logits[logits.isfinite()]
+    if found.numel() and not (found.min() >= -_ROUNDING and found.max() <= 1 + _ROUNDING):
+        raise ValueError(
+            f"its answers are no scores from 0 to 1: found {found.min():.3g} to {found.max():.3g}; "
+            "`score_type: softmax` or `sigmoid` makes scores of logits"
+        )
+    return logits.clamp(0, 1)
+
+
 def sorted_scores(
     logits: Tensor, score_type: ScoreType, folding: Folding | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -58,8 +81,7 @@ def sorted_scores(
 
     With a folding those of names, (n, names), on the CPU, and the class ids of the best class of each.
     """
-    logits = logits.float()
-    scores = logits.softmax(dim=1) if score_type == "softmax" else logits.sigmoid()
+    scores = scores_of(logits, score_type)
     if folding is None:
         ordered, ids = scores.sort(dim=1, descending=True, stable=True)
         return ordered, ids

@@ -19,9 +19,9 @@ class Source(ABC):
     on_request: ClassVar[bool] = False
 
     @property
-    def module(self) -> str:
-        """The module of raylabel's that builds its models; see `jobs.prepare.code`."""
-        return type(self).__module__
+    def modules(self) -> tuple[str, ...]:
+        """The modules of raylabel's that build and compute its models; see `jobs.prepare.code`."""
+        return (type(self).__module__,)
 
     @abstractmethod
     def names(self, task: Task) -> list[str]:
@@ -61,9 +61,9 @@ class BuiltIn(Source):
         self._task, self._info, self._build = task, info, build
 
     @property
-    def module(self) -> str:
-        """See `Source.module`."""
-        return self._build.__module__
+    def modules(self) -> tuple[str, ...]:
+        """See `Source.modules`."""
+        return (self._build.__module__,)
 
     def names(self, task: Task) -> list[str]:
         """See `Source.names`."""

@@ -72,7 +72,7 @@ def read_weights(location: str, expected: str | None = None, state: str | None =
     name = clean_uri(absolute_uri(location))
     data = read_bytes(location, "the weights file")
     digest = hashlib.sha256(data).hexdigest()
-    _assert_expected(name, digest, expected)
+    assert_expected(name, digest, expected)
     tensors, taken = choose_state(parse_checkpoint(data, name), state, name)
     return WeightsFile(name, digest, tensors, (taken,) if taken else ())
 
@@ -96,7 +96,7 @@ def weights_on_disk(location: str, expected: str | None = None) -> Iterator[tupl
             with reading(location, "the weights file") as source, path.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 2**20)
         digest = file_sha256(str(path), "the weights file")
-        _assert_expected(name, digest, expected)
+        assert_expected(name, digest, expected)
         yield str(path), digest
 
 
@@ -217,10 +217,11 @@ def _is_mask(tensor: Tensor) -> bool:
     return bool(((tensor == 0) | (tensor == -torch.inf)).all())
 
 
-def _assert_expected(name: str, digest: str, expected: str | None) -> None:
+def assert_expected(name: str, digest: str, expected: str | None, what: str = "the weights file") -> None:
+    """Raises ModelError where a file has another sha256 than the job spec asks for."""
     if expected is not None and digest != expected:
         raise ModelError(
-            f"the weights file {name} has another sha256 than the spec asks for; it was not loaded\n"
+            f"{what} {name} has another sha256 than the spec asks for; it was not loaded\n"
             f"  found    {digest}\n  expected {expected}"
         )
 

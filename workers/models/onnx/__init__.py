@@ -1,0 +1,1 @@
+"""ONNX files as people bring them: read safely, recognised, computed, their answers decoded."""

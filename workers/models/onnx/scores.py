@@ -1,0 +1,133 @@
+"""Classifiers and embedders in ONNX files: which output is meant, and what its numbers are."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from schemas.exceptions import ModelError
+from schemas.tasks import ModelSpec
+from workers.models.model import ScoreType
+from workers.models.onnx.detector import outputs_text
+from workers.models.onnx.file import OnnxFile
+from workers.models.onnx.metadata import Metadata
+from workers.models.onnx.network import OnnxFileNetwork
+from workers.models.preprocess import Preprocess, Size, pair
+
+_ENDS: dict[str, str] = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+"""Operators whose answers are scores already, and what they do."""
+
+
+class OneOutput(nn.Module):
+    """One output of an ONNX file, as a row of numbers for each image.
+
+    Args:
+        network: the file's network.
+        output: its name.
+    """
+
+    def __init__(self, network: OnnxFileNetwork, output: str) -> None:
+        super().__init__()
+        self.network = network
+        self._position = network.outputs.index(output)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Float32 (n, numbers) for a batch, float32 (n, 3, h, w)."""
+        outputs: tuple[Tensor, ...] = self.network(batch)
+        return outputs[self._position].flatten(1)
+
+
+def row_output(name: str, answers: Mapping[str, Tensor], section: str) -> str:
+    """The name of the output that has a row of numbers for an image: (n, numbers), or (n, numbers, 1, 1).
+
+    Raises:
+        ModelError: none has, or several have.
+    """
+    shapes = {output: tuple(answer.shape) for output, answer in answers.items()}
+    rows = [
+        output
+        for output, shape in shapes.items()
+        if len(shape) >= 2 and all(length == 1 for length in shape[2:])
+    ]
+    if len(rows) == 1:
+        return rows[0]
+    if not rows:
+        raise ModelError(
+            f"{name} is no {section}: found {outputs_text(shapes)}; allowed: one output (n, numbers). If "
+            "it is a "
+            "detector, name it under `detector:`"
+        )
+    raise ModelError(
+        f"{name} has several outputs that can be a {section}'s, {', '.join(map(repr, rows))}; cut it to one: "
+        'python -c "import onnx.utils; '
+        f"onnx.utils.extract_model('IN.onnx', 'OUT.onnx', ['INPUT'], ['{rows[0]}'])\""
+    )
+
+
+def score_type_in(file: OnnxFile, output: str, spec: ModelSpec) -> ScoreType:
+    """How an output becomes scores: not at all where the graph ends in a softmax or a sigmoid.
+
+    Raises:
+        ModelError: the spec wants a second one.
+    """
+    inside = _ENDS.get(file.ends.get(output, ""))
+    asked: ScoreType | None = getattr(spec, "score_type", None)
+    if inside and asked not in (None, "none"):
+        raise ModelError(
+            f"score_type: found {asked}, but {file.name} ends in a {inside}, and a second one would "
+            "flatten its "
+            "scores; leave score_type out, or write `score_type: none`"
+        )
+    return "none" if inside else asked or "softmax"
+
+
+def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, section: str) -> Preprocess:
+    """How an image becomes the input of a classifier or an embedder, before `input:` changes values.
+
+    Ultralytics' own classifiers say enough: the short side is resized, the centre cropped, 0 to 1. Of another
+    file its size may be known, but not how it was trained.
+
+    Args:
+        metadata: of the file.
+        spec: its section of the job spec.
+        size: that the file is made for; None: any.
+        section: what it is to be.
+
+    Raises:
+        ModelError: neither the file nor `input:` says it.
+    """
+    given = spec.input
+    own = metadata.size if metadata.task == "classify" else None
+    if not own and (given is None or not given.normalises):
+        raise ModelError(
+            f"{metadata.name} does not say how images become its input; add what it was trained with, for "
+            "most "
+            "networks of ImageNet:\n"
+            f"  {section}:\n    model: {spec.model}\n    input: "
+            f"{{size: {_size_hint(size)}mean: [0.485, 0.456, 0.406], "
+            "std: [0.229, 0.224, 0.225]}"
+        )
+    resized = given.size if given else None
+    crop = pair(given.crop) if given and given.crop else None
+    if resized is None and crop is None and size is None and own is None:
+        raise ModelError(
+            f"{metadata.name} takes images of any size; add `size:` to `input:`, such as size: 224"
+        )
+    if isinstance(resized, list):
+        preprocess = Preprocess(pair(resized), "none", crop)
+    else:
+        crop = crop or size or own or (pair(resized) if resized else None)
+        side = resized or min(crop or (1, 1))
+        preprocess = Preprocess((side, side), "short side", crop)
+    if size is not None and preprocess.output_size != size:
+        found = "x".join(map(str, preprocess.output_size))
+        raise ModelError(
+            f"input: makes {found}, but {metadata.name} takes {'x'.join(map(str, size))} (height x width); "
+            f"allowed: crop: {list(size)}, or a size of that"
+        )
+    return preprocess
+
+
+def _size_hint(size: Size | None) -> str:
+    """The beginning of an example of `input:`: ImageNet's usual 256 of 224, of other sizes the same share."""
+    side = min(size or (224, 224))
+    return f"{round(side * 256 / 224)}, crop: {side if size is None or size[0] == size[1] else list(size)}, "
