@@ -37,6 +37,7 @@ OF_MODELS = tuple(
         "folding",
         "model",
         "predictor",
+        "preprocess",
         "runner",
         "runtime",
         "scores",

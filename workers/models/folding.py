@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from schemas.images import Detections
 
@@ -93,6 +94,24 @@ class Folding:
                 kept &= ~rivals[index]
                 rivals[:, index] = False  # what is kept is dropped by no later one
         return Detections(detections.boxes[kept], detections.scores[kept], detections.class_ids[kept])
+
+
+def grouped_nms(boxes: Tensor, scores: Tensor, labels: Tensor, groups: Tensor | None, iou: float) -> Tensor:
+    """Non-maximum suppression by the groups of a class map: the indices of what is kept, best first.
+
+    Args:
+        boxes: float (n, 4).
+        scores: float (n,).
+        labels: class ids, int (n,).
+        groups: see `Folding.groups`; None: each class by itself.
+        iou: boxes of a group that overlap more are one object.
+    """
+    if groups is None:
+        return torch.as_tensor(batched_nms(boxes, scores, labels, iou))
+    numbers = groups.to(labels.device)[labels]
+    kept = (numbers != DROPPED).nonzero().flatten()
+    best: Tensor = kept[batched_nms(boxes[kept], scores[kept], numbers[kept], iou)]
+    return best
 
 
 def overlaps(boxes: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """How an image becomes a network's input, by values that a model's file or a job spec states."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from schemas.tasks import InputSpec
+from schemas.exceptions import ModelError
+from schemas.tasks import InputSpec, ModelSpec
 
 Fit = Literal["center", "top-left", "square", "none", "short side"]
 Size = tuple[int, int]
@@ -161,6 +163,45 @@ def with_spec(preprocess: Preprocess, spec: InputSpec | None) -> Preprocess:
     given |= {"fit": spec.letterbox} if spec.letterbox else {}
     given |= {name: three(value) for name in ("mean", "std") if (value := getattr(spec, name)) is not None}
     return replace(preprocess, **given)  # type: ignore[arg-type]
+
+
+CLASSIFIER_KEYS = ("size", "crop", "interpolation", "scale", "mean", "std")
+"""What a job spec may say of the input of a classifier that is no file with its own preprocessing."""
+
+
+def assert_usable(spec: ModelSpec, usable: Collection[str]) -> None:
+    """Refuses keys of `input` that a kind of model cannot use.
+
+    Raises:
+        ModelError: there are some; the message names them.
+    """
+    given = spec.input.model_dump(exclude_none=True) if spec.input else {}
+    if unusable := [key for key in given if key not in usable]:
+        allowed = f"allowed: {', '.join(usable)}" if usable else "it makes its own; leave `input` out"
+        raise ModelError(f"input: found {', '.join(unusable)}, which {spec.model} cannot use; {allowed}")
+
+
+def with_input(own: Preprocess, spec: InputSpec) -> Preprocess:
+    """The preprocessing of a classifier with what a job spec says of it.
+
+    Args:
+        own: of the classifier, with values of 0 to 1 (`scale` 255).
+        spec: with `CLASSIFIER_KEYS`. A size without a crop is the network's input: of one number, the centre
+            of the short side's length.
+
+    Raises:
+        ModelError: what is to be cropped is larger than what it is cropped from.
+    """
+    made = with_spec(own, spec)
+    if spec.size is not None:
+        fit: Fit = "none" if isinstance(spec.size, list) else "short side"
+        made = replace(made, size=pair(spec.size), fit=fit, crop=pair(spec.size))
+    if spec.crop is not None:
+        made = replace(made, crop=pair(spec.crop))
+    if made.crop is not None and any(crop > size for crop, size in zip(made.crop, made.size, strict=True)):
+        crop, size = ("x".join(map(str, sides)) for sides in (made.crop, made.size))
+        raise ModelError(f"input: found a crop of {crop} from {size}; allowed: at most the size")
+    return made
 
 
 def three(value: float | list[float]) -> Three:

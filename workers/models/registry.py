@@ -26,6 +26,7 @@ from workers.models.model import (
 )
 from workers.models.objects import stable_repr
 from workers.models.predictor import Predictor
+from workers.models.preprocess import assert_usable
 from workers.models.runner import Runner, RunnerOptions, by_network, shared_model
 from workers.models.source import Source
 from workers.models.sources import (
@@ -97,6 +98,7 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
     source = next((one for one in SOURCES if one.takes(spec)), None)
     if source is None:
         raise _unknown(spec.model, task)
+    assert_usable(spec, source.input_keys(spec))
     built = source.build(spec)
     built.model.module.eval()
     assert_finite(_modules(built.model), spec.model, built.weights)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from schemas.models import ModelInfo
-from schemas.tasks import ModelSpec, Task
+from schemas.tasks import CLASSIFY, ModelSpec, Task
 from workers.models.model import Built
+from workers.models.preprocess import CLASSIFIER_KEYS
 
 
 class Source(ABC):
@@ -34,6 +35,10 @@ class Source(ABC):
     def takes(self, spec: ModelSpec) -> bool:
         """Whether it builds the model of a job spec."""
         return self.has(spec.model, spec.task.serve or spec.task)
+
+    def input_keys(self, spec: ModelSpec) -> tuple[str, ...]:  # noqa: ARG002 - some ask it
+        """The keys of `input` that the model of a job spec can use."""
+        return ()
 
     @abstractmethod
     def describe(self, name: str, task: Task) -> ModelInfo:
@@ -64,6 +69,10 @@ class BuiltIn(Source):
     def modules(self) -> tuple[str, ...]:
         """See `Source.modules`."""
         return (self._build.__module__,)
+
+    def input_keys(self, spec: ModelSpec) -> tuple[str, ...]:  # noqa: ARG002 - there is one
+        """See `Source.input_keys`."""
+        return CLASSIFIER_KEYS if self._task == CLASSIFY else ()
 
     def names(self, task: Task) -> list[str]:
         """See `Source.names`."""

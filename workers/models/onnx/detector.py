@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from schemas.exceptions import ModelError
 from schemas.tasks import DetectorSpec
+from workers.models.folding import grouped_nms
 from workers.models.model import require_finite
 from workers.models.onnx.layouts import LAYOUTS, Layout, Match, RtDetr, Seen, Shape
 from workers.models.onnx.metadata import Metadata
@@ -26,7 +26,7 @@ class OnnxDetector(nn.Module):
 
     Takes a list of n images, uint8 RGB (3, height, width), of any sizes. Returns torchvision's list of n
     dictionaries, boxes in pixels of the image. `score_thresh`, `nms_thresh` and `detections_per_img` are
-    torchvision's names; there is no `nms_thresh` where the network removes doubled boxes.
+    torchvision's names; there is no `nms_thresh`, nor `nms_groups`, where the network removes doubled boxes.
 
     Args:
         network: its network.
@@ -44,6 +44,7 @@ class OnnxDetector(nn.Module):
         self.score_thresh = 0.05
         if layout.nms_iou is not None:
             self.nms_thresh = layout.nms_iou
+            self.nms_groups: Tensor | None = None
         self.detections_per_img = _MOST_BOXES
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -68,7 +69,7 @@ class OnnxDetector(nn.Module):
         size = self._preprocess.size
         found = self._layout.decode(outputs, self.score_thresh, size, self._classes)
         if hasattr(self, "nms_thresh"):
-            keep = batched_nms(found.boxes, found.scores, found.labels, self.nms_thresh)
+            keep = grouped_nms(found.boxes, found.scores, found.labels, self.nms_groups, self.nms_thresh)
         else:
             keep = found.scores.argsort(descending=True, stable=True)
         keep = keep[: self.detections_per_img]

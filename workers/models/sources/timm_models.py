@@ -12,7 +12,8 @@ from schemas.exceptions import ModelError
 from schemas.models import ModelInfo
 from schemas.tasks import CLASSIFY, ModelSpec, Task
 from workers.models.embedder import TimmFeatures
-from workers.models.model import Built, ClassifierModel, versions
+from workers.models.model import Built, ClassifierModel, Transform, versions
+from workers.models.preprocess import CLASSIFIER_KEYS, Preprocess, three, with_input
 from workers.models.settings import given_categories, replace_categories
 from workers.models.source import Source
 from workers.models.weights import load_state, read_weights
@@ -33,6 +34,10 @@ class TimmModels(Source):
         """Whether timm has the model; a tag of its weights may follow its name."""
         names = self.names(task) if model.startswith(PREFIX) else []
         return model in names or model.partition(".")[0] in names
+
+    def input_keys(self, spec: ModelSpec) -> tuple[str, ...]:  # noqa: ARG002 - of all alike
+        """See `Source.input_keys`."""
+        return CLASSIFIER_KEYS
 
     def describe(self, name: str, task: Task) -> ModelInfo:  # noqa: ARG002 - it has one task
         """See `Source.describe`; from timm's metadata."""
@@ -76,14 +81,19 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
     config = resolve_model_data_config(module)
     own = _categories(module)
     info = describe(name)
+    transform: Transform = PilTransform(create_transform(**config, is_training=False))
+    size = "x".join(str(side) for side in config["input_size"][1:])
+    if spec.input is not None:
+        transform = made = with_input(_preprocess(config), spec.input)
+        size = "x".join(map(str, made.output_size))
     model = ClassifierModel(
         module=module.eval(),
         with_features=TimmFeatures(module),
         width=int(getattr(module, "head_hidden_size", 0) or getattr(module, "num_features", 0)),
-        transform=PilTransform(create_transform(**config, is_training=False)),
+        transform=transform,
         network="",
         categories=replace_categories(own, given, name),
-        input_size="x".join(str(side) for side in config["input_size"][1:]),
+        input_size=size,
         transform_on_device=False,
         licence=info.licence if digest is None else "of the weights file: not known",
         quality=info.quality if digest is None else "of the weights file: not measured",
@@ -101,6 +111,21 @@ class PilTransform:
         """The model's input for one image."""
         transformed: Tensor = self.transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
         return transformed
+
+
+def _preprocess(config: dict[str, Any]) -> Preprocess:
+    """The evaluation transform of a model by timm's data config, as `timm.data.create_transform` makes it."""
+    _, height, width = config["input_size"]
+    squashed = config["crop_mode"] == "squash"
+    size = (height, width) if squashed else (int(min(height, width) / config["crop_pct"]),) * 2
+    return Preprocess(
+        size=size,
+        fit="none" if squashed else "short side",
+        crop=(height, width),
+        interpolation="bilinear" if config["interpolation"] == "random" else config["interpolation"],
+        mean=three(list(config["mean"])),
+        std=three(list(config["std"])),
+    )
 
 
 def _pretrained(name: str, spec: ModelSpec) -> Any:

@@ -17,7 +17,8 @@ from schemas.models import ModelInfo
 from schemas.tasks import CLASSIFY, DETECT, ModelSpec, Task
 from workers.models.checkpoints import State
 from workers.models.embedder import LastInput
-from workers.models.model import Built, ClassifierModel, DetectorModel, require_finite, versions
+from workers.models.model import Built, ClassifierModel, DetectorModel, Transform, require_finite, versions
+from workers.models.preprocess import CLASSIFIER_KEYS, Preprocess, three, with_input
 from workers.models.settings import given_categories, replace_categories
 from workers.models.source import Source
 from workers.models.weights import WeightsFile, assert_no_state, load_state, read_weights
@@ -56,6 +57,10 @@ class TorchvisionModels(Source):
         """Whether torchvision has the model."""
         return model.removeprefix(PREFIX) in self.names(task)
 
+    def input_keys(self, spec: ModelSpec) -> tuple[str, ...]:
+        """See `Source.input_keys`."""
+        return () if spec.task == DETECT else CLASSIFIER_KEYS
+
     def describe(self, name: str, task: Task) -> ModelInfo:
         """See `Source.describe`; from torchvision's metadata."""
         official = models.get_model_weights(name).DEFAULT
@@ -87,15 +92,21 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
     """
     parts = _parts(name, spec, given_categories(spec))
     both = LastInput(parts.module)
+    transform: Transform = _Preset(parts.preset.transforms())
+    size = _input_size(name, parts.preset, CLASSIFY)
+    if spec.input is not None:
+        transform = made = with_input(_preprocess(parts.preset), spec.input)
+        size = "x".join(map(str, made.output_size))
     model = ClassifierModel(
         module=parts.module,
         with_features=both,
         width=both.width,
-        transform=_Preset(parts.preset.transforms()),
-        preprocessing=repr(parts.preset.transforms()),
+        transform=transform,
+        preprocessing=repr(transform if spec.input else parts.preset.transforms()),
         network="",
         categories=parts.categories,
-        input_size=_input_size(name, parts.preset, CLASSIFY),
+        input_size=size,
+        transform_on_device=spec.input is None,
         licence=parts.licence,
         quality=parts.quality,
     )
@@ -170,6 +181,19 @@ class _Preset:
     def __call__(self, image: Tensor) -> Tensor:
         transformed: Tensor = self.transforms(image.contiguous())
         return transformed
+
+
+def _preprocess(preset: WeightsEnum) -> Preprocess:
+    """The transforms of official weights of a classifier, resized by Pillow."""
+    made = preset.transforms()
+    return Preprocess(
+        size=(made.resize_size[0],) * 2,
+        fit="short side",
+        crop=(made.crop_size[0],) * 2,
+        interpolation=made.interpolation.value,
+        mean=three(made.mean),
+        std=three(made.std),
+    )
 
 
 def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
