@@ -151,7 +151,8 @@ def _opened(name: str, output: str, index: Path | None, searcher: Searcher) -> S
     detector = record.models.get("detector")
     colours = {
         category: "#{:02x}{:02x}{:02x}".format(*class_colour(number))
-        for number, category in enumerate(detector.classes if detector else ())
+        for number, category in reversed([*enumerate(detector.known_as if detector else ())])
+        if category is not None
     }
     read = photo_reader(searcher.run)
     return ServedRun(name, clean_uri(output), index, searcher, read, decode, terms, colours)
