@@ -27,7 +27,7 @@ class Detector(Predictor[Detections]):
         super().__init__(name, loaded)
         self._thresholds = np.array(thresholds_by_class(loaded.spec, loaded.model), np.float32)
         settings: Mapping[str, Any] = loaded.resolved.settings
-        self._max_boxes: int | None = settings["max_boxes"]
+        self._max_boxes: int | None = settings.get("max_boxes", loaded.spec.max_boxes)
         self._merge_iou: float | None = settings.get("merge_iou")
         self._folding = folding_of(loaded.model.names)
 

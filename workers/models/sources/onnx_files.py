@@ -42,7 +42,7 @@ class OnnxFiles(Source):
     @property
     def modules(self) -> tuple[str, ...]:
         """See `Source.modules`."""
-        return (*super().modules, "workers.models.preprocess", *_CODE)
+        return (*super().modules, *_CODE)
 
     def names(self, task: Task) -> list[str]:  # noqa: ARG002 - they are the user's
         """See `Source.names`."""
