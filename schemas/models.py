@@ -36,6 +36,26 @@ class ModelInfo(BaseModel):
     quality: str
 
 
+class Explanation(BaseModel):
+    """What a `model` of a job spec is taken for, as `raylabel models --describe` says it.
+
+    Attributes:
+        model: as it was given, without credentials.
+        task: its kind, by name: see `schemas.tasks`.
+        source: origin of the code; see `ModelInfo`.
+        facts: what is known of it and why, by name, in the order in which it is read.
+        spec: the lines for a job spec, YAML; what has to be stated is an example, with a comment.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    task: str
+    source: Origin
+    facts: dict[str, str]
+    spec: str
+
+
 class ResolvedModel(BaseModel):
     """Everything that decides a model's answers: stored in run.json; tables have its fingerprint.
 

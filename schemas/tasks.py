@@ -165,12 +165,12 @@ class ModelSpec(Section):
     @property
     def is_factory(self) -> bool:
         """Whether `model` is a user's `module:factory`."""
-        return ":" in self.model and not self.is_location
+        return ":" in self.model and "/" not in self.model and not self.is_location
 
     @property
     def name(self) -> str:
         """A short name of the model: that of a library without the library's, the last part of a location."""
-        if self.is_location:
+        if self.is_location or self._path.endswith(OTHER_FILES):
             return self.model.partition("?")[0].rstrip("/").rpartition("/")[2] or self.model
         return self.model.removeprefix("torchvision/")
 

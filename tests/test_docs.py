@@ -33,7 +33,7 @@ from jobs.verify.checks import Issue
 from jobs.verify.reconcile import VerifyReport
 from schemas.errors import ErrorCode, Stage
 from schemas.metrics import METRICS, STAGES
-from schemas.models import ModelInfo
+from schemas.models import Explanation, ModelInfo
 from schemas.plan import Plan
 from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import JobSpec
@@ -244,6 +244,7 @@ PRINTED: dict[str, set[str]] = {
     "export": fields(Exported),
     "jobs": {*as_dict(Submission("id", "RUNNING", "", None, {}, MOMENT, None)), "last_log_line"},
     "models": set(ModelInfo.model_fields),
+    "models --describe": set(Explanation.model_fields),
 }
 """What each command prints with --json, by the code that prints it."""
 

@@ -25,12 +25,24 @@ def models(
     timm: Annotated[
         bool, typer.Option("--timm", help="Also list timm's models (more than a thousand).")
     ] = False,
+    describe: Annotated[
+        str | None,
+        typer.Option(
+            "--describe",
+            metavar="MODEL",
+            help="Say what a name or an ONNX file (path or URL) is taken for, why, and what to write.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models that a job can use."""
-    from jobs.prepare.models import list_models
+    """List the models that a job can use, or describe one."""
+    from jobs.prepare.models import describe_model, list_models
 
-    list_models(text, timm=timm, as_json=as_json)
+    if describe is None:
+        list_models(text, timm=timm, as_json=as_json)
+    else:
+        describe_model(describe, as_json=as_json)
 
 
 def show(

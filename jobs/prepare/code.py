@@ -57,7 +57,7 @@ MAKES_NO_ROWS = (
         f"workers/ledger/{name}.py"
         for name in ("attempts", "damage", "directory", "heartbeat", "runs", "state")
     ),
-    *(f"workers/models/{name}.py" for name in ("registry", "source")),
+    *(f"workers/models/{name}.py" for name in ("other_files", "registry", "source")),
     "workers/models/class_maps.py",  # what it finds is compared
     # these make fingerprints, which are compared
     *(f"workers/models/{name}.py" for name in ("digest", "objects", "own_code")),

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from schemas.models import ModelInfo
+from workers.printable import printable
 
 
 def list_models(text: str, *, timm: bool, as_json: bool) -> None:
@@ -20,6 +21,22 @@ def list_models(text: str, *, timm: bool, as_json: bool) -> None:
         print_models(models, Console(highlight=False))
     else:
         print(f"found no model with {text!r} in its name" + ("" if timm else "; --timm lists timm's as well"))
+
+
+def describe_model(model: str, *, as_json: bool) -> None:
+    """Prints what a `model` of a job spec is taken for, and why, with the lines to write."""
+    from workers.models.registry import explain
+
+    explanation = explain(model)
+    if as_json:
+        print(explanation.model_dump_json())
+        return
+    console = Console(highlight=False)
+    facts = {"model": explanation.model, "task": explanation.task, "source": explanation.source}
+    for name, fact in (facts | explanation.facts).items():
+        console.print(Text(f"{name + ':':15} ", "bold").append(printable(fact), "not bold"), soft_wrap=True)
+    console.print(Text("\nin the job spec:", "bold"))
+    print(printable(textwrap.indent(explanation.spec, _INDENT)), end="")
 
 
 def print_models(models: list[ModelInfo], console: Console) -> None:

@@ -9,8 +9,18 @@ from typing import Any
 from torch import nn
 
 from schemas.exceptions import ModelError
-from schemas.models import ModelInfo, ResolvedModel
-from schemas.tasks import CLASSIFY, EMBED, TAG, TASKS, ClassesSpec, ModelSpec, Task
+from schemas.models import Explanation, ModelInfo, ResolvedModel
+from schemas.tasks import (
+    CLASSIFY,
+    EMBED,
+    TAG,
+    TASKS,
+    ClassesSpec,
+    ClassifierSpec,
+    DetectorSpec,
+    ModelSpec,
+    Task,
+)
 from schemas.words import with_article
 from workers.models.class_maps import folded_names
 from workers.models.classifier import Classifier
@@ -25,8 +35,8 @@ from workers.models.model import (
     versions,
 )
 from workers.models.objects import stable_repr
+from workers.models.other_files import POSSIBLE, what_to_do
 from workers.models.predictor import Predictor
-from workers.models.preprocess import assert_usable
 from workers.models.runner import Runner, RunnerOptions, by_network, shared_model
 from workers.models.source import Source
 from workers.models.sources import (
@@ -72,6 +82,20 @@ def list_models(*, timm: bool = False) -> list[ModelInfo]:
     ]
 
 
+def explain(model: str) -> Explanation:
+    """What a job spec's `model` is taken for, and why, with the lines to write.
+
+    Raises:
+        ModelError: it is no model, or its file cannot be read or computed.
+    """
+    specs: list[ModelSpec] = [DetectorSpec(model=model), ClassifierSpec(model=model)]
+    for source in SOURCES:
+        for spec in specs:
+            if source.takes(spec):
+                return source.explain(spec)
+    raise _unknown(specs[0])
+
+
 def load_all(specs: Mapping[str, ModelSpec]) -> dict[str, LoadedModel[Any, Any]]:
     """The models of a job, by name; see `load`.
 
@@ -97,8 +121,8 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
     task = spec.task
     source = next((one for one in SOURCES if one.takes(spec)), None)
     if source is None:
-        raise _unknown(spec.model, task)
-    assert_usable(spec, source.input_keys(spec))
+        raise _unknown(spec)
+    source.assert_settings(spec)
     built = source.build(spec)
     built.model.module.eval()
     assert_finite(_modules(built.model), spec.model, built.weights)
@@ -134,8 +158,11 @@ def runners_of(models: Mapping[str, LoadedModel[Any, Any]], options: RunnerOptio
     ]
 
 
-def _unknown(name: str, task: Task) -> ModelError:
-    """The error for a name that is not a model of this task, with similar names."""
+def _unknown(spec: ModelSpec) -> ModelError:
+    """The error for a name that is not a model of this task, with similar names or what is possible."""
+    if message := what_to_do(spec):
+        return ModelError(message)
+    name, task = spec.model, spec.task
     others = [other for other in TASKS if other != task and other.serve is None]
     for other in others:
         if any(source.has(name, other) for source in SOURCES):
@@ -150,7 +177,9 @@ def _unknown(name: str, task: Task) -> ModelError:
         for other in others:
             for near in _similar(name, other, 1):
                 hint = f"; {near} is {with_article(other.name)}: name it under `{other.name}:`."
-    return ModelError(f"there is no {task.name} {name!r}{hint} `raylabel models` lists them all")
+    return ModelError(
+        f"there is no {task.name} {name!r}{hint} `raylabel models` lists them all; allowed: {POSSIBLE}"
+    )
 
 
 def _similar(name: str, task: Task, most: int) -> list[str]:

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from schemas.models import ModelInfo
+from schemas.exceptions import ModelError
+from schemas.models import Explanation, ModelInfo
 from schemas.tasks import CLASSIFY, ModelSpec, Task
 from workers.models.model import Built
-from workers.models.preprocess import CLASSIFIER_KEYS
+from workers.models.preprocess import CLASSIFIER_KEYS, assert_usable
 
 
 class Source(ABC):
@@ -15,9 +16,11 @@ class Source(ABC):
 
     Attributes:
         on_request: whether they are listed only on request, as there are over a thousand.
+        takes_layout: whether a job spec's `layout` says something of its models.
     """
 
     on_request: ClassVar[bool] = False
+    takes_layout: ClassVar[bool] = False
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -40,9 +43,43 @@ class Source(ABC):
         """The keys of `input` that the model of a job spec can use."""
         return ()
 
+    def assert_settings(self, spec: ModelSpec) -> None:
+        """Refuses settings that would change nothing.
+
+        Raises:
+            ModelError: the spec has one.
+        """
+        assert_usable(spec, self.input_keys(spec))
+        if getattr(spec, "layout", None) is not None and not self.takes_layout:
+            raise ModelError(f"layout: found for {spec.model}, which has its own; leave it out")
+
     @abstractmethod
     def describe(self, name: str, task: Task) -> ModelInfo:
         """A model with its default weights, for `raylabel models`; nothing is built."""
+
+    def explain(self, spec: ModelSpec) -> Explanation:
+        """What the model of a spec is taken for, whatever the spec's task: by itself, as `describe` says.
+
+        Raises:
+            ModelError: only building it would tell, or it cannot be read.
+        """
+        task = spec.task.serve or spec.task
+        if not self.has(spec.model, task):
+            raise ModelError(f"{spec.model}: only a job builds it; `raylabel check` says what it is")
+        info = self.describe(spec.model, task)
+        facts = {
+            "input": info.input_size,
+            "classes": str(info.categories),
+            "licence": info.licence,
+            "quality": info.quality,
+        }
+        return Explanation(
+            model=spec.model,
+            task=info.task,
+            source=info.source,
+            facts=facts,
+            spec=f"{info.task}: {spec.model}\n",
+        )
 
     @abstractmethod
     def build(self, spec: ModelSpec) -> Built[Any]:

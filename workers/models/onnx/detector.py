@@ -11,6 +11,7 @@ from schemas.exceptions import ModelError
 from schemas.tasks import DetectorSpec
 from workers.models.folding import grouped_nms
 from workers.models.model import require_finite
+from workers.models.onnx.file import UnstatedError
 from workers.models.onnx.layouts import LAYOUTS, Layout, Match, RtDetr, Seen, Shape
 from workers.models.onnx.metadata import Metadata
 from workers.models.onnx.network import OnnxFileNetwork
@@ -88,10 +89,12 @@ class Taken:
     Attributes:
         layout: of it.
         why: it is that.
+        classes: how many it tells apart; None: its outputs do not show it.
     """
 
     layout: Layout
     why: str
+    classes: int | None
 
 
 def layout_of(spec: DetectorSpec, seen: Seen) -> Taken:
@@ -109,10 +112,10 @@ def layout_of(spec: DetectorSpec, seen: Seen) -> Taken:
                 f"{outputs_text(seen.shapes)}"
                 f"{_instead(matches)}"
             )
-        return Taken(layout, f"stated; {matches[layout].why}")
+        return Taken(layout, f"stated; {matches[layout].why}", layout.classes(seen.shapes))
     certain = [layout for layout, match in matches.items() if match.certain]
     if len(certain) == 1:
-        return Taken(certain[0], matches[certain[0]].why)
+        return Taken(certain[0], matches[certain[0]].why, certain[0].classes(seen.shapes))
     candidates = {layout: matches[layout] for layout in certain or matches}
     if not candidates:
         raise ModelError(
@@ -121,7 +124,11 @@ def layout_of(spec: DetectorSpec, seen: Seen) -> Taken:
         )
     listed = "; ".join(f"{layout.names[0]} ({match.why})" for layout, match in candidates.items())
     lines = " or ".join(f"`layout: {layout.names[0]}`" for layout in candidates)
-    raise ModelError(f"{seen.file.name} does not say what its output means: it may be {listed}; add {lines}")
+    names = [layout.names[0] for layout in candidates]
+    raise UnstatedError(
+        f"{seen.file.name} does not say what its output means: it may be {listed}; add {lines}",
+        *("layout", names[0], f"or {', '.join(names[1:])}" if names[1:] else "if it is one"),
+    )
 
 
 def _named(name: str) -> Layout:

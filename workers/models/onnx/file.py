@@ -5,6 +5,7 @@ import math
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,6 +30,21 @@ _PASSES_ON = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", 
 
 _MAKES = {"ConstantOfShape": 0, "Expand": 1, "RandomNormal": None, "RandomUniform": None}
 """Operators that make a tensor of any size, and the input that says its shape."""
+
+
+class UnstatedError(ModelError):
+    """A file does not say something that its job spec must state.
+
+    Args:
+        message: with the line to add.
+        key: of the section.
+        example: a value for it, with which the file could be used.
+        comment: on that, for who writes it.
+    """
+
+    def __init__(self, message: str, key: str, example: Any, comment: str) -> None:
+        super().__init__(message)
+        self.key, self.example, self.comment = key, example, comment
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,12 @@ class Seen:
         metadata: its metadata.
         size: of its input.
         shapes: those of its outputs for one image, by name.
-        classes: how many class names are known; None: none.
     """
 
     file: OnnxFile
     metadata: Metadata
     size: Size
     shapes: Mapping[str, Shape]
-    classes: int | None
 
     @property
     def only(self) -> Shape:

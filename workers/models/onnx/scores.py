@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
 from schemas.tasks import ModelSpec
+from schemas.words import with_article
 from workers.models.model import ScoreType
 from workers.models.onnx.detector import outputs_text
-from workers.models.onnx.file import OnnxFile
+from workers.models.onnx.file import OnnxFile, UnstatedError
 from workers.models.onnx.metadata import Metadata
 from workers.models.onnx.network import OnnxFileNetwork
-from workers.models.preprocess import Preprocess, Size, pair
+from workers.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, Size, pair
 
 _ENDS: dict[str, str] = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 """Operators whose answers are scores already, and what they do."""
@@ -57,7 +58,8 @@ def row_output(name: str, answers: Mapping[str, Tensor], section: str) -> str:
             "detector, name it under `detector:`"
         )
     raise ModelError(
-        f"{name} has several outputs that can be a {section}'s, {', '.join(map(repr, rows))}; cut it to one: "
+        f"{name} has several outputs that can be {with_article(section)}'s, {', '.join(map(repr, rows))}; "
+        "cut it to one: "
         'python -c "import onnx.utils; '
         f"onnx.utils.extract_model('IN.onnx', 'OUT.onnx', ['INPUT'], ['{rows[0]}'])\""
     )
@@ -98,13 +100,19 @@ def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, secti
     given = spec.input
     own = metadata.size if metadata.task == "classify" else None
     if not own and (given is None or not given.normalises):
-        raise ModelError(
+        side = min(size or (224, 224))
+        example = {
+            "size": round(side * 256 / 224),
+            "crop": list(size) if size and size[0] != size[1] else side,
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+        }
+        text = ", ".join(f"{key}: {value}" for key, value in example.items())
+        raise UnstatedError(
             f"{metadata.name} does not say how images become its input; add what it was trained with, for "
             "most "
-            "networks of ImageNet:\n"
-            f"  {section}:\n    model: {spec.model}\n    input: "
-            f"{{size: {_size_hint(size)}mean: [0.485, 0.456, 0.406], "
-            "std: [0.229, 0.224, 0.225]}"
+            f"networks of ImageNet:\n  {section}:\n    model: {metadata.name}\n    input: {{{text}}}",
+            *("input", example, "ImageNet's usual; write what it was trained with"),
         )
     resized = given.size if given else None
     crop = pair(given.crop) if given and given.crop else None
@@ -125,9 +133,3 @@ def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, secti
             f"allowed: crop: {list(size)}, or a size of that"
         )
     return preprocess
-
-
-def _size_hint(size: Size | None) -> str:
-    """The beginning of an example of `input:`: ImageNet's usual 256 of 224, of other sizes the same share."""
-    side = min(size or (224, 224))
-    return f"{round(side * 256 / 224)}, crop: {side if size is None or size[0] == size[1] else list(size)}, "

@@ -1,14 +1,26 @@
 """ONNX files, by path or URL: detectors, classifiers and embedders, recognised by what is in them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import onnxruntime
+import yaml
 from torch import Tensor
 
 from schemas.exceptions import ModelError
-from schemas.models import ModelInfo
-from schemas.tasks import CLASSIFY, DETECT, EMBED, DetectorSpec, InputSpec, ModelSpec, Task
+from schemas.models import Explanation, ModelInfo
+from schemas.tasks import (
+    CLASSIFY,
+    DETECT,
+    EMBED,
+    ClassifierSpec,
+    DetectorSpec,
+    InputSpec,
+    ModelSpec,
+    Task,
+)
+from schemas.words import with_article
 from workers.models.model import (
     Built,
     ClassifierModel,
@@ -19,8 +31,8 @@ from workers.models.model import (
     require_finite,
     versions,
 )
-from workers.models.onnx.detector import OnnxDetector, assert_inputs, assert_task, layout_of
-from workers.models.onnx.file import OnnxFile, read_onnx
+from workers.models.onnx.detector import OnnxDetector, Taken, assert_inputs, assert_task, layout_of
+from workers.models.onnx.file import OnnxFile, UnstatedError, read_onnx
 from workers.models.onnx.layouts import Seen
 from workers.models.onnx.metadata import Metadata, metadata_of
 from workers.models.onnx.network import OnnxFileNetwork
@@ -29,6 +41,8 @@ from workers.models.preprocess import Preprocess, Size, pair, with_spec
 from workers.models.scores import scores_of
 from workers.models.settings import given_categories
 from workers.models.source import Source
+from workers.printable import short_line
+from workers.storage.uris import clean_uri
 
 _CODE = tuple(
     f"workers.models.onnx.{name}" for name in ("detector", "file", "layouts", "metadata", "network", "scores")
@@ -38,6 +52,8 @@ _CODE = tuple(
 
 class OnnxFiles(Source):
     """Files that end in `.onnx`."""
+
+    takes_layout = True
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -62,7 +78,11 @@ class OnnxFiles(Source):
 
     def build(self, spec: ModelSpec) -> Built[Any]:
         """See `Source.build`."""
-        return build(spec)
+        return build(opened(spec), spec)
+
+    def explain(self, spec: ModelSpec) -> Explanation:
+        """See `Source.explain`."""
+        return explain(spec.model)
 
 
 @dataclass(frozen=True)
@@ -116,13 +136,12 @@ def opened(spec: ModelSpec) -> Opened:
     return Opened(file, metadata_of(file), OnnxFileNetwork(file))
 
 
-def build(spec: ModelSpec) -> Built[Any]:
+def build(one: Opened, spec: ModelSpec) -> Built[Any]:
     """The model of an ONNX file, for the task of its section.
 
     Raises:
         ModelError: the file cannot be read or computed, is not of that task, or does not say enough.
     """
-    one = opened(spec)
     model: Model
     if isinstance(spec, DetectorSpec):
         model, parts = _detector(one, spec)
@@ -139,11 +158,10 @@ def _detector(one: Opened, spec: DetectorSpec) -> tuple[DetectorModel, dict[str,
     assert_task(one.metadata, "detect", DETECT.name)
     assert_inputs(one.network, one.file.name)
     size = _detector_size(one, spec)
-    shapes = {name: tuple(answer.shape) for name, answer in one.answers(size).items()}
+    taken = layout_in(one, spec)
     given = given_categories(spec)
     names = given or one.metadata.names()
-    taken = layout_of(spec, Seen(one.file, one.metadata, size, shapes, len(names) if names else None))
-    categories = _named_classes(one.file.name, names, taken.layout.classes(shapes), given is not None)
+    categories = _named_classes(one.file.name, names, taken.classes, given is not None)
     preprocess = with_spec(taken.layout.preprocess(size), spec.input)
     model = DetectorModel(
         module=OnnxDetector(one.network, taken.layout, preprocess, len(categories)),
@@ -155,6 +173,17 @@ def _detector(one: Opened, spec: DetectorSpec) -> tuple[DetectorModel, dict[str,
         licence=_licence(one.metadata),
     )
     return model, {"layout": taken.layout.names[0]}
+
+
+def layout_in(one: Opened, spec: DetectorSpec) -> Taken:
+    """What a file is taken for as a detector.
+
+    Raises:
+        ModelError: it is none, or not certain.
+    """
+    size = _detector_size(one, spec)
+    shapes = {name: tuple(answer.shape) for name, answer in one.answers(size).items()}
+    return layout_of(spec, Seen(one.file, one.metadata, size, shapes))
 
 
 def _classifier(one: Opened, spec: ModelSpec) -> tuple[ClassifierModel, dict[str, str]]:
@@ -223,9 +252,10 @@ def _detector_size(one: Opened, spec: DetectorSpec) -> Size:
         )
     size = one.size or given or one.metadata.size
     if size is None:
-        raise ModelError(
+        raise UnstatedError(
             f"{one.file.name} takes images of any size and does not say which it was trained for; add "
-            "`input: {size: 640}`, with its own number"
+            "`input: {size: 640}`, with its own number",
+            *("input", {"size": 640}, "write the size that it was trained for"),
         )
     return size
 
@@ -241,14 +271,104 @@ def _named_classes(
     where = "categories" if stated else "its metadata `names`"
     if names is None:
         count = f"its {classes} classes" if classes else "its classes"
-        raise ModelError(
+        raise UnstatedError(
             f"{name} does not say how {count} are called; add `categories: names.txt`, a text file with "
-            "one name a "
-            "line in the network's order, or a list"
+            "one name "
+            "a line in the network's order, or a list",
+            *("categories", [f"class_{number}" for number in range(classes or 1)], "one name a line"),
         )
     if classes is not None and len(names) != classes:
         raise ModelError(f"{where}: found {len(names)} class names, but {name} has {classes} classes")
     return names
+
+
+def explain(model: str) -> Explanation:
+    """What an ONNX file is taken for: by its metadata, else by its outputs.
+
+    Raises:
+        ModelError: it cannot be read or computed.
+    """
+    one = opened(ClassifierSpec(model=model))
+    kind, why = _kind(one)
+    facts = {
+        "file": one.file.location,
+        "sha256": one.file.sha256,
+        "taken for": f"{with_article(kind.task.name)}, by {why}",
+        **_own_facts(one),
+    }
+    stated: dict[str, UnstatedError] = {}
+    while True:
+        spec = kind.model_validate({"model": model, **{key: it.example for key, it in stated.items()}})
+        try:
+            built = build(one, spec)
+        except UnstatedError as missing:
+            if missing.key in stated:
+                raise
+            stated[missing.key] = missing
+            facts[f"does not say {missing.key}"] = str(missing).partition("; ")[0]
+        except ModelError as error:
+            facts["cannot be used"] = str(error)
+            break
+        else:
+            facts |= _facts_of(built, one, spec, "categories" not in stated)
+            break
+    lines = _lines(kind.task.name, clean_uri(model), stated)
+    return Explanation(model=clean_uri(model), task=kind.task.name, source="onnx", facts=facts, spec=lines)
+
+
+def _kind(one: Opened) -> tuple[type[ModelSpec], str]:
+    """The section that a file is for, and what shows it."""
+    kinds: dict[str, type[ModelSpec]] = {"detect": DetectorSpec, "classify": ClassifierSpec}
+    if one.metadata.task in kinds:
+        return kinds[one.metadata.task], f"its metadata: task {one.metadata.task}"
+    shapes = [output.shape for output in one.file.outputs]
+    listed = ", ".join(map(str, one.file.outputs))
+    if len(shapes) == 1 and (len(shapes[0]) == 2 or shapes[0][2:] == (1, 1)):
+        if one.file.ends[one.file.outputs[0].name] in ("Softmax", "Sigmoid"):
+            return ClassifierSpec, f"its output {listed}, which are scores"
+        return ClassifierSpec, f"its output {listed}; if these are features, it is an embedder"
+    return DetectorSpec, f"its outputs {listed}"
+
+
+def _own_facts(one: Opened) -> dict[str, str]:
+    """What a file says of itself."""
+    batch = one.network.static_batch
+    return {
+        "made by": f"{one.file.producer or 'not said'}, opset {one.file.opset}",
+        "inputs": "; ".join(map(str, one.file.inputs)),
+        "outputs": "; ".join(map(str, one.file.outputs)),
+        "batch": "any" if batch is None else f"{batch} at a time",
+        "metadata": short_line(", ".join(sorted(one.metadata.entries)) or "none", 200),
+    }
+
+
+def _facts_of(built: Built[Any], one: Opened, spec: ModelSpec, named: bool) -> dict[str, str]:
+    """What a file is as a model, where all that has to be stated is."""
+    model = built.model
+    facts = {"input": model.input_size, "preprocessing": model.preprocessing or repr(model.transform)}
+    if isinstance(spec, DetectorSpec):
+        layout = layout_in(one, spec)
+        ours = layout.layout.nms_iou is not None
+        facts["layout"] = f"{layout.layout.names[0]}: {layout.why}"
+        facts["doubled boxes"] = "removed here (nms_iou)" if ours else "removed by the network"
+    else:
+        facts["layout"] = built.parts["layout"]
+        facts["score type"] = model.score_type
+    if named:
+        facts["classes"] = f"{len(model.categories)}: {short_line(', '.join(model.categories), 200)}"
+    return facts
+
+
+def _lines(section: str, model: str, stated: Mapping[str, UnstatedError]) -> str:
+    """The lines for a job spec, with examples and comments for what has to be stated."""
+    if not stated:
+        return yaml.safe_dump({section: model})
+    lines = [f"{section}:", f"  model: {yaml.safe_dump(model).splitlines()[0]}"]
+    for key, missing in stated.items():
+        example = "names.txt" if key == "categories" else missing.example
+        text = yaml.safe_dump(example, default_flow_style=True, sort_keys=False, width=1000).splitlines()[0]
+        lines.append(f"  {key}: {text}  # {missing.comment}")
+    return "\n".join(lines) + "\n"
 
 
 def _licence(metadata: Metadata) -> str:

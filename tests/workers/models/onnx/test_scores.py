@@ -1,0 +1,227 @@
+"""Classifiers, taggers and embedders in ONNX files: which output, which scores, which input."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from schemas.exceptions import ImageError, ModelError
+from schemas.images import Classification
+from schemas.tasks import ClassifierSpec, EmbedderSpec, InputSpec, TaggerSpec
+from tests.workers.models.alone import Alone
+from tests.workers.models.onnx.exports import model_of, saved, ultralytics, with_metadata
+from tests.workers.models.pictures import noise
+from workers.models.registry import load
+
+NAMES = ("red", "green", "blue", "dark")
+WEIGHTS = np.array([[4, 0, 0, -1], [0, 4, 0, -1], [0, 0, 4, -1]], np.float32)
+PLAIN = InputSpec(size=8, scale=255)
+IMAGES = [noise(seed, 20 + seed, 40) for seed in range(3)]
+
+
+def file_of(
+    folder: Path,
+    *last: str,
+    channels_last: bool = False,
+    batch: int | str = "n",
+    dtype: int = TensorProto.FLOAT,
+) -> str:
+    """The mean colour of an image times `WEIGHTS`, then some operators."""
+    shape: Sequence[int | str] = [batch, 8, 8, 3] if channels_last else [batch, 3, 8, 8]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node(
+            "ReduceMean", ["floats"], ["row"], axes=[1, 2] if channels_last else [2, 3], keepdims=0
+        ),
+        helper.make_node("MatMul", ["row", "weights"], ["out0"]),
+    ]
+    for number, operator in enumerate(last):
+        nodes.append(helper.make_node(operator, [f"out{number}"], [f"out{number + 1}"]))
+    model = model_of(
+        nodes, {"images": shape}, {f"out{len(last)}": [batch, 4]}, {"weights": WEIGHTS}, dtype=dtype
+    )
+    return str(saved(model, folder / "a.onnx"))
+
+
+def logits() -> np.ndarray[Any, Any]:
+    """What the networks answer before their last operators, for the centre of each image."""
+    means = []
+    for image in IMAGES:
+        resized = load_input(image)
+        means.append(resized.mean(axis=(1, 2)))
+    return np.array(means) @ WEIGHTS
+
+
+def load_input(image: Any) -> np.ndarray[Any, Any]:
+    from PIL import Image
+
+    height, width = image.pixels.shape[:2]
+    short = (8, int(8 * width / height)) if height < width else (int(8 * height / width), 8)
+    resized = np.asarray(Image.fromarray(image.pixels).resize(short[::-1], Image.Resampling.BILINEAR))
+    top, left = round((short[0] - 8) / 2), round((short[1] - 8) / 2)
+    cropped: np.ndarray[Any, Any] = resized[top : top + 8, left : left + 8].transpose(2, 0, 1) / 255
+    return cropped
+
+
+def softmax(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    powers: np.ndarray[Any, Any] = np.exp(values)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+def sigmoid(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    scores: np.ndarray[Any, Any] = 1 / (1 + np.exp(-values))
+    return scores
+
+
+def scores(spec: ClassifierSpec, batch: int = 1) -> np.ndarray[Any, Any]:
+    """The scores of each image by class id."""
+    found = []
+    for result in Alone(load(spec), batch)(IMAGES):
+        assert isinstance(result, Classification)
+        found.append(result.scores[np.argsort(result.label_ids)])
+    return np.array(found)
+
+
+def spec_of(model: str, **more: Any) -> ClassifierSpec:
+    return ClassifierSpec(**{"model": model, "categories": list(NAMES), "input": PLAIN, **more})
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 2])
+@pytest.mark.parametrize("size", [1, 3])
+def test_logits_become_scores_as_the_spec_says_whatever_the_batch(
+    tmp_path: Path, batch: int | str, size: int
+) -> None:
+    file = file_of(tmp_path, batch=batch)
+    np.testing.assert_allclose(scores(spec_of(file), size), softmax(logits()), atol=1e-5)
+    several = spec_of(file, score_type="sigmoid")
+    np.testing.assert_allclose(scores(several, size), sigmoid(logits()), atol=1e-5)
+
+
+@pytest.mark.parametrize("last", [("Softmax",), ("Softmax", "Identity"), ("Sigmoid",)])
+def test_a_graph_that_ends_in_scores_gets_no_second_softmax(tmp_path: Path, last: tuple[str, ...]) -> None:
+    file = file_of(tmp_path, *last)
+    expected = softmax(logits()) if last[0] == "Softmax" else sigmoid(logits())
+    for stated in (None, "none"):
+        np.testing.assert_allclose(scores(spec_of(file, score_type=stated)), expected, atol=1e-5)
+    message = (
+        f"score_type: found softmax, but a.onnx ends in a {last[0].lower()}, and a second one would flatten"
+    )
+    with pytest.raises(ModelError, match=message):
+        load(spec_of(file, score_type="softmax"))
+
+
+def test_answers_that_are_no_scores_are_refused_where_they_should_be(tmp_path: Path) -> None:
+    file = file_of(tmp_path)
+    with pytest.raises(
+        ModelError, match=r"a\.onnx: its answers are no scores from 0 to 1: found -1\.\d+ to 1\.\d+; "
+    ):
+        load(spec_of(file, score_type="none"))
+
+
+def test_an_image_whose_answers_are_no_scores_fails_alone(tmp_path: Path) -> None:
+    """The network answers 2 where an image is all white, which noise never is."""
+    nodes = [
+        helper.make_node("ReduceMin", ["images"], ["least"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Floor", ["least"], ["white"]),
+        helper.make_node("Unsqueeze", ["white", "one"], ["column"]),
+        helper.make_node("Add", ["column", "half"], ["out"]),
+    ]
+    values: dict[str, np.ndarray[Any, Any]] = {
+        "one": np.array([1], np.int64),
+        "half": np.full((1, 4), 0.5, np.float32),
+    }
+    model = model_of(nodes, {"images": ["n", 3, 8, 8]}, {"out": ["n", 4]}, values)
+    loaded = load(spec_of(str(saved(model, tmp_path / "a.onnx")), score_type="none"))
+    white = noise(0)
+    white.pixels[:] = 255
+    good, bad = Alone(loaded, 2)([IMAGES[0], white])
+    assert isinstance(good, Classification)
+    assert isinstance(bad, ImageError)
+    assert "its answers are no scores from 0 to 1: found 1.5 to 1.5" in bad.message
+
+
+def test_an_input_may_have_its_channels_last_and_be_of_whole_numbers(tmp_path: Path) -> None:
+    expected = softmax(logits())
+    np.testing.assert_allclose(scores(spec_of(file_of(tmp_path, channels_last=True))), expected, atol=1e-5)
+    file = file_of(tmp_path, dtype=TensorProto.FLOAT16)
+    np.testing.assert_allclose(scores(spec_of(file)), expected, atol=2e-3)
+    file = file_of(tmp_path, dtype=TensorProto.UINT8)
+    whole = scores(spec_of(file, input=InputSpec(size=8, scale=1), score_type="sigmoid"))
+    np.testing.assert_allclose(whole, sigmoid(logits() * 255), atol=1e-4)
+
+
+def test_taggers_take_them_too(tmp_path: Path) -> None:
+    spec = TaggerSpec(
+        model=file_of(tmp_path, "Sigmoid"), categories=list(NAMES), input=PLAIN, score_threshold=0.5
+    )
+    for result, row in zip(Alone(load(spec), 1)(IMAGES), sigmoid(logits()), strict=True):
+        assert (
+            set(result.label_ids) == {number for number, score in enumerate(row) if score > 0.5} == {0, 1, 2}
+        )
+
+
+def test_an_embedder_gives_the_rows_of_its_output(tmp_path: Path) -> None:
+    nodes = [helper.make_node("GlobalAveragePool", ["images"], ["out"])]
+    model = model_of(nodes, {"images": ["n", 3, 8, 8]}, {"out": ["n", 3, 1, 1]})
+    spec = EmbedderSpec(model=str(saved(model, tmp_path / "a.onnx")), normalize=False, input=PLAIN)
+    loaded = load(spec)
+    assert loaded.resolved.width == 3
+    found = np.array(Alone(loaded, 2)(IMAGES))
+    expected = np.array([load_input(image).mean(axis=(1, 2)) for image in IMAGES])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_ultralytics_metadata_says_all_that_is_to_be_known(tmp_path: Path) -> None:
+    file = file_of(tmp_path, "Softmax")
+    with_metadata(Path(file), ultralytics(NAMES, "classify", imgsz="[8, 8]"))
+    loaded = load(ClassifierSpec(model=file))
+    assert (loaded.model.categories, loaded.model.score_type) == (NAMES, "none")
+    assert loaded.resolved.preprocessing.startswith("Preprocess(size=(8, 8), fit='short side', crop=(8, 8)")
+    np.testing.assert_allclose(scores(ClassifierSpec(model=file)), softmax(logits()), atol=1e-5)
+
+
+def test_a_file_that_does_not_say_how_it_was_trained_is_refused_with_lines_to_add(tmp_path: Path) -> None:
+    file = file_of(tmp_path)
+    message = (
+        "a.onnx does not say how images become its input; add what it was trained with, for most networks of "
+        "ImageNet:\n  classifier:\n    model: a.onnx\n    input: {size: 9, crop: 8, mean: [0.485, 0.456, "
+        "0.406], "
+        "std: [0.229, 0.224, 0.225]}"
+    )
+    for given in (None, InputSpec(size=8)):
+        with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+            load(spec_of(file, input=given))
+
+
+def test_an_input_of_another_size_than_the_files_is_refused(tmp_path: Path) -> None:
+    file = file_of(tmp_path)
+    for given in (InputSpec(size=[9, 9], scale=255), InputSpec(size=9, crop=7, scale=255)):
+        with pytest.raises(ModelError, match=r"input: makes .*, but a\.onnx takes 8x8 \(height x width\)"):
+            load(spec_of(file, input=given))
+
+
+def test_a_wrong_number_of_names_and_several_outputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"categories: found 2 class names, but a\.onnx has 4 classes"):
+        load(spec_of(file_of(tmp_path), categories=["a", "b"]))
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+        helper.make_node("GlobalMaxPool", ["images"], ["most"]),
+    ]
+    two = model_of(nodes, {"images": ["n", 3, 8, 8]}, {"mean": ["n", 3, 1, 1], "most": ["n", 3, 1, 1]})
+    file = str(saved(two, tmp_path / "two.onnx"))
+    with pytest.raises(
+        ModelError, match=r"several outputs that can be an embedder's, 'mean', 'most'; cut it"
+    ):
+        load(EmbedderSpec(model=file, input=PLAIN))
+
+
+def test_a_detector_is_no_classifier(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["images"], ["out"])]
+    file = str(saved(model_of(nodes, {"images": [1, 3, 8, 8]}, {"out": [1, 3, 8, 8]}), tmp_path / "a.onnx"))
+    with pytest.raises(ModelError, match=r"a\.onnx is no classifier: found the output out \(1, 3, 8, 8\)"):
+        load(spec_of(file))
