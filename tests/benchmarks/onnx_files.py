@@ -2,14 +2,15 @@
 
     python -m tests.benchmarks.onnx_files [FILE] [--images 40]
 
-FILE is by itself NudeNet's 320n.onnx, from `pip install 'raylabel[makers]'`. Both are given the same inputs, in
-turn, image by image; the best third of each counts, as others use the cores. Preprocessing is timed apart.
+FILE is by itself NudeNet's 320n.onnx, from `pip install 'raylabel[makers]'`. Both are given the same inputs,
+in turn, image by image; the best third of each counts, as others use the cores. Preprocessing is timed apart.
 """
 
 import argparse
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 
 from schemas.tasks import DetectorSpec
 from tests.workers.models.pictures import CPU, photos
+from workers.models.onnx.detector import OnnxDetector
 from workers.models.registry import load
 from workers.models.runtime import prepare_module
 
@@ -47,7 +49,8 @@ def measure(file: str, rounds: int) -> None:
     torch.set_num_threads(1)
     loaded = load(DetectorSpec(model=file, score_threshold=0.25))
     module = prepare_module(loaded.model, CPU, torch.float32, "auto")
-    preprocess = module._preprocess
+    assert isinstance(module, OnnxDetector)
+    preprocess = module.preprocess
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -57,10 +60,10 @@ def measure(file: str, rounds: int) -> None:
     with torch.inference_mode():
         for number in range(rounds):
             image = images[number % len(images)]
-            times["preprocessing"].append(seconds_of(lambda image=image: preprocess(image)))  # type: ignore[misc]
-            array = preprocess(image)[None].numpy()
-            times["alone"].append(seconds_of(lambda array=array: session.run(None, {name: array})))  # type: ignore[misc]
-            times["ours"].append(seconds_of(lambda image=image: module([image])))  # type: ignore[misc]
+            times["preprocessing"].append(seconds_of(partial(preprocess, image)))
+            feeds = {name: preprocess(image)[None].numpy()}
+            times["alone"].append(seconds_of(partial(session.run, None, feeds)))
+            times["ours"].append(seconds_of(partial(module, [image])))
     alone, whole, before = best(times["alone"]), best(times["ours"]), best(times["preprocessing"])
     print(f"{Path(file).name}: one thread, CPU-ms an image, best third of {rounds}")
     print(f"  ONNX Runtime alone            {alone:7.2f}")

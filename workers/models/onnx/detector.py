@@ -34,6 +34,9 @@ class OnnxDetector(nn.Module):
         layout: what its outputs are.
         preprocess: makes its input.
         classes: the number of class names.
+
+    Attributes:
+        preprocess: makes its input.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class OnnxDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self._layout = network, layout
-        self._preprocess, self._classes = preprocess, classes
+        self.preprocess, self._classes = preprocess, classes
         self.score_thresh = 0.05
         if layout.nms_iou is not None:
             self.nms_thresh = layout.nms_iou
@@ -54,7 +57,7 @@ class OnnxDetector(nn.Module):
         Raises:
             FloatingPointError: the network returned NaN or infinity.
         """
-        batch = torch.stack([self._preprocess(image) for image in images])
+        batch = torch.stack([self.preprocess(image) for image in images])
         height, width = batch.shape[2:]
         sizes = torch.tensor([[width, height]]).expand(len(images), 2)
         outputs = self.network(batch, {port.name: sizes for port in self.network.others})
@@ -67,14 +70,14 @@ class OnnxDetector(nn.Module):
 
     def _objects(self, outputs: Mapping[str, Tensor], image: Tensor) -> dict[str, Tensor]:
         """The objects in one image that score enough and that no better box of their class overlaps."""
-        size = self._preprocess.size
+        size = self.preprocess.size
         found = self._layout.decode(outputs, self.score_thresh, size, self._classes)
         if hasattr(self, "nms_thresh"):
             keep = grouped_nms(found.boxes, found.scores, found.labels, self.nms_groups, self.nms_thresh)
         else:
             keep = found.scores.argsort(descending=True, stable=True)
         keep = keep[: self.detections_per_img]
-        placement = self._preprocess.placement(image.shape[2], image.shape[1])
+        placement = self.preprocess.placement(image.shape[2], image.shape[1])
         return {
             "boxes": placement.undo(found.boxes[keep]),
             "scores": found.scores[keep],

@@ -1,7 +1,7 @@
 """ONNX files, by path or URL: detectors, classifiers and embedders, recognised by what is in them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnxruntime
@@ -93,7 +93,6 @@ class Opened:
         file: the file.
         metadata: its metadata.
         network: computes it.
-        size: that it is made for; None: any.
     """
 
     file: OnnxFile
@@ -162,7 +161,7 @@ def _detector(one: Opened, spec: DetectorSpec) -> tuple[DetectorModel, dict[str,
     given = given_categories(spec)
     names = given or one.metadata.names()
     categories = _named_classes(one.file.name, names, taken.classes, given is not None)
-    preprocess = with_spec(taken.layout.preprocess(size), spec.input)
+    preprocess = _as_stated(one, taken.layout.preprocess(size), spec)
     model = DetectorModel(
         module=OnnxDetector(one.network, taken.layout, preprocess, len(categories)),
         transform=as_is,
@@ -227,10 +226,29 @@ def _row(one: Opened, spec: ModelSpec, section: str) -> tuple[Preprocess, str, T
             "allowed: "
             "one input"
         )
-    preprocess = with_spec(row_preprocess(one.metadata, spec, one.size, section), spec.input)
+    preprocess = _as_stated(one, row_preprocess(one.metadata, spec, one.size, section), spec)
     answers = one.answers(preprocess.output_size)
     output = row_output(one.file.name, answers, section)
     return preprocess, output, answers[output].flatten(1)
+
+
+def _as_stated(one: Opened, usual: Preprocess, spec: ModelSpec) -> Preprocess:
+    """The usual preprocessing with what the spec says; whole numbers stay 0 to 255.
+
+    Raises:
+        ModelError: the file takes whole numbers, and the spec makes others of them.
+    """
+    if one.network.image.dtype != "uint8":
+        return with_spec(usual, spec.input)
+    plain = replace(usual, scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = with_spec(plain, spec.input)
+    if (preprocess.scale, preprocess.mean, preprocess.std) != (plain.scale, plain.mean, plain.std):
+        raise ModelError(
+            f"input: makes fractions, but {one.file.name} takes whole numbers from 0 to 255; write `scale: "
+            "1`, and "
+            "leave mean and std out"
+        )
+    return preprocess
 
 
 def _detector_size(one: Opened, spec: DetectorSpec) -> Size:

@@ -105,7 +105,7 @@ def export(
 ) -> Path:
     """Exports a network with one input, `images`, and for RT-DETR `orig_target_sizes`."""
     outputs = OUTPUTS.get(layout, list(outputs))
-    arguments: tuple[Tensor, ...] = (torch.rand(1, 3, *size, dtype=dtype),)
+    arguments: tuple[Tensor, ...] = (torch.full((1, 3, *size), 1, dtype=dtype),)
     names = ["images"]
     if layout == "rt-detr":
         arguments, names = (*arguments, torch.tensor([[size[1], size[0]]])), ["images", "orig_target_sizes"]

@@ -137,6 +137,21 @@ def test_a_half_precision_file_gets_half_precision(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.boxes, [box for _, _, box in objects], atol=0.05)
 
 
+def test_a_file_of_whole_numbers_gets_pixels_as_they_are(tmp_path: Path) -> None:
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = UnderLayout(known(PLACES), "yolov8", SIZE)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            bright = (images.float().mean(dim=(1, 2, 3)) > 100).float()[:, None, None]
+            found: torch.Tensor = self.inner(images.float()) * bright
+            return found
+
+    file = export(Whole(), tmp_path / "whole.onnx", SIZE, dtype=torch.uint8)
+    close(Alone(load(spec_of(file, "yolov8")), 1)(IMAGES[:1])[0], "yolov8", IMAGES[0])
+
+
 def test_thresholds_nms_and_the_most_boxes_are_the_specs(tmp_path: Path) -> None:
     file = exported(tmp_path, "yolov8")
 

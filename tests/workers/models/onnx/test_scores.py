@@ -155,6 +155,14 @@ def test_an_input_may_have_its_channels_last_and_be_of_whole_numbers(tmp_path: P
     np.testing.assert_allclose(whole, sigmoid(logits() * 255), atol=1e-4)
 
 
+def test_fractions_for_whole_numbers_are_refused(tmp_path: Path) -> None:
+    file = file_of(tmp_path, dtype=TensorProto.UINT8)
+    with pytest.raises(
+        ModelError, match=r"input: makes fractions, but a\.onnx takes whole numbers from 0 to 255"
+    ):
+        load(spec_of(file, input=PLAIN))
+
+
 def test_taggers_take_them_too(tmp_path: Path) -> None:
     spec = TaggerSpec(
         model=file_of(tmp_path, "Sigmoid"), categories=list(NAMES), input=PLAIN, score_threshold=0.5
