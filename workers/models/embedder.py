@@ -91,14 +91,18 @@ class LastInput(nn.Module):
 
     Attributes:
         width: of the features.
+        classes: for which that layer has an answer.
     """
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
         layers = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-        self._last = [layers[-1]]  # in a list, so that it does not count as a submodule twice
-        self.width = layers[-1].in_features if isinstance(layers[-1], nn.Linear) else layers[-1].in_channels
+        self._last = layers[-1:]  # in a list, so that it does not count as a submodule twice
+        last: Any = layers[-1]
+        is_linear = isinstance(last, nn.Linear)
+        self.width: int = last.in_features if is_linear else last.in_channels
+        self.classes: int = last.out_features if is_linear else last.out_channels
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, float (n, classes), and features, float (n, width)."""

@@ -50,6 +50,8 @@ class Model:
         network: the name of the submodule that another runtime may replace; "" is the module itself. It takes
             a batch, float (n, 3, h, w) of one size, does the same steps whatever its values are, and returns
             one tensor or several. None: torch runs the module.
+        unordered: whether the rows of the network's outputs, (n, rows, ...), are a set: their order means
+            nothing, as that of the queries which a detector chooses by their scores.
         licence: of the weights.
         quality: measured or published, with the data it was measured on.
     """
@@ -67,6 +69,7 @@ class Model:
     transform_on_device: bool = True
     files: tuple[str | PathLike[str], ...] = ()
     network: str | None = None
+    unordered: bool = False
     licence: str = "see the source"
     quality: str = "not stated"
 

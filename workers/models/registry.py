@@ -46,6 +46,7 @@ from workers.models.sources import (
     onnx_files,
     timm_models,
     torchvision_models,
+    transformers_folders,
 )
 from workers.models.tagger import Tagger
 from workers.models.weights import assert_finite
@@ -55,6 +56,7 @@ SOURCES: tuple[Source, ...] = (
     nanodet.SOURCE,
     onnx_files.OnnxFiles(),
     factory.Factories(),
+    transformers_folders.TransformersFolders(),
     torchvision_models.TorchvisionModels(),
     timm_models.TimmModels(),
 )

@@ -106,7 +106,7 @@ def _with_onnx_network(model: Model) -> nn.Module:
     network = module.get_submodule(model.network)
     inputs, expected = _record_passes(model, network)
     onnx_network = OnnxNetwork(export_onnx(network, inputs[:1]), torch.get_num_threads())
-    assert_same(expected, onnx_network(inputs))
+    assert_same(expected, onnx_network(inputs), unordered=model.unordered)
     if not model.network:
         return onnx_network
     module.set_submodule(model.network, onnx_network)
@@ -201,15 +201,31 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def assert_same(expected: Outputs, actual: Tensor | Outputs) -> None:
+def assert_same(expected: Outputs, actual: Tensor | Outputs, *, unordered: bool = False) -> None:
     """Compares the outputs of two modules that should be one network.
+
+    Args:
+        expected: of the one.
+        actual: of the other.
+        unordered: see `Model`; then each row of the one must be like some row of the other.
 
     Raises:
         ValueError: they differ by more than the tolerance.
     """
-    for one, other in zip(expected, outputs_of(actual), strict=True):
+    found = outputs_of(actual)
+    if unordered and [one.shape for one in expected] == [other.shape for other in found]:
+        assert_same(found, _in_order(expected, found))
+        found = _in_order(found, expected)
+    for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape:
             raise ValueError(f"it answers with {tuple(other.shape)}, expected {tuple(one.shape)}")
         difference, largest = (one - other).abs().max().item(), one.abs().max().item()
         if not difference <= TOLERANCE * max(largest, 1):  # not ">": NaN must fail
             raise ValueError(f"its answers are off by {difference:.3g}, of up to {largest:.3g}")
+
+
+def _in_order(outputs: Outputs, expected: Outputs) -> Outputs:
+    """For each row of the expected outputs, (n, rows, ...), the row of others that is most like it."""
+    rows, wanted = (torch.cat([part.flatten(2) for part in parts], dim=2) for parts in (outputs, expected))
+    nearest = torch.cdist(wanted, rows, p=torch.inf).argmin(dim=2)
+    return tuple(torch.stack([part[i, chosen] for i, chosen in enumerate(nearest)]) for part in outputs)

@@ -13,7 +13,7 @@ from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import CPU, one_thread, photos
 from workers.models.model import ClassifierModel
 from workers.models.registry import load
-from workers.models.runtime import OnnxNetwork, prepare_module
+from workers.models.runtime import OnnxNetwork, assert_same, prepare_module
 
 FLOAT32 = torch.float32
 
@@ -105,3 +105,20 @@ def test_bfloat16_is_computed_by_torch() -> None:
     assert prepare_module(model, CPU, torch.bfloat16, "auto") is model.module
     with pytest.raises(ModelError, match="it is for float32 on a CPU, found bfloat16 on cpu"):
         prepare_module(model, CPU, torch.bfloat16, "onnxruntime")
+
+
+def test_rows_without_an_order_are_compared_as_a_set() -> None:
+    scores, boxes = (torch.rand(2, 5, n, generator=torch.Generator().manual_seed(n)) for n in (3, 4))
+    order = torch.tensor([3, 1, 0, 4, 2])
+    moved = (scores[:, order] + 1e-5, boxes[:, order])
+    assert_same((scores, boxes), moved, unordered=True)
+    with pytest.raises(ValueError, match="its answers are off by"):
+        assert_same((scores, boxes), moved)
+    with pytest.raises(ValueError, match="its answers are off by"):
+        assert_same((scores, boxes), (moved[0], boxes), unordered=True)
+    doubled = tuple(part[:, [0, 0, 2, 3, 4]] for part in (scores, boxes))
+    for one, other in [(doubled, (scores, boxes)), ((scores, boxes), doubled)]:
+        with pytest.raises(ValueError, match="its answers are off by"):
+            assert_same(one, other, unordered=True)
+    with pytest.raises(ValueError, match="its answers are off by nan"):
+        assert_same((scores, boxes), (scores, boxes * torch.nan), unordered=True)

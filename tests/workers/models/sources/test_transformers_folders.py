@@ -1,0 +1,134 @@
+"""Hugging Face folders against transformers' own pipelines, one image at a time, on the demo photos."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("transformers", reason="needs raylabel[transformers]")
+
+from schemas.images import DecodedImage
+from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec
+from tests.workers.models.alone import Alone
+from tests.workers.models.pictures import PHOTOS, opened, photos
+from tests.workers.models.transformers.made import CLASSIFIERS, DETECTORS, EMBEDDERS, LABELS, make, named
+from workers.models.registry import load
+from workers.models.transformers.network import quiet_and_offline
+
+SCORE, PIXELS = 1e-4, 0.1
+"""What scores and boxes may be off by."""
+
+Pictures = list[DecodedImage]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    """Photos of three shapes, wide and high ones, one shape twice."""
+    own = photos()
+    return [
+        *(own[name] for name in ("rocket.jpg", "chelsea.png")),
+        *(opened(PHOTOS / name, (180, 290)) for name in ("coffee.png", "flower.jpg")),
+    ]
+
+
+def as_pil(image: DecodedImage) -> Image.Image:
+    return Image.fromarray(image.pixels)
+
+
+def pipeline(task: str, folder: Path) -> Any:
+    """transformers' own; in float32 on the CPU."""
+    with quiet_and_offline() as transformers:
+        return transformers.pipeline(task, model=str(folder), device="cpu", dtype=torch.float32)
+
+
+def runs(spec: Any) -> list[tuple[str, Alone]]:
+    """A folder's model in all ways in which it may run on a CPU."""
+    ways: list[tuple[Any, int]] = [("torch", 1), ("torch", 3), ("auto", 3)]
+    return [(f"{runtime}, {size}", Alone(load(spec), size, runtime=runtime)) for runtime, size in ways]
+
+
+def assert_scores(folder: Path, pictures: Pictures, spec: Any) -> None:
+    reference = pipeline("image-classification", folder)
+    expected = [{x["label"]: x["score"] for x in reference(as_pil(image), top_k=9)} for image in pictures]
+    assert (
+        np.ptp([[scores[label] for label in LABELS.values()] for scores in expected], axis=0).max()
+        > 10 * SCORE
+    )
+    for way, model in runs(spec):
+        for result, scores in zip(model(pictures), expected, strict=True):
+            found = dict(zip((LABELS[i] for i in result.label_ids), map(float, result.scores), strict=True))
+            assert found == pytest.approx(scores, abs=SCORE), way
+
+
+def assert_objects(folder: Path, pictures: Pictures, threshold: float) -> list[Alone]:
+    reference = pipeline("object-detection", folder)
+    reference._get_bounding_box = lambda box: box.tolist()  # it would cut fractions of pixels off
+    expected = [
+        sorted(reference(as_pil(image), threshold=threshold), key=lambda found: -found["score"])
+        for image in pictures
+    ]
+    assert min(map(len, expected)) > 2
+    models = runs(DetectorSpec(model=f"{folder}/", score_threshold=threshold))
+    for way, model in models:
+        for image, result, objects in zip(pictures, model(pictures), expected, strict=True):
+            boxes = np.array([found["box"] for found in objects]).clip(0, [image.width, image.height] * 2)
+            shown: Any = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)  # what lies outside is no object
+            kept = [found for found, inside in zip(objects, shown, strict=True) if inside]
+            assert [LABELS[i] for i in result.class_ids] == [found["label"] for found in kept], way
+            np.testing.assert_allclose(result.scores, [x["score"] for x in kept], atol=SCORE, rtol=0)
+            np.testing.assert_allclose(result.boxes, boxes[shown], atol=PIXELS, rtol=0)
+    return [model for _, model in models]
+
+
+@pytest.mark.parametrize("name", named(CLASSIFIERS, "resnet", "beit", "siglip", "mobilenet_v2"))
+def test_a_classifiers_scores_are_those_of_transformers_whatever_the_batch(
+    name: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    folder = make(CLASSIFIERS[name], tmp_path / "folder")
+    spec = ClassifierSpec(model=f"{folder}/", top_k=9)
+    assert load(spec).model.categories == tuple(LABELS.values())
+    assert_scores(folder, pictures, spec)
+
+
+@pytest.mark.parametrize("name", named(DETECTORS, "deformable detr", "rt-detr v2"))
+def test_a_detectors_boxes_are_those_of_transformers_whatever_the_batch(
+    name: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    folder = make(DETECTORS[name], tmp_path / "folder")
+    assert_objects(folder, pictures, threshold=0.3)
+
+
+def features_of(name: str, folder: Path, has_pooler: bool = True) -> Callable[[Image.Image], Any]:
+    """The vector of an image, as transformers' documentation gets it of each family."""
+    with quiet_and_offline() as transformers:
+        network = getattr(transformers, EMBEDDERS[name][0]).from_pretrained(folder)
+        processor = transformers.AutoImageProcessor.from_pretrained(folder)
+
+    @torch.inference_mode()
+    def features(image: Image.Image) -> Any:
+        inputs = processor(images=image, return_tensors="pt")
+        if name in ("clip", "siglip"):
+            return network.get_image_features(**inputs).pooler_output[0].numpy()
+        output = network(**inputs)
+        if name == "clip vision":
+            return output.image_embeds[0].numpy()
+        return (output.pooler_output.flatten(1) if has_pooler else output.last_hidden_state[:, 0])[0].numpy()
+
+    return features
+
+
+@pytest.mark.parametrize("name", named(EMBEDDERS, "clip vision", "siglip vision", "convnext"))
+def test_an_embedding_is_what_transformers_calls_the_features_of_an_image_whatever_the_batch(
+    name: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    folder = make(EMBEDDERS[name], tmp_path / "folder")
+    features = features_of(name, folder)
+    expected = np.stack([features(as_pil(image)) for image in pictures])
+    assert expected.std(axis=0).max() > 0.01
+    for way, model in runs(EmbedderSpec(model=f"{folder}/", normalize=False)):
+        found = np.stack(model(pictures))
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4, err_msg=way)

@@ -1,0 +1,211 @@
+"""Hugging Face folders: a network of transformers', its tensors as safetensors, its image processor."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from schemas.exceptions import ModelError
+from schemas.models import ModelInfo
+from schemas.tasks import CLASSIFY, DETECT, EMBED, ModelSpec, Task
+from schemas.words import counted, with_article
+from workers.models.embedder import LastInput
+from workers.models.model import (
+    Built,
+    ClassifierModel,
+    DetectorModel,
+    EmbedderModel,
+    Model,
+    ScoreType,
+    as_is,
+)
+from workers.models.settings import assert_no_blank, given_categories, replace_categories
+from workers.models.source import Source
+from workers.models.transformers.folder import Folder, opened
+from workers.models.transformers.network import Architecture, architecture_of, lacks_pooler, load_network
+from workers.models.transformers.networks import VECTORS, ImageFeatures, Logits, Objects, vector_of
+from workers.models.transformers.processor import Processor, load_processor
+
+LICENCE = "see the folder's README.md"
+
+WING = tuple(f"workers.models.transformers.{name}" for name in ("folder", "network", "networks", "processor"))
+"""The further modules that build a model of a folder, and compute it."""
+
+
+class TransformersFolders(Source):
+    """Folders with `config.json`, at a path or a URL."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """See `Source.modules`."""
+        return (*super().modules, *WING)
+
+    def names(self, task: Task) -> list[str]:  # noqa: ARG002 - they have no names
+        """See `Source.names`."""
+        return []
+
+    def takes(self, spec: ModelSpec) -> bool:
+        """See `Source.takes`."""
+        return spec.is_folder
+
+    def describe(self, name: str, task: Task) -> ModelInfo:
+        """None is listed."""
+        raise NotImplementedError
+
+    def build(self, spec: ModelSpec) -> Built[Any]:
+        """See `build`."""
+        return build(spec)
+
+
+def build(spec: ModelSpec) -> Built[Any]:
+    """The model of a Hugging Face folder: equal to transformers' pipelines for one image at a time.
+
+    Raises:
+        ModelError: the folder is none, is not whole, or holds a model of another task; transformers is not
+            installed; the spec's class names are not as many as the model's classes, or it has weights beside
+            the folder.
+    """
+    if spec.weights is not None:
+        raise ModelError(
+            f"weights: found {spec.weights} for a Hugging Face folder, which has its own; leave weights out"
+        )
+    with opened(spec.model, spec.sha256) as folder:
+        architecture = architecture_of(folder)
+        _assert_task(spec, folder, architecture)
+        score_type = score_type_of(folder, architecture) if architecture.task == CLASSIFY else "softmax"
+        categories = _categories(spec, folder, architecture)
+        processor = load_processor(folder, architecture)
+        network = load_network(folder, architecture)
+        model: Model
+        if architecture.task == DETECT:
+            model = _detector(network, processor, categories)
+        elif architecture.task == CLASSIFY:
+            model = _classifier(network, processor, categories, score_type)
+        else:
+            model = _embedder(network, processor, without_pooler=lacks_pooler(folder, architecture))
+        model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
+        return Built(model, "transformers", folder.location, folder.sha256, architecture.libraries)
+
+
+def explain(spec: ModelSpec) -> list[tuple[str, str]]:
+    """What a folder was taken for, and why: name and value of each fact; its tensors are not loaded.
+
+    Raises:
+        ModelError: see `build`.
+    """
+    with opened(spec.model, spec.sha256) as folder:
+        architecture = architecture_of(folder)
+        processor = load_processor(folder, architecture)
+        numbers = sum(torch.Size(shape).numel() for shape in folder.tensors.values())
+        facts = [
+            ("folder", folder.location),
+            ("files", f"{', '.join(folder.files)} ({folder.bytes:,} bytes)"),
+            ("sha256", folder.sha256),
+            (
+                "taken for",
+                f"{with_article(architecture.task.name)}: config.json has architectures {architecture.name}",
+            ),
+            ("tensors", f"{len(folder.tensors):,}, {counted(numbers, 'number')}, computed in float32"),
+            ("input", processor.size()),
+            ("preprocessing", processor.text()),
+        ]
+        if architecture.task != EMBED:
+            facts.append(("classes", f"{len(architecture.categories):,}: {_first(architecture.categories)}"))
+        if architecture.task == CLASSIFY:
+            asked = folder.config.get("problem_type")
+            facts.append(
+                ("scores", f"{score_type_of(folder, architecture)}: problem_type is {asked or 'not set'}")
+            )
+        return [*facts, ("computed by", architecture.libraries)]
+
+
+def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:
+    """How a classifier's logits become scores, as transformers' pipeline does it.
+
+    Raises:
+        ModelError: its numbers are no scores.
+    """
+    asked = architecture.config.problem_type
+    if asked == "regression":
+        raise ModelError(
+            f"{folder.location} answers with numbers that are no scores (problem_type is regression in its "
+            "config.json); "
+            "allowed: single_label_classification, multi_label_classification"
+        )
+    several = asked == "multi_label_classification" or len(architecture.categories) == 1
+    return "sigmoid" if several else "softmax"
+
+
+def _assert_task(spec: ModelSpec, folder: Folder, architecture: Architecture) -> None:
+    asked, own = spec.task.serve or spec.task, architecture.task
+    if own == asked or (spec.task == EMBED and own in (CLASSIFY, EMBED)):
+        return
+    raise ModelError(
+        f"{folder.location} is {with_article(own.name)} ({architecture.name}), not "
+        f"{with_article(spec.task.name)}; name it under `{own.name}:` in the job spec"
+    )
+
+
+def _categories(spec: ModelSpec, folder: Folder, architecture: Architecture) -> tuple[str, ...]:
+    """Class names by class id; an embedder of image features alone has none."""
+    own = () if architecture.task == EMBED else architecture.categories
+    assert_no_blank(own, f"config.json of {folder.location}: id2label")
+    return replace_categories(own, given_categories(spec), folder.location)
+
+
+def _classifier(
+    network: nn.Module, processor: Processor, categories: tuple[str, ...], score_type: ScoreType
+) -> ClassifierModel:
+    module = Logits(network)
+    both = LastInput(module)
+    has_head = both.classes == len(categories)  # else what its last layer gets is no feature
+    return ClassifierModel(
+        module=module,
+        transform=processor,
+        categories=categories,
+        score_type=score_type,
+        with_features=both if has_head else None,
+        width=both.width if has_head else 0,
+        network="",
+        mixes_shapes=processor.shape is not None,
+        channels_last=False,
+        transform_on_device=processor.on_device,
+    )
+
+
+def _detector(network: nn.Module, processor: Processor, categories: tuple[str, ...]) -> DetectorModel:
+    return DetectorModel(
+        module=Objects(network, processor),
+        transform=as_is,
+        categories=categories,
+        network=None if processor.shape is None else "network",
+        unordered=True,
+        channels_last=False,
+        transform_on_device=processor.on_device,
+    )
+
+
+def _embedder(network: nn.Module, processor: Processor, *, without_pooler: bool) -> EmbedderModel:
+    example = processor(torch.zeros(3, 64, 64, dtype=torch.uint8))[None]
+    module = ImageFeatures(network, vector_of(network, example, without_pooler=without_pooler))
+    with torch.inference_mode():
+        features = module(example)
+    if features.ndim != 2:
+        raise ModelError(
+            f"{type(network).__name__} gives {tuple(features.shape)} for an image; allowed: one vector "
+            f"({VECTORS[module.vector]})"
+        )
+    return EmbedderModel(
+        module=module,
+        transform=processor,
+        width=features.shape[1],
+        network="",
+        mixes_shapes=processor.shape is not None,
+        channels_last=False,
+        transform_on_device=processor.on_device,
+    )
+
+
+def _first(names: tuple[str, ...], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -1,0 +1,1 @@
+"""Hugging Face folders: their files, networks and image processors."""

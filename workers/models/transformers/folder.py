@@ -1,0 +1,355 @@
+"""A Hugging Face folder: the files that a model is built from, checked, wherever the folder lies."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from schemas.exceptions import ModelError
+from schemas.words import counted
+from workers.models.weights import file_sha256
+from workers.printable import message_of, short_line
+from workers.storage.filesystem import local_path, open_file
+from workers.storage.uris import QUERY_SCHEMES, absolute_uri, clean_uri, is_local, scheme_of, split_chain
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+"""Where a model for images and texts may have what else is in `preprocessor_config.json`."""
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+MAX_JSON = 16 * 2**20
+MAX_WEIGHTS = 64 * 2**30
+"""Bytes that a file of JSON, and all files of tensors together, may have."""
+
+MAX_SHARDS = 1000
+
+_SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
+"""A file of tensors that an index may name: it is in the same folder."""
+
+_CONVERT = (
+    "from transformers import {architecture} as M; "
+    "M.from_pretrained({folder!r}, use_safetensors=False).save_pretrained({folder!r})"
+)
+"""Writes the tensors of a folder with pickles as safetensors."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of a Hugging Face folder, on this machine for as long as it is open.
+
+    Attributes:
+        location: the folder's absolute path or URL, without credentials.
+        path: of a folder that has only the files that are used, under their names.
+        files: their names, sorted.
+        sha256: see `digest_of`.
+        config: of the network, from `config.json`.
+        preprocessor: of the image processor, from `preprocessor_config.json`.
+        tensors: the shape of each tensor in the files, by name.
+    """
+
+    location: str
+    path: Path
+    files: tuple[str, ...]
+    sha256: str
+    config: dict[str, Any]
+    preprocessor: dict[str, Any]
+    tensors: Mapping[str, tuple[int, ...]]
+
+    @property
+    def bytes(self) -> int:
+        """Of all its files."""
+        return sum((self.path / name).stat().st_size for name in self.files)
+
+
+@contextmanager
+def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
+    """The files of a folder, checked; those of a remote one are copied for the length of the block.
+
+    Taken are `config.json`, `preprocessor_config.json` (or the same from `processor_config.json`), and
+    `model.safetensors` or its index and the files that this names. No other file is looked into.
+
+    Args:
+        location: a path or any fsspec URL.
+        expected: the sha256 that the folder must have.
+
+    Raises:
+        ModelError: a file is missing, cannot be read, or is not what its name says; or the folder has another
+            sha256 than the expected one.
+    """
+    name = clean_uri(absolute_uri(location)).rstrip("/")
+    _assert_folder(location, name)
+    with tempfile.TemporaryDirectory(prefix="raylabel-") as temporary:
+        files = _Files(location, name, Path(temporary))
+        config, preprocessor = _configs(files)
+        _take_weights(files, config)
+        names = tuple(sorted(files.taken))
+        digest = digest_of(files.path, names)
+        if expected is not None and digest != expected:
+            raise ModelError(
+                f"the folder {name} has another sha256 than the spec asks for; it was not loaded\n"
+                f"  found    {digest}\n  expected {expected}"
+            )
+        tensors = _tensors(files, [file for file in names if file.endswith(".safetensors")])
+        yield Folder(name, files.path, names, digest, config, preprocessor, tensors)
+
+
+def digest_of(path: Path, names: tuple[str, ...]) -> str:
+    """The sha256 of some files of a folder: that of the lines which `sha256sum` prints for them.
+
+    `cd FOLDER; sha256sum config.json model.safetensors preprocessor_config.json | sha256sum` prints it.
+
+    Args:
+        path: of the folder.
+        names: of the files, sorted.
+    """
+    lines = (f"{file_sha256(str(path / name), 'the file')}  {name}\n" for name in names)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class _Files:
+    """Takes files of a folder, by links or copies.
+
+    Args:
+        location: of the folder, as it was written.
+        name: of the folder in messages.
+        path: where links and copies are put.
+
+    Attributes:
+        taken: names of the files that were there.
+    """
+
+    def __init__(self, location: str, name: str, path: Path) -> None:
+        self.name, self.path = name, path
+        self.taken: list[str] = []
+        self._location = location
+        self._left = {".json": MAX_JSON, ".safetensors": MAX_WEIGHTS}
+
+    def take(self, name: str) -> bool:
+        """Links or copies a file; whether it is there.
+
+        Raises:
+            ModelError: it cannot be read, or is too large.
+        """
+        found = self._link(name) if _on_disk(self._location) else self._copy(name)
+        self.taken += [name] if found else []
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file, which is not taken."""
+        if local := _on_disk(self._location):
+            return os.path.isfile(os.path.join(local, name))
+        try:
+            with open_file(file_in(self._location, name)):
+                return True
+        except Exception:  # it is only about the better message
+            return False
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in a file that was taken.
+
+        Raises:
+            ModelError: there is none in it.
+        """
+        where = f"{name} of {self.name}"
+        try:
+            value = json.loads((self.path / name).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{where} is no JSON ({short_line(str(error))}); copy it again") from None
+        if not isinstance(value, dict):
+            raise ModelError(f"{where} holds {type(value).__name__}; expected an object: {{…}}")
+        return value
+
+    def _link(self, name: str) -> bool:
+        source = Path(os.path.abspath(str(_on_disk(self._location)))) / name
+        if not source.is_file():
+            return False
+        try:
+            with source.open("rb"):
+                self._count(name, source.stat().st_size)
+        except OSError as error:
+            raise self._unreadable(name, error) from None
+        (self.path / name).symlink_to(source)
+        return True
+
+    def _copy(self, name: str) -> bool:
+        try:
+            with open_file(file_in(self._location, name)) as source, (self.path / name).open("wb") as copy:
+                while data := source.read(2**20):
+                    self._count(name, len(data))
+                    copy.write(data)
+        except FileNotFoundError:
+            (self.path / name).unlink(missing_ok=True)
+            return False
+        except ModelError:
+            raise
+        except Exception as error:  # each store and protocol raises its own kind
+            raise self._unreadable(name, error) from None
+        return True
+
+    def _count(self, name: str, size: int) -> None:
+        ending = Path(name).suffix
+        self._left[ending] -= size
+        if self._left[ending] < 0:
+            limit = MAX_JSON if ending == ".json" else MAX_WEIGHTS
+            raise ModelError(
+                f"{name} of {self.name} is too large: its {ending} files may have {limit:,} bytes"
+            )
+
+    def _unreadable(self, name: str, error: Exception) -> ModelError:
+        reason = getattr(error, "strerror", None) or message_of(error, self._location, self.name)
+        return ModelError(f"{name} of {self.name} cannot be read: {reason or type(error).__name__}")
+
+
+def file_in(folder: str, name: str) -> str:
+    """The path or URL of a file in a folder, which may be within an archive or have a query."""
+    if chain := split_chain(folder):
+        return f"{chain[0].rstrip('/')}/{name}::{chain[1]}"
+    path, mark, query = folder, "", ""
+    if scheme_of(folder) in QUERY_SCHEMES:
+        path, mark, query = folder.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
+
+
+def _on_disk(location: str) -> str | None:
+    """The path of a folder on this machine; None of one in a store."""
+    return location if is_local(location) else local_path(location)
+
+
+def _assert_folder(location: str, name: str) -> None:
+    path = _on_disk(location)
+    if path is None or os.path.isdir(path):
+        return
+    if os.path.lexists(path):
+        raise ModelError(
+            f"{name} is no folder; a Hugging Face model is named by the folder that its {CONFIG} is in"
+        )
+    repository = re.fullmatch(r"[\w.-]+/([\w.-]+)/?", location)
+    hint = (
+        f"; a model of the Hub is downloaded first: `hf download {location} --local-dir {repository[1]}`, "
+        f"then `model: ./{repository[1]}/`"
+        if repository and not location.startswith(".")
+        else ""
+    )
+    raise ModelError(f"there is no folder {name}{hint}")
+
+
+def _configs(files: _Files) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the network and of the image processor.
+
+    Raises:
+        ModelError: a file is missing, is no JSON, or asks for what is never done.
+    """
+    if not files.take(CONFIG):
+        raise ModelError(
+            f"there is no {CONFIG} in {files.name}; a Hugging Face folder has one, beside {PREPROCESSOR} and "
+            f"{WEIGHTS}, as `model.save_pretrained(FOLDER)` writes it"
+        )
+    config = files.json(CONFIG)
+    _assert_no_code(config, CONFIG, files.name)
+    if "pretrained_cfg" in config and "architecture" in config:
+        raise ModelError(
+            f"{files.name} is a folder of timm's: write `model: timm/{config['architecture']}` and "
+            f"`weights: {files.name}/{WEIGHTS}`"
+        )
+    preprocessor: object = None
+    if files.take(PREPROCESSOR):
+        preprocessor = files.json(PREPROCESSOR)
+    elif files.take(PROCESSOR):
+        preprocessor = files.json(PROCESSOR).get("image_processor")
+    if not isinstance(preprocessor, dict):
+        raise ModelError(
+            f"there is no {PREPROCESSOR} in {files.name}: how an image becomes the network's input "
+            "(image_processor_type, size, do_normalize, image_mean, image_std, ...) is not known; "
+            "copy it from where the model is from, or write it with "
+            "`AutoImageProcessor.from_pretrained(THE_BASE_MODEL).save_pretrained(FOLDER)`"
+        )
+    _assert_no_code(preprocessor, PREPROCESSOR, files.name)
+    return config, preprocessor
+
+
+def _assert_no_code(config: dict[str, Any], file: str, name: str) -> None:
+    """Refuses a folder whose network or processor is a program in it."""
+    if config.get("auto_map"):
+        raise ModelError(
+            f"{file} of {name} has auto_map: the model is a program of its own, and nothing in a folder is "
+            "executed; if you trust it, import it in a `module:factory` of yours"
+        )
+
+
+def _take_weights(files: _Files, config: dict[str, Any]) -> None:
+    """Takes the files of tensors.
+
+    Raises:
+        ModelError: there are none, or one that the index names is missing.
+    """
+    if files.take(WEIGHTS):
+        return
+    if not files.take(INDEX):
+        raise ModelError(_no_weights(files, config))
+    shards = files.json(INDEX).get("weight_map")
+    names = set(shards.values()) if isinstance(shards, dict) and _are_names(shards.values()) else set()
+    if not 1 <= len(names) <= MAX_SHARDS:
+        raise ModelError(
+            f"{INDEX} of {files.name} does not name the files of its tensors: expected weight_map, of 1 to "
+            f"{MAX_SHARDS:,} .safetensors files in the same folder"
+        )
+    for name in sorted(names):
+        if not files.take(name):
+            raise ModelError(f"{name}, which {INDEX} names, is not in {files.name}; copy the whole folder")
+
+
+def _are_names(values: Any) -> bool:
+    return all(isinstance(value, str) and _SHARD.fullmatch(value) for value in values)
+
+
+def _no_weights(files: _Files, config: dict[str, Any]) -> str:
+    pickle = next((name for name in PICKLES if files.has(name)), None)
+    if pickle is None:
+        return f"there is no {WEIGHTS} in {files.name}, and no {INDEX}; copy the whole folder"
+    architectures = config.get("architectures")
+    first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    folder = files.name if is_local(files.name) else "FOLDER"
+    code = _CONVERT.format(architecture=first if first.isidentifier() else "AutoModel", folder=folder)
+    return (
+        f"{files.name} has {pickle} and no {WEIGHTS}: loading a pickle may execute code. If you trust it, "
+        f"write its tensors as safetensors:\n  python -c {shlex.quote(code)}"
+    )
+
+
+def _tensors(files: _Files, names: list[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors in some files.
+
+    Raises:
+        ModelError: a file is none of safetensors', is cut or damaged, or holds no tensor.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        path = files.path / name
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            with path.open("rb") as data:
+                is_pointer = data.read(23) == b"version https://git-lfs"
+            why = (
+                "it is a Git LFS pointer in place of the file; fetch it with `git lfs pull`"
+                if is_pointer
+                else f"it is cut or damaged ({short_line(str(error))}); copy it again"
+            )
+            raise ModelError(f"{name} of {files.name} cannot be loaded: {why}") from None
+    if not shapes:
+        raise ModelError(f"there is no tensor in {files.name} ({counted(len(names), 'file')})")
+    return shapes
