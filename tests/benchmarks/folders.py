@@ -1,4 +1,4 @@
-"""ONNX Runtime against torch for networks of Hugging Face folders of usual sizes, with random weights, one thread.
+"""ONNX Runtime against torch for Hugging Face folders of usual sizes, with random weights, on one thread.
 
 python -m tests.benchmarks.folders
 """
@@ -27,7 +27,7 @@ FOLDERS: dict[str, tuple[type[ModelSpec], Made]] = {
 }
 """Of each size: the kind of model, and what its folder holds."""
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def seconds_an_image(model: Alone, images: list[Any]) -> float:
@@ -53,9 +53,8 @@ def main() -> None:
                 seconds_an_image(Alone(load(kind(model=f"{folder}/")), 1, runtime=way), images)
                 for way in ways
             )
-        print(
-            f"{name}: ONNX Runtime {onnx * 1000:.0f} ms, torch {eager * 1000:.0f} ms, ratio {onnx / eager:.2f}"
-        )
+        times = f"ONNX Runtime {onnx * 1000:.0f} ms, torch {eager * 1000:.0f} ms"
+        print(f"{name}: {times}, ratio {onnx / eager:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,27 @@
 """Hugging Face folders against transformers' own pipelines, one image at a time, on the demo photos."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 pytest.importorskip("transformers", reason="needs raylabel[transformers]")
 
 from schemas.images import DecodedImage
+from schemas.spec_file import build_spec
 from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec
 from tests.workers.models.alone import Alone
-from tests.workers.models.pictures import PHOTOS, opened, photos
+from tests.workers.models.pictures import PHOTOS, ROOT, opened, photos
 from tests.workers.models.transformers.made import CLASSIFIERS, DETECTORS, EMBEDDERS, LABELS, make, named
 from workers.models.registry import load
+from workers.models.sources.transformers_folders import explain
 from workers.models.transformers.network import quiet_and_offline
 
 SCORE, PIXELS = 1e-4, 0.1
@@ -79,8 +84,10 @@ def assert_objects(folder: Path, pictures: Pictures, threshold: float) -> list[A
             shown: Any = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)  # what lies outside is no object
             kept = [found for found, inside in zip(objects, shown, strict=True) if inside]
             assert [LABELS[i] for i in result.class_ids] == [found["label"] for found in kept], way
-            np.testing.assert_allclose(result.scores, [x["score"] for x in kept], atol=SCORE, rtol=0)
-            np.testing.assert_allclose(result.boxes, boxes[shown], atol=PIXELS, rtol=0)
+            np.testing.assert_allclose(
+                result.scores, [x["score"] for x in kept], atol=SCORE, rtol=0, err_msg=way
+            )
+            np.testing.assert_allclose(result.boxes, boxes[shown], atol=PIXELS, rtol=0, err_msg=way)
     return [model for _, model in models]
 
 
@@ -132,3 +139,46 @@ def test_an_embedding_is_what_transformers_calls_the_features_of_an_image_whatev
     for way, model in runs(EmbedderSpec(model=f"{folder}/", normalize=False)):
         found = np.stack(model(pictures))
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4, err_msg=way)
+
+
+def test_what_the_page_says_to_write_for_a_folder_is_a_model(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    own = page.partition("## Hugging Face folders\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| .+ \| `(.+)` \|$", own, re.MULTILINE)
+    folders = {"vit": CLASSIFIERS, "detr": DETECTORS, "clip": EMBEDDERS, "dinov2": EMBEDDERS}
+    for name, group in folders.items():
+        make(group[name], tmp_path / name)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "detr"), "/models/detr", recursive=True)
+    monkeypatch.chdir(tmp_path)
+    found = []
+    try:
+        for line in lines:
+            job = {"manifest": "m.csv", "output": "out", "classifier": None, "detector": None}
+            written = yaml.safe_load(line.replace("s3://", "memory://"))
+            ((name, spec),) = build_spec(job | written, "job").models.items()
+            loaded = load(spec)
+            result = Alone(loaded, 1, runtime="torch")(pictures[:1])[0]
+            found.append((name, loaded.resolved.info.source, type(result).__name__))
+    finally:
+        memory.rm("/models", recursive=True)
+    assert found == [
+        *[("classifier", "transformers", "Classification")] * 2,
+        ("taggers.style", "transformers", "Classification"),
+        *[("detector", "transformers", "Detections")] * 2,
+        *[("embedder", "transformers", "ndarray")] * 3,
+    ]
+
+
+def test_a_folder_is_explained_without_its_tensors(tmp_path: Path) -> None:
+    folder = make(CLASSIFIERS["vit, several labels"], tmp_path / "vit")
+    facts = dict(explain(ClassifierSpec(model=f"{folder}/")))
+    assert facts["sha256"] == load(ClassifierSpec(model=f"{folder}/")).resolved.weights_sha256
+    assert facts["taken for"] == "a classifier: config.json has architectures ViTForImageClassification"
+    assert facts["classes"] == "5: cat, dog, red car, tree, N/A"
+    assert facts["scores"] == "sigmoid: problem_type is multi_label_classification"
+    assert facts["input"] == "64x64"
+    assert facts["files"].startswith("config.json, model.safetensors, preprocessor_config.json (")
+    assert list(facts)[:4] == ["folder", "files", "sha256", "taken for"]

@@ -220,7 +220,7 @@ def make(made: Made, folder: Path, change: Callable[[Any], None] = lambda _: Non
         kind = getattr(transformers, name)
         torch.manual_seed(0)
         network = kind(kind.config_class.from_dict(settings))
-        scatter(network)
+        scatter(network, 1 if name.startswith("DFine") else 1.5)  # its refinement multiplies rounding
         change(network)
         network.save_pretrained(folder, **saving)
         getattr(transformers, processor)(**own).save_pretrained(folder)
@@ -228,8 +228,13 @@ def make(made: Made, folder: Path, change: Callable[[Any], None] = lambda _: Non
 
 
 @torch.no_grad()
-def scatter(network: Any) -> None:
-    """Random tensors with which classes and boxes of images differ, as those of a trained network do."""
+def scatter(network: Any, gain: float) -> None:
+    """Random tensors with which classes and boxes of images differ, as those of a trained network do.
+
+    Args:
+        network: of transformers'; changed in place.
+        gain: by which a layer's outputs vary more than its inputs, about.
+    """
     for module in network.modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if not tensor.is_floating_point():
@@ -237,7 +242,7 @@ def scatter(network: Any) -> None:
             if isinstance(module, torch.nn.Embedding) or tensor.ndim == 3:  # of positions, of queries
                 tensor.normal_(0, 1)
             elif tensor.ndim > 1:
-                tensor.normal_(0, 1.5 / tensor[0].numel() ** 0.5)
+                tensor.normal_(0, gain / tensor[0].numel() ** 0.5)
             elif name == "running_var" or "weight" in name:  # of a norm
                 tensor.uniform_(0.7, 1.3)
             elif name in ("bias", "running_mean"):
