@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from schemas.exceptions import ModelError
-from schemas.models import ModelInfo
+from schemas.models import Explanation, ModelInfo
 from schemas.tasks import CLASSIFY, DETECT, EMBED, ModelSpec, Task
 from schemas.words import counted, with_article
 from workers.models.embedder import LastInput
@@ -53,6 +53,10 @@ class TransformersFolders(Source):
         """None is listed."""
         raise NotImplementedError
 
+    def explain(self, spec: ModelSpec) -> Explanation:
+        """See `Source.explain`; its tensors are not loaded."""
+        return explain(spec)
+
     def build(self, spec: ModelSpec) -> Built[Any]:
         """See `build`."""
         return build(spec)
@@ -88,8 +92,8 @@ def build(spec: ModelSpec) -> Built[Any]:
         return Built(model, "transformers", folder.location, folder.sha256, architecture.libraries)
 
 
-def explain(spec: ModelSpec) -> list[tuple[str, str]]:
-    """What a folder was taken for, and why: name and value of each fact; its tensors are not loaded.
+def explain(spec: ModelSpec) -> Explanation:
+    """What a folder is taken for, and why; its tensors are not loaded.
 
     Raises:
         ModelError: see `build`.
@@ -98,26 +102,28 @@ def explain(spec: ModelSpec) -> list[tuple[str, str]]:
         architecture = architecture_of(folder)
         processor = load_processor(folder, architecture)
         numbers = sum(torch.Size(shape).numel() for shape in folder.tensors.values())
-        facts = [
-            ("folder", folder.location),
-            ("files", f"{', '.join(folder.files)} ({folder.bytes:,} bytes)"),
-            ("sha256", folder.sha256),
-            (
-                "taken for",
-                f"{with_article(architecture.task.name)}: config.json has architectures {architecture.name}",
-            ),
-            ("tensors", f"{len(folder.tensors):,}, {counted(numbers, 'number')}, computed in float32"),
-            ("input", processor.size()),
-            ("preprocessing", processor.text()),
-        ]
-        if architecture.task != EMBED:
-            facts.append(("classes", f"{len(architecture.categories):,}: {_first(architecture.categories)}"))
-        if architecture.task == CLASSIFY:
+        task = architecture.task
+        facts = {
+            "folder": folder.location,
+            "files": f"{', '.join(folder.files)} ({folder.bytes:,} bytes)",
+            "sha256": folder.sha256,
+            "taken for": f"{with_article(task.name)}: config.json has architectures {architecture.name}",
+            "tensors": f"{len(folder.tensors):,}, {counted(numbers, 'number')}, computed in float32",
+            "input": processor.size(),
+            "preprocessing": processor.text(),
+        }
+        if task != EMBED:
+            facts["classes"] = f"{len(architecture.categories):,}: {_first(architecture.categories)}"
+        if task == CLASSIFY:
             asked = folder.config.get("problem_type")
-            facts.append(
-                ("scores", f"{score_type_of(folder, architecture)}: problem_type is {asked or 'not set'}")
-            )
-        return [*facts, ("computed by", architecture.libraries)]
+            facts["scores"] = f"{score_type_of(folder, architecture)}: problem_type is {asked or 'not set'}"
+        return Explanation(
+            model=folder.location,
+            task=task.name,
+            source="transformers",
+            facts=facts | {"computed by": architecture.libraries},
+            spec=f"{task.name}: {folder.location}\n",
+        )
 
 
 def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:

@@ -20,8 +20,7 @@ from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec
 from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import PHOTOS, ROOT, opened, photos
 from tests.workers.models.transformers.made import CLASSIFIERS, DETECTORS, EMBEDDERS, LABELS, make, named
-from workers.models.registry import load
-from workers.models.sources.transformers_folders import explain
+from workers.models.registry import explain, load
 from workers.models.transformers.network import quiet_and_offline
 
 SCORE, PIXELS = 1e-4, 0.1
@@ -174,7 +173,13 @@ def test_what_the_page_says_to_write_for_a_folder_is_a_model(
 
 def test_a_folder_is_explained_without_its_tensors(tmp_path: Path) -> None:
     folder = make(CLASSIFIERS["vit, several labels"], tmp_path / "vit")
-    facts = dict(explain(ClassifierSpec(model=f"{folder}/")))
+    found = explain(f"{folder}/")
+    assert (found.task, found.source, found.spec) == (
+        "classifier",
+        "transformers",
+        f"classifier: {found.facts['folder']}\n",
+    )
+    facts = found.facts
     assert facts["sha256"] == load(ClassifierSpec(model=f"{folder}/")).resolved.weights_sha256
     assert facts["taken for"] == "a classifier: config.json has architectures ViTForImageClassification"
     assert facts["classes"] == "5: cat, dog, red car, tree, N/A"
