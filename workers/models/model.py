@@ -6,7 +6,7 @@ A source (built in, torchvision, timm, a user's factory) makes a `ClassifierMode
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -166,7 +166,15 @@ def require_finite(tensors: Iterable[Tensor]) -> None:
 
 def versions(*libraries: str) -> str:
     """Libraries and versions, "timm 1.0.31, torchvision 0.29.1", without the suffix of a CPU or GPU build."""
-    return ", ".join(f"{name} {version(name).partition('+')[0]}" for name in libraries)
+    return ", ".join(f"{name} {_version(name).partition('+')[0]}" for name in libraries)
+
+
+def _version(library: str) -> str:
+    """The version of a library, or of what is installed in its place for GPUs."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return version(f"{library}-gpu")
 
 
 M_co = TypeVar("M_co", bound=Model, covariant=True)

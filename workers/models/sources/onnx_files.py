@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import onnxruntime
 import yaml
 from torch import Tensor
 
@@ -148,8 +147,7 @@ def build(one: Opened, spec: ModelSpec) -> Built[Any]:
         model, parts = _embedder(one, spec)
     else:
         model, parts = _classifier(one, spec)
-    runtime = f"onnxruntime {onnxruntime.__version__.partition('+')[0]}"
-    code = f"raylabel, {runtime}, {versions('pillow', 'torchvision')}"
+    code = f"raylabel, {versions('onnxruntime', 'pillow', 'torchvision')}"
     return Built(model, "onnx", one.file.location, one.file.sha256, code, parts)
 
 
