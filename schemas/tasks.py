@@ -10,6 +10,9 @@ from schemas.section import SHA256, Section
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
+_ARCHIVES = ("tar://", "zip://")
+"""How URLs begin of what is in an archive."""
+
 _LIBRARIES = ("timm/", "torchvision/")
 """How names of models begin that are no paths."""
 
@@ -153,9 +156,15 @@ class ModelSpec(Section):
         return "/" in self.model and not is_file and not self.model.startswith(_LIBRARIES)
 
     @property
+    def _place(self) -> str:
+        """`model` without a query, and of what is in an archive (`zip://vit::…`) without that."""
+        named = self.model.partition("::")[0] if self.model.startswith(_ARCHIVES) else self.model
+        return named.partition("?")[0]
+
+    @property
     def _path(self) -> str:
-        """`model` without a query, in lower case."""
-        return self.model.partition("?")[0].lower()
+        """The same in lower case."""
+        return self._place.lower()
 
     @property
     def is_location(self) -> bool:
@@ -171,7 +180,7 @@ class ModelSpec(Section):
     def name(self) -> str:
         """A short name of the model: that of a library without the library's, the last part of a location."""
         if self.is_location or self._path.endswith(OTHER_FILES):
-            return self.model.partition("?")[0].rstrip("/").rpartition("/")[2] or self.model
+            return self._place.rstrip("/").rpartition("/")[2] or self.model
         return self.model.removeprefix("torchvision/")
 
     @model_validator(mode="after")

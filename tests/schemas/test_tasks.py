@@ -4,8 +4,22 @@ import pytest
 
 from schemas.tasks import ClassifierSpec
 
-ONNX = ("nsfw.onnx", "models/NSFW.ONNX", "s3://models/nsfw.onnx", "https://host/nsfw.onnx?signature=a:b/c")
-FOLDERS = ("./dinov2/", "models/vit", "/models/vit/", "s3://models/rtdetr/", "https://host/vit/?token=a")
+ONNX = (
+    "zip://nsfw.onnx::s3://models/all.zip",
+    "nsfw.onnx",
+    "models/NSFW.ONNX",
+    "s3://models/nsfw.onnx",
+    "https://host/nsfw.onnx?signature=a:b/c",
+    "http://[::1]/nsfw.onnx",
+)
+FOLDERS = (
+    "zip://vit::s3://models/all.zip",
+    "./dinov2/",
+    "models/vit",
+    "/models/vit/",
+    "s3://models/rtdetr/",
+    "https://host/vit/?token=a",
+)
 FACTORIES = ("my_models:sky", "my.models:sky")
 NAMES = ("efficientnet_lite0", "torchvision/resnet50", "timm/vit_tiny_patch16_224", "onnx")
 
@@ -27,6 +41,7 @@ def test_a_model_is_a_file_or_a_folder_or_a_factory_or_a_name(model: str) -> Non
         ("s3://models/nsfw.onnx?signature=a/b", "nsfw.onnx"),
         ("nsfw.onnx", "nsfw.onnx"),
         ("./dinov2/", "dinov2"),
+        ("zip://a/vit::s3://models/all.zip", "vit"),
         ("https://host/vit/?token=a", "vit"),
         ("torchvision/resnet50", "resnet50"),
         ("timm/vit_tiny_patch16_224", "timm/vit_tiny_patch16_224"),

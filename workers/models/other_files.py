@@ -55,7 +55,4 @@ def what_to_do(spec: ModelSpec) -> str | None:
         if end := next((end for end in ends if file.lower().endswith(end)), None):
             stem = file[: -len(end)] or "model"
             return f"{file} is no {task} but {kind}: {advice.format(file=file, stem=stem)}"
-    if spec.is_folder:
-        found = "it is neither an ONNX file nor a folder with config.json"
-        return f"{file} is no {task}: {found}; allowed: {POSSIBLE}"
     return None

@@ -34,10 +34,9 @@ CELLS = len(cells(*SIZE))
 
 
 def rows() -> dict[str, str]:
-    """The lines of the page's table by what one has."""
-    text = (
-        PAGE.read_text(encoding="utf-8").partition("## I have X, what do I write?\n")[2].partition("\n## ")[0]
-    )
+    """The lines of the page's first table, that of ONNX files, by what one has."""
+    part = PAGE.read_text(encoding="utf-8").partition("## I have X, what do I write?\n")[2]
+    text = part.partition("| I have |")[2].partition("\n\n")[0]
     return dict(re.findall(r"^\| (.+?) \| `(.+)` \|$", text, re.MULTILINE))
 
 

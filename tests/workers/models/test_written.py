@@ -34,6 +34,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_every_line_of_the_table_is_tried() -> None:
+    table = PAGE.partition("## I have X, what do I write?\n")[2].split("| I have | I write |")[2]
+    lines = re.findall(r"^\| (.+?) \| `", table.partition("\n\n")[0], re.MULTILINE)
+    assert lines == re.findall(r' loaded\("(.+)"\)', Path(__file__).read_text())
+
+
 def loaded(have: str) -> LoadedModel[Any, Any]:
     section = {"classifier": None, "detector": None, **written(have)}
     spec: JobSpec = build_spec({"manifest": "photos.csv", "output": "out", **section}, "the page")

@@ -87,10 +87,6 @@ def test_a_built_in_model_is_described_as_it_is_listed() -> None:
         ),
         ("x.tflite", r"`python -m tf2onnx\.convert --tflite x\.tflite --output x\.onnx`"),
         (
-            "s3://models/rtdetr",
-            r"rtdetr is no detector: it is neither an ONNX file nor a folder with config\.json",
-        ),
-        (
             "nanodet_h",
             r"did you mean nanodet_g\?.*; allowed: .*, an ONNX file, a folder .*, or module:factory",
         ),
@@ -105,11 +101,11 @@ def test_a_name_that_is_no_model_says_what_is_possible(model: str, message: str)
     "spec",
     [
         DetectorSpec(layout="yolov8"),
-        DetectorSpec(model="fasterrcnn_resnet50_fpn", input=InputSpec(size=8)),
+        DetectorSpec(model="fasterrcnn_resnet50_fpn", layout="yolov8"),
     ],
 )
-def test_a_layout_and_an_input_that_would_change_nothing_are_refused(spec: ModelSpec) -> None:
-    with pytest.raises(ModelError, match=f"found for {spec.model}, which has its own; leave it out"):
+def test_a_layout_that_would_change_nothing_is_refused(spec: ModelSpec) -> None:
+    with pytest.raises(ModelError, match=f"layout: found for {spec.model}, which has its own; leave it out"):
         load(spec)
 
 
