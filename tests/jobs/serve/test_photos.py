@@ -1,6 +1,5 @@
 import io
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -96,13 +95,13 @@ def build_dying(_: Limits) -> object:
 def test_photos_of_a_bucket_are_shown_and_a_store_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket, silent = f"s3://{s3.new_bucket()}", threading.Event()
+    bucket, silent, ended = f"s3://{s3.new_bucket()}", threading.Event(), threading.Event()
     output = write_run(tmp_path, url=bucket)
     make_index(output)
 
     def answer_late(_: Exchange) -> None:
         if silent.is_set():
-            time.sleep(1)
+            ended.wait(60)
 
     with proxying(s3, before=answer_late) as proxied, ExitStack() as stack:
         for name, value in proxied.environment.items():
@@ -116,6 +115,7 @@ def test_photos_of_a_bucket_are_shown_and_a_store_that_does_not_answer_is_not_wa
             assert photo.size == size_of(1)
         assert client.get("/photo/2").text == "the image is not there any more"
         silent.set()
+        stack.callback(ended.set)
         monkeypatch.setattr(module, "PATIENCE_S", 0.0)
         reasons = [client.get(f"/photo/{row}").text for row in (0, 3, 4, 6, 8)]
         assert reasons[:3] == ["the image could not be read: no answer in 0 s"] * 3
