@@ -28,7 +28,7 @@ from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import ClusterError, SpecError
 from schemas.exit_codes import CTRL_C, DEADLINE, RAY_DIED, TERMINATED
 from schemas.spec import JobSpec
-from schemas.spec_file import override_spec
+from schemas.spec_file import override_spec, value_at
 from schemas.submission import new_submission_id
 from schemas.tasks import FILE_KEYS
 from schemas.words import raylabel_command
@@ -198,7 +198,11 @@ def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
             ):  # otherwise it is a name, such as COCO_V1
                 overrides[f"{name}.{key}"] = absolute_uri(value)
     values = spec.model_dump(mode="json", exclude_unset=True)
-    shown = {**overrides, "manifest.uri": ", ".join(filter(_is_path, uris))}
+    located = {name: absolute_uri(model.model) for name, model in spec.models.items() if model.is_location}
+    for name, location in located.items():  # no override: what is beside it is for another model then
+        value_at(values, name)["model"] = location
+    models = {f"{name}.model": location for name, location in located.items()}
+    shown = {**overrides, **models, "manifest.uri": ", ".join(filter(_is_path, uris))}
     paths = {key: value for key, value in shown.items() if _is_path(value)}
     return override_spec(values, overrides, "the job"), paths
 
@@ -212,7 +216,7 @@ def notes(spec: JobSpec, paths: dict[str, str]) -> list[str]:
             f"these are local paths: {shown}. The cluster's head and nodes look for them on their own disks: "
             "use a disk that all of them share, or URLs such as s3://bucket/photos"
         )
-    own = [model.model for model in spec.models.values() if ":" in model.model]
+    own = [model.model for model in spec.models.values() if model.is_factory]
     if own:
         sentences.append(
             f"{', '.join(own)} must be importable on the cluster's head and nodes: it is not shipped"

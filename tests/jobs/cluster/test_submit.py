@@ -64,6 +64,25 @@ def test_a_job_means_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytes
     }
 
 
+def test_a_file_or_a_folder_that_is_a_model_means_the_same_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = spec_of(
+        classifier={"model": "a/nsfw.onnx", "categories": ["sfw", "nsfw"], "class_map": "wordnet"},
+        detector="s3://b/rtdetr/",
+        taggers={"scene": {"model": "./vit/", "score_threshold": 0.5}},
+    )
+    spec, paths = absolute_paths(asked)
+    models = {"classifier.model": f"{tmp_path}/a/nsfw.onnx", "taggers.scene.model": f"{tmp_path}/vit"}
+    assert {key: value.rstrip("/") for key, value in paths.items()} == models
+    assert spec.classifier == asked.classifier.model_copy(update={"model": models["classifier.model"]})
+    assert spec.taggers["scene"].score_threshold == 0.5
+    assert spec.detector == asked.detector
+    (local,) = notes(spec, paths)
+    assert f"classifier.model {tmp_path}/a/nsfw.onnx" in local
+
+
 def test_what_is_not_shipped_is_named() -> None:
     assert notes(*absolute_paths(spec_of())) == []
     local, own = notes(*absolute_paths(spec_of(output="/data/out", classifier="my_models:sky")))
