@@ -51,6 +51,9 @@ DETECT = Task("detector", Stage.DETECT, table="boxes")
 EMBED = Task("embedder", Stage.EMBED, table="embeddings", serve=CLASSIFY)
 TAG = Task("tagger", Stage.TAG, table="tags", serve=CLASSIFY)
 
+WORDNET = "wordnet"
+"""The `class_map` that comes with raylabel, of ImageNet's classes: no file of the user's."""
+
 FILE_KEYS = ("weights", "categories", "class_map")
 """Keys of models' sections whose text may be the path or URL of a file."""
 
@@ -180,7 +183,9 @@ class ModelSpec(Section):
     def name(self) -> str:
         """A short name of the model: that of a library without the library's, the last part of a location."""
         if self.is_location or self._path.endswith(OTHER_FILES):
-            return self._place.rstrip("/").rpartition("/")[2] or self.model
+            last = self._place.rstrip("/").rpartition("/")[2] or self.model
+            is_host = self._place.rstrip("/").endswith(f"://{last}")
+            return last.rpartition("@")[2] if is_host else last  # without a user and a password
         return self.model.removeprefix("torchvision/")
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ from schemas.exit_codes import CTRL_C, DEADLINE, RAY_DIED, TERMINATED
 from schemas.spec import JobSpec
 from schemas.spec_file import override_spec, value_at
 from schemas.submission import new_submission_id
-from schemas.tasks import FILE_KEYS
+from schemas.tasks import FILE_KEYS, WORDNET
 from schemas.words import raylabel_command
 from workers.printable import printable, printable_log
 from workers.storage.uris import absolute_uri, clean_uri
@@ -194,7 +194,7 @@ def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
         for key in FILE_KEYS:
             value = getattr(model, key, None)
             if isinstance(value, str) and (
-                "/" in value or Path(value).is_file()
+                "/" in value or (value != WORDNET and Path(value).is_file())
             ):  # otherwise it is a name, such as COCO_V1
                 overrides[f"{name}.{key}"] = absolute_uri(value)
     values = spec.model_dump(mode="json", exclude_unset=True)

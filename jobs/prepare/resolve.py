@@ -21,7 +21,7 @@ from schemas.models import ResolvedModel, identities_of, tables_of
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
 from schemas.spec_file import value_at
-from schemas.tasks import FILE_KEYS
+from schemas.tasks import FILE_KEYS, WORDNET
 from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
@@ -135,7 +135,7 @@ class ResolvedJob:
             if spec.is_location:
                 model["model"] = _absolute(spec.model)
             for key in FILE_KEYS:
-                if isinstance(file := model.get(key), str) and Path(file).is_file():
+                if isinstance(file := model.get(key), str) and file != WORDNET and Path(file).is_file():
                     model[key] = _absolute(file)
         return public
 

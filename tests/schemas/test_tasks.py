@@ -41,6 +41,7 @@ def test_a_model_is_a_file_or_a_folder_or_a_factory_or_a_name(model: str) -> Non
         ("s3://models/nsfw.onnx?signature=a/b", "nsfw.onnx"),
         ("nsfw.onnx", "nsfw.onnx"),
         ("./dinov2/", "dinov2"),
+        ("https://user:password@host/", "host"),
         ("zip://a/vit::s3://models/all.zip", "vit"),
         ("https://host/vit/?token=a", "vit"),
         ("torchvision/resnet50", "resnet50"),

@@ -6,15 +6,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from schemas.exceptions import ModelError
-from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec
+from schemas.tasks import WORDNET, ClassesSpec, DetectorSpec, ModelSpec
 from workers.class_map import OTHERS, ClassMap, assert_known, new_name, parse_class_map
 from workers.models.weights import read_bytes
 from workers.storage.uris import clean_uri
 
 Names = tuple[str | None, ...]
-
-WORDNET = "wordnet"
-"""The shipped class map of ImageNet's classes; `infra/class_maps/imagenet_wordnet.py` makes it."""
 
 _IMAGENET = Path(__file__).parent / "class_maps" / "imagenet_wordnet.csv"
 

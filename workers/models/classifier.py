@@ -8,7 +8,7 @@ from schemas.tasks import CLASSIFY, ClassifierSpec
 from workers.models.folding import folding_of
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
-from workers.models.scores import finite, logits_in, score_type_of, top_k
+from workers.models.scores import adds_up, finite, logits_in, score_type_of, top_k
 from workers.tables.results import label_values
 
 
@@ -21,7 +21,7 @@ class Classifier(Predictor[Classification]):
         super().__init__(name, loaded)
         self._classes = len(loaded.model.categories)
         self._top_k = loaded.spec.top_k
-        self._folding = folding_of(loaded.model.names)
+        self._folding = folding_of(loaded.model.names, add_up=adds_up(loaded.spec, loaded.model))
         self._score_type = score_type_of(loaded.spec, loaded.model)
 
     @staticmethod

@@ -25,9 +25,12 @@ class Folding:
 
     Attributes:
         names: the name of each class in the tables, by class id; None: it is left out.
+        add_up: whether an image has one of the classes, so that the score of a name is the sum of its
+            classes'; else, where it may have several or none, the greatest of them.
     """
 
     names: tuple[str | None, ...]
+    add_up: bool = False
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
@@ -43,13 +46,11 @@ class Folding:
         kept = self.groups[self.groups != DROPPED]
         return len(set(kept.tolist())) < len(kept)
 
-    def fold(self, scores: Tensor, *, add_up: bool) -> tuple[Tensor, Tensor]:
+    def fold(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of names, and the class that scored best under each.
 
         Args:
             scores: of classes, float32 (n, classes).
-            add_up: whether an image has one of the classes, so that the score of a name is the sum of its
-                classes'; else, where it may have several or none, the greatest of them.
 
         Returns:
             Scores, float32 (n, names) in the order in which names first occur, and class ids, int64 (n,
@@ -61,7 +62,7 @@ class Folding:
         is_best = values == np.repeat(best, counts, axis=1)
         ids = np.minimum.reduceat(np.where(is_best, order, len(self.names) - 1), starts, axis=1)
         # a sum of parts of 1 may be rounded to more
-        folded = np.minimum(np.add.reduceat(values, starts, axis=1), np.float32(1)) if add_up else best
+        folded = np.minimum(np.add.reduceat(values, starts, axis=1), np.float32(1)) if self.add_up else best
         return torch.from_numpy(folded), torch.from_numpy(ids)
 
     @cached_property
@@ -125,6 +126,6 @@ def overlaps(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return shares
 
 
-def folding_of(names: Sequence[str | None]) -> Folding | None:
+def folding_of(names: Sequence[str | None], *, add_up: bool = False) -> Folding | None:
     """The folding of a model whose classes have these names; None of one without a class map."""
-    return Folding(tuple(names)) if names else None
+    return Folding(tuple(names), add_up) if names else None

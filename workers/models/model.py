@@ -85,6 +85,8 @@ class ClassifierModel(Model):
 
     Attributes:
         score_type: how its logits become scores, according to its training; "none": they are scores.
+        exclusive: of a model whose answers are scores: whether an image has one of its classes, so that the
+            scores of all add up to 1.
         with_features: the same network, which returns its pooled features as well: logits (n, categories) and
             features (n, width). None: it cannot be an embedder.
         width: of those features.
@@ -93,6 +95,7 @@ class ClassifierModel(Model):
     task = CLASSIFY
     gives = ("logits",)
     score_type: ScoreType = "softmax"
+    exclusive: bool = False
     with_features: nn.Module | None = None
     width: int = 0
 

@@ -50,6 +50,7 @@ from workers.models.sources import (
 )
 from workers.models.tagger import Tagger
 from workers.models.weights import assert_finite
+from workers.storage.uris import clean_uri
 
 SOURCES: tuple[Source, ...] = (
     efficientnet_lite0.SOURCE,
@@ -94,8 +95,19 @@ def explain(model: str) -> Explanation:
     for source in SOURCES:
         for spec in specs:
             if source.takes(spec):
-                return source.explain(spec)
+                return _explained(source, spec)
     raise _unknown(specs[0])
+
+
+def _explained(source: Source, spec: ModelSpec) -> Explanation:
+    """What a source says of a model, without secrets."""
+    try:
+        found = source.explain(spec)
+    except ModelError as error:
+        raise ModelError(_without_secrets(str(error), spec)) from None
+    return found.model_copy(
+        update={"model": clean_uri(spec.model), "spec": _without_secrets(found.spec, spec)}
+    )
 
 
 def load_all(specs: Mapping[str, ModelSpec]) -> dict[str, LoadedModel[Any, Any]]:
@@ -120,6 +132,20 @@ def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
         ModelError: the name is unknown or of another task; the weights or the categories do not fit; a
             setting does not fit the model.
     """
+    try:
+        return _loaded(spec)
+    except ModelError as error:
+        raise ModelError(_without_secrets(str(error), spec)) from error.__cause__
+
+
+def _without_secrets(text: str, spec: ModelSpec) -> str:
+    """A text in which a model's URLs stand as they were given, without their users and queries."""
+    for url in filter(None, (spec.model, spec.weights)):
+        text = text.replace(url, clean_uri(url))
+    return text
+
+
+def _loaded(spec: ModelSpec) -> LoadedModel[Any, Any]:
     task = spec.task
     source = next((one for one in SOURCES if one.takes(spec)), None)
     if source is None:
@@ -224,7 +250,10 @@ def _resolved(
         parts=built.parts,
         tables=spec.tables,
         width=model.width if spec.task == EMBED else None,
-        notes=(*_score_notes(spec, model), *_merge_notes(spec, settings)),
+        notes=tuple(
+            _without_secrets(note, spec)
+            for note in (*_score_notes(spec, model), *_merge_notes(spec, settings))
+        ),
     )
 
 

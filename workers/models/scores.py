@@ -36,6 +36,12 @@ def score_type_of(spec: ClassesSpec, model: ClassifierModel) -> ScoreType:
     return spec.score_type or model.score_type
 
 
+def adds_up(spec: ClassesSpec, model: ClassifierModel) -> bool:
+    """Whether the scores of all classes add up to 1, as an image has one of them."""
+    score_type = score_type_of(spec, model)
+    return score_type == "softmax" or (score_type == "none" and model.exclusive)
+
+
 def top_k(
     logits: Tensor, k: int, score_type: ScoreType, folding: Folding | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -85,6 +91,6 @@ def sorted_scores(
     if folding is None:
         ordered, ids = scores.sort(dim=1, descending=True, stable=True)
         return ordered, ids
-    folded, best = folding.fold(scores, add_up=score_type == "softmax")
+    folded, best = folding.fold(scores)
     ordered, names = folded.sort(dim=1, descending=True, stable=True)
     return ordered, best.gather(1, names)

@@ -10,7 +10,7 @@ from schemas.tasks import TAG, ClassesSpec, TaggerSpec
 from workers.models.folding import folding_of
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
-from workers.models.scores import finite, logits_in, score_type_of, sorted_scores
+from workers.models.scores import adds_up, finite, logits_in, score_type_of, sorted_scores
 from workers.models.settings import thresholds_by_class
 from workers.tables.results import tag_values
 
@@ -25,7 +25,7 @@ class Tagger(Predictor[Classification]):
         self._tagger = name.rpartition(".")[2]
         self._score_type = score_type_of(loaded.spec, loaded.model)
         self._classes = len(loaded.model.categories)
-        self._folding = folding_of(loaded.model.names)
+        self._folding = folding_of(loaded.model.names, add_up=adds_up(loaded.spec, loaded.model))
         self._most = loaded.spec.most if isinstance(loaded.spec, TaggerSpec) else None
         self._thresholds = None
         if loaded.spec.score_threshold is not None:

@@ -10,11 +10,11 @@ from timm.data import ImageNetInfo
 from torchvision.models import MobileNet_V2_Weights
 
 from schemas.exceptions import ModelError
-from schemas.tasks import ClassifierSpec, DetectorSpec, TaggerSpec
+from schemas.tasks import WORDNET, ClassifierSpec, DetectorSpec, TaggerSpec
 from tests.conftest import ROOT
 from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import CPU, photos
-from workers.models.class_maps import WORDNET, folded_names, imagenet
+from workers.models.class_maps import folded_names, imagenet
 from workers.models.model import DetectorModel, as_is
 from workers.models.registry import load, runners_of
 from workers.models.runner import RunnerOptions

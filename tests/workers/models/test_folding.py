@@ -29,10 +29,10 @@ def test_names_are_numbered_in_the_order_in_which_they_first_occur() -> None:
 
 def test_probabilities_of_merged_classes_add_up_and_the_best_class_stands_for_them() -> None:
     scores = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]])
-    added, ids = Folding(("cat", None, "dog", "cat")).fold(scores, add_up=True)
+    added, ids = Folding(("cat", None, "dog", "cat"), add_up=True).fold(scores)
     assert torch.allclose(added, torch.tensor([[0.4, 0.2], [0.5, 0.25]]))
     assert ids.tolist() == [[3, 2], [0, 2]]
-    greatest, same = Folding(("cat", None, "dog", "cat")).fold(scores, add_up=False)
+    greatest, same = Folding(("cat", None, "dog", "cat")).fold(scores)
     assert greatest.tolist() == [[scores[0, 3].item(), scores[0, 2].item()], [0.25, 0.25]]
     assert same.tolist() == ids.tolist()
 
@@ -40,20 +40,20 @@ def test_probabilities_of_merged_classes_add_up_and_the_best_class_stands_for_th
 @given(names=names, images=st.integers(1, 4), seed=st.integers(0, 999))
 def test_no_score_is_lost(names: list[str | None], images: int, seed: int) -> None:
     logits = logits_of(seed, images, len(names))
-    folding = Folding(tuple(names))
+    folding, greatest_of = Folding(tuple(names), add_up=True), Folding(tuple(names))
     kept = [number for number, name in enumerate(names) if name is not None]
     shares, sigmoids = logits.softmax(1), logits.sigmoid()
-    added, best = folding.fold(shares, add_up=True)
+    added, best = folding.fold(shares)
     assert torch.allclose(added.sum(1), shares[:, kept].sum(1), atol=1e-6)
     assert bool((added <= 1).all())
-    greatest, ids = folding.fold(sigmoids, add_up=False)
+    greatest, ids = greatest_of.fold(sigmoids)
     assert torch.equal(best, ids)
     for number in range(added.shape[1]):
         members = [index for index, group in enumerate(folding.groups) if group == number]
         assert torch.equal(greatest[:, number], sigmoids[:, members].amax(1))
         assert torch.allclose(added[:, number], shares[:, members].sum(1), atol=1e-6)
         assert all(index in members for index in ids[:, number].tolist())
-    alone = [folding.fold(shares[n : n + 1], add_up=True)[0] for n in range(images)]
+    alone = [folding.fold(shares[n : n + 1])[0] for n in range(images)]
     assert torch.equal(added, torch.cat(alone))
 
 
@@ -70,7 +70,7 @@ def test_a_map_that_renames_alone_changes_no_bit(score_type: ScoreType, classes:
 
 def test_the_best_names_are_counted_and_not_the_best_classes() -> None:
     logits = torch.tensor([[2.0, 1.9, 1.8, 1.0, 0.0]])
-    ids, scores = top_k(logits, 2, "softmax", Folding(("cat", "cat", "cat", "dog", None)))
+    ids, scores = top_k(logits, 2, "softmax", Folding(("cat", "cat", "cat", "dog", None), add_up=True))
     shares = logits.softmax(1)[0]
     assert ids.tolist() == [[0, 3]]
     assert torch.allclose(scores, torch.stack([shares[:3].sum(), shares[3]])[None])

@@ -9,7 +9,7 @@ import torch
 from torchvision import models
 
 from schemas.exceptions import ModelError
-from schemas.tasks import ClassifierSpec, DetectorSpec
+from schemas.tasks import ClassifierSpec, DetectorSpec, ModelSpec
 from workers.models.model import ClassifierModel, as_is, versions
 from workers.models.registry import list_models, load
 from workers.models.settings import thresholds_by_class
@@ -203,3 +203,19 @@ def test_a_state_is_refused_where_no_file_is_read_by_name() -> None:
         "state: found 'ema', which names a set of tensors within a weights file; it cannot be used for "
         "ResNet18_Weights.IMAGENET1K_V1, which hold one set of tensors; leave it out"
     )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        DetectorSpec(model="http://127.0.0.1:9/a.onnx?token=hidden"),
+        DetectorSpec(model="http://me:hidden@127.0.0.1:9/a.onnx", layout="yolov8"),
+        ClassifierSpec(model="http://127.0.0.1:9/vit/?token=hidden"),
+        ClassifierSpec(model="./vit/", weights="http://me:hidden@127.0.0.1:9/w?token=hidden"),
+        ClassifierSpec(model="resnet18", weights="http://me:hidden@127.0.0.1:9/w.pth?token=hidden"),
+    ],
+)
+def test_no_secret_of_a_url_is_in_a_refusal(spec: ModelSpec) -> None:
+    with pytest.raises(ModelError) as refused:
+        load(spec)
+    assert "hidden" not in str(refused.value)

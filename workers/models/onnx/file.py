@@ -220,7 +220,8 @@ def _size_made(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) 
     tensor = constants.get(node.input[position]) if len(node.input) > position else None
     if tensor is None or math.prod(tensor.dims) > 64 or tensor.data_type != onnx.TensorProto.INT64:
         return 0
-    values = np.frombuffer(tensor.raw_data, "<i8") if tensor.raw_data else np.array(tensor.int64_data)
+    whole = tensor.raw_data[: len(tensor.raw_data) // 8 * 8]
+    values = np.frombuffer(whole, "<i8") if tensor.raw_data else np.array(tensor.int64_data)
     return math.prod(int(value) for value in values)
 
 

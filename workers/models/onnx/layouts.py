@@ -228,7 +228,8 @@ class EndToEnd(Layout):
             return None
         says = "; its metadata says that doubled boxes are removed" if seen.metadata.has_nms else ""
         why = f"one output of {shape_text(shape)}: corners, score and class of up to {shape[1]:,} boxes{says}"
-        return Match(True, why)
+        grids = [factor * cells for cells in seen.cells for factor in (1, 3)]  # of one class, undecoded
+        return Match(shape[1] not in grids or seen.metadata.has_nms, why)
 
     def classes(self, shapes: Mapping[str, Shape]) -> int | None:  # noqa: ARG002 - the face of all
         """See `Layout.classes`."""
@@ -250,7 +251,7 @@ class YoloNas(Layout):
 
     def match(self, seen: Seen) -> Match | None:
         """See `Layout.match`."""
-        pair = _boxes_and_scores(seen.shapes)
+        pair = boxes_and_scores(seen.shapes)
         if pair is None or seen.shapes[pair[0]][1] not in seen.cells:
             return None
         return Match(
@@ -259,7 +260,7 @@ class YoloNas(Layout):
 
     def classes(self, shapes: Mapping[str, Shape]) -> int | None:
         """See `Layout.classes`."""
-        pair = _boxes_and_scores(shapes)
+        pair = boxes_and_scores(shapes)
         return shapes[pair[1]][2] if pair else None
 
     def decode(self, outputs: Mapping[str, Tensor], least: float, size: Size, classes: int) -> Found:  # noqa: ARG002 - the face of all
@@ -278,7 +279,7 @@ class RfDetr(Layout):
 
     def match(self, seen: Seen) -> Match | None:
         """See `Layout.match`; certain by the names of its outputs, as DETR's have the same shapes."""
-        pair = _boxes_and_scores(seen.shapes)
+        pair = boxes_and_scores(seen.shapes)
         if pair is None or seen.shapes[pair[0]][1] > MOST_QUERIES:
             return None
         if seen.file.ends.get(pair[1]) in ("Sigmoid", "Softmax"):
@@ -289,7 +290,7 @@ class RfDetr(Layout):
 
     def classes(self, shapes: Mapping[str, Shape]) -> int | None:
         """See `Layout.classes`."""
-        pair = _boxes_and_scores(shapes)
+        pair = boxes_and_scores(shapes)
         return shapes[pair[1]][2] if pair else None
 
     def preprocess(self, size: Size) -> Preprocess:
@@ -361,21 +362,24 @@ def _corners(boxes: Tensor) -> Tensor:
     return corners
 
 
-def _boxes_and_scores(shapes: Mapping[str, Shape]) -> tuple[str, str] | None:
+def boxes_and_scores(shapes: Mapping[str, Shape]) -> tuple[str, str] | None:
     """The names of two outputs (n, m, 4) and (n, m, classes), in this order; None of others."""
     if len(shapes) != 2:
         return None
     (one, first), (other, second) = shapes.items()
     if len(first) != 3 or len(second) != 3 or first[1] != second[1]:
         return None
-    if first[2] == 4 and (second[2] != 4 or "box" in one or "det" in one):
+    if first[2] == second[2] == 4:  # four classes: by their names, else as most exports have them
+        named = [any(word in name.lower() for word in ("box", "det")) for name in (one, other)]
+        return (other, one) if named == [False, True] else (one, other)
+    if first[2] == 4:
         return one, other
     return (other, one) if second[2] == 4 else None
 
 
 def _pair_of(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Boxes (m, 4) and what is said of their classes (m, classes)."""
-    pair = _boxes_and_scores({name: (1, *output.shape) for name, output in outputs.items()})
+    pair = boxes_and_scores({name: (1, *output.shape) for name, output in outputs.items()})
     if pair is None:
         raise ValueError(f"found {_shapes_text({name: tuple(it.shape) for name, it in outputs.items()})}")
     return outputs[pair[0]], outputs[pair[1]]

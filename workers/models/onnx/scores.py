@@ -65,8 +65,15 @@ def row_output(name: str, answers: Mapping[str, Tensor], section: str) -> str:
     )
 
 
-def score_type_in(file: OnnxFile, output: str, spec: ModelSpec) -> ScoreType:
+def is_exclusive(file: OnnxFile, output: str) -> bool:
+    """Whether the graph ends in a softmax, so that the scores of all classes add up to 1."""
+    return _ENDS.get(file.ends.get(output, "")) == "softmax"
+
+
+def score_type_in(file: OnnxFile, output: str, spec: ModelSpec, classes: int) -> ScoreType:
     """How an output becomes scores: not at all where the graph ends in a softmax or a sigmoid.
+
+    A softmax over one class would be 1 for any image: it is a sigmoid where nothing is asked.
 
     Raises:
         ModelError: the spec wants a second one.
@@ -79,7 +86,7 @@ def score_type_in(file: OnnxFile, output: str, spec: ModelSpec) -> ScoreType:
             "flatten its "
             "scores; leave score_type out, or write `score_type: none`"
         )
-    return "none" if inside else asked or "softmax"
+    return "none" if inside else asked or ("sigmoid" if classes == 1 else "softmax")
 
 
 def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, section: str) -> Preprocess:

@@ -1,5 +1,6 @@
 """ONNX files, by path or URL: detectors, classifiers and embedders, recognised by what is in them."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,7 @@ from workers.models.onnx.file import OnnxFile, UnstatedError, read_onnx
 from workers.models.onnx.layouts import Seen
 from workers.models.onnx.metadata import Metadata, metadata_of
 from workers.models.onnx.network import OnnxFileNetwork
-from workers.models.onnx.scores import OneOutput, row_output, row_preprocess, score_type_in
+from workers.models.onnx.scores import OneOutput, is_exclusive, row_output, row_preprocess, score_type_in
 from workers.models.preprocess import Preprocess, Size, pair, with_spec
 from workers.models.scores import scores_of
 from workers.models.settings import given_categories
@@ -188,7 +189,7 @@ def _classifier(one: Opened, spec: ModelSpec) -> tuple[ClassifierModel, dict[str
     preprocess, output, numbers = _row(one, spec, CLASSIFY.name)
     given = given_categories(spec)
     names = given or one.metadata.names()
-    score_type = score_type_in(one.file, output, spec)
+    score_type = score_type_in(one.file, output, spec, numbers.shape[1])
     try:
         scores_of(numbers, score_type)
     except ValueError as error:
@@ -198,6 +199,7 @@ def _classifier(one: Opened, spec: ModelSpec) -> tuple[ClassifierModel, dict[str
         transform=preprocess,
         categories=_named_classes(one.file.name, names, numbers.shape[1], given is not None),
         score_type=score_type,
+        exclusive=is_exclusive(one.file, output),
         input_size=_text(preprocess.output_size),
         licence=_licence(one.metadata),
     )
@@ -378,8 +380,8 @@ def _facts_of(built: Built[Any], one: Opened, spec: ModelSpec, named: bool) -> d
 def _lines(section: str, model: str, stated: Mapping[str, UnstatedError]) -> str:
     """The lines for a job spec, with examples and comments for what has to be stated."""
     if not stated:
-        return yaml.safe_dump({section: model})
-    lines = [f"{section}:", f"  model: {yaml.safe_dump(model).splitlines()[0]}"]
+        return yaml.safe_dump({section: model}, width=sys.maxsize)
+    lines = [f"{section}:", f"  model: {yaml.safe_dump(model, width=sys.maxsize).splitlines()[0]}"]
     for key, missing in stated.items():
         example = "names.txt" if key == "categories" else missing.example
         text = yaml.safe_dump(example, default_flow_style=True, sort_keys=False, width=1000).splitlines()[0]

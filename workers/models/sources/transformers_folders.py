@@ -1,9 +1,11 @@
 """Hugging Face folders: a network of transformers', its tensors as safetensors, its image processor."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from schemas.exceptions import ModelError
@@ -122,7 +124,7 @@ def explain(spec: ModelSpec) -> Explanation:
             task=task.name,
             source="transformers",
             facts=facts | {"computed by": architecture.libraries},
-            spec=f"{task.name}: {folder.location}\n",
+            spec=yaml.safe_dump({task.name: folder.location}, width=sys.maxsize),
         )
 
 

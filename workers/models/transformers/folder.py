@@ -104,6 +104,8 @@ def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
             )
         tensors = _tensors(files, [file for file in names if file.endswith(".safetensors")])
         yield Folder(name, files.path, names, digest, config, preprocessor, tensors)
+        if digest_of(files.path, names) != digest:
+            raise ModelError(f"the folder {name} was changed while it was read; begin again")
 
 
 def digest_of(path: Path, names: tuple[str, ...]) -> str:

@@ -275,8 +275,15 @@ def load_network(folder: Folder, architecture: Architecture) -> nn.Module:
             ) from None
     _assert_all_taken(folder, architecture, network, found)
     _assert_finite(folder, network)
+    _take_from_disk(network)
     module: nn.Module = network.eval().requires_grad_(False)
     return module
+
+
+def _take_from_disk(network: nn.Module) -> None:
+    """Copies tensors into memory: safetensors maps a file, which somebody may write to while it is used."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def lacks_pooler(folder: Folder, architecture: Architecture) -> bool:

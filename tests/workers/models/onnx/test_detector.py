@@ -14,6 +14,7 @@ from schemas.tasks import DetectorSpec, InputSpec
 from tests.workers.models.alone import Alone
 from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, cells, export, ultralytics
 from tests.workers.models.pictures import noise
+from workers.models.onnx.layouts import boxes_and_scores
 from workers.models.registry import load
 
 SIZE = (64, 96)
@@ -270,3 +271,11 @@ def test_a_file_of_another_task_is_refused(tmp_path: Path, task: str, hint: str)
     file = export(module, tmp_path / "x.onnx", SIZE, metadata=ultralytics(NAMES, task))
     with pytest.raises(ModelError, match=f"says that its task is {task}, which is no detector's; {hint}"):
         load(DetectorSpec(model=str(file)))
+
+
+def test_boxes_of_yolo_nas_come_first_where_names_of_outputs_say_nothing() -> None:
+    shapes = {"o913": (1, 84, 4), "o904": (1, 84, 4)}
+    assert boxes_and_scores(shapes) == ("o913", "o904")
+    assert boxes_and_scores({"a": (1, 84, 4), "boxes": (1, 84, 4)}) == ("boxes", "a")
+    assert boxes_and_scores({"boxes": (1, 84, 4), "dets": (1, 84, 4)}) == ("boxes", "dets")
+    assert boxes_and_scores({"scores": (1, 84, 80), "b": (1, 84, 4)}) == ("b", "scores")

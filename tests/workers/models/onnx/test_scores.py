@@ -233,3 +233,44 @@ def test_a_detector_is_no_classifier(tmp_path: Path) -> None:
     file = str(saved(model_of(nodes, {"images": [1, 3, 8, 8]}, {"out": [1, 3, 8, 8]}), tmp_path / "a.onnx"))
     with pytest.raises(ModelError, match=r"a\.onnx is no classifier: found the output out \(1, 3, 8, 8\)"):
         load(spec_of(file))
+
+
+def test_scores_of_a_softmax_inside_add_up_by_a_class_map_and_those_of_a_sigmoid_do_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "map.yaml").write_text("red: warm\ngreen: warm\n")
+    found = {}
+    for last in ("Softmax", "Sigmoid"):
+        (tmp_path / last).mkdir()
+        spec = ClassifierSpec(
+            model=file_of(tmp_path / last, last),
+            categories=list(NAMES),
+            class_map=str(tmp_path / "map.yaml"),
+            input=PLAIN,
+            top_k=4,
+        )
+        result = Alone(load(spec), 1)(IMAGES[:1])[0]
+        assert isinstance(result, Classification)
+        found[last] = dict(zip(result.label_ids.tolist(), result.scores.tolist(), strict=True))
+    (values,) = logits()[:1]
+    shares, alone = np.exp(values) / np.exp(values).sum(), 1 / (1 + np.exp(-values))
+    warm = int(np.argmax(values[:2]))
+    assert found["Softmax"][warm] == pytest.approx(shares[:2].sum(), abs=0.01)
+    assert found["Sigmoid"][warm] == pytest.approx(alone[:2].max(), abs=0.01)
+
+
+def test_logits_of_one_class_become_scores_by_a_sigmoid(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["row"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["row", "weights"], ["out"]),
+    ]
+    shape: list[int | str] = ["n", 3, 8, 8]
+    file = saved(
+        model_of(nodes, {"images": shape}, {"out": ["n", 1]}, {"weights": WEIGHTS[:, :1].copy()}),
+        tmp_path / "a.onnx",
+    )
+    loaded = load(ClassifierSpec(model=str(file), categories=["red"], input=PLAIN))
+    result = Alone(loaded, 1)(IMAGES[:1])[0]
+    assert isinstance(result, Classification)
+    assert result.scores[0] == pytest.approx(1 / (1 + np.exp(-logits()[0, 0])), abs=0.01)
+    assert loaded.resolved.settings["score_type"] == "sigmoid"
