@@ -30,7 +30,7 @@ def models(
         typer.Option(
             "--describe",
             metavar="MODEL",
-            help="Say what a name or an ONNX file (path or URL) is taken for, why, and what to write.",
+            help="Say what a name, an ONNX file or a folder is taken for, why, and what to write.",
             show_default=False,
         ),
     ] = None,

@@ -4,6 +4,7 @@ Vectors lie in partitions around centres; a search compares those of the nearest
 quantized numbers, and the best `REFINE` times as many as are asked for by their own.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -41,6 +42,7 @@ def assert_lance() -> Any:
     Raises:
         SpecError: saying how it is.
     """
+    os.environ.setdefault("LANCE_LOG", "error")  # it warns of queues and small clusters, a thousand times
     try:
         import lance
     except ImportError:

@@ -97,7 +97,7 @@ MAKERS: dict[str, Callable[[], None]] = {
     "Yahoo's open_nsfw as ONNX": lambda: row_of(
         "open-nsfw.onnx", channels_last=True, last="Softmax", classes=2
     ),
-    "several labels an image as ONNX": lambda: row_of("scenes.onnx"),
+    "several labels an image as ONNX, logits": lambda: row_of("scenes.onnx"),
     "features as ONNX": lambda: row_of("dinov2.onnx"),
 }
 """What makes the files of each line, in the working directory."""
