@@ -37,7 +37,7 @@ from workers.models.onnx.layouts import Seen
 from workers.models.onnx.metadata import Metadata, metadata_of
 from workers.models.onnx.network import OnnxFileNetwork
 from workers.models.onnx.scores import OneOutput, is_exclusive, row_output, row_preprocess, score_type_in
-from workers.models.preprocess import Preprocess, Size, pair, with_spec
+from workers.models.preprocess import CLASSIFIER_KEYS, Preprocess, Size, assert_usable, pair, with_spec
 from workers.models.scores import scores_of
 from workers.models.settings import given_categories
 from workers.models.source import Source
@@ -226,6 +226,7 @@ def _row(one: Opened, spec: ModelSpec, section: str) -> tuple[Preprocess, str, T
             "allowed: "
             "one input"
         )
+    assert_usable(spec, (*CLASSIFIER_KEYS, "channels"))  # what keeps an image's shape is for boxes
     preprocess = _as_stated(one, row_preprocess(one.metadata, spec, one.size, section), spec)
     answers = one.answers(preprocess.output_size)
     output = row_output(one.file.name, answers, section)

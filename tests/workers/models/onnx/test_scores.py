@@ -274,3 +274,15 @@ def test_logits_of_one_class_become_scores_by_a_sigmoid(tmp_path: Path) -> None:
     assert isinstance(result, Classification)
     assert result.scores[0] == pytest.approx(1 / (1 + np.exp(-logits()[0, 0])), abs=0.01)
     assert loaded.resolved.settings["score_type"] == "sigmoid"
+
+
+def test_what_keeps_an_images_shape_is_refused_for_a_classifier(tmp_path: Path) -> None:
+    spec = ClassifierSpec(
+        model=file_of(tmp_path),
+        categories=list(NAMES),
+        input=InputSpec(size=8, scale=255, letterbox="square"),
+    )
+    with pytest.raises(
+        ModelError, match=r"^input: found letterbox, which .*a\.onnx cannot use; allowed: size, crop"
+    ):
+        load(spec)
