@@ -1,6 +1,7 @@
 """The kinds of model that a job may have: what each does, its section of the job spec, its own table."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -73,9 +74,8 @@ class InputSpec(Section):
         crop: of a classifier or an embedder: height and width of the centre that is kept after that; one
             number is a square.
         letterbox: of a detector: where an image that keeps its shape is in the input: "center", "top-left";
-            "square" pads it right and below to a square before it is resized; "none" resizes it to the "
-            "input's
-            shape.
+            "square" pads it right and below to a square before it is resized; "none" resizes it to the
+            input's shape.
         pad: value 0 to 255 of the rest of the input.
         interpolation: "linear" is OpenCV's INTER_LINEAR; the others are Pillow's filters, which are
             antialiased.
@@ -173,6 +173,19 @@ class ModelSpec(Section):
     def is_location(self) -> bool:
         """Whether `model` is the path or URL of a file or a folder, and no name."""
         return self.is_onnx or self.is_folder
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The paths and URLs that it names, by key: of the model, where it is no name, and of other files."""
+        given = {key: getattr(self, key, None) for key in FILE_KEYS}
+        files = {
+            key: value
+            for key, value in given.items()
+            if isinstance(value, str)
+            and value != WORDNET
+            and ("/" in value or Path(value).is_file())  # otherwise it is a name, such as COCO_V1
+        }
+        return {"model": self.model, **files} if self.is_location else files
 
     @property
     def is_factory(self) -> bool:

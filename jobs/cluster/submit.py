@@ -30,7 +30,6 @@ from schemas.exit_codes import CTRL_C, DEADLINE, RAY_DIED, TERMINATED
 from schemas.spec import JobSpec
 from schemas.spec_file import override_spec, value_at
 from schemas.submission import new_submission_id
-from schemas.tasks import FILE_KEYS, WORDNET
 from schemas.words import raylabel_command
 from workers.printable import printable, printable_log
 from workers.storage.uris import absolute_uri, clean_uri
@@ -190,19 +189,13 @@ def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
     }
     if spec.manifest.base:
         overrides["manifest.base"] = absolute_uri(spec.manifest.base)
-    for name, model in spec.models.items():
-        for key in FILE_KEYS:
-            value = getattr(model, key, None)
-            if isinstance(value, str) and (
-                "/" in value or (value != WORDNET and Path(value).is_file())
-            ):  # otherwise it is a name, such as COCO_V1
-                overrides[f"{name}.{key}"] = absolute_uri(value)
     values = spec.model_dump(mode="json", exclude_unset=True)
-    located = {name: absolute_uri(model.model) for name, model in spec.models.items() if model.is_location}
-    for name, location in located.items():  # no override: what is beside it is for another model then
-        value_at(values, name)["model"] = location
-    models = {f"{name}.model": location for name, location in located.items()}
-    shown = {**overrides, **models, "manifest.uri": ", ".join(filter(_is_path, uris))}
+    places: dict[str, str] = {}
+    for name, model in spec.models.items():
+        for key, place in model.places.items():
+            # no override: one that names a model drops what is beside it
+            places[f"{name}.{key}"] = value_at(values, name)[key] = absolute_uri(place)
+    shown = {**overrides, **places, "manifest.uri": ", ".join(filter(_is_path, uris))}
     paths = {key: value for key, value in shown.items() if _is_path(value)}
     return override_spec(values, overrides, "the job"), paths
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -21,7 +20,6 @@ from schemas.models import ResolvedModel, identities_of, tables_of
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
 from schemas.spec_file import value_at
-from schemas.tasks import FILE_KEYS, WORDNET
 from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
@@ -132,11 +130,8 @@ class ResolvedJob:
         manifest["base"] = manifest["base"] and _absolute(manifest["base"])
         for name, spec in self.spec.models.items():
             model = value_at(public, name)
-            if spec.is_location:
-                model["model"] = _absolute(spec.model)
-            for key in FILE_KEYS:
-                if isinstance(file := model.get(key), str) and file != WORDNET and Path(file).is_file():
-                    model[key] = _absolute(file)
+            for key, place in spec.places.items():
+                model[key] = _absolute(place)
         return public
 
     def not_kept(self) -> list[str]:

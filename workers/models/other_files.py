@@ -9,8 +9,7 @@ _KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         (".pt",),
         "a file of PyTorch's objects, which only executing it can load",
         "export it, for example one of Ultralytics with `yolo export model={file} format=onnx`, and name "
-        "{stem}.onnx; "
-        "if it holds tensors by name, name the network and give it as `weights: {file}`",
+        "{stem}.onnx; if it holds tensors by name, name the network and give it as `weights: {file}`",
     ),
     (
         (".pth", ".pth.tar", ".bin", ".ckpt", ".safetensors"),

@@ -196,7 +196,7 @@ def assert_finite(modules: Iterable[nn.Module], model: str, weights: str) -> Non
     for module in modules:
         for name, tensor in chain(module.named_parameters(), module.named_buffers()):
             tensors.setdefault(id(tensor), (name, tensor))
-    broken = [name for name, tensor in tensors.values() if not (_is_finite(tensor) or _is_mask(tensor))]
+    broken = [name for name, tensor in tensors.values() if not (is_finite(tensor) or _is_mask(tensor))]
     if broken:
         of = f"the weights of {model} ({weights})" if weights else f"the weights of {model}"
         raise ModelError(
@@ -206,7 +206,8 @@ def assert_finite(modules: Iterable[nn.Module], model: str, weights: str) -> Non
         )
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor has no NaN and no infinity."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     # one pass without a copy, unlike isfinite().all(); NaN is its own least and largest value

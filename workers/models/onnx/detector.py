@@ -170,8 +170,7 @@ def assert_inputs(network: OnnxFileNetwork, name: str) -> None:
     if wrong:
         raise ModelError(
             f"{name} wants more than images: its input {', '.join(map(str, wrong))}; allowed beside the "
-            "images: "
-            f"{RtDetr.sizes} (n, 2), as RT-DETR and D-FINE export it"
+            f"images: {RtDetr.sizes} (n, 2), as RT-DETR and D-FINE export it"
         )
 
 

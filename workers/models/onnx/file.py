@@ -196,8 +196,7 @@ def _assert_operators(model: onnx.ModelProto, name: str) -> None:
                 raise ModelError(
                     f"{name} needs the operator {short_line(node.op_type, 60)!r} of the library "
                     f"{short_line(node.domain, 60)!r}; allowed: operators of ONNX and ONNX Runtime, as "
-                    "libraries of "
-                    "operators are code"
+                    "libraries of operators are code"
                 )
             if node.op_type == "Constant" and node.output:
                 made = next((it.t for it in node.attribute if it.name == "value"), onnx.TensorProto())
@@ -239,8 +238,7 @@ def _assert_whole(model: onnx.ModelProto, name: str) -> None:
         if not bits or min(tensor.dims, default=0) < 0 or not count <= holds <= count + 1:
             raise ModelError(
                 f"{name} is damaged: its tensor {short_line(tensor.name, 60)!r} declares {count:,} values "
-                "and holds "
-                f"{holds:,}; export or copy it again"
+                f"and holds {holds:,}; export or copy it again"
             )
 
 
@@ -278,8 +276,7 @@ def _load_external(model: onnx.ModelProto, location: str, name: str) -> dict[str
         if len(data) < length:
             raise ModelError(
                 f"{name} is damaged: {short_line(file, 100)!r} beside it has {len(contents[file]):,} "
-                "bytes, fewer than "
-                f"its tensor {short_line(tensor.name, 60)!r} needs; copy both again"
+                f"bytes, fewer than its tensor {short_line(tensor.name, 60)!r} needs; copy both again"
             )
         tensor.raw_data = data
         tensor.data_location = onnx.TensorProto.DEFAULT
@@ -313,8 +310,7 @@ def _read_beside(location: str, file: str, name: str) -> bytes:
     except ModelError as error:
         raise ModelError(
             f"{name} has its tensors in the file {short_line(file, 100)!r}, which is not there or cannot "
-            "be read "
-            f"({error}); put it beside the ONNX file"
+            f"be read ({error}); put it beside the ONNX file"
         ) from None
 
 
@@ -341,8 +337,7 @@ def _ports(model: onnx.ModelProto, side: str, name: str) -> tuple[Port, ...]:
         if not value.type.HasField("tensor_type"):
             raise ModelError(
                 f"{name}: its {side} {short_line(value.name, 60)!r} is no tensor; allowed: a network from "
-                "tensors to "
-                "tensors (an export of scikit-learn: zipmap=False)"
+                "tensors to tensors (an export of scikit-learn: zipmap=False)"
             )
         tensor = value.type.tensor_type
         shape = tuple(

@@ -196,8 +196,7 @@ class YoloX(YoloV5):
             return None
         why = (
             f"one output of {shape_text(shape)}: a box, an objectness and {shape[2] - 5} classes for each "
-            "cell of its "
-            "input's grids"
+            "cell of its input's grids"
         )
         return Match(False, why)
 

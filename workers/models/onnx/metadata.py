@@ -79,8 +79,7 @@ class Metadata:
     def _no_names(self, why: str) -> ModelError:
         return ModelError(
             f"{self.name}: its metadata `names` gives no class names: {why}; state them as `categories:`, "
-            "a list or "
-            "a text file with one on each line"
+            "a list or a text file with one on each line"
         )
 
 

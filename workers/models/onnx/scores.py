@@ -54,8 +54,7 @@ def row_output(name: str, answers: Mapping[str, Tensor], section: str) -> str:
     if not rows:
         raise ModelError(
             f"{name} is no {section}: found {outputs_text(shapes)}; allowed: one output (n, numbers). If "
-            "it is a "
-            "detector, name it under `detector:`"
+            "it is a detector, name it under `detector:`"
         )
     raise ModelError(
         f"{name} has several outputs that can be {with_article(section)}'s, {', '.join(map(repr, rows))}; "
@@ -83,8 +82,7 @@ def score_type_in(file: OnnxFile, output: str, spec: ModelSpec, classes: int) ->
     if inside and asked not in (None, "none"):
         raise ModelError(
             f"score_type: found {asked}, but {file.name} ends in a {inside}, and a second one would "
-            "flatten its "
-            "scores; leave score_type out, or write `score_type: none`"
+            "flatten its scores; leave score_type out, or write `score_type: none`"
         )
     return "none" if inside else asked or ("sigmoid" if classes == 1 else "softmax")
 
@@ -117,8 +115,7 @@ def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, secti
         text = ", ".join(f"{key}: {value}" for key, value in example.items())
         raise UnstatedError(
             f"{metadata.name} does not say how images become its input; add what it was trained with, for "
-            "most "
-            f"networks of ImageNet:\n  {section}:\n    model: {metadata.name}\n    input: {{{text}}}",
+            f"most networks of ImageNet:\n  {section}:\n    model: {metadata.name}\n    input: {{{text}}}",
             *("input", example, "ImageNet's usual; write what it was trained with"),
         )
     resized = given.size if given else None

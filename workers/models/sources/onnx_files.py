@@ -117,8 +117,7 @@ class Opened:
         except FloatingPointError:
             raise ModelError(
                 f"{self.file.name} answers with NaN or infinity for an image of noise: its weights are "
-                "damaged, or "
-                "numbers overflow in float16; export it again, in float32"
+                "damaged, or numbers overflow in float16; export it again, in float32"
             ) from None
         return answers
 
@@ -223,8 +222,7 @@ def _row(one: Opened, spec: ModelSpec, section: str) -> tuple[Preprocess, str, T
     if one.network.others:
         raise ModelError(
             f"{one.file.name} wants more than images: its input {', '.join(map(str, one.network.others))}; "
-            "allowed: "
-            "one input"
+            "allowed: one input"
         )
     assert_usable(spec, (*CLASSIFIER_KEYS, "channels"))  # what keeps an image's shape is for boxes
     preprocess = _as_stated(one, row_preprocess(one.metadata, spec, one.size, section), spec)
@@ -246,8 +244,7 @@ def _as_stated(one: Opened, usual: Preprocess, spec: ModelSpec) -> Preprocess:
     if (preprocess.scale, preprocess.mean, preprocess.std) != (plain.scale, plain.mean, plain.std):
         raise ModelError(
             f"input: makes fractions, but {one.file.name} takes whole numbers from 0 to 255; write `scale: "
-            "1`, and "
-            "leave mean and std out"
+            "1`, and leave mean and std out"
         )
     return preprocess
 
@@ -266,8 +263,7 @@ def _detector_size(one: Opened, spec: DetectorSpec) -> Size:
     if one.size and given and one.size != given:
         raise ModelError(
             f"input.size: found {_text(given)}, but {one.file.name} is made for {_text(one.size)} (height "
-            "x width); "
-            "leave it out, or export the file for another size"
+            "x width); leave it out, or export the file for another size"
         )
     size = one.size or given or one.metadata.size
     if size is None:
@@ -292,8 +288,7 @@ def _named_classes(
         count = f"its {classes} classes" if classes else "its classes"
         raise UnstatedError(
             f"{name} does not say how {count} are called; add `categories: names.txt`, a text file with "
-            "one name "
-            "a line in the network's order, or a list",
+            "one name a line in the network's order, or a list",
             *("categories", [f"class_{number}" for number in range(classes or 1)], "one name a line"),
         )
     if classes is not None and len(names) != classes:

@@ -138,8 +138,7 @@ def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:
     if asked == "regression":
         raise ModelError(
             f"{folder.location} answers with numbers that are no scores (problem_type is regression in its "
-            "config.json); "
-            "allowed: single_label_classification, multi_label_classification"
+            "config.json); allowed: single_label_classification, multi_label_classification"
         )
     several = asked == "multi_label_classification" or len(architecture.categories) == 1
     return "sigmoid" if several else "softmax"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from schemas.exceptions import ModelError
 from schemas.words import counted
-from workers.models.weights import file_sha256
+from workers.models.weights import assert_expected, file_sha256
 from workers.printable import message_of, short_line
 from workers.storage.filesystem import local_path, open_file
 from workers.storage.uris import QUERY_SCHEMES, absolute_uri, clean_uri, is_local, scheme_of, split_chain
@@ -97,11 +97,7 @@ def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
         _take_weights(files, config)
         names = tuple(sorted(files.taken))
         digest = digest_of(files.path, names)
-        if expected is not None and digest != expected:
-            raise ModelError(
-                f"the folder {name} has another sha256 than the spec asks for; it was not loaded\n"
-                f"  found    {digest}\n  expected {expected}"
-            )
+        assert_expected(name, digest, expected, "the folder")
         tensors = _tensors(files, [file for file in names if file.endswith(".safetensors")])
         yield Folder(name, files.path, names, digest, config, preprocessor, tensors)
         if digest_of(files.path, names) != digest:

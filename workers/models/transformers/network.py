@@ -16,6 +16,7 @@ from schemas.tasks import CLASSIFY, DETECT, EMBED, Task
 from schemas.words import counted, with_article
 from workers.models.model import versions
 from workers.models.transformers.folder import CONFIG, Folder
+from workers.models.weights import is_finite
 from workers.printable import one_line, short_line
 
 _SHOWN = 3
@@ -338,7 +339,7 @@ def _is_computed(name: str) -> bool:
 
 def _assert_finite(folder: Folder, network: nn.Module) -> None:
     for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if not is_finite(tensor):
             raise ModelError(
                 f"the tensor {one_line(name)} in {folder.location} has NaN or infinity: the training "
                 "diverged, or it was saved in too few bits"

@@ -1,7 +1,6 @@
 """transformers' networks with the faces that raylabel's kinds of model have."""
 
 import inspect
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
 from workers.models.model import require_finite
+from workers.models.runner import batches
 from workers.models.transformers.processor import Processor
 
 Vector = Literal["get_image_features", "image_embeds", "pooler_output", "first token"]
@@ -144,7 +144,9 @@ class Objects(nn.Module):
         """
         inputs = [self.processor.with_mask(image) for image in images]
         answers: dict[int, dict[str, Tensor]] = {}
-        for members in _same_shapes(inputs):
+        # those of one shape together; those with padding alone
+        shapes = [tuple(pixels.shape) if mask is None else i for i, (pixels, mask) in enumerate(inputs)]
+        for members in batches(shapes, len(inputs)):
             batch = torch.stack([inputs[i][0] for i in members]).contiguous()
             mask = inputs[members[0]][1]
             outputs = self.network(batch) if mask is None else self.network(batch, mask[None])
@@ -160,11 +162,3 @@ class Objects(nn.Module):
         answer = SimpleNamespace(logits=logits, pred_boxes=boxes)
         (objects,) = self.processor.own.post_process_object_detection(answer, self.score_thresh, size)
         return {name: objects[name] for name in ("boxes", "scores", "labels")}
-
-
-def _same_shapes(inputs: Sequence[tuple[Tensor, Tensor | None]]) -> list[list[int]]:
-    """Positions of inputs of one shape together; those with padding alone."""
-    groups: dict[object, list[int]] = {}
-    for i, (pixels, mask) in enumerate(inputs):
-        groups.setdefault(tuple(pixels.shape) if mask is None else i, []).append(i)
-    return list(groups.values())
