@@ -86,7 +86,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if starts_ray(item.nodeid):
             item.add_marker("ray")
         given = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if isinstance(item, pytest.Function) and SERVERS & {*item.fixturenames, *map(str, given)}:
+        names = (name for name in given if isinstance(name, str))
+        if isinstance(item, pytest.Function) and SERVERS & {*item.fixturenames, *names}:
             item.add_marker("server")
 
 

@@ -81,6 +81,7 @@ def test_they_are_drawn_from_the_tables_alone(labelled: Path, tmp_path: Path) ->
     assert {"00000-000000000.jpg", "00009-2.jpg"} < {file.name for file in (tmp_path / "pictures").iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_in_a_bucket_they_are_labelled_as_the_same_photos_in_files(
     folder: Path, plain: dict[str, Any], tmp_path: Path, s3: S3Server

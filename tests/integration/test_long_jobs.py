@@ -8,7 +8,7 @@ import pytest
 from jobs.run import pipeline
 from tests.integration.jobs_here import run_here, tables
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 
 
 def test_the_rows_are_the_same_in_one_round_or_in_several(

@@ -12,6 +12,8 @@ from PIL import Image
 import raylabel
 from tests.notebook import executed, pictures, recorded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -80,13 +80,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classifier", "detector", "batch_size"),
     [
         ("resnet18", "ssdlite320_mobilenet_v3_large", 4),
-        pytest.param(
-            "mobilenet_v3_small", "fasterrcnn_mobilenet_v3_large_320_fpn", 5, marks=pytest.mark.slow
-        ),
+        ("mobilenet_v3_small", "fasterrcnn_mobilenet_v3_large_320_fpn", 5),
         ("efficientnet_b0", None, 3),
     ],
 )

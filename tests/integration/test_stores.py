@@ -54,6 +54,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(
     assert [row["manifest_index"] for row in found] == list(range(56))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_refused_write_is_said_and_the_run_goes_on_when_it_is_allowed(
     job: dict[str, Any], tmp_path: Path

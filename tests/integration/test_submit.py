@@ -140,6 +140,7 @@ def test_a_submitted_job_gives_what_is_recorded_of_its_photos(
     assert "images: 7 of 7 done, 0 failed" in status.stdout
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_stopped_and_gone_on_with_and_another_beside_it_is_refused(
     cluster: Nodes, job: Path, gate: threading.Event, tmp_path: Path
 ) -> None:

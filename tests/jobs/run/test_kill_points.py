@@ -271,16 +271,15 @@ def complete(place: Disk, units: dict[str, int]) -> Store:
     return store
 
 
-def at(disk: int, s3: int, s3_slow: int | None) -> pytest.MarkDecorator:
-    """Where a test is done, and at how many points; the slow ones on the disk at all."""
+def at(disk: int, s3: int | None) -> pytest.MarkDecorator:
+    """Where a test is done, and at how many points; all of them, and those in buckets, are slow."""
     slow = pytest.mark.slow
     return pytest.mark.parametrize(
         ("place", "times"),
         [
             pytest.param("disk", disk, id="disk"),
             pytest.param("disk", None, id="disk-all", marks=slow),
-            *([pytest.param("s3", s3, id="s3")] if s3 else []),
-            pytest.param("s3", s3_slow, id="s3-all", marks=slow),
+            pytest.param("s3", s3, id="s3", marks=slow),
         ],
         indirect=["place"],
     )
@@ -307,7 +306,7 @@ def try_all(points: list[Point], attempt: Callable[[Point], None]) -> None:
         raise ExceptionGroup(f"{len(wrong)} of {len(points)} points", wrong)
 
 
-@at(disk=24, s3=6, s3_slow=None)
+@at(disk=24, s3=None)
 def test_a_run_killed_anywhere_goes_on_to_the_same_tables(place: Disk, times: int | None) -> None:
     undisturbed = place.new()
     changes = place.changes(place.doing("run", undisturbed, place.units))
@@ -329,7 +328,7 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_tables(place: Disk, times: in
     try_all(points(changes, times, seed=1), attempt)
 
 
-@at(disk=12, s3=0, s3_slow=20)
+@at(disk=8, s3=20)
 def test_a_retry_killed_anywhere_goes_on_to_the_same_tables(place: Disk, times: int | None) -> None:
     start = complete(place, place.units)
     undisturbed = place.new(start)
@@ -355,7 +354,7 @@ def test_a_retry_killed_anywhere_goes_on_to_the_same_tables(place: Disk, times: 
     try_all(points(changes, times, seed=2), attempt)
 
 
-@at(disk=8, s3=0, s3_slow=20)
+@at(disk=8, s3=20)
 @pytest.mark.parametrize("old_is", ["complete", "killed"])
 def test_a_restart_killed_anywhere_leaves_no_row_of_the_old_run(
     place: Disk, old_is: str, times: int | None

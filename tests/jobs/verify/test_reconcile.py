@@ -35,6 +35,11 @@ LEDGER = "_work/run"
 SUMS = {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "errors": 12}
 """Rows of each table of the whole run."""
 
+IN_BUCKETS_TOO = pytest.mark.parametrize(
+    "output", ["disk", pytest.param("s3", marks=pytest.mark.slow)], indirect=True
+)
+"""For tests whose faults do not depend on the store: the one in a bucket is for `make test-slow`."""
+
 
 def begun(output: str, plan: Plan = PLAN) -> RunDirectory:
     """A run of 50 images in three shards, of which nothing is done yet."""
@@ -118,6 +123,7 @@ def test_a_run_that_is_not_complete_is_proven_as_far_as_it_goes(
     assert counts(verify_run(output)) == ("complete", 3, 50, 0, 0)
 
 
+@IN_BUCKETS_TOO
 def test_a_retry_is_proven_while_it_goes_on_and_after(output: str) -> None:
     retry = retried(output, 3, 7, 27)
     assert counts(verify_run(output)) == ("incomplete", 0, 0, 0, 3)
@@ -255,6 +261,7 @@ DAMAGE: dict[str, tuple[Callable[[Store], object], list[tuple[str, str]]]] = {
 }
 
 
+@IN_BUCKETS_TOO
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_to_a_complete_run_is_named(output: str, damage: str) -> None:
     store = completed(output).store
@@ -266,6 +273,7 @@ def test_damage_to_a_complete_run_is_named(output: str, damage: str) -> None:
         assert part in said
 
 
+@IN_BUCKETS_TOO
 def test_a_file_and_its_record_that_agree_on_a_lost_row_do_not_hide_it(output: str) -> None:
     """What a writer with a bug would leave: everything signed, and wrong."""
     run = completed(output)
@@ -280,6 +288,7 @@ def test_a_file_and_its_record_that_agree_on_a_lost_row_do_not_hide_it(output: s
     ]
 
 
+@IN_BUCKETS_TOO
 def test_damage_to_parts_and_commits_is_named(output: str) -> None:
     run = begun(output)
     commit_results(run, 1, results_of(PLAN, 0, 1))
@@ -303,6 +312,7 @@ def test_damage_to_parts_and_commits_is_named(output: str) -> None:
     assert verify_run(output).state == "damaged"
 
 
+@IN_BUCKETS_TOO
 def test_a_commit_of_units_that_its_pass_does_not_have_is_named(output: str) -> None:
     retry = retried(output, 3, 7, 27)
     (commit,) = commit_results(retry, 2, results_of(retry.current, 0, 1))
@@ -329,6 +339,7 @@ def test_what_a_killed_publisher_leaves_is_no_fault_and_damage_to_it_is(output: 
     assert counts(verify_run(output)) == ("incomplete", 1, 24, 0, 26)
 
 
+@IN_BUCKETS_TOO
 def test_what_a_killed_publisher_of_a_retry_leaves_is_no_fault_and_a_row_lost_in_it_is(output: str) -> None:
     retry = retried(output, 3, 7)
     commits = commit_results(retry, 2, results_of(retry.current, 0, 1, cured=True))
@@ -368,6 +379,7 @@ def test_a_shard_that_is_published_between_a_look_and_its_reading_is_looked_at_a
     assert (report.issues, report.published, report.committed) == ([], True, 0)
 
 
+@IN_BUCKETS_TOO
 def test_a_run_that_is_being_written_has_no_fault_at_any_moment(output: str) -> None:
     """Commits that become one, shards that are published, a retry over them, each while it is proved."""
     run = begun(output)

@@ -62,7 +62,7 @@ def timm_features(network: Any, transform: Any, images: list[Any]) -> Any:
         "vit_tiny_patch16_224",
         "convnext_atto",
         "resnet10t",
-        "deit_tiny_distilled_patch16_224",
+        pytest.param("deit_tiny_distilled_patch16_224", marks=pytest.mark.slow),
     ],
 )
 def test_timms_embedding_is_its_own_whatever_the_batch(name: str, tmp_path: Any) -> None:
@@ -87,7 +87,7 @@ def test_timms_embedding_is_its_own_whatever_the_batch(name: str, tmp_path: Any)
         ("resnet18", "flatten"),
         ("squeezenet1_1", "classifier.0"),  # a map
         ("mobilenet_v3_small", "classifier.2"),
-        ("convnext_tiny", "classifier.1"),
+        pytest.param("convnext_tiny", "classifier.1", marks=pytest.mark.slow),
     ],
 )
 def test_torchvisions_embedding_is_what_its_last_layer_gets(name: str, node: str, tmp_path: Any) -> None:
