@@ -25,8 +25,11 @@ MAX_ELEMENTS = 2**30
 MAX_METADATA = 2**20
 """The most characters of an entry of the metadata that is looked at; a thousand class names have 30,000."""
 
-_PASSES_ON = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")
-"""Operators that leave values as they are."""
+_PASSES_ON = (
+    *("Identity", "Cast", "CastLike", "Dropout", "Clip", "QuantizeLinear", "DequantizeLinear"),
+    *("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"),
+)
+"""Operators that leave the values of their first input as they are, but for rounding and bounds."""
 
 _MAKES = {"ConstantOfShape": 0, "Expand": 1, "RandomNormal": None, "RandomUniform": None}
 """Operators that make a tensor of any size, and the input that says its shape."""

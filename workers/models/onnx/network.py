@@ -113,13 +113,17 @@ class OnnxFileNetwork(nn.Module):
             outputs.append(torch.from_numpy(_plain(answer[:count])))
         return tuple(outputs)
 
-    def answers(self, size: Size) -> dict[str, Tensor]:
+    def answers(self, size: Size, seed: int = 0) -> dict[str, Tensor]:
         """Its outputs by name for an image of noise.
+
+        Args:
+            size: height and width.
+            seed: of the noise.
 
         Raises:
             ModelError: it fails on it.
         """
-        noise = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0))
+        noise = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(seed))
         if self.image.dtype == "uint8":
             noise = noise * 255
         others = {port.name: torch.tensor([[size[1], size[0]]]) for port in self.others}
