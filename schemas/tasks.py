@@ -24,7 +24,10 @@ OTHER_FILES = (
 )
 """How files of models end that cannot be named as `model`; see `workers.models.other_files`."""
 
-_Side = Annotated[int, Field(ge=1, le=8192)]
+MAX_SIDE = 8192
+"""Pixels that a side of a network's input may have."""
+
+_Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 _Pair = Annotated[list[_Side], Field(min_length=2, max_length=2)]
 _Three = Annotated[list[float], Field(min_length=3, max_length=3)]
 _Positive = Annotated[float, Field(gt=0)]

@@ -219,6 +219,18 @@ def test_an_input_that_nothing_is_known_of_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [["n", 3, 10**6, 10**6], ["n", 8193, 8, 3]])
+def test_an_input_of_millions_of_pixels_is_refused_before_it_is_tried(
+    tmp_path: Path, shape: list[int | str]
+) -> None:
+    nodes = [helper.make_node("ReduceMean", ["images"], ["out"], axes=[2, 3], keepdims=0)]
+    file = saved(model_of(nodes, {"images": shape}, {"out": ["n", 3]}), tmp_path / "a.onnx")
+    found = ", ".join(map(str, shape))
+    assert refused(file) == (
+        f"a.onnx: found the input images ({found}) float32; allowed for images: sides of 1 to 8,192 pixels"
+    )
+
+
 def test_a_url_shows_no_secret() -> None:
     message = refused("http://user:word@127.0.0.1:9/a.onnx?token=abc")
     assert "http://127.0.0.1:9/a.onnx" in message

@@ -18,7 +18,6 @@ from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import small_photos
 from tests.workers.models.transformers.made import CLASSIFIERS, DETECTORS, EMBEDDERS, LABELS, make
 from workers.models.registry import load
-from workers.models.transformers import processor
 from workers.models.transformers.folder import opened
 from workers.models.transformers.network import architecture_of
 from workers.models.transformers.processor import load_processor
@@ -252,7 +251,6 @@ def test_an_image_of_three_rows_is_no_image_of_three_channels(side: int, vit: Pa
     assert own(image).shape == (3, 64, 64)
     rows = own(image.flip(1))
     assert torch.allclose(rows.flip(1), own(image), atol=0.02)
-    assert processor.MAX_SIDE == 8192
 
 
 def test_a_file_that_is_overwritten_later_changes_no_tensor(vit: Path) -> None:
