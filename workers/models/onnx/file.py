@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from schemas.exceptions import ModelError
 from workers.models.checkpoints import kind_of
 from workers.models.weights import assert_expected, read_bytes
 from workers.printable import short_line
-from workers.storage.uris import absolute_uri, clean_uri, parent_url
+from workers.storage.uris import absolute_uri, clean_uri, file_beside, name_of
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Domains of the operators that ONNX Runtime has itself; others are libraries, which would be executed."""
@@ -100,7 +99,7 @@ class OnnxFile:
     @property
     def name(self) -> str:
         """Its last name."""
-        return posixpath.basename(self.location)
+        return name_of(self.location)
 
 
 def read_onnx(location: str, expected: str | None = None) -> OnnxFile:
@@ -120,9 +119,7 @@ def read_onnx(location: str, expected: str | None = None) -> OnnxFile:
     model = _parsed(data, name)
     beside = _load_external(model, location, name)
     if beside:
-        lines = sorted(
-            [f"{digest}  {posixpath.basename(name)}\n", *(f"{d}  {n}\n" for n, d in beside.items())]
-        )
+        lines = sorted([f"{digest}  {name_of(name)}\n", *(f"{d}  {n}\n" for n, d in beside.items())])
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         data = _serialized(model, name)
     assert_expected(name, digest, expected, "the ONNX file")
@@ -309,7 +306,7 @@ def _read_beside(location: str, file: str, name: str) -> bytes:
             "beside it"
         )
     try:
-        return read_bytes(f"{parent_url(absolute_uri(location))}/{file}", "it")
+        return read_bytes(file_beside(absolute_uri(location), file), "it")
     except ModelError as error:
         raise ModelError(
             f"{name} has its tensors in the file {short_line(file, 100)!r}, which is not there or cannot "

@@ -19,7 +19,7 @@ from schemas.words import counted
 from workers.models.weights import assert_expected, file_sha256
 from workers.printable import message_of, short_line
 from workers.storage.filesystem import local_path, open_file
-from workers.storage.uris import QUERY_SCHEMES, absolute_uri, clean_uri, is_local, scheme_of, split_chain
+from workers.storage.uris import absolute_uri, clean_uri, file_in, is_local
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -209,16 +209,6 @@ class _Files:
     def _unreadable(self, name: str, error: Exception) -> ModelError:
         reason = getattr(error, "strerror", None) or message_of(error, self._location, self.name)
         return ModelError(f"{name} of {self.name} cannot be read: {reason or type(error).__name__}")
-
-
-def file_in(folder: str, name: str) -> str:
-    """The path or URL of a file in a folder, which may be within an archive or have a query."""
-    if chain := split_chain(folder):
-        return f"{chain[0].rstrip('/')}/{name}::{chain[1]}"
-    path, mark, query = folder, "", ""
-    if scheme_of(folder) in QUERY_SCHEMES:
-        path, mark, query = folder.partition("?")
-    return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
 def _on_disk(location: str) -> str | None:

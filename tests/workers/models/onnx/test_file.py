@@ -2,9 +2,11 @@
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import onnx
 import pytest
@@ -183,6 +185,28 @@ def test_tensors_in_a_file_beside_it_are_read_and_pinned(tmp_path: Path) -> None
     )
     assert read.sha256 == hashlib.sha256(lines.encode()).hexdigest()
     assert read.beside == ("a.data",)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("memory://models/a.onnx", "simplecache::memory://models/a.onnx"),
+        *("zip://models/a.onnx::file://{archive}", "zip://models/a.onnx::memory://models.zip"),
+    ],
+)
+def test_tensors_beside_a_file_in_an_archive_are_beside_it_there(tmp_path: Path, url: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    file = with_tensors_beside(folder)
+    archive = shutil.make_archive(str(folder), "zip", tmp_path, "models")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/models", recursive=True)
+    memory.put(archive, "/models.zip")
+    try:
+        read = read_onnx(url.format(archive=archive))
+    finally:
+        memory.rm(["/models", "/models.zip"], recursive=True)
+    assert (read.name, read.beside, read.sha256) == ("a.onnx", ("a.data",), read_onnx(str(file)).sha256)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from schemas.tasks import ClassifierSpec
 from tests.workers.models.pictures import ROOT
 from tests.workers.models.transformers.made import CLASSIFIERS, make
 from workers.models.registry import load
-from workers.models.transformers.folder import file_in, opened
+from workers.models.transformers.folder import opened
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
@@ -90,7 +90,13 @@ def test_where_a_folder_lies_makes_no_other_model(vit: Path, copy: Path) -> None
     assert one.identity() == other.identity()
 
 
-@pytest.mark.parametrize("url", ["memory://models/vit/", "file://{vit}", "zip://vit::file://{archive}"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("memory://models/vit/", "file://{vit}", "simplecache::memory://models/vit"),
+        *("zip://vit::file://{archive}", "zip://vit/::{archive}"),
+    ],
+)
 def test_a_folder_in_a_store_is_copied_for_as_long_as_it_is_loaded(
     url: str, vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,19 +113,6 @@ def test_a_folder_in_a_store_is_copied_for_as_long_as_it_is_loaded(
     one, other = copied.resolved, load(ClassifierSpec(model=f"{vit}/")).resolved
     assert one.weights_sha256 == other.weights_sha256
     assert one.network[3:] == other.network[3:]
-
-
-@pytest.mark.parametrize(
-    ("folder", "file"),
-    [
-        ("/models/vit/", "/models/vit/config.json"),
-        ("s3://models/vit", "s3://models/vit/config.json"),
-        ("https://host/vit/?token=a", "https://host/vit/config.json?token=a"),
-        ("zip://vit/::s3://b/a.zip", "zip://vit/config.json::s3://b/a.zip"),
-    ],
-)
-def test_a_file_of_a_folder_has_the_folders_url(folder: str, file: str) -> None:
-    assert file_in(folder, "config.json") == file
 
 
 def test_tensors_may_be_in_several_files(vit: Path, tmp_path: Path) -> None:
