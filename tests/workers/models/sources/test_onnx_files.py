@@ -85,6 +85,7 @@ def test_a_built_in_model_is_described_as_it_is_listed() -> None:
             "s3://b/c/x.engine",
             r"x\.engine is no detector but an engine of TensorRT's, .*: name the ONNX file",
         ),
+        ("models/what?.pt", r"^what\?\.pt is no detector but a file of PyTorch's objects"),
         ("x.tflite", r"`python -m tf2onnx\.convert --tflite x\.tflite --output x\.onnx`"),
         (
             "nanodet_h",
