@@ -167,23 +167,40 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionP
     while waiting:
         graph = waiting.pop()
         yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        for attribute in _attributes(graph):
+            waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _attributes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.AttributeProto]:
+    """What the operators of a graph are given beside inputs, and the defaults of a function."""
+    for node in graph.node:
+        yield from node.attribute
+    if isinstance(graph, onnx.FunctionProto):
+        yield from graph.attribute_proto
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors that a model holds."""
+    """All tensors that a model holds; of those that are mostly zeros, what they hold of others."""
     for graph in _graphs(model):
         if isinstance(graph, onnx.GraphProto):
             yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield from attribute.tensors
-                if attribute.HasField("t"):
-                    yield attribute.t
+        for attribute in _attributes(graph):
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+    for sparse in _sparse_tensors(model):
+        yield from (sparse.values, sparse.indices)
+
+
+def _sparse_tensors(model: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    """All tensors of a model that are mostly zeros, of which only the others are in the file."""
+    for graph in _graphs(model):
+        if isinstance(graph, onnx.GraphProto):
+            yield from graph.sparse_initializer
+        for attribute in _attributes(graph):
+            yield from attribute.sparse_tensors
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
 
 
 def _assert_operators(model: onnx.ModelProto, name: str) -> None:
@@ -199,15 +216,31 @@ def _assert_operators(model: onnx.ModelProto, name: str) -> None:
                     "libraries of operators are code"
                 )
             if node.op_type == "Constant" and node.output:
-                made = next((it.t for it in node.attribute if it.name == "value"), onnx.TensorProto())
-                constants[node.output[0]] = made
-    for graph in _graphs(model):
-        for node in graph.node:
-            if node.op_type in _MAKES and (size := _size_made(node, constants)) > MAX_ELEMENTS:
-                raise ModelError(
-                    f"{name} makes a tensor of {size:,} values ({node.op_type}); allowed: up to "
-                    f"{MAX_ELEMENTS:,}"
-                )
+                constants[node.output[0]] = _constant(node)
+    made = [
+        (_size_made(node, constants), node.op_type)
+        for graph in _graphs(model)
+        for node in graph.node
+        if node.op_type in _MAKES
+    ]
+    made += [(math.prod(sparse.dims), "sparse tensor") for sparse in _sparse_tensors(model)]
+    for size, what in made:
+        if size > MAX_ELEMENTS:
+            raise ModelError(
+                f"{name} makes a tensor of {size:,} values ({what}); allowed: up to {MAX_ELEMENTS:,}"
+            )
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto:
+    """The value of a Constant that may be a shape; one without values where it is none."""
+    made = onnx.TensorProto()
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            made = attribute.t
+        elif attribute.name == "value_ints":
+            count = len(attribute.ints)
+            made = onnx.TensorProto(data_type=onnx.TensorProto.INT64, dims=[count], int64_data=attribute.ints)
+    return made
 
 
 def _size_made(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> int:

@@ -10,7 +10,8 @@ import fsspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from schemas.exceptions import ModelError
 from schemas.tasks import ClassifierSpec
@@ -146,17 +147,70 @@ def test_a_tensor_that_declares_more_than_it_holds_takes_no_memory(tmp_path: Pat
     )
 
 
-def test_a_tensor_that_is_made_of_nothing_takes_no_memory(tmp_path: Path) -> None:
+def made_of_nothing(shape: TensorProto | list[int]) -> onnx.ModelProto:
+    """A model that makes a tensor of a shape, which is a tensor or the numbers of an operator."""
+    given = {"value_ints": shape} if isinstance(shape, list) else {"value": shape}
     nodes = [
+        helper.make_node("Constant", [], ["shape"], **given),
         helper.make_node("ConstantOfShape", ["shape"], ["huge"]),
         helper.make_node("ReduceMean", ["huge"], ["mean"]),
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
         helper.make_node("Add", ["pooled", "mean"], ["out"]),
     ]
-    shape = {"shape": np.array([100_000, 100_000], np.int64)}
-    model = model_of(nodes, {"images": ["n", 3, 8, 8]}, {"out": ["n", 3, 1, 1]}, shape)
+    return model_of(nodes, {"images": ["n", 3, 8, 8]}, {"out": ["n", 3, 1, 1]})
+
+
+HUGE = [100_000, 100_000]
+
+
+@pytest.mark.parametrize("shape", [helper.make_tensor("", TensorProto.INT64, [2], HUGE), HUGE])
+def test_a_tensor_that_is_made_of_nothing_takes_no_memory(
+    tmp_path: Path, shape: TensorProto | list[int]
+) -> None:
     assert "a.onnx makes a tensor of 10,000,000,000 values (ConstantOfShape)" in refused(
-        saved(model, tmp_path / "a.onnx")
+        saved(made_of_nothing(shape), tmp_path / "a.onnx")
+    )
+
+
+@pytest.mark.parametrize("dims", [[1], []])
+def test_a_tensor_of_half_a_number_more_is_refused_in_a_sentence(tmp_path: Path, dims: list[int]) -> None:
+    odd = TensorProto(data_type=TensorProto.INT64, dims=dims, raw_data=b"\1" + b"\0" * 10)
+    message = refused(saved(made_of_nothing(odd), tmp_path / "a.onnx"))
+    assert re.match(r"a\.onnx (cannot be computed|is damaged): ", message)
+    assert "\n" not in message
+
+
+def sparse(dims: list[int], values: TensorProto | None = None) -> onnx.ModelProto:
+    """The weights of `small` as a tensor that is mostly zeros, in an operator: of 12 values two."""
+    held = values or numpy_helper.from_array(np.array([5, 7], np.float32), "some")
+    places = helper.make_tensor("places", TensorProto.INT64, [2], [1, 6])
+    model = small()
+    del model.graph.initializer[:]
+    tensor = helper.make_sparse_tensor(held, places, dims)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["weights"], sparse_value=tensor))
+    return model
+
+
+def test_tensors_that_are_mostly_zeros_are_read_also_from_a_file_beside(tmp_path: Path) -> None:
+    held = TensorProto(name="some", data_type=TensorProto.FLOAT, dims=[2])
+    held.data_location = TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="a.data")
+    (tmp_path / "a.data").write_bytes(np.array([5, 7], np.float32).tobytes())
+    for model, beside in ((sparse([3, 4]), ()), (sparse([3, 4], held), ("a.data",))):
+        file = saved(model, tmp_path / "a.onnx")
+        assert read_onnx(str(file)).beside == beside
+        spec = ClassifierSpec(model=str(file), categories=list("abcd"), input={"scale": 255})  # type: ignore[arg-type]
+        answer = load(spec).model.module(torch.ones(1, 3, 8, 8) * torch.tensor([1.0, 10, 100])[:, None, None])
+        assert answer.tolist() == [[0, 5, 70, 0]]
+
+
+def test_a_tensor_of_mostly_zeros_that_declares_more_than_it_holds_takes_no_memory(tmp_path: Path) -> None:
+    assert "a.onnx makes a tensor of 1,000,000,000,000 values (sparse tensor); allowed: up to" in refused(
+        saved(sparse([10**6, 10**6]), tmp_path / "a.onnx")
+    )
+    held = TensorProto(name="some", data_type=TensorProto.FLOAT, dims=[10**9], raw_data=b"\0" * 8)
+    assert "its tensor 'some' declares 1,000,000,000 values and holds 2" in refused(
+        saved(sparse([3, 4], held), tmp_path / "a.onnx")
     )
 
 
