@@ -73,6 +73,11 @@ class Folder:
         """Of all its files."""
         return sum((self.path / name).stat().st_size for name in self.files)
 
+    def assert_unchanged(self) -> None:
+        """Raises ModelError if a file was changed since the folder was opened; to call once it is read."""
+        if digest_of(self.path, self.files) != self.sha256:
+            raise ModelError(f"the folder {self.location} was changed while it was read; begin again")
+
 
 @contextmanager
 def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
@@ -100,8 +105,6 @@ def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
         assert_expected(name, digest, expected, "the folder")
         tensors = _tensors(files, [file for file in names if file.endswith(".safetensors")])
         yield Folder(name, files.path, names, digest, config, preprocessor, tensors)
-        if digest_of(files.path, names) != digest:
-            raise ModelError(f"the folder {name} was changed while it was read; begin again")
 
 
 def digest_of(path: Path, names: tuple[str, ...]) -> str:

@@ -129,6 +129,16 @@ def test_tensors_may_be_in_several_files(vit: Path, tmp_path: Path) -> None:
     assert "does not name the files of its tensors" in refusal(f"{parts}/")
 
 
+def test_a_folder_that_is_changed_while_it_is_read_is_refused_where_that_matters(copy: Path) -> None:
+    with opened(str(copy)) as folder:  # which is not read again at the end: that may take long
+        folder.assert_unchanged()
+        edit(copy / "preprocessor_config.json", do_normalize=False)
+        with pytest.raises(
+            ModelError, match=f"^the folder {copy} was changed while it was read; begin again$"
+        ):
+            folder.assert_unchanged()
+
+
 def test_a_processor_of_images_and_texts_has_the_same_settings(vit: Path, copy: Path) -> None:
     own = json.loads((copy / "preprocessor_config.json").read_text())
     (copy / "preprocessor_config.json").unlink()

@@ -81,7 +81,7 @@ AS_DESCRIBED = (
         ),
         (
             tensors(lambda state: state[HEAD][0, 0].fill_(torch.nan)),
-            f"the tensor {HEAD} in {{folder}} has NaN",
+            f"the weights of {{folder}}/ ({{folder}}) are broken: network.{HEAD} has NaN or infinite values",
         ),
         (
             config(architectures=None),
