@@ -276,6 +276,21 @@ def test_ultralytics_metadata_says_all_that_is_to_be_known(tmp_path: Path) -> No
     np.testing.assert_allclose(scores(ClassifierSpec(model=file)), softmax(logits()), atol=1e-5)
 
 
+def test_names_that_a_file_has_twice_count_as_one_and_are_told(tmp_path: Path) -> None:
+    file = file_of(tmp_path)
+    with_metadata(Path(file), {"names": str(["crane", "tabby", "crane", "dog"])})
+    loaded = load(spec_of(file, categories=None, class_thresholds={"crane": 0.9}, score_threshold=0.1))
+    assert loaded.resolved.classes == ("crane", "tabby", "dog")
+    assert loaded.resolved.notes == (
+        f"{file} has one name for several classes, which count as one in the tables: 'crane' (0, 2); state "
+        "`categories:` to tell them apart",
+    )
+    assert load(spec_of(file)).resolved.notes == ()
+    (tmp_path / "map.yaml").write_text("crane: bird")
+    mapped = spec_of(file, categories=None, class_map=str(tmp_path / "map.yaml"))
+    assert load(mapped).resolved.notes == ()
+
+
 def test_a_file_that_does_not_say_how_it_was_trained_is_refused_with_lines_to_add(tmp_path: Path) -> None:
     file = file_of(tmp_path)
     message = (

@@ -162,6 +162,13 @@ def test_class_names_of_ones_own_are_as_many_as_the_folders(vit: Path) -> None:
     assert found == f"categories: found 3 class names, but {vit} has 5 classes"
 
 
+def test_names_that_a_folder_has_twice_count_as_one_and_are_told(vit: Path) -> None:
+    names = ["crane", "N/A", "crane", "N/A", "dog"]
+    edit(vit / CONFIG, id2label=dict(enumerate(names)), label2id=None)
+    (note,) = load(ClassifierSpec(model=f"{vit}/")).resolved.notes
+    assert "which count as one in the tables: 'crane' (0, 2); 'N/A' (1, 3); state `categories:`" in note
+
+
 def test_positions_and_counts_of_older_releases_may_be_left_over(vit: Path) -> None:
     tensors(lambda state: state.update({"vit.embeddings.position_ids": torch.arange(17)}))(vit)
     assert load(ClassifierSpec(model=f"{vit}/")).model.categories == tuple(LABELS.values())
