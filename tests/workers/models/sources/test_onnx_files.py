@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from jobs.prepare.models import describe_model
 from schemas.exceptions import ModelError
 from schemas.tasks import ClassifierSpec, DetectorSpec, InputSpec, ModelSpec
-from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, export, ultralytics
+from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, export, ultralytics, with_metadata
 from tests.workers.models.onnx.test_detector import NAMES, PLACES, SIZE, exported, known, spec_of
 from tests.workers.models.pictures import CPU
 from workers.models.model import versions
@@ -52,6 +53,18 @@ def test_what_a_file_does_not_say_is_described_with_lines_that_state_it(
     describe_model("yolox.onnx", as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"model", "task", "source", "facts", "spec"}
+
+
+@pytest.mark.parametrize("name", ["a: b #1.onnx", "'it'.onnx", "yes, no.onnx", "-?.onnx"])
+def test_a_path_that_yaml_would_read_otherwise_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exported(tmp_path, "yolov8").rename(name)
+    assert yaml.safe_load(explain(name).spec) == {"detector": {"model": name, "categories": "names.txt"}}
+    metadata = ultralytics(NAMES, imgsz=str(list(SIZE)))
+    with_metadata(tmp_path / name, metadata)
+    assert yaml.safe_load(explain(name).spec) == {"detector": name}
 
 
 def test_a_file_that_cannot_be_used_is_described_with_the_reason(tmp_path: Path) -> None:
