@@ -1,5 +1,6 @@
 """The kinds of model that a job may have: what each does, its section of the job spec, its own table."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,6 +15,9 @@ Score = Annotated[float, Field(ge=0, le=1)]
 _ARCHIVES = ("tar://", "zip://")
 """How URLs begin of what is in an archive."""
 
+_HAS_QUERY = re.compile(r"(?:\w+::)*(?!file:|tar:|zip:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+"""How URLs begin that may have a query; elsewhere a question mark is a part of a name."""
+
 _LIBRARIES = ("timm/", "torchvision/")
 """How names of models begin that are no paths."""
 
@@ -24,7 +28,10 @@ OTHER_FILES = (
 )
 """How files of models end that cannot be named as `model`; see `workers.models.other_files`."""
 
-_Side = Annotated[int, Field(ge=1, le=8192)]
+MAX_SIDE = 8192
+"""Pixels that a side of a network's input may have."""
+
+_Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 _Pair = Annotated[list[_Side], Field(min_length=2, max_length=2)]
 _Three = Annotated[list[float], Field(min_length=3, max_length=3)]
 _Positive = Annotated[float, Field(gt=0)]
@@ -162,7 +169,7 @@ class ModelSpec(Section):
     def _place(self) -> str:
         """`model` without a query, and of what is in an archive (`zip://vit::…`) without that."""
         named = self.model.partition("::")[0] if self.model.startswith(_ARCHIVES) else self.model
-        return named.partition("?")[0]
+        return named.partition("?")[0] if _HAS_QUERY.match(named) else named
 
     @property
     def _path(self) -> str:

@@ -16,7 +16,7 @@ from workers.printable import message_of
 from workers.storage import s3
 from workers.storage.answers import NotPartialError, Part, TooManyBytesError
 from workers.storage.encodings import EncodingError
-from workers.storage.filesystem import file_system, local_path
+from workers.storage.filesystem import file_system, http_status, local_path
 from workers.storage.options import kind_of
 from workers.storage.uris import clean_uri, data_of, file_of, is_data, is_local, is_web, text_of
 
@@ -164,7 +164,7 @@ def _read_anywhere(location: str, start: int, size: int, timeout_s: float) -> by
             return bytes(sync(fs.loop, fs._cat_file, path, start=start, end=start + size, timeout=timeout_s))
         return bytes(fs.cat_file(path, start=start, end=start + size))
     except Exception as error:
-        if _http_status(error) == 416 or s3.s3_code(error) == "InvalidRange":  # the file ends before `start`
+        if http_status(error) == 416 or s3.s3_code(error) == "InvalidRange":  # the file ends before `start`
             return b""
         raise
 
@@ -199,7 +199,7 @@ def failure_of(error: Exception, location: str, name: str = "", attempt: int = 1
 def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911, PLR0912 - one return for each code
     """The error code for an exception that was raised by reading a file."""
     if (code := _CODES_BY_S3_CODE.get(s3.s3_code(error))) or (
-        code := _CODES_BY_HTTP_STATUS.get(_http_status(error))
+        code := _CODES_BY_HTTP_STATUS.get(http_status(error))
     ):
         return code
     match error:
@@ -233,17 +233,3 @@ def code_of(error: BaseException) -> ErrorCode:  # noqa: PLR0911, PLR0912 - one 
 
 def _is_network_error(error: BaseException) -> bool:
     return isinstance(error, ConnectionError) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
-
-
-def _http_status(error: BaseException) -> int:
-    """The HTTP status in an exception or its causes, 0 if there is none.
-
-    aiohttp, `workers.storage.s3`, Azure's client and gcsfs each name the attribute differently.
-    """
-    for cause in s3.causes(error):
-        for name in ("status", "status_code", "code"):
-            if isinstance(status := getattr(cause, name, None), int):
-                return status
-        if type(cause) is OSError and str(cause).startswith("Forbidden: "):
-            return 403  # gcsfs has it in its text only
-    return 0

@@ -49,7 +49,7 @@ POSSIBLE = "a name that `raylabel models` lists, an ONNX file, a folder with con
 
 def what_to_do(spec: ModelSpec) -> str | None:
     """The message for a `model` that nothing takes and that names a file or a folder; None for others."""
-    file, task = spec.name.partition("?")[0], spec.task.name
+    file, task = spec.name, spec.task.name
     for ends, kind, advice in _KINDS:
         if end := next((end for end in ends if file.lower().endswith(end)), None):
             stem = file[: -len(end)] or "model"

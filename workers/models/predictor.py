@@ -12,6 +12,7 @@ from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from schemas.tasks import Task
 from workers.models.model import LoadedModel, Model
+from workers.models.preprocess import assert_no_strip
 
 ResultT = TypeVar("ResultT")
 
@@ -68,19 +69,15 @@ class Inputs:
             return image_error(self._stage, error)
 
 
-MAX_ASPECT = 200
-"""Longest ratio of sides: resizing the short side to 256 would turn a 1 x 20,000 image into gigabytes."""
-
-
 class CroppedInputs(Inputs):
     """The inputs of a model that resizes by the short side; refuses images with an extreme aspect ratio."""
 
     def __call__(self, image: DecodedImage) -> ModelInput | ImageError:
         """The model's input for one image, on the device; an ImageError if it cannot be made."""
-        short, long = sorted((image.width, image.height))
-        if long > MAX_ASPECT * short:
-            message = f"{image.width}x{image.height} pixels: one side is over {MAX_ASPECT} times the other"
-            return ImageError(self._stage, ErrorCode.UNSUPPORTED, message)
+        try:
+            assert_no_strip(self._stage, image.width, image.height)
+        except ImageError as error:
+            return error
         return super().__call__(image)
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from schemas.exceptions import ModelError
+from schemas.errors import ErrorCode, Stage
+from schemas.exceptions import ImageError, ModelError
 from schemas.tasks import InputSpec, ModelSpec
 
 Fit = Literal["center", "top-left", "square", "none", "short side"]
@@ -35,6 +36,12 @@ _FILTERS = {
 
 _STEPS = 2048
 """Parts of a pixel that OpenCV's weights are rounded to."""
+
+_PART = 2**22
+"""Pixels of a square that are in memory at a time, where an image is padded to one."""
+
+MAX_ASPECT = 200
+"""Longest ratio of sides of an image whose memory grows with it."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ class Preprocess:
         """An image resized, and padded where its shape is kept in an input of another shape."""
         height, width = pixels.shape[:2]
         if self.fit == "square":
-            pixels = _placed(pixels, (max(height, width),) * 2, (0, 0), self.pad)
+            return _squared(pixels, self.size, self.pad, self.interpolation)
         resized = resized_to(pixels, self._fitted_size(width, height), self.interpolation)
         if self.fit not in ("center", "top-left"):
             return resized
@@ -225,25 +232,62 @@ def _placed(pixels: Pixels, size: Size, offset: tuple[int, int], pad: int) -> Pi
     return canvas
 
 
+def assert_no_strip(stage: Stage, width: int, height: int) -> None:
+    """Refuses an image of which a step would make gigabytes: 1x20,000 pixels whose short side becomes 256.
+
+    Raises:
+        ImageError: one side is too long for the other.
+    """
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        message = f"{width}x{height} pixels: one side is over {MAX_ASPECT} times the other"
+        raise ImageError(stage, ErrorCode.UNSUPPORTED, message)
+
+
+def _squared(pixels: Pixels, size: Size, pad: int, interpolation: str) -> Pixels:
+    """An image that is padded right and below to a square and then resized, bit for bit, without that square.
+
+    OpenCV's way needs a row and a column of the padding. Pillow resizes rows first, each by itself.
+
+    Raises:
+        ImageError: it is a strip, of which Pillow would need minutes.
+    """
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    if interpolation == "linear":
+        edged = _placed(pixels, (min(height + 1, side), min(width + 1, side)), (0, 0), pad)
+        return _resized_as_opencv(edged, size, (side, side))
+    assert_no_strip(Stage.DETECT, width, height)
+    rows = max(1, _PART // side)
+    parts = [pixels[top : top + rows] for top in range(0, height, rows)]
+    padded = (_placed(part, (len(part), side), (0, 0), pad) for part in parts)
+    across = np.concatenate([resized_to(it, (len(it), size[1]), interpolation) for it in padded])
+    return resized_to(_placed(across, (side, size[1]), (0, 0), pad), size, interpolation)
+
+
 def resized_to(pixels: Pixels, size: Size, interpolation: str) -> Pixels:
     """An image of another size, by OpenCV's rule ("linear") or Pillow's."""
     if pixels.shape[:2] == size:
         return pixels
     if interpolation == "linear":
-        return _resized_as_opencv(pixels, size)
+        return _resized_as_opencv(pixels, size, pixels.shape[:2])
     height, width = size
     return np.asarray(Image.fromarray(pixels).resize((width, height), _FILTERS[interpolation]))
 
 
-def _resized_as_opencv(pixels: Pixels, size: Size) -> Pixels:
+def _resized_as_opencv(pixels: Pixels, size: Size, source: Size) -> Pixels:
     """What `cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)` returns, bit for bit.
 
     Networks that were trained on it answer with scores that are off by 0.01, and boxes by a pixel, where a
     tenth of the values is off by 1 of 255. Follows `resizeGeneric_` of OpenCV's imgproc/src/resize.cpp:
     weights are rounded to 1/2048, sums are cut, not rounded, on the way.
+
+    Args:
+        pixels: the image, or its first rows and columns, where all others are as the last of these.
+        size: height and width afterwards.
+        source: those of the image.
     """
-    above, below, upper, lower = _taps(size[0], pixels.shape[0], at_edge=True)
-    left, right, before, after = _taps(size[1], pixels.shape[1], at_edge=False)
+    above, below, upper, lower = _taps(size[0], source[0], pixels.shape[0] - 1, at_edge=True)
+    left, right, before, after = _taps(size[1], source[1], pixels.shape[1] - 1, at_edge=False)
     needed, at = np.unique(np.concatenate([above, below]), return_inverse=True)
     rows = pixels if len(needed) == len(pixels) else pixels[needed]
     lines = np.take(rows, left, axis=1).astype(np.int32)
@@ -265,13 +309,14 @@ def _resized_as_opencv(pixels: Pixels, size: Size) -> Pixels:
 
 
 def _taps(
-    length: int, source: int, *, at_edge: bool
+    length: int, source: int, last: int, *, at_edge: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
     """For each pixel of a side: the two of the source that it is made of, and their weights.
 
     Args:
         length: pixels of the side.
         source: those of the source's.
+        last: the pixel of the source that all after it are as.
         at_edge: whether weights at the edge stay apart, though both are of one pixel: each is cut then.
     """
     at = ((np.arange(length) + 0.5) * (1 / (length / source)) - 0.5).astype(np.float32)
@@ -281,4 +326,4 @@ def _taps(
     if not at_edge:
         part[(index < 0) | (index >= source - 1)] = 0
     weights = (np.rint((1 - part) * _STEPS).astype(np.int32), np.rint(part * _STEPS).astype(np.int32))
-    return index.clip(0, source - 1), (index + 1).clip(0, source - 1), *weights
+    return index.clip(0, last), (index + 1).clip(0, last), *weights

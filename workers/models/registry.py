@@ -50,6 +50,7 @@ from workers.models.sources import (
 )
 from workers.models.tagger import Tagger
 from workers.models.weights import assert_finite
+from workers.printable import short_line
 from workers.storage.uris import clean_uri
 
 SOURCES: tuple[Source, ...] = (
@@ -252,7 +253,7 @@ def _resolved(
         width=model.width if spec.task == EMBED else None,
         notes=tuple(
             _without_secrets(note, spec)
-            for note in (*_score_notes(spec, model), *_merge_notes(spec, settings))
+            for note in (*_score_notes(spec, model), *_merge_notes(spec, settings), *_name_notes(spec, built))
         ),
     )
 
@@ -266,6 +267,23 @@ def _modules(model: Model) -> list[nn.Module]:
     """The modules that have a model's tensors."""
     others = (model.with_features,) if isinstance(model, ClassifierModel) else ()
     return [module for module in (model.module, *others) if module is not None]
+
+
+def _name_notes(spec: ModelSpec, built: Built[Any]) -> tuple[str, ...]:
+    """Names that several classes of a file of the user's have, where no others are stated."""
+    model = built.model
+    if built.source not in ("onnx", "transformers") or spec.categories is not None or model.names:
+        return ()
+    numbers: dict[str, list[str]] = {}
+    for number, name in enumerate(model.categories):
+        numbers.setdefault(name, []).append(str(number))
+    several = [f"{short_line(name)!r} ({', '.join(ids)})" for name, ids in numbers.items() if len(ids) > 1]
+    if not several:
+        return ()
+    return (
+        f"{spec.model} has one name for several classes, which count as one in the tables: "
+        f"{short_line('; '.join(several), 200)}; state `categories:` to tell them apart",
+    )
 
 
 def _merge_notes(spec: ModelSpec, settings: Mapping[str, object]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.exceptions import StorageError
 from workers.printable import message_of
 from workers.storage.options import filesystem_options, install_hint, kind_of
-from workers.storage.s3 import EXPIRED_CODES, s3_code
+from workers.storage.s3 import EXPIRED_CODES, causes, s3_code
 from workers.storage.uris import clean_uri, lower_scheme, scheme_of, split_chain, without_copies
 
 _log = logging.getLogger(__name__)
@@ -157,3 +157,25 @@ def full_url(fs: Any, path: str, requested: str) -> str:
     default, _, rest = str(fs.unstrip_protocol(path)).partition("://")
     scheme = requested.partition("://")[0]
     return f"{scheme if scheme in fs.protocol else default}://{rest}"
+
+
+def http_status(error: BaseException) -> int:
+    """The HTTP status in an exception or its causes, 0 if there is none.
+
+    aiohttp, `workers.storage.s3`, Azure's client and gcsfs each name the attribute differently.
+    """
+    for cause in causes(error):
+        for name in ("status", "status_code", "code"):
+            if isinstance(status := getattr(cause, name, None), int):
+                return status
+        if type(cause) is OSError and str(cause).startswith("Forbidden: "):
+            return 403  # gcsfs has it in its text only
+    return 0
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether a store refuses to give a file.
+
+    S3 and Google say so of one that is not there, too, to those who may not list the bucket.
+    """
+    return isinstance(error, PermissionError) or s3_code(error) == "AccessDenied" or http_status(error) == 403

@@ -141,6 +141,36 @@ def parent_url(url: str) -> str:
     return url.rpartition("/")[0]
 
 
+def _split_path(uri: str) -> tuple[str, str]:
+    """The part of a URI that ends with a name, and what follows it: a query, or the archive that it is in."""
+    uri = without_copies(uri)
+    if chain := split_chain(uri):
+        end = len(_OUTER.split(chain[0], maxsplit=1)[0])
+    elif scheme_of(uri) in QUERY_SCHEMES:
+        end = len(_cut(uri))
+    else:
+        end = len(uri)
+    return uri[:end], uri[end:]
+
+
+def name_of(uri: str) -> str:
+    """The last name in a URI, of what is in an archive the name in there."""
+    return _split_path(uri)[0].rstrip("/").rpartition("/")[2]
+
+
+def file_in(folder: str, name: str) -> str:
+    """The URI of a file in a folder, which may be within an archive or have a query."""
+    path, rest = _split_path(folder)
+    path = path.rstrip("/")
+    return f"{path}{'//' if path.endswith(':') else '/'}{name}{rest}"
+
+
+def file_beside(uri: str, name: str) -> str:
+    """The URI of another file in the folder of one."""
+    path, rest = _split_path(uri)
+    return f"{path[: path.rfind('/') + 1]}{name}{rest}"
+
+
 def clean_uri(uri: str) -> str:
     """A URI that may be shown: without user and password, without the query of a web address, and text.
 

@@ -260,6 +260,19 @@ def test_wordnet_names_some_of_imagenets_classes_by_any_of_their_names() -> None
     )
 
 
+def test_a_file_called_wordnet_is_not_taken_for_the_shipped_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(WORDNET).write_text("class,name\ntabby,mine\n")
+    spec = ClassifierSpec(class_map=WORDNET)
+    assert spec.places == {}
+    assert "mine" not in (found := load(spec).resolved).classes
+    assert found.names == folded_names(spec, found.categories)
+    assert len(found.classes) == 549
+    assert ClassifierSpec(class_map=f"./{WORDNET}").places == {"class_map": "./wordnet"}
+
+
 def test_the_shipped_map_is_what_the_script_makes_of_wordnet() -> None:
     data = Path("/usr/share/wordnet/data.noun")
     if not data.exists():

@@ -1,6 +1,7 @@
 """How an image becomes an input: as OpenCV, Pillow and the makers' own code do it."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from schemas.exceptions import ImageError
 from schemas.tasks import InputSpec
 from workers.models.preprocess import Placement, Preprocess, resized_to, with_spec
 
@@ -98,6 +100,38 @@ def test_a_square_is_padded_before_it_is_resized() -> None:
         resized_to(canvas, (64, 64), "linear").transpose(2, 0, 1) / np.float32(255),
     )
     assert fit.placement(100, 51) == Placement((0.64, 0.64))
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "box", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("shape", [(3000, 40), (40, 3000), (2500, 2400), (77, 77), (30, 20)])
+def test_a_square_is_resized_bit_for_bit_without_being_made(
+    shape: tuple[int, int], interpolation: str
+) -> None:
+    side = max(shape)
+    canvas = np.full((side, side, 3), 114, np.uint8)
+    canvas[: shape[0], : shape[1]] = picture(*shape)
+    fit = Preprocess((96, 64), "square", interpolation=interpolation, scale=1)
+    found = fit(planes(*shape)).numpy().transpose(1, 2, 0)
+    np.testing.assert_array_equal(found, resized_to(canvas, (96, 64), interpolation))
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "bilinear"])
+@pytest.mark.parametrize("shape", [(15_000, 80), (80, 15_000)])
+def test_a_long_image_takes_no_memory_of_its_square(shape: tuple[int, int], interpolation: str) -> None:
+    image = planes(*shape)
+    tracemalloc.start()
+    try:
+        Preprocess((64, 64), "square", interpolation=interpolation)(image)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 60e6  # the square has 675 MB
+
+
+def test_a_strip_that_pillow_would_resize_for_minutes_fails_alone() -> None:
+    with pytest.raises(ImageError, match="UNSUPPORTED: 15000x1 pixels: one side is over 200 times the other"):
+        Preprocess((64, 64), "square")(planes(1, 15_000))
+    assert Preprocess((64, 64), "square", interpolation="linear")(planes(1, 15_000)).shape == (3, 64, 64)
 
 
 def test_a_spec_replaces_what_it_says_and_nothing_else() -> None:

@@ -12,9 +12,12 @@ from workers.storage.uris import (
     absolute_uri,
     clean_uri,
     data_of,
+    file_beside,
+    file_in,
     host_of,
     is_data,
     is_local,
+    name_of,
     parent_url,
     resolve_uri,
     split_chain,
@@ -225,6 +228,32 @@ def test_the_folder_of_a_web_address_is_that_of_its_path() -> None:
     assert parent_url("HTTPS://h/a/m.csv?x=/secret") == "HTTPS://h/a"
     assert parent_url("https://h/a/m.csv#x/y") == "https://h/a"
     assert parent_url("/a?/m.csv") == "/a?"
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"),
+    [
+        ("/models/vit/", "/models/vit/a.bin"),
+        ("/", "/a.bin"),
+        ("vit?", "vit?/a.bin"),
+        ("s3://models/vit", "s3://models/vit/a.bin"),
+        ("s3://models/what?/", "s3://models/what?/a.bin"),
+        ("https://host/vit/?token=a/b", "https://host/vit/a.bin?token=a/b"),
+        ("zip://vit/::s3://b/a.zip", "zip://vit/a.bin::s3://b/a.zip"),
+        ("zip://::s3://b/a.zip", "zip://a.bin::s3://b/a.zip"),
+        ("tar://vit::a.tar", "tar://vit/a.bin::a.tar"),
+        (
+            "zip://vit::tar://x/b.zip::https://h/c.tar?x=/y",
+            "zip://vit/a.bin::tar://x/b.zip::https://h/c.tar?x=/y",
+        ),
+        ("simplecache::s3://models/vit", "s3://models/vit/a.bin"),
+        ("simplecache::zip://vit::s3://b/a.zip", "zip://vit/a.bin::s3://b/a.zip"),
+    ],
+)
+def test_a_file_in_a_folder_has_the_folders_uri_and_so_have_those_beside_it(folder: str, file: str) -> None:
+    assert file_in(folder, "a.bin") == file
+    assert file_beside(file_in(folder, "b.onnx"), "a.bin") == file
+    assert name_of(file) == "a.bin"
 
 
 def test_a_file_url_is_the_path_that_it_encodes_or_else_the_one_that_is_written(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from schemas.exceptions import ModelError
 from workers.models.checkpoints import kind_of
 from workers.models.weights import assert_expected, read_bytes
 from workers.printable import short_line
-from workers.storage.uris import absolute_uri, clean_uri, parent_url
+from workers.storage.uris import absolute_uri, clean_uri, file_beside, name_of
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Domains of the operators that ONNX Runtime has itself; others are libraries, which would be executed."""
@@ -25,8 +24,11 @@ MAX_ELEMENTS = 2**30
 MAX_METADATA = 2**20
 """The most characters of an entry of the metadata that is looked at; a thousand class names have 30,000."""
 
-_PASSES_ON = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")
-"""Operators that leave values as they are."""
+_PASSES_ON = (
+    *("Identity", "Cast", "CastLike", "Dropout", "Clip", "QuantizeLinear", "DequantizeLinear"),
+    *("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"),
+)
+"""Operators that leave the values of their first input as they are, but for rounding and bounds."""
 
 _MAKES = {"ConstantOfShape": 0, "Expand": 1, "RandomNormal": None, "RandomUniform": None}
 """Operators that make a tensor of any size, and the input that says its shape."""
@@ -97,7 +99,7 @@ class OnnxFile:
     @property
     def name(self) -> str:
         """Its last name."""
-        return posixpath.basename(self.location)
+        return name_of(self.location)
 
 
 def read_onnx(location: str, expected: str | None = None) -> OnnxFile:
@@ -117,9 +119,7 @@ def read_onnx(location: str, expected: str | None = None) -> OnnxFile:
     model = _parsed(data, name)
     beside = _load_external(model, location, name)
     if beside:
-        lines = sorted(
-            [f"{digest}  {posixpath.basename(name)}\n", *(f"{d}  {n}\n" for n, d in beside.items())]
-        )
+        lines = sorted([f"{digest}  {name_of(name)}\n", *(f"{d}  {n}\n" for n, d in beside.items())])
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         data = _serialized(model, name)
     assert_expected(name, digest, expected, "the ONNX file")
@@ -167,23 +167,40 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionP
     while waiting:
         graph = waiting.pop()
         yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        for attribute in _attributes(graph):
+            waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _attributes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.AttributeProto]:
+    """What the operators of a graph are given beside inputs, and the defaults of a function."""
+    for node in graph.node:
+        yield from node.attribute
+    if isinstance(graph, onnx.FunctionProto):
+        yield from graph.attribute_proto
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors that a model holds."""
+    """All tensors that a model holds; of those that are mostly zeros, what they hold of others."""
     for graph in _graphs(model):
         if isinstance(graph, onnx.GraphProto):
             yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield from attribute.tensors
-                if attribute.HasField("t"):
-                    yield attribute.t
+        for attribute in _attributes(graph):
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+    for sparse in _sparse_tensors(model):
+        yield from (sparse.values, sparse.indices)
+
+
+def _sparse_tensors(model: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    """All tensors of a model that are mostly zeros, of which only the others are in the file."""
+    for graph in _graphs(model):
+        if isinstance(graph, onnx.GraphProto):
+            yield from graph.sparse_initializer
+        for attribute in _attributes(graph):
+            yield from attribute.sparse_tensors
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
 
 
 def _assert_operators(model: onnx.ModelProto, name: str) -> None:
@@ -199,15 +216,31 @@ def _assert_operators(model: onnx.ModelProto, name: str) -> None:
                     "libraries of operators are code"
                 )
             if node.op_type == "Constant" and node.output:
-                made = next((it.t for it in node.attribute if it.name == "value"), onnx.TensorProto())
-                constants[node.output[0]] = made
-    for graph in _graphs(model):
-        for node in graph.node:
-            if node.op_type in _MAKES and (size := _size_made(node, constants)) > MAX_ELEMENTS:
-                raise ModelError(
-                    f"{name} makes a tensor of {size:,} values ({node.op_type}); allowed: up to "
-                    f"{MAX_ELEMENTS:,}"
-                )
+                constants[node.output[0]] = _constant(node)
+    made = [
+        (_size_made(node, constants), node.op_type)
+        for graph in _graphs(model)
+        for node in graph.node
+        if node.op_type in _MAKES
+    ]
+    made += [(math.prod(sparse.dims), "sparse tensor") for sparse in _sparse_tensors(model)]
+    for size, what in made:
+        if size > MAX_ELEMENTS:
+            raise ModelError(
+                f"{name} makes a tensor of {size:,} values ({what}); allowed: up to {MAX_ELEMENTS:,}"
+            )
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto:
+    """The value of a Constant that may be a shape; one without values where it is none."""
+    made = onnx.TensorProto()
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            made = attribute.t
+        elif attribute.name == "value_ints":
+            count = len(attribute.ints)
+            made = onnx.TensorProto(data_type=onnx.TensorProto.INT64, dims=[count], int64_data=attribute.ints)
+    return made
 
 
 def _size_made(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> int:
@@ -306,7 +339,7 @@ def _read_beside(location: str, file: str, name: str) -> bytes:
             "beside it"
         )
     try:
-        return read_bytes(f"{parent_url(absolute_uri(location))}/{file}", "it")
+        return read_bytes(file_beside(absolute_uri(location), file), "it")
     except ModelError as error:
         raise ModelError(
             f"{name} has its tensors in the file {short_line(file, 100)!r}, which is not there or cannot "

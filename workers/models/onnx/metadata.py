@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.exceptions import ModelError
+from schemas.tasks import MAX_SIDE
 from workers.models.onnx.file import MAX_METADATA, OnnxFile
 from workers.models.preprocess import Size
 from workers.printable import one_line, short_line
@@ -39,12 +40,11 @@ class Metadata:
 
     @property
     def size(self) -> Size | None:
-        """The size of the input, as Ultralytics writes it: height and width."""
-        match _value(self.entries.get("imgsz", "")):
-            case [int(height), int(width)] if height > 0 and width > 0:
-                return height, width
-            case int(side) if not isinstance(side, bool) and side > 0:
-                return side, side
+        """The size of the input, as Ultralytics writes it: height and width; None where it is none."""
+        value = _value(self.entries.get("imgsz", ""))
+        sides = value if isinstance(value, list) else [value] * 2
+        if len(sides) == 2 and all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+            return sides[0], sides[1]
         return None
 
     @property

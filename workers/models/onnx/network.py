@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
+from schemas.tasks import MAX_SIDE
 from workers.models.onnx.file import OnnxFile, Port, shape_text
 from workers.models.preprocess import Size
 from workers.printable import short_line
@@ -113,13 +114,17 @@ class OnnxFileNetwork(nn.Module):
             outputs.append(torch.from_numpy(_plain(answer[:count])))
         return tuple(outputs)
 
-    def answers(self, size: Size) -> dict[str, Tensor]:
+    def answers(self, size: Size, seed: int = 0) -> dict[str, Tensor]:
         """Its outputs by name for an image of noise.
+
+        Args:
+            size: height and width.
+            seed: of the noise.
 
         Raises:
             ModelError: it fails on it.
         """
-        noise = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0))
+        noise = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(seed))
         if self.image.dtype == "uint8":
             noise = noise * 255
         others = {port.name: torch.tensor([[size[1], size[0]]]) for port in self.others}
@@ -137,7 +142,7 @@ def _image_port(file: OnnxFile) -> Port:
     """The input that takes images.
 
     Raises:
-        ModelError: none does, or several.
+        ModelError: none does, or several; its type or its size is none of an image's.
     """
     listed = ", ".join(map(str, file.inputs))
     ports = [port for port in file.inputs if len(port.shape) == 4 and 3 in _channels(port)]
@@ -148,6 +153,10 @@ def _image_port(file: OnnxFile) -> Port:
         )
     if ports[0].dtype not in DTYPES:
         raise ModelError(f"{file.name}: found the input {ports[0]}; allowed for images: {', '.join(DTYPES)}")
+    if max(length or 0 for length in ports[0].shape[1:]) > MAX_SIDE:
+        raise ModelError(
+            f"{file.name}: found the input {ports[0]}; allowed for images: sides of 1 to {MAX_SIDE:,} pixels"
+        )
     return ports[0]
 
 

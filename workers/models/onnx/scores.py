@@ -14,8 +14,16 @@ from workers.models.onnx.metadata import Metadata
 from workers.models.onnx.network import OnnxFileNetwork
 from workers.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, Size, pair
 
-_ENDS: dict[str, str] = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+_ENDS: dict[str, str] = {
+    "Softmax": "softmax",
+    "QLinearSoftmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "QLinearSigmoid": "sigmoid",
+}
 """Operators whose answers are scores already, and what they do."""
+
+_ROUNDING = 0.01
+"""How far the sum of a softmax's scores may be from 1, in float16 or in eight bits."""
 
 
 class OneOutput(nn.Module):
@@ -64,27 +72,55 @@ def row_output(name: str, answers: Mapping[str, Tensor], section: str) -> str:
     )
 
 
-def is_exclusive(file: OnnxFile, output: str) -> bool:
-    """Whether the graph ends in a softmax, so that the scores of all classes add up to 1."""
-    return _ENDS.get(file.ends.get(output, "")) == "softmax"
+def scores_in(file: OnnxFile, output: str) -> str | None:
+    """What makes an output scores at the end of the graph, "softmax" or "sigmoid"; None: nothing there."""
+    return _ENDS.get(file.ends.get(output, ""))
 
 
-def score_type_in(file: OnnxFile, output: str, spec: ModelSpec, classes: int) -> ScoreType:
+def add_up(rows: Tensor) -> bool:
+    """Whether answers, float (n, classes), are numbers from 0 to 1 that add up to 1, as a softmax's do."""
+    sums = rows.sum(dim=1)
+    return bool(rows.min() >= -_ROUNDING and ((sums - 1).abs() <= _ROUNDING).all())
+
+
+def is_exclusive(file: OnnxFile, output: str, rows: Tensor) -> bool:
+    """Whether an output has scores of classes of which an image has one, so that all of them add up to 1.
+
+    Not every graph that ends in a softmax does: it may be one over yes and no for each of several labels.
+    """
+    return scores_in(file, output) != "sigmoid" and add_up(rows)
+
+
+def score_type_in(file: OnnxFile, output: str, spec: ModelSpec, rows: Tensor) -> ScoreType:
     """How an output becomes scores: not at all where the graph ends in a softmax or a sigmoid.
 
     A softmax over one class would be 1 for any image: it is a sigmoid where nothing is asked.
 
+    Args:
+        file: the file.
+        output: its name.
+        spec: the section of the job spec.
+        rows: what it answers for images of noise, float32 (n, classes).
+
     Raises:
+        UnstatedError: its graph does not show a softmax, but its answers look like those of one.
         ModelError: the spec wants a second one.
     """
-    inside = _ENDS.get(file.ends.get(output, ""))
+    inside = scores_in(file, output)
     asked: ScoreType | None = getattr(spec, "score_type", None)
     if inside and asked not in (None, "none"):
         raise ModelError(
             f"score_type: found {asked}, but {file.name} ends in a {inside}, and a second one would "
             "flatten its scores; leave score_type out, or write `score_type: none`"
         )
-    return "none" if inside else asked or ("sigmoid" if classes == 1 else "softmax")
+    if not inside and asked is None and add_up(rows):
+        raise UnstatedError(
+            f"{file.name} does not say whether its answers are scores: they are from 0 to 1 and add up to 1, "
+            "as after a softmax, and a second one would flatten them; add `score_type: none`, or "
+            "`score_type: softmax` if they are logits",
+            *("score_type", "none", "or softmax, if its answers are logits"),
+        )
+    return "none" if inside else asked or ("sigmoid" if rows.shape[1] == 1 else "softmax")
 
 
 def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, section: str) -> Preprocess:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -36,7 +37,15 @@ from workers.models.onnx.file import OnnxFile, UnstatedError, read_onnx
 from workers.models.onnx.layouts import Seen
 from workers.models.onnx.metadata import Metadata, metadata_of
 from workers.models.onnx.network import OnnxFileNetwork
-from workers.models.onnx.scores import OneOutput, is_exclusive, row_output, row_preprocess, score_type_in
+from workers.models.onnx.scores import (
+    OneOutput,
+    add_up,
+    is_exclusive,
+    row_output,
+    row_preprocess,
+    score_type_in,
+    scores_in,
+)
 from workers.models.preprocess import CLASSIFIER_KEYS, Preprocess, Size, assert_usable, pair, with_spec
 from workers.models.scores import scores_of
 from workers.models.settings import given_categories
@@ -105,13 +114,13 @@ class Opened:
         height, width = self.network.static_size
         return (height, width) if height and width else None
 
-    def answers(self, size: Size) -> dict[str, Tensor]:
+    def answers(self, size: Size, seed: int = 0) -> dict[str, Tensor]:
         """Its outputs for an image of noise.
 
         Raises:
             ModelError: it fails, or a number is none.
         """
-        answers = self.network.answers(size)
+        answers = self.network.answers(size, seed)
         try:
             require_finite(answers.values())
         except FloatingPointError:
@@ -188,7 +197,10 @@ def _classifier(one: Opened, spec: ModelSpec) -> tuple[ClassifierModel, dict[str
     preprocess, output, numbers = _row(one, spec, CLASSIFY.name)
     given = given_categories(spec)
     names = given or one.metadata.names()
-    score_type = score_type_in(one.file, output, spec, numbers.shape[1])
+    if add_up(numbers):  # by chance, perhaps
+        more = (one.answers(preprocess.output_size, seed)[output] for seed in (1, 2))
+        numbers = torch.cat([numbers, *(answer.flatten(1) for answer in more)])
+    score_type = score_type_in(one.file, output, spec, numbers)
     try:
         scores_of(numbers, score_type)
     except ValueError as error:
@@ -198,7 +210,7 @@ def _classifier(one: Opened, spec: ModelSpec) -> tuple[ClassifierModel, dict[str
         transform=preprocess,
         categories=_named_classes(one.file.name, names, numbers.shape[1], given is not None),
         score_type=score_type,
-        exclusive=is_exclusive(one.file, output),
+        exclusive=is_exclusive(one.file, output, numbers),
         input_size=_text(preprocess.output_size),
         licence=_licence(one.metadata),
     )
@@ -338,7 +350,7 @@ def _kind(one: Opened) -> tuple[type[ModelSpec], str]:
     shapes = [output.shape for output in one.file.outputs]
     listed = ", ".join(map(str, one.file.outputs))
     if len(shapes) == 1 and (len(shapes[0]) == 2 or shapes[0][2:] == (1, 1)):
-        if one.file.ends[one.file.outputs[0].name] in ("Softmax", "Sigmoid"):
+        if scores_in(one.file, one.file.outputs[0].name):
             return ClassifierSpec, f"its output {listed}, which are scores"
         return ClassifierSpec, f"its output {listed}; if these are features, it is an embedder"
     return DetectorSpec, f"its outputs {listed}"

@@ -83,6 +83,7 @@ def build(spec: ModelSpec) -> Built[Any]:
         categories = _categories(spec, folder, architecture)
         processor = load_processor(folder, architecture)
         network = load_network(folder, architecture)
+        folder.assert_unchanged()
         model: Model
         if architecture.task == DETECT:
             model = _detector(network, processor, categories)

@@ -18,8 +18,8 @@ from schemas.exceptions import ModelError
 from schemas.words import counted
 from workers.models.weights import assert_expected, file_sha256
 from workers.printable import message_of, short_line
-from workers.storage.filesystem import local_path, open_file
-from workers.storage.uris import QUERY_SCHEMES, absolute_uri, clean_uri, is_local, scheme_of, split_chain
+from workers.storage.filesystem import is_denied, local_path, open_file
+from workers.storage.uris import absolute_uri, clean_uri, file_in, is_local
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -73,6 +73,11 @@ class Folder:
         """Of all its files."""
         return sum((self.path / name).stat().st_size for name in self.files)
 
+    def assert_unchanged(self) -> None:
+        """Raises ModelError if a file was changed since the folder was opened; to call once it is read."""
+        if digest_of(self.path, self.files) != self.sha256:
+            raise ModelError(f"the folder {self.location} was changed while it was read; begin again")
+
 
 @contextmanager
 def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
@@ -100,8 +105,6 @@ def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
         assert_expected(name, digest, expected, "the folder")
         tensors = _tensors(files, [file for file in names if file.endswith(".safetensors")])
         yield Folder(name, files.path, names, digest, config, preprocessor, tensors)
-        if digest_of(files.path, names) != digest:
-            raise ModelError(f"the folder {name} was changed while it was read; begin again")
 
 
 def digest_of(path: Path, names: tuple[str, ...]) -> str:
@@ -132,11 +135,12 @@ class _Files:
     def __init__(self, location: str, name: str, path: Path) -> None:
         self.name, self.path = name, path
         self.taken: list[str] = []
+        self._denied: dict[str, str] = {}
         self._location = location
         self._left = {".json": MAX_JSON, ".safetensors": MAX_WEIGHTS}
 
     def take(self, name: str) -> bool:
-        """Links or copies a file; whether it is there.
+        """Links or copies a file; whether it is there, as far as its store says.
 
         Raises:
             ModelError: it cannot be read, or is too large.
@@ -144,6 +148,15 @@ class _Files:
         found = self._link(name) if _on_disk(self._location) else self._copy(name)
         self.taken += [name] if found else []
         return found
+
+    def lacks(self, name: str) -> str:
+        """That there is no such file, in words."""
+        if why := self._denied.get(name):
+            return (
+                f"{name} of {self.name} is not there, or may not be read ({why}); many stores say the same "
+                "of both"
+            )
+        return f"there is no {name} in {self.name}"
 
     def has(self, name: str) -> bool:
         """Whether there is a file, which is not taken."""
@@ -194,7 +207,11 @@ class _Files:
         except ModelError:
             raise
         except Exception as error:  # each store and protocol raises its own kind
-            raise self._unreadable(name, error) from None
+            if not is_denied(error):
+                raise self._unreadable(name, error) from None
+            self._denied[name] = self._reason(error)
+            (self.path / name).unlink(missing_ok=True)
+            return False
         return True
 
     def _count(self, name: str, size: int) -> None:
@@ -207,18 +224,11 @@ class _Files:
             )
 
     def _unreadable(self, name: str, error: Exception) -> ModelError:
+        return ModelError(f"{name} of {self.name} cannot be read: {self._reason(error)}")
+
+    def _reason(self, error: Exception) -> str:
         reason = getattr(error, "strerror", None) or message_of(error, self._location, self.name)
-        return ModelError(f"{name} of {self.name} cannot be read: {reason or type(error).__name__}")
-
-
-def file_in(folder: str, name: str) -> str:
-    """The path or URL of a file in a folder, which may be within an archive or have a query."""
-    if chain := split_chain(folder):
-        return f"{chain[0].rstrip('/')}/{name}::{chain[1]}"
-    path, mark, query = folder, "", ""
-    if scheme_of(folder) in QUERY_SCHEMES:
-        path, mark, query = folder.partition("?")
-    return f"{path.rstrip('/')}/{name}{mark}{query}"
+        return str(reason or type(error).__name__)
 
 
 def _on_disk(location: str) -> str | None:
@@ -252,7 +262,7 @@ def _configs(files: _Files) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     if not files.take(CONFIG):
         raise ModelError(
-            f"there is no {CONFIG} in {files.name}; a Hugging Face folder has one, beside {PREPROCESSOR} and "
+            f"{files.lacks(CONFIG)}; a Hugging Face folder has one, beside {PREPROCESSOR} and "
             f"{WEIGHTS}, as `model.save_pretrained(FOLDER)` writes it"
         )
     config = files.json(CONFIG)
@@ -269,7 +279,7 @@ def _configs(files: _Files) -> tuple[dict[str, Any], dict[str, Any]]:
         preprocessor = files.json(PROCESSOR).get("image_processor")
     if not isinstance(preprocessor, dict):
         raise ModelError(
-            f"there is no {PREPROCESSOR} in {files.name}: how an image becomes the network's input "
+            f"{files.lacks(PREPROCESSOR)}: how an image becomes the network's input "
             "(image_processor_type, size, do_normalize, image_mean, image_std, ...) is not known; "
             "copy it from where the model is from, or write it with "
             "`AutoImageProcessor.from_pretrained(THE_BASE_MODEL).save_pretrained(FOLDER)`"
@@ -306,7 +316,7 @@ def _take_weights(files: _Files, config: dict[str, Any]) -> None:
         )
     for name in sorted(names):
         if not files.take(name):
-            raise ModelError(f"{name}, which {INDEX} names, is not in {files.name}; copy the whole folder")
+            raise ModelError(f"{files.lacks(name)}, which {INDEX} names; copy the whole folder")
 
 
 def _are_names(values: Any) -> bool:
@@ -316,7 +326,7 @@ def _are_names(values: Any) -> bool:
 def _no_weights(files: _Files, config: dict[str, Any]) -> str:
     pickle = next((name for name in PICKLES if files.has(name)), None)
     if pickle is None:
-        return f"there is no {WEIGHTS} in {files.name}, and no {INDEX}; copy the whole folder"
+        return f"{files.lacks(WEIGHTS)}, and no {INDEX}; copy the whole folder"
     architectures = config.get("architectures")
     first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     folder = files.name if is_local(files.name) else "FOLDER"

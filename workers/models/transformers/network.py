@@ -16,7 +16,6 @@ from schemas.tasks import CLASSIFY, DETECT, EMBED, Task
 from schemas.words import counted, with_article
 from workers.models.model import versions
 from workers.models.transformers.folder import CONFIG, Folder
-from workers.models.weights import is_finite
 from workers.printable import one_line, short_line
 
 _SHOWN = 3
@@ -251,7 +250,7 @@ def load_network(folder: Folder, architecture: Architecture) -> nn.Module:
     """A folder's network in float32 on the CPU, in eval mode, with the tensors of its files.
 
     Raises:
-        ModelError: the tensors are not those of such a network, or one of them is NaN or infinite.
+        ModelError: the tensors are not those of such a network.
     """
     without = {"add_pooling_layer": False} if lacks_pooler(folder, architecture) else {}
     with quiet_and_offline():
@@ -275,7 +274,6 @@ def load_network(folder: Folder, architecture: Architecture) -> nn.Module:
                 f"{type(error).__name__}: {short_line(str(error), 300)}"
             ) from None
     _assert_all_taken(folder, architecture, network, found)
-    _assert_finite(folder, network)
     _take_from_disk(network)
     module: nn.Module = network.eval().requires_grad_(False)
     return module
@@ -335,12 +333,3 @@ def _assert_all_taken(
 
 def _is_computed(name: str) -> bool:
     return name.endswith(("position_ids", "num_batches_tracked", "relative_position_index"))
-
-
-def _assert_finite(folder: Folder, network: nn.Module) -> None:
-    for name, tensor in network.state_dict().items():
-        if not is_finite(tensor):
-            raise ModelError(
-                f"the tensor {one_line(name)} in {folder.location} has NaN or infinity: the training "
-                "diverged, or it was saved in too few bits"
-            )

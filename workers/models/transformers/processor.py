@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from schemas.exceptions import ModelError
+from schemas.tasks import MAX_SIDE
 from workers.models.model import versions
 from workers.models.runtime import PROBES
 from workers.models.transformers.folder import PREPROCESSOR, Folder
 from workers.models.transformers.network import Architecture, quiet_and_offline
 from workers.printable import short_line
-
-MAX_SIDE = 8192
-"""Pixels that a side of a network's input may have."""
 
 _NAMES = re.compile(r"\w+(ImageProcessor(Fast|Pil)?|FeatureExtractor)", re.ASCII)
 """What image processors are called, in this release and in older ones."""

@@ -187,6 +187,31 @@ def test_an_ambiguous_file_is_refused_with_the_candidates_and_the_lines_to_add(t
         load(DetectorSpec(model=str(file), categories=list(NAMES)))
 
 
+@pytest.mark.parametrize("layout", ["yolox", "yolov5"])
+def test_a_yolo_of_one_class_and_a_small_input_is_not_taken_for_final_boxes(
+    tmp_path: Path, layout: str
+) -> None:
+    """Its rows have six numbers, too, and there are fewer than a thousand."""
+    places = PLACES if layout == "yolox" else 3 * PLACES
+    boxes = np.tile(np.array([1, 1, 3, 3], np.float32), (places, 1))
+    boxes[7], scores = OBJECTS[0][0], np.zeros((places, 1), np.float32)
+    scores[7] = 0.9
+    module = UnderLayout(KnownBoxes(boxes, scores), layout, SIZE)
+    file = export(module, tmp_path / "one.onnx", SIZE, layout=layout)
+    spec = DetectorSpec(model=str(file), categories=["cat"], score_threshold=0.1)
+    if layout == "yolox":
+        with pytest.raises(
+            ModelError, match=r"add `layout: yolov5` or `layout: yolox` or `layout: end2end`$"
+        ):
+            load(spec)
+        spec = spec.model_copy(update={"layout": "yolox"})
+    loaded = load(spec)
+    assert loaded.resolved.parts == {"layout": layout}
+    (result,) = Alone(loaded, 1)(IMAGES[:1])
+    np.testing.assert_allclose(result.scores, [0.45], atol=1e-6)
+    np.testing.assert_allclose(result.boxes, [OBJECTS[0][0]], atol=1e-3)
+
+
 def test_a_file_that_cannot_have_the_stated_layout_is_refused_with_what_it_can_have(tmp_path: Path) -> None:
     file = exported(tmp_path, "yolov8")
     with pytest.raises(

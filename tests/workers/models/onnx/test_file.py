@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from schemas.exceptions import ModelError
 from schemas.tasks import ClassifierSpec
@@ -144,17 +147,70 @@ def test_a_tensor_that_declares_more_than_it_holds_takes_no_memory(tmp_path: Pat
     )
 
 
-def test_a_tensor_that_is_made_of_nothing_takes_no_memory(tmp_path: Path) -> None:
+def made_of_nothing(shape: TensorProto | list[int]) -> onnx.ModelProto:
+    """A model that makes a tensor of a shape, which is a tensor or the numbers of an operator."""
+    given = {"value_ints": shape} if isinstance(shape, list) else {"value": shape}
     nodes = [
+        helper.make_node("Constant", [], ["shape"], **given),
         helper.make_node("ConstantOfShape", ["shape"], ["huge"]),
         helper.make_node("ReduceMean", ["huge"], ["mean"]),
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
         helper.make_node("Add", ["pooled", "mean"], ["out"]),
     ]
-    shape = {"shape": np.array([100_000, 100_000], np.int64)}
-    model = model_of(nodes, {"images": ["n", 3, 8, 8]}, {"out": ["n", 3, 1, 1]}, shape)
+    return model_of(nodes, {"images": ["n", 3, 8, 8]}, {"out": ["n", 3, 1, 1]})
+
+
+HUGE = [100_000, 100_000]
+
+
+@pytest.mark.parametrize("shape", [helper.make_tensor("", TensorProto.INT64, [2], HUGE), HUGE])
+def test_a_tensor_that_is_made_of_nothing_takes_no_memory(
+    tmp_path: Path, shape: TensorProto | list[int]
+) -> None:
     assert "a.onnx makes a tensor of 10,000,000,000 values (ConstantOfShape)" in refused(
-        saved(model, tmp_path / "a.onnx")
+        saved(made_of_nothing(shape), tmp_path / "a.onnx")
+    )
+
+
+@pytest.mark.parametrize("dims", [[1], []])
+def test_a_tensor_of_half_a_number_more_is_refused_in_a_sentence(tmp_path: Path, dims: list[int]) -> None:
+    odd = TensorProto(data_type=TensorProto.INT64, dims=dims, raw_data=b"\1" + b"\0" * 10)
+    message = refused(saved(made_of_nothing(odd), tmp_path / "a.onnx"))
+    assert re.match(r"a\.onnx (cannot be computed|is damaged): ", message)
+    assert "\n" not in message
+
+
+def sparse(dims: list[int], values: TensorProto | None = None) -> onnx.ModelProto:
+    """The weights of `small` as a tensor that is mostly zeros, in an operator: of 12 values two."""
+    held = values or numpy_helper.from_array(np.array([5, 7], np.float32), "some")
+    places = helper.make_tensor("places", TensorProto.INT64, [2], [1, 6])
+    model = small()
+    del model.graph.initializer[:]
+    tensor = helper.make_sparse_tensor(held, places, dims)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["weights"], sparse_value=tensor))
+    return model
+
+
+def test_tensors_that_are_mostly_zeros_are_read_also_from_a_file_beside(tmp_path: Path) -> None:
+    held = TensorProto(name="some", data_type=TensorProto.FLOAT, dims=[2])
+    held.data_location = TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="a.data")
+    (tmp_path / "a.data").write_bytes(np.array([5, 7], np.float32).tobytes())
+    for model, beside in ((sparse([3, 4]), ()), (sparse([3, 4], held), ("a.data",))):
+        file = saved(model, tmp_path / "a.onnx")
+        assert read_onnx(str(file)).beside == beside
+        spec = ClassifierSpec(model=str(file), categories=list("abcd"), input={"scale": 255})  # type: ignore[arg-type]
+        answer = load(spec).model.module(torch.ones(1, 3, 8, 8) * torch.tensor([1.0, 10, 100])[:, None, None])
+        assert answer.tolist() == [[0, 5, 70, 0]]
+
+
+def test_a_tensor_of_mostly_zeros_that_declares_more_than_it_holds_takes_no_memory(tmp_path: Path) -> None:
+    assert "a.onnx makes a tensor of 1,000,000,000,000 values (sparse tensor); allowed: up to" in refused(
+        saved(sparse([10**6, 10**6]), tmp_path / "a.onnx")
+    )
+    held = TensorProto(name="some", data_type=TensorProto.FLOAT, dims=[10**9], raw_data=b"\0" * 8)
+    assert "its tensor 'some' declares 1,000,000,000 values and holds 2" in refused(
+        saved(sparse([3, 4], held), tmp_path / "a.onnx")
     )
 
 
@@ -183,6 +239,28 @@ def test_tensors_in_a_file_beside_it_are_read_and_pinned(tmp_path: Path) -> None
     )
     assert read.sha256 == hashlib.sha256(lines.encode()).hexdigest()
     assert read.beside == ("a.data",)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("memory://models/a.onnx", "simplecache::memory://models/a.onnx"),
+        *("zip://models/a.onnx::file://{archive}", "zip://models/a.onnx::memory://models.zip"),
+    ],
+)
+def test_tensors_beside_a_file_in_an_archive_are_beside_it_there(tmp_path: Path, url: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    file = with_tensors_beside(folder)
+    archive = shutil.make_archive(str(folder), "zip", tmp_path, "models")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/models", recursive=True)
+    memory.put(archive, "/models.zip")
+    try:
+        read = read_onnx(url.format(archive=archive))
+    finally:
+        memory.rm(["/models", "/models.zip"], recursive=True)
+    assert (read.name, read.beside, read.sha256) == ("a.onnx", ("a.data",), read_onnx(str(file)).sha256)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +294,18 @@ def test_an_input_that_nothing_is_known_of_is_refused(tmp_path: Path) -> None:
     text = model_of([helper.make_node("Identity", ["x"], ["out"])], {"x": ["n", 5]}, {"out": ["n", 5]})
     assert "b.onnx: which input takes images? found x (n, 5) float32" in refused(
         saved(text, tmp_path / "b.onnx")
+    )
+
+
+@pytest.mark.parametrize("shape", [["n", 3, 10**6, 10**6], ["n", 8193, 8, 3]])
+def test_an_input_of_millions_of_pixels_is_refused_before_it_is_tried(
+    tmp_path: Path, shape: list[int | str]
+) -> None:
+    nodes = [helper.make_node("ReduceMean", ["images"], ["out"], axes=[2, 3], keepdims=0)]
+    file = saved(model_of(nodes, {"images": shape}, {"out": ["n", 3]}), tmp_path / "a.onnx")
+    found = ", ".join(map(str, shape))
+    assert refused(file) == (
+        f"a.onnx: found the input images ({found}) float32; allowed for images: sides of 1 to 8,192 pixels"
     )
 
 

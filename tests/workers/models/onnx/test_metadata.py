@@ -61,6 +61,8 @@ def test_the_size_and_the_task_are_what_ultralytics_writes() -> None:
     assert of(imgsz="640").size == (640, 640)
     assert of(imgsz="[320]").size is None
     assert of(imgsz="[-1, True]").size is None
+    assert of(imgsz="True").size is None
+    assert of(imgsz="[8192, 8193]").size is None
     assert (of(task="detect").task, of(task="text").task) == ("detect", "")
     assert of(args="{'nms': True, 'half': False}").has_nms
     assert of(end2end="True").has_nms

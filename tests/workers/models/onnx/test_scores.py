@@ -1,11 +1,12 @@
 """Classifiers, taggers and embedders in ONNX files: which output, which scores, which input."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -15,7 +16,7 @@ from schemas.tasks import ClassifierSpec, EmbedderSpec, InputSpec, TaggerSpec
 from tests.workers.models.alone import Alone
 from tests.workers.models.onnx.exports import model_of, saved, ultralytics, with_metadata
 from tests.workers.models.pictures import noise
-from workers.models.registry import load
+from workers.models.registry import explain, load
 
 NAMES = ("red", "green", "blue", "dark")
 WEIGHTS = np.array([[4, 0, 0, -1], [0, 4, 0, -1], [0, 0, 4, -1]], np.float32)
@@ -25,12 +26,13 @@ IMAGES = [noise(seed, 20 + seed, 40) for seed in range(3)]
 
 def file_of(
     folder: Path,
-    *last: str,
+    *last: str | onnx.NodeProto,
     channels_last: bool = False,
     batch: int | str = "n",
     dtype: int = TensorProto.FLOAT,
+    values: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> str:
-    """The mean colour of an image times `WEIGHTS`, then some operators."""
+    """The mean colour of an image times `WEIGHTS`, then some operators, by name or with what they need."""
     shape: Sequence[int | str] = [batch, 8, 8, 3] if channels_last else [batch, 3, 8, 8]
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
@@ -40,10 +42,12 @@ def file_of(
         helper.make_node("MatMul", ["row", "weights"], ["out0"]),
     ]
     for number, operator in enumerate(last):
-        nodes.append(helper.make_node(operator, [f"out{number}"], [f"out{number + 1}"]))
-    model = model_of(
-        nodes, {"images": shape}, {f"out{len(last)}": [batch, 4]}, {"weights": WEIGHTS}, dtype=dtype
-    )
+        node = helper.make_node(operator, [], []) if isinstance(operator, str) else operator
+        node.input.insert(0, f"out{number}")
+        node.output.append(f"out{number + 1}")
+        nodes.append(node)
+    given = {"weights": WEIGHTS, **(values or {})}
+    model = model_of(nodes, {"images": shape}, {f"out{len(last)}": [batch, 4]}, given, dtype=dtype)
     return str(saved(model, folder / "a.onnx"))
 
 
@@ -113,6 +117,85 @@ def test_a_graph_that_ends_in_scores_gets_no_second_softmax(tmp_path: Path, last
     )
     with pytest.raises(ModelError, match=message):
         load(spec_of(file, score_type="softmax"))
+
+
+AFTER: dict[str, Callable[[], list[onnx.NodeProto]]] = {
+    "dropout": lambda: [helper.make_node("Dropout", [], [])],
+    "bounds": lambda: [helper.make_node("Clip", ["least", "most"], [])],
+    "half precision": lambda: [
+        helper.make_node("Cast", [], [], to=TensorProto.FLOAT16),
+        helper.make_node("CastLike", ["least"], []),
+    ],
+    "another shape": lambda: [
+        helper.make_node("Reshape", ["shape"], []),
+        helper.make_node("Transpose", [], [], perm=[1, 0, 2]),
+        helper.make_node("Squeeze", ["one"], []),
+    ],
+    "eight bits": lambda: [
+        helper.make_node("QuantizeLinear", ["step", "zero"], []),
+        helper.make_node("DequantizeLinear", ["step", "zero"], []),
+    ],
+}
+"""What leaves scores as they are, after the operator that makes them."""
+
+VALUES: dict[str, np.ndarray[Any, Any]] = {
+    "least": np.array(1e-6, np.float32),
+    "most": np.array(1 - 1e-6, np.float32),
+    "shape": np.array([1, -1, 4], np.int64),
+    "one": np.array([1], np.int64),
+    "step": np.array(1 / 255, np.float32),
+    "zero": np.array(0, np.uint8),
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("last", ["Softmax", "Sigmoid"])
+def test_what_leaves_scores_as_they_are_hides_no_softmax(tmp_path: Path, last: str, after: str) -> None:
+    file = file_of(tmp_path, last, *AFTER[after](), values=VALUES)
+    expected = softmax(logits()) if last == "Softmax" else sigmoid(logits())
+    tolerance = {"half precision": 1e-3, "eight bits": 3e-3}.get(after, 1e-5)
+    np.testing.assert_allclose(scores(spec_of(file)), expected, atol=tolerance)
+    loaded = load(spec_of(file))
+    assert (loaded.model.score_type, loaded.model.exclusive) == ("none", last == "Softmax")
+
+
+def test_a_softmax_that_the_graph_does_not_show_must_be_stated(tmp_path: Path) -> None:
+    """As older exporters write one: powers, divided by their sum."""
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["row"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["row", "weights"], ["logits"]),
+        helper.make_node("Exp", ["logits"], ["powers"]),
+        helper.make_node("ReduceSum", ["powers", "axis"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["powers", "sum"], ["out"]),
+    ]
+    values: dict[str, np.ndarray[Any, Any]] = {"weights": WEIGHTS, "axis": np.array([1], np.int64)}
+    model = model_of(nodes, {"images": ["n", 3, 8, 8]}, {"out": ["n", 4]}, values)
+    file = str(saved(model, tmp_path / "a.onnx"))
+    with pytest.raises(
+        ModelError,
+        match=r"^a\.onnx does not say whether its answers are scores: they are from 0 to 1 and add up to 1, "
+        r".*; add `score_type: none`, or `score_type: softmax` if they are logits$",
+    ):
+        load(spec_of(file))
+    assert load(EmbedderSpec(model=file, input=PLAIN)).resolved.width == 4
+    stated = spec_of(file, score_type="none")
+    np.testing.assert_allclose(scores(stated), softmax(logits()), atol=1e-5)
+    assert load(stated).model.exclusive
+    np.testing.assert_allclose(
+        scores(spec_of(file, score_type="softmax")), softmax(softmax(logits())), atol=1e-5
+    )
+    assert "  score_type: none  # or softmax, if its answers are logits\n" in explain(file).spec
+
+
+def test_a_softmax_over_yes_and_no_for_each_label_is_not_one_over_the_labels(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["pairs"], []),
+        helper.make_node("Softmax", [], [], axis=2),
+        helper.make_node("Reshape", ["whole"], []),
+    ]
+    values = {"pairs": np.array([-1, 2, 2], np.int64), "whole": np.array([-1, 4], np.int64)}
+    loaded = load(spec_of(file_of(tmp_path, *nodes, values=values)))
+    assert (loaded.model.score_type, loaded.model.exclusive) == ("none", False)
 
 
 def test_answers_that_are_no_scores_are_refused_where_they_should_be(tmp_path: Path) -> None:
@@ -191,6 +274,21 @@ def test_ultralytics_metadata_says_all_that_is_to_be_known(tmp_path: Path) -> No
     assert (loaded.model.categories, loaded.model.score_type) == (NAMES, "none")
     assert loaded.resolved.preprocessing.startswith("Preprocess(size=(8, 8), fit='short side', crop=(8, 8)")
     np.testing.assert_allclose(scores(ClassifierSpec(model=file)), softmax(logits()), atol=1e-5)
+
+
+def test_names_that_a_file_has_twice_count_as_one_and_are_told(tmp_path: Path) -> None:
+    file = file_of(tmp_path)
+    with_metadata(Path(file), {"names": str(["crane", "tabby", "crane", "dog"])})
+    loaded = load(spec_of(file, categories=None, class_thresholds={"crane": 0.9}, score_threshold=0.1))
+    assert loaded.resolved.classes == ("crane", "tabby", "dog")
+    assert loaded.resolved.notes == (
+        f"{file} has one name for several classes, which count as one in the tables: 'crane' (0, 2); state "
+        "`categories:` to tell them apart",
+    )
+    assert load(spec_of(file)).resolved.notes == ()
+    (tmp_path / "map.yaml").write_text("crane: bird")
+    mapped = spec_of(file, categories=None, class_map=str(tmp_path / "map.yaml"))
+    assert load(mapped).resolved.notes == ()
 
 
 def test_a_file_that_does_not_say_how_it_was_trained_is_refused_with_lines_to_add(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from jobs.prepare.models import describe_model
 from schemas.exceptions import ModelError
 from schemas.tasks import ClassifierSpec, DetectorSpec, InputSpec, ModelSpec
-from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, export, ultralytics
+from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, export, ultralytics, with_metadata
 from tests.workers.models.onnx.test_detector import NAMES, PLACES, SIZE, exported, known, spec_of
 from tests.workers.models.pictures import CPU
 from workers.models.model import versions
@@ -54,6 +55,18 @@ def test_what_a_file_does_not_say_is_described_with_lines_that_state_it(
     assert set(found) == {"model", "task", "source", "facts", "spec"}
 
 
+@pytest.mark.parametrize("name", ["a: b #1.onnx", "'it'.onnx", "yes, no.onnx", "-?.onnx"])
+def test_a_path_that_yaml_would_read_otherwise_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exported(tmp_path, "yolov8").rename(name)
+    assert yaml.safe_load(explain(name).spec) == {"detector": {"model": name, "categories": "names.txt"}}
+    metadata = ultralytics(NAMES, imgsz=str(list(SIZE)))
+    with_metadata(tmp_path / name, metadata)
+    assert yaml.safe_load(explain(name).spec) == {"detector": name}
+
+
 def test_a_file_that_cannot_be_used_is_described_with_the_reason(tmp_path: Path) -> None:
     module = UnderLayout(known(PLACES), "yolov8", SIZE)
     file = export(module, tmp_path / "x.onnx", SIZE, metadata=ultralytics(NAMES[:2]))
@@ -85,6 +98,7 @@ def test_a_built_in_model_is_described_as_it_is_listed() -> None:
             "s3://b/c/x.engine",
             r"x\.engine is no detector but an engine of TensorRT's, .*: name the ONNX file",
         ),
+        ("models/what?.pt", r"^what\?\.pt is no detector but a file of PyTorch's objects"),
         ("x.tflite", r"`python -m tf2onnx\.convert --tflite x\.tflite --output x\.onnx`"),
         (
             "nanodet_h",

@@ -171,6 +171,11 @@ def test_what_the_page_says_to_write_for_a_folder_is_a_model(
     ]
 
 
+def test_a_path_that_yaml_would_read_otherwise_is_quoted(tmp_path: Path) -> None:
+    folder = make(CLASSIFIERS["vit"], tmp_path / "a: b #1")
+    assert yaml.safe_load(explain(f"{folder}/").spec) == {"classifier": str(folder)}
+
+
 def test_a_folder_is_explained_without_its_tensors(tmp_path: Path) -> None:
     folder = make(CLASSIFIERS["vit, several labels"], tmp_path / "vit")
     found = explain(f"{folder}/")

@@ -19,10 +19,13 @@ pytest.importorskip("transformers", reason="needs raylabel[transformers]")
 
 from schemas.exceptions import ModelError
 from schemas.tasks import ClassifierSpec
+from tests.s3 import S3Server
+from tests.s3_proxy import Exchange
 from tests.workers.models.pictures import ROOT
-from tests.workers.models.transformers.made import CLASSIFIERS, make
+from tests.workers.models.transformers.made import CLASSIFIERS, LABELS, make
+from tests.workers.storage.proxied import proxied_bucket
 from workers.models.registry import load
-from workers.models.transformers.folder import file_in, opened
+from workers.models.transformers.folder import opened
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
@@ -90,7 +93,13 @@ def test_where_a_folder_lies_makes_no_other_model(vit: Path, copy: Path) -> None
     assert one.identity() == other.identity()
 
 
-@pytest.mark.parametrize("url", ["memory://models/vit/", "file://{vit}", "zip://vit::file://{archive}"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("memory://models/vit/", "file://{vit}", "simplecache::memory://models/vit"),
+        *("zip://vit::file://{archive}", "zip://vit/::{archive}"),
+    ],
+)
 def test_a_folder_in_a_store_is_copied_for_as_long_as_it_is_loaded(
     url: str, vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,19 +118,6 @@ def test_a_folder_in_a_store_is_copied_for_as_long_as_it_is_loaded(
     assert one.network[3:] == other.network[3:]
 
 
-@pytest.mark.parametrize(
-    ("folder", "file"),
-    [
-        ("/models/vit/", "/models/vit/config.json"),
-        ("s3://models/vit", "s3://models/vit/config.json"),
-        ("https://host/vit/?token=a", "https://host/vit/config.json?token=a"),
-        ("zip://vit/::s3://b/a.zip", "zip://vit/config.json::s3://b/a.zip"),
-    ],
-)
-def test_a_file_of_a_folder_has_the_folders_url(folder: str, file: str) -> None:
-    assert file_in(folder, "config.json") == file
-
-
 def test_tensors_may_be_in_several_files(vit: Path, tmp_path: Path) -> None:
     whole = load(ClassifierSpec(model=f"{vit}/"))
     parts = make(CLASSIFIERS["vit"], tmp_path / "parts", max_shard_size="60KB")
@@ -130,10 +126,20 @@ def test_tensors_may_be_in_several_files(vit: Path, tmp_path: Path) -> None:
     for name, tensor in whole.model.module.state_dict().items():
         assert torch.equal(tensor, loaded.model.module.state_dict()[name])
     next(parts.glob("model-00002-*.safetensors")).unlink()
-    assert "model-00002-of-" in (found := refusal(f"{parts}/"))
-    assert "which model.safetensors.index.json names, is not in" in found
+    assert (found := refusal(f"{parts}/")).startswith("there is no model-00002-of-")
+    assert found.endswith(f" in {parts}, which model.safetensors.index.json names; copy the whole folder")
     edit(parts / "model.safetensors.index.json", weight_map={"a": "../../secret.safetensors"})
     assert "does not name the files of its tensors" in refusal(f"{parts}/")
+
+
+def test_a_folder_that_is_changed_while_it_is_read_is_refused_where_that_matters(copy: Path) -> None:
+    with opened(str(copy)) as folder:  # which is not read again at the end: that may take long
+        folder.assert_unchanged()
+        edit(copy / "preprocessor_config.json", do_normalize=False)
+        with pytest.raises(
+            ModelError, match=f"^the folder {copy} was changed while it was read; begin again$"
+        ):
+            folder.assert_unchanged()
 
 
 def test_a_processor_of_images_and_texts_has_the_same_settings(vit: Path, copy: Path) -> None:
@@ -228,6 +234,30 @@ def test_a_folder_that_is_not_whole_is_refused_in_a_sentence(
 )
 def test_a_folder_that_is_not_there_is_refused_with_what_to_do(model: str, said: str) -> None:
     assert said in refusal(model)
+
+
+def denied_where_missing(exchange: Exchange) -> None:
+    """As S3 answers those who may not list a bucket."""
+    if exchange.status == 404 or "list-type" in exchange.query:
+        exchange.refuse(403, "AccessDenied")
+
+
+def test_a_file_that_may_be_left_out_is_missing_where_a_store_forbids_it(
+    s3: S3Server, vit: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "preprocessor_config.json").rename(copy / "processor_config.json")
+    own = json.loads((copy / "processor_config.json").read_text())
+    (copy / "processor_config.json").write_text(json.dumps({"image_processor": own}))
+    bucket = s3.new_bucket()
+    s3.files().put(str(copy), f"{bucket}/vit", recursive=True)
+    s3.files().put(str(vit / "config.json"), f"{bucket}/bare/config.json")
+    with proxied_bucket(s3, bucket) as proxied:
+        proxied.spoil = denied_where_missing
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxied.server.endpoint)
+        assert load(ClassifierSpec(model=f"s3://{bucket}/vit/")).model.categories == tuple(LABELS.values())
+        said = "is not there, or may not be read (Forbidden); many stores say the same of both"
+        for folder, file in (("bare", "preprocessor_config.json"), ("none", "config.json")):
+            assert refusal(f"s3://{bucket}/{folder}").startswith(f"{file} of s3://{bucket}/{folder} {said}")
 
 
 def test_a_file_is_no_folder(vit: Path) -> None:

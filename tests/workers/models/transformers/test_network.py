@@ -18,7 +18,6 @@ from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import small_photos
 from tests.workers.models.transformers.made import CLASSIFIERS, DETECTORS, EMBEDDERS, LABELS, make
 from workers.models.registry import load
-from workers.models.transformers import processor
 from workers.models.transformers.folder import opened
 from workers.models.transformers.network import architecture_of
 from workers.models.transformers.processor import load_processor
@@ -82,7 +81,7 @@ AS_DESCRIBED = (
         ),
         (
             tensors(lambda state: state[HEAD][0, 0].fill_(torch.nan)),
-            f"the tensor {HEAD} in {{folder}} has NaN",
+            f"the weights of {{folder}}/ ({{folder}}) are broken: network.{HEAD} has NaN or infinite values",
         ),
         (
             config(architectures=None),
@@ -161,6 +160,13 @@ def test_class_names_of_ones_own_are_as_many_as_the_folders(vit: Path) -> None:
     assert load(ClassifierSpec(model=f"{vit}/", categories=names)).model.categories == tuple(names)
     found = refusal(ClassifierSpec(model=f"{vit}/", categories=names[:3]))
     assert found == f"categories: found 3 class names, but {vit} has 5 classes"
+
+
+def test_names_that_a_folder_has_twice_count_as_one_and_are_told(vit: Path) -> None:
+    names = ["crane", "N/A", "crane", "N/A", "dog"]
+    edit(vit / CONFIG, id2label=dict(enumerate(names)), label2id=None)
+    (note,) = load(ClassifierSpec(model=f"{vit}/")).resolved.notes
+    assert "which count as one in the tables: 'crane' (0, 2); 'N/A' (1, 3); state `categories:`" in note
 
 
 def test_positions_and_counts_of_older_releases_may_be_left_over(vit: Path) -> None:
@@ -252,7 +258,6 @@ def test_an_image_of_three_rows_is_no_image_of_three_channels(side: int, vit: Pa
     assert own(image).shape == (3, 64, 64)
     rows = own(image.flip(1))
     assert torch.allclose(rows.flip(1), own(image), atol=0.02)
-    assert processor.MAX_SIDE == 8192
 
 
 def test_a_file_that_is_overwritten_later_changes_no_tensor(vit: Path) -> None:
