@@ -1,6 +1,7 @@
 """ONNX files as models of a job: what they are taken for, what computes them, what else is no model."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,54 @@ def test_a_built_in_model_is_described_as_it_is_listed() -> None:
 def test_a_name_that_is_no_model_says_what_is_possible(model: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(DetectorSpec(model=model))
+
+
+def test_a_file_that_is_not_there_is_named_with_the_folder_that_was_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = f"^the ONNX file {tmp_path}/nope.onnx cannot be read: No such file or directory$"
+    with pytest.raises(ModelError, match=message):
+        load(DetectorSpec(model="nope.onnx"))
+
+
+class Training:
+    """An object that only its code can load."""
+
+
+def written(content: object, file: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        if isinstance(content, torch.nn.Module):
+            torch.jit.save(torch.jit.script(content), str(file))
+        else:
+            torch.save(content, file)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            {"a": torch.ones(1)},
+            "a file of weights, which is no network: name the network, and give the file as",
+        ),
+        (
+            {"model": Training()},
+            "a file of Python's objects, which only executing it can load: export it to ONNX",
+        ),
+        (torch.nn.Linear(2, 2), "a program of PyTorch's, which would be executed: export it to ONNX"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".pt", ".pth"])
+def test_a_file_of_torchs_is_told_by_its_content(
+    tmp_path: Path, content: object, said: str, ending: str
+) -> None:
+    file = tmp_path / f"net{ending}"
+    written(content, file)
+    with pytest.raises(ModelError) as caught:
+        load(DetectorSpec(model=str(file)))
+    assert str(caught.value).startswith(f"net{ending} is no detector but {said}")
+    assert "yolo" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
