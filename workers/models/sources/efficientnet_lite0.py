@@ -89,6 +89,7 @@ def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
         with_features=TimmFeatures(module),
         width=module.num_features,
         transform=transform,
+        preprocessing=str(transform) if spec.input else "",
         transform_on_device=spec.input is None,
         network="",
         categories=categories,

@@ -91,6 +91,7 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
         with_features=TimmFeatures(module),
         width=int(getattr(module, "head_hidden_size", 0) or getattr(module, "num_features", 0)),
         transform=transform,
+        preprocessing=str(transform) if spec.input else "",
         network="",
         categories=replace_categories(own, given, name),
         input_size=size,

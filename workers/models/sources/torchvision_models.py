@@ -102,7 +102,7 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
         with_features=both,
         width=both.width,
         transform=transform,
-        preprocessing=repr(transform if spec.input else parts.preset.transforms()),
+        preprocessing=str(transform) if spec.input else repr(parts.preset.transforms()),
         network="",
         categories=parts.categories,
         input_size=size,
