@@ -377,7 +377,7 @@ def explain(model: str) -> Explanation:
             if missing.key in stated:
                 raise
             stated[missing.key] = missing
-            facts[f"does not say {missing.key}"] = str(missing).partition("; ")[0]
+            facts[f"does not say {missing.key}"] = str(missing).partition("; add ")[0]
         except ModelError as error:
             facts["cannot be used"] = str(error)
             lines = ""

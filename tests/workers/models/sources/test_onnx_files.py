@@ -47,6 +47,7 @@ def test_what_a_file_does_not_say_is_described_with_lines_that_state_it(
     assert describe_model("yolox.onnx", as_json=False)
     printed = capsys.readouterr().out
     assert "does not say layout: yolox.onnx does not say what its output means: it may be yolov5" in printed
+    assert re.search(r"does not say layout: .* may be yolov5 \(.*\); yolox \(.*\)$", printed, re.MULTILINE)
     assert "batch:          1 at a time" in printed
     assert not re.search("^(layout|preprocessing|doubled boxes|classes):", printed, re.MULTILINE)
     assert printed.endswith(
