@@ -44,7 +44,8 @@ class Explanation(BaseModel):
         task: its kind, by name: see `schemas.tasks`.
         source: origin of the code; see `ModelInfo`.
         facts: what is known of it and why, by name, in the order in which it is read.
-        spec: the lines for a job spec, YAML; what has to be stated is an example, with a comment.
+        spec: the lines for a job spec, YAML; what has to be stated is an example, with a comment. Empty: it
+            cannot be used, which `facts` say.
     """
 
     model_config = ConfigDict(frozen=True)

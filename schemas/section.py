@@ -1,6 +1,10 @@
 """What all sections of a job spec have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from schemas.words import value_text
 
 SHA256 = r"^[0-9a-f]{64}$"
 """The pattern of a file's hash."""
@@ -14,3 +18,15 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def allowed(text: str) -> WrapValidator:
+    """Says in one sentence what is allowed, where pydantic says it for each type that a value may have."""
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError(f"found {value_text(value)}; allowed: {text}") from None
+
+    return WrapValidator(checked)

@@ -19,6 +19,7 @@ from schemas.exceptions import SpecError
 from schemas.section import SHA256
 from schemas.spec import _ENDPOINT, _VARIABLE, SHORT_FORMS, TAGGERS, JobSpec, ManifestFormat
 from schemas.tasks import TAG, ModelSpec
+from schemas.words import value_text
 
 _PATTERNS = {
     SHA256: "64 lower-case hexadecimal digits",
@@ -105,15 +106,31 @@ def build_spec(values: dict[str, Any], source: str) -> JobSpec:
         raise SpecError(f"{source} is not a job that can run:\n{lines}") from None
 
 
+class TwiceError(ValueError):
+    """A key is there twice in a YAML text."""
+
+
+class _TwiceError(yaml.constructor.ConstructorError):
+    """The same, with its place."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's own loader takes the last."""
+    """Refuses a key that is there twice, of which YAML's own loader takes the last; says where faults are."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, TypeError, ValueError):  # of a 30th of February, of `!!bool x`
+            what = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a value"
+            problem = f"{what} is none of its type,"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set[str]()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in keys:
                 problem = f"the key {key.value!r} is there twice"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+                raise _TwiceError(problem=problem, problem_mark=key.start_mark)
             keys.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -122,6 +139,7 @@ def parse_yaml(text: str) -> Any:
     """The value that a YAML text has.
 
     Raises:
+        TwiceError: a key is there twice.
         ValueError: it is not YAML, or a value in it is none (a 30th of February).
     """
     try:
@@ -129,13 +147,15 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"{error.problem}{where}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+        kind = TwiceError if isinstance(error, _TwiceError) else ValueError
+        raise kind(f"{error.problem}{where}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(
+            f"a character that no text has (#x{ord(text[error.position]):04x}) in line {line}"
+        ) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except (AttributeError, LookupError, TypeError):  # YAML's own types of nonsense: `!!bool x`
-        raise ValueError("a value in it is none of its type") from None
 
 
 _KINDS: dict[type, str] = {list: "a list", str: "one text"}
@@ -151,6 +171,8 @@ def _read_yaml(path: str) -> dict[str, Any]:
         values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"cannot read the job spec {path}: {error.strerror}{hint}") from None
+    except TwiceError as error:
+        raise SpecError(f"{path}: {error}") from None
     except ValueError as error:
         raise SpecError(f"{path} is not YAML in UTF-8: {error}{hint}") from None
     if not isinstance(values, dict):
@@ -196,7 +218,10 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
                 text = str(detail["ctx"]["error"])
                 problem, allowed = f"{where}{'' if not where or text[0] == '.' else ': '}{text}", ""
             case "string_pattern_mismatch":
-                problem, allowed = f"{where}: found {detail['input']!r}", _PATTERNS[detail["ctx"]["pattern"]]
+                problem, allowed = (
+                    f"{where}: found {_shown(path, detail['input'])}",
+                    _PATTERNS[detail["ctx"]["pattern"]],
+                )
             case kind:
                 problem = f"{where}: found {_shown(path, detail['input'])}"
                 message = detail["msg"].removeprefix("Input should be ")
@@ -217,7 +242,7 @@ def _shown(path: Sequence[str | int], value: object) -> str:
     """A value for a message, as YAML has it; not one of headers, which may be a secret."""
     if "headers" in path:
         return f"a value of type {type(value).__name__}"
-    return str(value) if isinstance(value, date) else repr(value)
+    return value_text(value)
 
 
 _UNION_BRANCHES = {
@@ -236,6 +261,7 @@ _NO_KEYS = {*_UNION_BRANCHES, "[key]"}
 
 _ALLOWED = {
     "string_type": "text",
+    "bool_type": "true or false",
     "int_type": "a whole number",
     "float_type": "a number",
     "finite_number": "a finite number",

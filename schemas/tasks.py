@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.errors import Stage
-from schemas.section import SHA256, Section
+from schemas.section import SHA256, Section, allowed
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -28,13 +28,39 @@ OTHER_FILES = (
 )
 """How files of models end that cannot be named as `model`; see `workers.models.other_files`."""
 
+WORDNET = "wordnet"
+"""The `class_map` that comes with raylabel, of ImageNet's classes: no file of the user's."""
+
 MAX_SIDE = 8192
 """Pixels that a side of a network's input may have."""
 
 _Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-_Pair = Annotated[list[_Side], Field(min_length=2, max_length=2)]
-_Three = Annotated[list[float], Field(min_length=3, max_length=3)]
+_Sides = Annotated[
+    _Side | Annotated[list[_Side], Field(min_length=2, max_length=2)] | None,
+    allowed(f"a whole number of pixels from 1 to {MAX_SIDE}, or two of them in a list, [height, width]"),
+]
+_Mean = Annotated[
+    float | Annotated[list[float], Field(min_length=3, max_length=3)] | None,
+    allowed("a number, or three of them in a list, one for each channel"),
+]
 _Positive = Annotated[float, Field(gt=0)]
+_Std = Annotated[
+    _Positive | Annotated[list[_Positive], Field(min_length=3, max_length=3)] | None,
+    allowed("a number above 0, or three of them in a list, one for each channel"),
+]
+_Scale = Annotated[
+    Annotated[float, Field(ge=1)] | None,
+    allowed(
+        "the number, 1 or more, that pixels of 0 to 255 are divided by: 255 makes them 0 to 1, 1 keeps them"
+    ),
+]
+_ClassMap = Annotated[
+    Annotated[str, Field(min_length=1)] | None,
+    allowed(
+        "the path or URL of a file that ends in .yaml, .yml or .csv and has the names, in YAML a line "
+        f"`car: vehicle` for each; or {WORDNET}, for ImageNet's classes"
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -58,9 +84,6 @@ CLASSIFY = Task("classifier", Stage.CLASSIFY)
 DETECT = Task("detector", Stage.DETECT, table="boxes")
 EMBED = Task("embedder", Stage.EMBED, table="embeddings", serve=CLASSIFY)
 TAG = Task("tagger", Stage.TAG, table="tags", serve=CLASSIFY)
-
-WORDNET = "wordnet"
-"""The `class_map` that comes with raylabel, of ImageNet's classes: no file of the user's."""
 
 FILE_KEYS = ("weights", "categories", "class_map")
 """Keys of models' sections whose text may be the path or URL of a file."""
@@ -92,25 +115,15 @@ class InputSpec(Section):
         std: the same.
     """
 
-    size: _Side | _Pair | None = None
-    crop: _Side | _Pair | None = None
+    size: _Sides = None
+    crop: _Sides = None
     letterbox: Literal["center", "top-left", "square", "none"] | None = None
     pad: int | None = Field(None, ge=0, le=255)
     interpolation: Literal["linear", "nearest", "box", "bilinear", "bicubic", "lanczos"] | None = None
     channels: Literal["rgb", "bgr"] | None = None
-    scale: float | None = None
-    mean: float | _Three | None = None
-    std: _Positive | Annotated[list[_Positive], Field(min_length=3, max_length=3)] | None = None
-
-    @field_validator("scale")
-    @classmethod
-    def _is_a_divisor(cls, scale: float | None) -> float | None:
-        if scale is not None and not scale >= 1:
-            raise ValueError(
-                f"found {scale}; allowed: what values of 0 to 255 are divided by: 255 makes 0 to 1, 1 "
-                "leaves them"
-            )
-        return scale
+    scale: _Scale = None
+    mean: _Mean = None
+    std: _Std = None
 
     @property
     def normalises(self) -> bool:
@@ -239,7 +252,7 @@ class ClassesSpec(ModelSpec):
         class_thresholds: the same for individual classes, by name.
     """
 
-    class_map: str | None = Field(None, min_length=1)
+    class_map: _ClassMap = None
     score_type: Literal["softmax", "sigmoid", "none"] | None = None
     score_threshold: Score | None = None
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
@@ -291,7 +304,7 @@ class DetectorSpec(ModelSpec):
 
     task = DETECT
     model: str = Field("nanodet_g", min_length=1)
-    class_map: str | None = Field(None, min_length=1)
+    class_map: _ClassMap = None
     layout: str | None = Field(None, min_length=1)
     score_threshold: Score = 0.4
     class_thresholds: dict[str, Score] = Field(default_factory=dict)

@@ -20,6 +20,23 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def value_text(value: object) -> str:
+    """A value in a sentence as YAML has it, text in quotes: 'a', true, null, [1, 2], {a: 1}."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(value)
+        case dict():
+            return f"{{{', '.join(f'{key}: {value_text(inner)}' for key, inner in value.items())}}}"
+        case list() | tuple():
+            return f"[{', '.join(map(value_text, value))}]"
+        case _:
+            return str(value)
+
+
 def raylabel_command(name: str, *arguments: str) -> str:
     """A command of raylabel in a sentence, quoted as a shell wants it: `raylabel run '/my runs/x'`."""
     return f"`{shlex.join(['raylabel', name, *arguments])}`"

@@ -3,10 +3,10 @@
 import difflib
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from schemas.exceptions import ManifestError
-from schemas.spec_file import parse_yaml
+from schemas.spec_file import TwiceError, parse_yaml
+from schemas.words import value_text
 from workers.printable import short_line
 from workers.records import read_records
 
@@ -18,6 +18,9 @@ OTHERS = "*"
 
 _HEADERS = (["class", "name"], ["from", "to"])
 """The first lines that a class map in CSV may have."""
+
+ENDINGS = (".yaml", ".yml", ".csv")
+"""How the names of class maps end."""
 
 _MOST_NAMED = 10
 """Classes that a message names."""
@@ -40,10 +43,8 @@ def parse_class_map(data: bytes, file: str, what: str) -> dict[str, str | None]:
     Raises:
         ValueError: it is something else.
     """
-    parsers = {".csv": _from_csv, ".yaml": _from_yaml, ".yml": _from_yaml}
-    parse = parsers.get(PurePosixPath(file).suffix.lower())
-    if parse is None:
-        raise ValueError(f"{what}: allowed are files that end in .yaml, .yml or .csv")
+    assert_ending(file, what)
+    parse = _from_csv if file.lower().endswith(".csv") else _from_yaml
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -55,6 +56,23 @@ def parse_class_map(data: bytes, file: str, what: str) -> dict[str, str | None]:
         if new and not new.isprintable():  # a line of a list of names, in many a format
             raise ValueError(f"{what}: found {short_line(repr(new))}; a name is one line of text")
     return names
+
+
+def assert_ending(file: str, what: str, also: str = "") -> None:
+    """Refuses a file that is no class map by its name.
+
+    Args:
+        file: its name.
+        what: the file in messages, which begin with it.
+        also: what is allowed beside files.
+
+    Raises:
+        ValueError: it has another ending.
+    """
+    if not file.lower().endswith(ENDINGS):
+        raise ValueError(
+            f"{what}: allowed are files that end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}{also}"
+        )
 
 
 def assert_known(name: str, known: Sequence[str], what: str, owner: str) -> None:
@@ -82,17 +100,30 @@ def assert_known(name: str, known: Sequence[str], what: str, owner: str) -> None
 def _from_yaml(text: str, what: str) -> dict[str, str | None]:
     try:
         values = parse_yaml(text)
+    except TwiceError as error:
+        raise ValueError(f"{what}: {error}; name each class once") from None
     except ValueError as error:
-        raise ValueError(f"{what} is not YAML: {short_line(str(error))}") from None
+        raise ValueError(f"{what} is not YAML: {error}") from None
     if not isinstance(values, dict):
-        found = "found an empty file; " if values is None else ""
-        raise ValueError(f"{what}: {found}allowed is `name: new name` for each class, in YAML")
-    for value in (*values, *values.values()):
-        if not isinstance(value, str | None):
-            raise ValueError(f"{what}: found {value!r}, which is no text; write it in quotes")
-    if None in values:
-        raise ValueError(f"{what}: found a new name without the name of a class before it")
+        found = _KINDS.get(type(values), "one value")
+        raise ValueError(f"{what}: found {found}; allowed is a line `name: new name` for each class, in YAML")
+    for name, new in values.items():
+        if name is None:
+            raise ValueError(f"{what}: found a new name without the name of a class before it")
+        if isinstance(new, list | dict):
+            raise ValueError(
+                f"{what}: found {_KINDS[type(new)]} as the new name of {short_line(value_text(name))}; "
+                "allowed is one name, or none to leave the class out"
+            )
+        for value in (name, new):
+            if not isinstance(value, str | None):
+                found = short_line(value_text(value))
+                raise ValueError(f"{what}: found {found}, which YAML reads as no text; write it in quotes")
     return {name: new or None for name, new in values.items()}
+
+
+_KINDS: dict[type, str] = {type(None): "an empty file", list: "a list", dict: "keys and values"}
+"""What YAML may hold in place of names."""
 
 
 def _from_csv(text: str, what: str) -> dict[str, str | None]:

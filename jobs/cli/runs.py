@@ -16,8 +16,8 @@ from jobs.cli.options import (
     output_of,
     runs_of,
 )
-from schemas.exceptions import SpecError
-from schemas.exit_codes import NOT_COMPLETE
+from schemas.exceptions import ModelError, SpecError
+from schemas.exit_codes import EXIT_CODES, NOT_COMPLETE
 
 
 def models(
@@ -41,8 +41,8 @@ def models(
 
     if describe is None:
         list_models(text, timm=timm, as_json=as_json)
-    else:
-        describe_model(describe, as_json=as_json)
+    elif not describe_model(describe, as_json=as_json):
+        raise typer.Exit(EXIT_CODES[ModelError])
 
 
 def show(

@@ -28,9 +28,10 @@ from jobs.cluster.versions import ray_wanted
 from schemas.exceptions import ClusterError, SpecError
 from schemas.exit_codes import CTRL_C, DEADLINE, RAY_DIED, TERMINATED
 from schemas.spec import JobSpec
-from schemas.spec_file import override_spec, value_at
+from schemas.spec_file import override_spec
 from schemas.submission import new_submission_id
 from schemas.words import raylabel_command
+from workers.places import places_of, with_absolute_places
 from workers.printable import printable, printable_log
 from workers.storage.uris import absolute_uri, clean_uri
 
@@ -189,15 +190,10 @@ def absolute_paths(spec: JobSpec) -> tuple[JobSpec, dict[str, str]]:
     }
     if spec.manifest.base:
         overrides["manifest.base"] = absolute_uri(spec.manifest.base)
-    values = spec.model_dump(mode="json", exclude_unset=True)
-    places: dict[str, str] = {}
-    for name, model in spec.models.items():
-        for key, place in model.places.items():
-            # no override: one that names a model drops what is beside it
-            places[f"{name}.{key}"] = value_at(values, name)[key] = absolute_uri(place)
-    shown = {**overrides, **places, "manifest.uri": ", ".join(filter(_is_path, uris))}
+    spec = with_absolute_places(spec)
+    shown = {**overrides, **places_of(spec), "manifest.uri": ", ".join(filter(_is_path, uris))}
     paths = {key: value for key, value in shown.items() if _is_path(value)}
-    return override_spec(values, overrides, "the job"), paths
+    return override_spec(spec.model_dump(mode="json", exclude_unset=True), overrides, "the job"), paths
 
 
 def notes(spec: JobSpec, paths: dict[str, str]) -> list[str]:

@@ -67,7 +67,7 @@ MAKES_NO_ROWS = (
         for name in ("exit_codes", "ledger", "metrics", "prediction", "submission", "tasks")
     ),
     # what they set is compared
-    "workers/class_map.py",
+    *("workers/class_map.py", "workers/places.py"),
     *(f"schemas/{name}.py" for name in ("identity", "section", "spec", "spec_file")),
 )
 """Modules that no row depends on."""

@@ -23,20 +23,26 @@ def list_models(text: str, *, timm: bool, as_json: bool) -> None:
         print(f"found no model with {text!r} in its name" + ("" if timm else "; --timm lists timm's as well"))
 
 
-def describe_model(model: str, *, as_json: bool) -> None:
-    """Prints what a `model` of a job spec is taken for, and why, with the lines to write."""
+def describe_model(model: str, *, as_json: bool) -> bool:
+    """Prints what a `model` of a job spec is taken for, and why, with the lines to write.
+
+    Returns:
+        Whether a job can use it.
+    """
     from workers.models.registry import explain
 
     explanation = explain(model)
     if as_json:
         print(explanation.model_dump_json())
-        return
+        return bool(explanation.spec)
     console = Console(highlight=False)
     facts = {"model": explanation.model, "task": explanation.task, "source": explanation.source}
     for name, fact in (facts | explanation.facts).items():
         console.print(Text(f"{name + ':':15} ", "bold").append(printable(fact), "not bold"), soft_wrap=True)
-    console.print(Text("\nin the job spec:", "bold"))
-    print(printable(textwrap.indent(explanation.spec, _INDENT)), end="")
+    if explanation.spec:
+        console.print(Text("\nin the job spec:", "bold"))
+        print(printable(textwrap.indent(explanation.spec, _INDENT)), end="")
+    return bool(explanation.spec)
 
 
 def print_models(models: list[ModelInfo], console: Console) -> None:

@@ -19,7 +19,6 @@ from schemas.ledger import RunRecord, SourceFile
 from schemas.models import ResolvedModel, identities_of, tables_of
 from schemas.plan import Pass, Plan
 from schemas.spec import JobSpec, ManifestSpec
-from schemas.spec_file import value_at
 from schemas.words import counted
 from workers.label.children import build_model_resolver
 from workers.label.settings import LabelSettings, runtime_of
@@ -27,6 +26,7 @@ from workers.ledger.runs import assert_same_run, new_run_id, read_run
 from workers.manifest.find import find_sources
 from workers.manifest.manifest import Manifest
 from workers.manifest.sources import Source
+from workers.places import with_absolute_places
 from workers.printable import one_line
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
@@ -128,10 +128,6 @@ class ResolvedJob:
         manifest = public["manifest"]
         manifest["uri"] = [_absolute(uri) for uri in self.spec.manifest.uris]
         manifest["base"] = manifest["base"] and _absolute(manifest["base"])
-        for name, spec in self.spec.models.items():
-            model = value_at(public, name)
-            for key, place in spec.places.items():
-                model[key] = _absolute(place)
         return public
 
     def not_kept(self) -> list[str]:
@@ -212,7 +208,8 @@ def resolving(
 ) -> Iterator[Callable[[], ResolvedJob]]:
     """Starts to resolve a job; yields a function that waits for the result. Sets the job's storage options.
 
-    A child process builds the models: this process need not import torch, and is free meanwhile.
+    A child process builds the models: this process need not import torch, and is free meanwhile. Local paths
+    of models become absolute, so that all processes build the same ones wherever they start.
 
     Args:
         spec: the job.
@@ -223,6 +220,7 @@ def resolving(
         ManifestError: the manifest does not exist, or its format is unknown.
         ModelError: from the function: a model cannot be built, or its weights are not the ones named.
     """
+    spec = with_absolute_places(spec)
     configure_storage(spec.reached)
     assert_headers()
     sources, not_found = _sources(spec.manifest, are_needed=began_with is None)

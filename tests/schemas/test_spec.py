@@ -207,7 +207,7 @@ def test_what_is_left_out_has_no_settings() -> None:
 
 @pytest.mark.parametrize("value", ["!!bool x", '!!int ""', "!!float _", "!!timestamp x"])
 def test_a_value_that_is_none_of_its_yaml_type_is_refused(value: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="is not YAML in UTF-8: a value in it is none of its type"):
+    with pytest.raises(SpecError, match=r"is not YAML in UTF-8: .* is none of its type, in line 1"):
         read_spec(write(tmp_path, f"output: {value}"), {})
 
 
@@ -259,6 +259,47 @@ def stored(url: str, **settings: object) -> dict[str, object]:
     return {"manifest": "a", "output": "b", "storage": {url: settings}}
 
 
+SIDES = "a whole number of pixels from 1 to 8192, or two of them in a list, [height, width]"
+MEAN = "a number, or three of them in a list, one for each channel"
+STD = "a number above 0, or three of them in a list, one for each channel"
+SCALE = "the number, 1 or more, that pixels of 0 to 255 are divided by: 255 makes them 0 to 1, 1 keeps them"
+CLASS_MAP = (
+    "the path or URL of a file that ends in .yaml, .yml or .csv and has the names, in YAML a line "
+    "`car: vehicle` for each; or wordnet, for ImageNet's classes"
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found", "allowed"),
+    [
+        ("input.mean", [1, 2], "[1, 2]", MEAN),
+        ("input.mean", ["a", 2, 3], "['a', 2, 3]", MEAN),
+        ("input.mean", True, "true", MEAN),
+        ("input.mean", {"red": 1}, "{red: 1}", MEAN),
+        ("input.mean", [1, float("nan"), 2], "[1, nan, 2]", MEAN),
+        ("input.std", [0, 1, 1], "[0, 1, 1]", STD),
+        ("input.std", -1, "-1", STD),
+        ("input.size", [1, 2, 3], "[1, 2, 3]", SIDES),
+        ("input.size", [1.5, 3], "[1.5, 3]", SIDES),
+        ("input.size", 0, "0", SIDES),
+        ("input.crop", "224", "'224'", SIDES),
+        ("input.scale", 0.00392, "0.00392", SCALE),
+        ("input.scale", [255], "[255]", SCALE),
+        ("class_map", {"car": "vehicle"}, "{car: 'vehicle'}", CLASS_MAP),
+        ("class_map", ["car"], "['car']", CLASS_MAP),
+        ("class_map", "", "''", CLASS_MAP),
+    ],
+)
+def test_a_value_that_may_be_of_several_kinds_is_refused_in_one_sentence(
+    key: str, value: object, found: str, allowed: str
+) -> None:
+    section, _, name = key.rpartition(".")
+    settings = {section: {name: value}} if section else {name: value}
+    with pytest.raises(SpecError) as raised:
+        build_spec({"manifest": "a", "output": "b", "classifier": {"model": "a.onnx", **settings}}, "it")
+    assert str(raised.value).splitlines()[1:] == [f"  classifier.{key}: found {found}; allowed: {allowed}"]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -306,7 +347,7 @@ def stored(url: str, **settings: object) -> dict[str, object]:
             {"manifest": "a", "output": "b", "detector": 3},
             "detector: found 3; allowed: text or keys and values",
         ),
-        ({"manifest": None, "output": "b"}, "manifest: found None; allowed: text or keys and values"),
+        ({"manifest": None, "output": "b"}, "manifest: found null; allowed: text or keys and values"),
         (
             {"manifest": "a", "output": date(2024, 1, 1)},
             "output: found 2024-01-01; allowed: text (in quotes)",
@@ -419,8 +460,14 @@ def test_cpus_and_gpus_are_no_custom_resources() -> None:
         (b"a: [", "is not YAML in UTF-8: .* in line 1, column 5"),
         (b"", "is empty, where keys and values are allowed"),
         (b"output: caf\xe9", "is not YAML in UTF-8: 'utf-8' codec can't decode byte 0xe9"),
-        (b"manifest: 2024-02-30", "is not YAML in UTF-8: day is out of range for month"),
-        (b"manifest: a\noutput: b\nmanifest: c", "the key 'manifest' is there twice in line 3, column 1"),
+        (
+            b"manifest: 2024-02-30",
+            "is not YAML in UTF-8: '2024-02-30' is none of its type, in line 1, column 11",
+        ),
+        (
+            b"manifest: a\noutput: b\nmanifest: c",
+            "job.yaml: the key 'manifest' is there twice in line 3, column 1",
+        ),
         (b"[" * 3000, "is not YAML in UTF-8: it is nested too deeply"),
     ],
 )

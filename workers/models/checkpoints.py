@@ -194,16 +194,22 @@ def kind_of(data: bytes) -> str:
     return next(kinds, "" if data else "an empty file")
 
 
+def is_program(data: bytes) -> bool:
+    """Whether a file is a TorchScript program."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return False
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
+
+
 def _assert_no_program(data: bytes, name: str) -> None:
     """Refuses a TorchScript program, which torch.load(weights_only=True) refuses in words of its own."""
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(entry.endswith("/constants.pkl") for entry in archive.namelist()):
-                raise ModelError(
-                    f"{name} is no weights file: found a TorchScript program; save its tensors with "
-                    "torch.save(torch.jit.load(FILE).state_dict(), NEW), or load it in a factory of yours "
-                    "that takes `weights`"
-                )
+    if is_program(data):
+        raise ModelError(
+            f"{name} is no weights file: found a TorchScript program; save its tensors with "
+            "torch.save(torch.jit.load(FILE).state_dict(), NEW), or load it in a factory of yours "
+            "that takes `weights`"
+        )
 
 
 def _unpickle(data: bytes) -> object:
@@ -213,10 +219,10 @@ def _unpickle(data: bytes) -> object:
 def _refused_objects(data: bytes, name: str, message: str) -> ModelError:
     """The error for a file that holds objects other than tensors, which only executing it could load."""
     file = name if is_local(name) else "FILE"
-    if export := _export_of_yolo(data, PurePath(name).name):
+    if export := export_of_yolo(data, PurePath(name).name):
         return ModelError(
             f"the weights file {name} cannot be loaded: it holds objects of its training code, which only "
-            f"executing it could load. {export}"
+            f"executing it could load; {export}"
         )
     kinds = dict.fromkeys(re.findall(r"(?:GLOBAL|class|Can only build|type) ([\w.]+\.\w+)", message))
     holds = f": {', '.join(kinds)}" if kinds else ""
@@ -228,17 +234,17 @@ def _refused_objects(data: bytes, name: str, message: str) -> ModelError:
     )
 
 
-def _export_of_yolo(data: bytes, file: str) -> str:
+def export_of_yolo(data: bytes, file: str) -> str:
     """How a checkpoint of Ultralytics' or YOLOv5's becomes an ONNX file; "" for one of others."""
     names = pickled_names(data)
     if any(name.startswith("ultralytics.") for name in names):
         return (
-            "Export it with Ultralytics and name the ONNX file as `model`:\n"
+            "export it with Ultralytics and name the ONNX file as `model`:\n"
             f"  {shlex.join(['yolo', 'export', f'model={file}', 'format=onnx'])}"
         )
     if any(name.startswith("models.yolo.") for name in names):
         return (
-            "Export it in the folder of YOLOv5 that it was trained in, and name the ONNX file as `model`:\n"
+            "export it in the folder of YOLOv5 that it was trained in, and name the ONNX file as `model`:\n"
             f"  {shlex.join(['python', 'export.py', '--weights', file, '--include', 'onnx'])}"
         )
     return ""

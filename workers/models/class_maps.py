@@ -1,14 +1,16 @@
 """The class maps of a job: files of the user's, and those that are shipped with raylabel."""
 
 import csv
+import difflib
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from schemas.exceptions import ModelError
 from schemas.tasks import WORDNET, ClassesSpec, DetectorSpec, ModelSpec
-from workers.class_map import OTHERS, ClassMap, assert_known, new_name, parse_class_map
+from workers.class_map import OTHERS, ClassMap, assert_ending, assert_known, new_name, parse_class_map
 from workers.models.weights import read_bytes
+from workers.printable import short_line
 from workers.storage.uris import clean_uri
 
 Names = tuple[str | None, ...]
@@ -28,7 +30,7 @@ def folded_names(spec: ModelSpec, categories: tuple[str, ...]) -> Names:
         return ()
     try:
         names = (
-            _wordnet_names(categories)
+            _wordnet_names(categories, spec.model)
             if spec.class_map == WORDNET
             else _names_by_file(spec.class_map, categories, spec.model)
         )
@@ -40,6 +42,9 @@ def folded_names(spec: ModelSpec, categories: tuple[str, ...]) -> Names:
 def _names_by_file(location: str, categories: tuple[str, ...], model: str) -> Names:
     what = f"class_map: {clean_uri(location)}"
     file = Path(urlsplit(clean_uri(location)).path).name
+    meant = difflib.get_close_matches(file.lower(), [WORDNET])
+    hint = f" (did you mean {WORDNET}?)" if meant else ""
+    assert_ending(file, what, f", and {WORDNET} for ImageNet's classes{hint}")
     class_map = parse_class_map(read_bytes(location, "class_map: the file"), file, what)
     _assert_fits(class_map, categories, what, model)
     return tuple(new_name(name, class_map) for name in categories)
@@ -53,7 +58,7 @@ def _assert_fits(class_map: ClassMap, categories: tuple[str, ...], what: str, mo
         raise ValueError(f"{what} leaves {model} no class; keep at least one")
 
 
-def _wordnet_names(categories: tuple[str, ...]) -> Names:
+def _wordnet_names(categories: tuple[str, ...], model: str) -> Names:
     """The names of ImageNet's classes: by place if all are there in order, else by what they are called."""
     rows = imagenet()
     if any(tuple(row[column] for row in rows) == categories for column in ("class", "description")):
@@ -63,8 +68,14 @@ def _wordnet_names(categories: tuple[str, ...]) -> Names:
         for known in {row["wordnet_id"], row["class"], row["description"]}:
             names.setdefault(known, set()).add(row["name"])
     one = {known: found.pop() for known, found in names.items() if len(found) == 1}
-    for name in categories:
-        assert_known(name, [*one], f"class_map: {WORDNET} is for ImageNet's classes", "it")
+    if others := [name for name in categories if name not in one]:
+        is_imagenets = len(others) <= len(categories) / 2
+        close = difflib.get_close_matches(others[0], one, n=3) if is_imagenets else []
+        hint = f" (it has {', '.join(close)})" if close else ""
+        raise ValueError(
+            f"class_map: {WORDNET} is for ImageNet's 1,000 classes, but {short_line(others[0])!r} of {model} "
+            f"is none of them{hint}; give other classes their names by a file of yours"
+        )
     return tuple(one[name] for name in categories)
 
 

@@ -87,6 +87,19 @@ class Preprocess:
     mean: Three = (0.0, 0.0, 0.0)
     std: Three = (1.0, 1.0, 1.0)
 
+    def __str__(self) -> str:
+        """All that decides an input, with the keys of `schemas.tasks.InputSpec`."""
+        values: dict[str, object] = {"size": self.size[0] if self.fit == "short side" else list(self.size)}
+        if self.crop is not None:
+            values["crop"] = list(self.crop)
+        elif self.fit != "short side":
+            values["letterbox"] = self.fit
+        if self.fit in ("center", "top-left", "square"):
+            values["pad"] = self.pad
+        values |= {"interpolation": self.interpolation, "channels": self.channels}
+        values |= {"scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
+        return ", ".join(f"{key}: {_plain(value)}" for key, value in values.items())
+
     def __call__(self, image: Tensor) -> Tensor:
         """The network's input for one image."""
         pixels = self._cropped(self._fitted(image.permute(1, 2, 0).cpu().numpy()))
@@ -205,10 +218,31 @@ def with_input(own: Preprocess, spec: InputSpec) -> Preprocess:
         made = replace(made, size=pair(spec.size), fit=fit, crop=pair(spec.size))
     if spec.crop is not None:
         made = replace(made, crop=pair(spec.crop))
+    assert_crop_fits(made)
+    return made
+
+
+def assert_crop_fits(made: Preprocess, advice: str = "") -> None:
+    """Refuses a crop that is larger than what it is cropped from, which would have black edges.
+
+    Args:
+        made: a preprocessing.
+        advice: what else to say.
+
+    Raises:
+        ModelError: the crop is higher or wider.
+    """
     if made.crop is not None and any(crop > size for crop, size in zip(made.crop, made.size, strict=True)):
         crop, size = ("x".join(map(str, sides)) for sides in (made.crop, made.size))
-        raise ModelError(f"input: found a crop of {crop} from {size}; allowed: at most the size")
-    return made
+        raise ModelError(f"input: found a crop of {crop} from {size}; allowed: at most the size{advice}")
+
+
+def _plain(value: object) -> str:
+    """A value as a job spec has it, whole numbers without a point."""
+    if isinstance(value, list):
+        same = len(value) == 3 and len(set(value)) == 1
+        return _plain(value[0]) if same else f"[{', '.join(map(_plain, value))}]"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def three(value: float | list[float]) -> Three:

@@ -153,9 +153,12 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
         if hasattr(head, "nms_thresh"):
             head.nms_thresh = spec.nms_iou
         elif not merges:
+            own = (
+                ", or give its module an attribute `nms_thresh`, which is then set" if spec.is_factory else ""
+            )
             raise ModelError(
-                f"nms_iou: {spec.model} does its own non-maximum suppression and has no `nms_thresh` to set; "
-                "leave nms_iou out"
+                f"nms_iou: found {spec.nms_iou:g}, but {spec.model} gives an object one box by itself; leave "
+                f"nms_iou out{own}"
             )
     if folding is not None and not later:
         head.nms_groups = torch.from_numpy(folding.groups)

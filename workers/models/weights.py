@@ -135,13 +135,31 @@ def reading(location: str, what: str) -> Iterator[io.BufferedIOBase]:
         with open_file(location) as file:
             yield file
     except Exception as error:  # each store and protocol raises its own kind
-        shown = clean_uri(location)
         told = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        reason = message_of(OSError(told), location, shown)
-        raise ModelError(f"{what} {shown} cannot be read: {reason}") from None
+        reason = message_of(OSError(told), location, clean_uri(location))
+        raise ModelError(f"{what} {clean_uri(absolute_uri(location))} cannot be read: {reason}") from None
 
 
-def load_state(module: nn.Module, file: WeightsFile, model: str) -> WeightsFile:
+@dataclass(frozen=True)
+class Classes:
+    """What a module was built for.
+
+    Attributes:
+        number: of its classes.
+        stated: whether they are those that the job spec names; else the model's own.
+        background: how many of them no job spec names.
+        beside: rows of its last layers that are of no class.
+    """
+
+    number: int
+    stated: bool
+    background: int = 0
+    beside: int = 0
+
+
+def load_state(
+    module: nn.Module, file: WeightsFile, model: str, classes: Classes | None = None
+) -> WeightsFile:
     """Loads the tensors of a file into a module; names and shapes must be the same.
 
     A prefix that all names have is left out if the rest are the module's names: what DataParallel,
@@ -152,6 +170,7 @@ def load_state(module: nn.Module, file: WeightsFile, model: str) -> WeightsFile:
         module: the module.
         file: tensors by the module's names.
         model: the model's name, for the message.
+        classes: what the module was built for, if the file may be for others.
 
     Returns:
         The file, which says what was left out.
@@ -164,8 +183,11 @@ def load_state(module: nn.Module, file: WeightsFile, model: str) -> WeightsFile:
     try:
         module.load_state_dict(state)
     except RuntimeError:
+        if classes and (number := _classes_in(state, own, classes)):
+            raise ModelError(_other_classes(file, model, classes, number)) from None
+        fitted = f"{model} with {counted(classes.number, 'class', 'classes')}" if classes else model
         raise ModelError(
-            f"the weights file {file.location} does not fit {model}: {_differences(own, state)}"
+            f"the weights file {file.location} does not fit {fitted}: {_differences(own, state)}"
         ) from None
     return dataclasses.replace(file, said=(*file.said, *said))
 
@@ -274,6 +296,40 @@ def _prefix_beside_others(state: State, own: State) -> str:
         if {name.removeprefix(first) for name in state if name.startswith(first)} == own.keys()
     ]
     return found[0] if len(found) == 1 else ""
+
+
+def _classes_in(state: State, own: State, classes: Classes) -> int | None:
+    """How many classes a file's tensors are for, where nothing else differs from a module's; else None.
+
+    Last layers have a row for each class, or several: the sides of its boxes, its scores by anchor.
+    """
+    found = set()
+    for name, tensor in own.items() if state.keys() == own.keys() else ():
+        given = state[name]
+        if given.shape == tensor.shape:
+            continue
+        if given.shape[1:] != tensor.shape[1:] or not (given.ndim and tensor.ndim):
+            return None
+        each, rest = divmod(len(tensor) - classes.beside, classes.number)
+        number, more = divmod(len(given) - classes.beside, max(each, 1))
+        found.add(number if each > 0 and rest == more == 0 else 0)
+    return found.pop() if len(found) == 1 else None
+
+
+def _other_classes(file: WeightsFile, model: str, classes: Classes, number: int) -> str:
+    """The message for weights of another number of classes than a module was built for."""
+    named, known = number - classes.background, classes.number - classes.background
+    found = counted(named, "class", "classes")
+    if classes.stated:
+        return (
+            f"categories: found {counted(known, 'class name')}, but the weights file {file.location} has "
+            f"{found}; name all of them, in the order of its training"
+        )
+    return (
+        f"the weights file {file.location} has {found}, and {model} {known:,} of its own; add `categories:`, "
+        "a text file with the names of the weights' classes, one a line in the order of its training, or a "
+        "list"
+    )
 
 
 def _differences(own: State, given: State) -> str:

@@ -11,6 +11,7 @@ from jobs.cli.options import seconds_of
 from schemas.exceptions import SpecError
 from tests.integration.jobs_here import events, raylabel
 from tests.jobs.report.test_page import put_full_run
+from tests.workers.models.onnx.test_scores import two_outputs
 
 
 def test_check_says_what_would_run_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
@@ -76,6 +77,14 @@ def test_the_version_is_printed_with_those_that_a_cluster_must_share() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     here = f"Python {platform.python_version()}, Ray {version('ray')}"
     assert done.stdout == f"raylabel {version('raylabel')} ({here})\n"
+
+
+def test_a_model_that_cannot_be_used_is_described_and_ends_as_its_job_would(tmp_path: Path) -> None:
+    file = two_outputs(tmp_path / "two.onnx")
+    result = raylabel("models", "--describe", str(file))
+    assert result.returncode == 4
+    assert "cannot be used: two.onnx does not say which output is a classifier's" in result.stdout
+    assert "in the job spec" not in result.stdout
 
 
 def test_models_lists_the_models_that_a_job_can_use() -> None:

@@ -58,7 +58,9 @@ def test_a_class_map_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "map.csv").write_text("class,name\ndog,pet\ncat,\n")
     assert read_class_map(tmp_path / "map.csv") == {"dog": "pet", "cat": None}
     (tmp_path / "map.yaml").write_text("- dog")
-    with pytest.raises(SpecError, match=r"--class-map .*map\.yaml: allowed is `name: new name`"):
+    with pytest.raises(
+        SpecError, match=r"--class-map .*map\.yaml: found a list; allowed is a line `name: new name`"
+    ):
         read_class_map(tmp_path / "map.yaml")
     with pytest.raises(SpecError, match=r"--class-map .*none\.csv cannot be read: .*No such file"):
         read_class_map(tmp_path / "none.csv")

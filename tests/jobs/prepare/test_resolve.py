@@ -1,9 +1,11 @@
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pyarrow as pa
 import pytest
 import torch
@@ -13,9 +15,11 @@ from jobs.prepare.resolve import resolve
 from schemas.exceptions import ModelError, OutputConflictError
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
+from tests.workers.models.onnx.test_scores import two_outputs
 from workers.ledger.runs import begin_run
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest
+from workers.models.registry import load
 from workers.storage.store import Store
 
 MODELS = """
@@ -126,3 +130,52 @@ def test_a_model_that_prints_moves_and_forks_is_built_once(capfd: pytest.Capture
     assert capfd.readouterr().err == "loading\n"
     with pytest.raises(ModelError, match="the process that built the models died: exit code 3"):
         resolve(job(model="my_models:leaving", weights=None))
+
+
+@dataclass(frozen=True)
+class Here:
+    """What an actor computes with."""
+
+    device: str = "cpu"
+    threads: int = 1
+    memory_share: float = 1
+
+
+def test_a_process_that_starts_elsewhere_builds_the_same_models(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_outputs(project / "two.onnx")
+    model = onnx.load(str(project / "two.onnx"))
+    del model.graph.output[0]
+    Path("nets").mkdir()
+    onnx.save(model, "nets/a.onnx")
+    Path("names.txt").write_text("a\nb\nc\nd\n")
+    Path("map.yaml").write_text("a: one\n")
+    spec = build_spec(
+        {
+            "manifest": "images.csv",
+            "output": "out",
+            "detector": None,
+            "classifier": {
+                "model": "nets/a.onnx",
+                "categories": "names.txt",
+                "class_map": "map.yaml",
+                "input": {"size": 8, "scale": 255},
+            },
+            "taggers": {"own": {"model": "my_models:plain", "weights": "one.bin"}},
+        },
+        "a test",
+    )
+    relative = {name: load(model).resolved for name, model in spec.models.items()}
+    resolved = resolve(spec)
+    settings = resolved.probe_settings(1, 1, Here())
+    monkeypatch.chdir("nets")
+    elsewhere = {name: load(model).resolved for name, model in settings.models.items()}
+    assert settings.fingerprints == tuple(model.fingerprint for model in elsewhere.values())
+    assert settings.fingerprints == tuple(model.fingerprint for model in relative.values())
+    assert {name: model.identity() for name, model in elsewhere.items()} == {
+        name: model.identity() for name, model in relative.items()
+    }
+    public = resolved.public_spec()
+    assert public["classifier"]["model"] == f"{project}/nets/a.onnx"
+    assert public["taggers"]["own"]["weights"] == f"{project}/one.bin"

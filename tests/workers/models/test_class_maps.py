@@ -57,7 +57,7 @@ def test_a_class_map_is_read_from_any_url() -> None:
         ("dgo: pet", ": nanodet_g has no class 'dgo'; it has 4, such as dog"),
         ("cat:\ndog:\ncar:\nbus:", " leaves nanodet_g no class; keep at least one"),
         ("'*':", " leaves nanodet_g no class; keep at least one"),
-        ("", ": found an empty file; allowed is `name: new name` for each class, in YAML"),
+        ("", ": found an empty file; allowed is a line `name: new name` for each class, in YAML"),
     ],
 )
 def test_a_map_that_does_not_fit_the_model_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -68,7 +68,9 @@ def test_a_map_that_does_not_fit_the_model_is_refused(tmp_path: Path, text: str,
 
 
 def test_a_file_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"class_map: the file none\.csv cannot be read: No such file"):
+    with pytest.raises(
+        ModelError, match=rf"class_map: the file {Path.cwd()}/none\.csv cannot be read: No such"
+    ):
         folded_names(DetectorSpec(class_map="none.csv"), ANIMALS)
 
 
@@ -206,7 +208,7 @@ def test_a_detector_without_settings_gets_the_overlap_of_the_job_for_merged_clas
         ("bus", 3, 0.8),
         ("dog", 1, 0.7),
     ]
-    with pytest.raises(ModelError, match=r"nms_iou: .* has no `nms_thresh` to set; leave nms_iou out"):
+    with pytest.raises(ModelError, match=r"gives an object one box by itself; .* an attribute `nms_thresh`"):
         load(spec.model_copy(update={"nms_iou": 0.95, "class_map": None}))
 
 
@@ -255,8 +257,25 @@ def test_wordnet_names_some_of_imagenets_classes_by_any_of_their_names() -> None
     assert folded_names(ClassifierSpec(class_map=WORDNET), own) == ("cat", "dog", "cat", "fish")
     with pytest.raises(ModelError) as caught:
         folded_names(ClassifierSpec(class_map=WORDNET), ("tabby", "tabbi"))
-    assert str(caught.value).startswith(
-        "class_map: wordnet is for ImageNet's classes: it has no class 'tabbi'; "
+    assert str(caught.value) == (
+        "class_map: wordnet is for ImageNet's 1,000 classes, but 'tabbi' of efficientnet_lite0 is none of "
+        "them (it has tabby); give other classes their names by a file of yours"
+    )
+    with pytest.raises(ModelError) as caught:
+        load(DetectorSpec(class_map=WORDNET))
+    assert str(caught.value) == (
+        "class_map: wordnet is for ImageNet's 1,000 classes, but 'person' of nanodet_g is none of them; give "
+        "other classes their names by a file of yours"
+    )
+
+
+@pytest.mark.parametrize("written", ["wordnett", "Wordnet", "word-net"])
+def test_a_misspelt_wordnet_is_told(written: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        folded_names(ClassifierSpec(class_map=written), ANIMALS)
+    assert str(caught.value) == (
+        f"class_map: {written}: allowed are files that end in .yaml, .yml or .csv, and wordnet for "
+        "ImageNet's classes (did you mean wordnet?)"
     )
 
 

@@ -136,6 +136,48 @@ def test_the_built_in_models_take_a_file_of_ones_own(tmp_path: Path) -> None:
     assert torch.equal(classifier.model.module.state_dict()["classifier.bias"], module.classifier.bias)
 
 
+@pytest.mark.parametrize(
+    ("model", "own"), [("efficientnet_lite0", "1,000"), ("timm/test_vit", "1,000"), ("nanodet_g", "80")]
+)
+def test_weights_say_how_many_classes_must_be_named(tmp_path: Path, model: str, own: str) -> None:
+    built: dict[str, Any] = {
+        "efficientnet_lite0": lambda: timm.create_model("tf_efficientnet_lite0", num_classes=3),
+        "timm/test_vit": lambda: timm.create_model("test_vit", num_classes=3),
+        "nanodet_g": lambda: nanodet.NanoDet(3).network,
+    }
+    torch.save(built[model]().state_dict(), path := tmp_path / "a.pth")
+    kind = DetectorSpec if model == "nanodet_g" else ClassifierSpec
+    for names, message in {
+        None: f"the weights file {path} has 3 classes, and {model} {own} of its own; add `categories:`, a "
+        "text file with the names of the weights' classes, one a line in the order of its training, or a "
+        "list",
+        ("cat",): f"categories: found 1 class name, but the weights file {path} has 3 classes; name all of "
+        "them, in the order of its training",
+    }.items():
+        with pytest.raises(ModelError) as caught:
+            load(kind(model=model, weights=str(path), categories=names and list(names)))
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("spec", "classes"), [(ClassifierSpec(), 1000), (DetectorSpec(), 80)])
+def test_names_of_a_built_in_model_are_as_many_as_its_classes(spec: ModelSpec, classes: int) -> None:
+    message = f"^categories: found 2 class names, but {spec.model} has {classes} classes$"
+    with pytest.raises(ModelError, match=message):
+        load(spec.model_copy(update={"categories": ["cat", "dog"]}))
+
+
+def test_a_folder_that_is_named_without_a_slash_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vit").mkdir()
+    with pytest.raises(ModelError) as caught:
+        load(DetectorSpec(model="vit"))
+    assert str(caught.value) == (
+        "there is no detector 'vit', but a folder; a folder is named with a slash: ./vit/"
+    )
+
+
 def broken_head() -> ClassifierModel:
     """A model whose features are right, and whose further head is not."""
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())

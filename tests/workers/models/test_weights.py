@@ -258,13 +258,13 @@ YOLO = [
     (
         "ultralytics.nn.tasks",
         "DetectionModel",
-        "Export it with Ultralytics and name the ONNX file as `model`:",
+        "export it with Ultralytics and name the ONNX file as `model`:",
         "yolo export 'model=my net.pt' format=onnx",
     ),
     (
         "models.yolo",
         "Model",
-        "Export it in the folder of YOLOv5 that it was trained in, and name the ONNX file as `model`:",
+        "export it in the folder of YOLOv5 that it was trained in, and name the ONNX file as `model`:",
         "python export.py --weights 'my net.pt' --include onnx",
     ),
 ]
@@ -296,7 +296,7 @@ def test_a_checkpoint_of_ultralytics_is_refused_with_the_line_that_exports_it(
     first, second = str(caught.value).split("\n")
     assert first == (
         f"the weights file {path} cannot be loaded: it holds objects of its training code, which only "
-        f"executing it could load. {advice}"
+        f"executing it could load; {advice}"
     )
     assert second == f"  {command}"
 

@@ -155,7 +155,7 @@ def _instead(matches: Mapping[Layout, Match]) -> str:
 
 def outputs_text(shapes: Mapping[str, Shape]) -> str:
     """Outputs by name and shape, in words."""
-    listed = [f"{short_line(name, 60)} ({', '.join(map(str, shape))})" for name, shape in shapes.items()]
+    listed = [f"{short_line(name, 60)!r} ({', '.join(map(str, shape))})" for name, shape in shapes.items()]
     more = ", …" if len(listed) > 6 else ""
     return f"the output{'s' if len(listed) > 1 else ''} {', '.join(listed[:6])}{more}"
 

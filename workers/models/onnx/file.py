@@ -64,7 +64,7 @@ class Port:
     shape: tuple[int | None, ...]
 
     def __str__(self) -> str:
-        return f"{short_line(self.name, 60)} {shape_text(self.shape)} {self.dtype}"
+        return f"{short_line(self.name, 60)!r} {shape_text(self.shape)} {self.dtype}"
 
 
 @dataclass(frozen=True)

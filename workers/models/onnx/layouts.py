@@ -17,6 +17,7 @@ from torchvision.ops import box_convert
 from workers.models.onnx.file import OnnxFile, shape_text
 from workers.models.onnx.metadata import Metadata
 from workers.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, Size
+from workers.printable import short_line
 
 Shape = tuple[int, ...]
 
@@ -385,4 +386,4 @@ def _pair_of(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _shapes_text(shapes: Mapping[str, Shape]) -> str:
-    return " and ".join(f"{name} {shape_text(shape)}" for name, shape in shapes.items())
+    return " and ".join(f"{short_line(name, 60)!r} {shape_text(shape)}" for name, shape in shapes.items())

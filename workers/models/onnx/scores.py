@@ -1,18 +1,29 @@
 """Classifiers and embedders in ONNX files: which output is meant, and what its numbers are."""
 
+import json
+import shlex
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from schemas.exceptions import ModelError
 from schemas.tasks import ModelSpec
-from schemas.words import with_article
+from schemas.words import value_text, with_article
 from workers.models.model import ScoreType
 from workers.models.onnx.detector import outputs_text
 from workers.models.onnx.file import OnnxFile, UnstatedError
+from workers.models.onnx.layouts import Shape
 from workers.models.onnx.metadata import Metadata
 from workers.models.onnx.network import OnnxFileNetwork
-from workers.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, Size, pair
+from workers.models.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocess,
+    Size,
+    assert_crop_fits,
+    pair,
+)
+from workers.storage.uris import is_local
 
 _ENDS: dict[str, str] = {
     "Softmax": "softmax",
@@ -45,31 +56,62 @@ class OneOutput(nn.Module):
         return outputs[self._position].flatten(1)
 
 
-def row_output(name: str, answers: Mapping[str, Tensor], section: str) -> str:
-    """The name of the output that has a row of numbers for an image: (n, numbers), or (n, numbers, 1, 1).
+def is_row(shape: Shape) -> bool:
+    """Whether an output is a row of numbers for an image: (n, numbers), or (n, numbers, 1, 1)."""
+    return len(shape) >= 2 and all(length == 1 for length in shape[2:])
+
+
+def row_output(file: OnnxFile, answers: Mapping[str, Tensor], section: str, classes: int | None) -> str:
+    """The name of the output that has a row of numbers for an image.
+
+    Args:
+        file: the file.
+        answers: its outputs by name.
+        section: what it is to be.
+        classes: how many the job spec names; None: it names none.
 
     Raises:
         ModelError: none has, or several have.
     """
     shapes = {output: tuple(answer.shape) for output, answer in answers.items()}
-    rows = [
-        output
-        for output, shape in shapes.items()
-        if len(shape) >= 2 and all(length == 1 for length in shape[2:])
-    ]
+    rows = {output: shape for output, shape in shapes.items() if is_row(shape)}
     if len(rows) == 1:
-        return rows[0]
+        return next(iter(rows))
     if not rows:
-        raise ModelError(
-            f"{name} is no {section}: found {outputs_text(shapes)}; allowed: one output (n, numbers). If "
-            "it is a detector, name it under `detector:`"
-        )
+        raise no_row(file.name, shapes, section)
+    named = [output for output, shape in rows.items() if shape[1] == classes]
+    meant, why = next(iter(rows)), "if that is the one"
+    if len(named) == 1:
+        meant, why = named[0], "which has as many numbers as there are categories"
     raise ModelError(
-        f"{name} has several outputs that can be {with_article(section)}'s, {', '.join(map(repr, rows))}; "
-        "cut it to one: "
-        'python -c "import onnx.utils; '
-        f"onnx.utils.extract_model('IN.onnx', 'OUT.onnx', ['INPUT'], ['{rows[0]}'])\""
+        f"{file.name} does not say which output is {with_article(section)}'s: found {outputs_text(rows)}; "
+        f"cut it to one, and name the new file; to {meant!r}, {why}:\n  {_cutting(file, meant)}"
     )
+
+
+def no_row(name: str, shapes: Mapping[str, Shape], section: str, layouts: str = "") -> ModelError:
+    """The error for a file whose outputs are no classifier's or embedder's.
+
+    Args:
+        name: of the file.
+        shapes: of its outputs, by name.
+        section: what it is to be.
+        layouts: of detectors, that it may have; "" where none is known.
+    """
+    hint = f"It is a detector ({layouts}): name" if layouts else "If it is a detector, name"
+    return ModelError(
+        f"{name} is no {section}: found {outputs_text(shapes)}; allowed: one output (n, numbers). {hint} it "
+        "under `detector:`"
+    )
+
+
+def _cutting(file: OnnxFile, output: str) -> str:
+    """The command that leaves a file one of its outputs."""
+    whole = file.location if is_local(file.location) else file.name
+    cut = f"{whole[: -len('.onnx')]}-cut.onnx"
+    arguments = (whole, cut, [port.name for port in file.inputs], [output])
+    code = f"import onnx.utils; onnx.utils.extract_model({', '.join(map(json.dumps, arguments))})"
+    return shlex.join(["python", "-c", code])
 
 
 def scores_in(file: OnnxFile, output: str) -> str | None:
@@ -148,10 +190,13 @@ def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, secti
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
         }
-        text = ", ".join(f"{key}: {value}" for key, value in example.items())
+        text = ", ".join(f"{key}: {value_text(value)}" for key, value in example.items())
+        found = ", ".join(given.model_dump(exclude_none=True)) if given else ""
+        lacking = f", and `input` has {found} but none of scale, mean and std" if found else ""
         raise UnstatedError(
-            f"{metadata.name} does not say how images become its input; add what it was trained with, for "
-            f"most networks of ImageNet:\n  {section}:\n    model: {metadata.name}\n    input: {{{text}}}",
+            f"{metadata.name} does not say how images become its input{lacking}; add what it was trained "
+            f"with, for most networks of ImageNet:\n  {section}:\n    model: {metadata.name}\n    input: "
+            f"{{{text}}}",
             *("input", example, "ImageNet's usual; write what it was trained with"),
         )
     resized = given.size if given else None
@@ -161,7 +206,7 @@ def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, secti
             f"{metadata.name} takes images of any size; add `size:` to `input:`, such as size: 224"
         )
     if isinstance(resized, list):
-        preprocess = Preprocess(pair(resized), "none", crop)
+        preprocess = Preprocess(pair(resized), "none", crop or pair(resized))
     else:
         crop = crop or size or own or (pair(resized) if resized else None)
         side = resized or min(crop or (1, 1))
@@ -172,4 +217,7 @@ def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, secti
             f"input: makes {found}, but {metadata.name} takes {'x'.join(map(str, size))} (height x width); "
             f"allowed: crop: {list(size)}, or a size of that"
         )
+    if resized is not None:
+        least = max(preprocess.output_size)
+        assert_crop_fits(preprocess, f"; write a size of {least} or more" if size else "")
     return preprocess

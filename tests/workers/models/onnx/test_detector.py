@@ -7,12 +7,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import helper
 
 from schemas.exceptions import ModelError
 from schemas.images import DecodedImage, Detections
 from schemas.tasks import DetectorSpec, InputSpec
 from tests.workers.models.alone import Alone
-from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, cells, export, ultralytics
+from tests.workers.models.onnx.exports import (
+    KnownBoxes,
+    UnderLayout,
+    cells,
+    export,
+    model_of,
+    saved,
+    ultralytics,
+)
 from tests.workers.models.pictures import noise
 from workers.models.onnx.layouts import boxes_and_scores
 from workers.models.registry import load
@@ -170,7 +179,10 @@ def test_thresholds_nms_and_the_most_boxes_are_the_specs(tmp_path: Path) -> None
 @pytest.mark.parametrize("layout", REMOVES_DOUBLES)
 def test_an_overlap_is_refused_where_the_network_removes_doubles_itself(tmp_path: Path, layout: str) -> None:
     file = exported(tmp_path, layout)
-    with pytest.raises(ModelError, match=r"nms_iou: .* does its own non-maximum suppression"):
+    with pytest.raises(
+        ModelError,
+        match=r"^nms_iou: found 0\.5, but .* gives an object one box by itself; leave nms_iou out$",
+    ):
         load(spec_of(file, layout, nms_iou=0.5))
 
 
@@ -268,8 +280,7 @@ def test_what_a_spec_says_of_the_input_goes_before_the_layout(tmp_path: Path) ->
     file = exported(tmp_path, "yolov8")
     square = load(spec_of(file, "yolov8", input=InputSpec(letterbox="none", channels="bgr", scale=1.0)))
     assert square.resolved.preprocessing == (
-        "Preprocess(size=(64, 96), fit='none', crop=None, pad=114, interpolation='linear', channels='bgr', "
-        "scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))"
+        "size: [64, 96], letterbox: none, interpolation: linear, channels: bgr, scale: 1, mean: 0, std: 1"
     )
     (result,) = Alone(square, 1)(IMAGES[1:2])
     image, gain = IMAGES[1], np.array([96 / 517, 64 / 333] * 2)
@@ -296,6 +307,27 @@ def test_a_file_of_another_task_is_refused(tmp_path: Path, task: str, hint: str)
     file = export(module, tmp_path / "x.onnx", SIZE, metadata=ultralytics(NAMES, task))
     with pytest.raises(ModelError, match=f"says that its task is {task}, which is no detector's; {hint}"):
         load(DetectorSpec(model=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [(["n", 4], "(1, 4)"), (["n", 4, 1, 1], "(1, 4, 1, 1)")],
+)
+@pytest.mark.parametrize("side", [64, "side"])
+def test_a_classifier_named_as_a_detector_is_told_before_what_it_lacks(
+    tmp_path: Path, shape: list[int | str], shown: str, side: int | str
+) -> None:
+    pooled = helper.make_node("GlobalAveragePool", ["images"], ["mean"])
+    mixed = helper.make_node("Conv", ["mean", "weights"], ["out" if len(shape) == 4 else "mixed"])
+    flat = [helper.make_node("Flatten", ["mixed"], ["out"])] if len(shape) == 2 else []
+    weights = {"weights": np.ones((4, 3, 1, 1), np.float32)}
+    model = model_of([pooled, mixed, *flat], {"images": ["n", 3, side, side]}, {"out": shape}, weights)
+    with pytest.raises(ModelError) as caught:
+        load(DetectorSpec(model=str(saved(model, tmp_path / "a.onnx"))))
+    assert str(caught.value) == (
+        f"a.onnx is no detector: found the output 'out' {shown}, numbers for the image as a whole; name it "
+        "under `classifier:`, `embedder:` or in `taggers:`"
+    )
 
 
 def test_boxes_of_yolo_nas_come_first_where_names_of_outputs_say_nothing() -> None:

@@ -47,8 +47,8 @@ def test_what_a_file_says_of_itself_is_read(tmp_path: Path) -> None:
     assert (read.location, read.name, read.opset) == (str(file), "a.onnx", 17)
     assert read.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert [str(port) for port in (*read.inputs, *read.outputs)] == [
-        "images (n, 3, 8, 8) float32",
-        "out (n, 4) float32",
+        "'images' (n, 3, 8, 8) float32",
+        "'out' (n, 4) float32",
     ]
     assert dict(read.metadata) == {"author": "us"}
     assert dict(read.ends) == {"out": "MatMul"}
@@ -288,11 +288,11 @@ def test_an_input_that_nothing_is_known_of_is_refused(tmp_path: Path) -> None:
     model = small()
     model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n", 8]))
     model.graph.node.append(helper.make_node("ReduceMean", ["mask"], ["unused"], axes=[1]))
-    assert "a.onnx wants more than images: its input mask (n, 8) float32; allowed: one input" in refused(
+    assert "a.onnx wants more than images: its input 'mask' (n, 8) float32; allowed: one input" in refused(
         saved(model, tmp_path / "a.onnx")
     )
     text = model_of([helper.make_node("Identity", ["x"], ["out"])], {"x": ["n", 5]}, {"out": ["n", 5]})
-    assert "b.onnx: which input takes images? found x (n, 5) float32" in refused(
+    assert "b.onnx: which input takes images? found 'x' (n, 5) float32" in refused(
         saved(text, tmp_path / "b.onnx")
     )
 
@@ -305,7 +305,7 @@ def test_an_input_of_millions_of_pixels_is_refused_before_it_is_tried(
     file = saved(model_of(nodes, {"images": shape}, {"out": ["n", 3]}), tmp_path / "a.onnx")
     found = ", ".join(map(str, shape))
     assert refused(file) == (
-        f"a.onnx: found the input images ({found}) float32; allowed for images: sides of 1 to 8,192 pixels"
+        f"a.onnx: found the input 'images' ({found}) float32; allowed for images: sides of 1 to 8,192 pixels"
     )
 
 

@@ -1,6 +1,7 @@
 """Classifiers, taggers and embedders in ONNX files: which output, which scores, which input."""
 
-import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from schemas.images import Classification
 from schemas.tasks import ClassifierSpec, EmbedderSpec, InputSpec, TaggerSpec
 from tests.workers.models.alone import Alone
 from tests.workers.models.onnx.exports import model_of, saved, ultralytics, with_metadata
+from tests.workers.models.onnx.test_detector import exported
 from tests.workers.models.pictures import noise
 from workers.models.registry import explain, load
 
@@ -272,7 +274,7 @@ def test_ultralytics_metadata_says_all_that_is_to_be_known(tmp_path: Path) -> No
     with_metadata(Path(file), ultralytics(NAMES, "classify", imgsz="[8, 8]"))
     loaded = load(ClassifierSpec(model=file))
     assert (loaded.model.categories, loaded.model.score_type) == (NAMES, "none")
-    assert loaded.resolved.preprocessing.startswith("Preprocess(size=(8, 8), fit='short side', crop=(8, 8)")
+    assert loaded.resolved.preprocessing.startswith("size: 8, crop: [8, 8], interpolation: bilinear")
     np.testing.assert_allclose(scores(ClassifierSpec(model=file)), softmax(logits()), atol=1e-5)
 
 
@@ -293,15 +295,36 @@ def test_names_that_a_file_has_twice_count_as_one_and_are_told(tmp_path: Path) -
 
 def test_a_file_that_does_not_say_how_it_was_trained_is_refused_with_lines_to_add(tmp_path: Path) -> None:
     file = file_of(tmp_path)
-    message = (
-        "a.onnx does not say how images become its input; add what it was trained with, for most networks of "
-        "ImageNet:\n  classifier:\n    model: a.onnx\n    input: {size: 9, crop: 8, mean: [0.485, 0.456, "
-        "0.406], "
-        "std: [0.229, 0.224, 0.225]}"
-    )
-    for given in (None, InputSpec(size=8)):
-        with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+    for given, lacking in (
+        (None, ""),
+        (InputSpec(size=8), ", and `input` has size but none of scale, mean and std"),
+        (
+            InputSpec(crop=8, channels="bgr"),
+            ", and `input` has crop, channels but none of scale, mean and std",
+        ),
+    ):
+        with pytest.raises(ModelError) as caught:
             load(spec_of(file, input=given))
+        assert str(caught.value) == (
+            f"a.onnx does not say how images become its input{lacking}; add what it was trained with, for "
+            "most networks of ImageNet:\n  classifier:\n    model: a.onnx\n    input: {size: 9, crop: 8, "
+            "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": 7}, "input: found a crop of 8x8 from 7x7; allowed: at most the size; write a size of 8 "),
+        (
+            {"size": [7, 9], "crop": 8},
+            "input: found a crop of 8x8 from 7x9; allowed: at most the size; write",
+        ),
+    ],
+)
+def test_a_size_that_its_crop_does_not_fit_is_refused(tmp_path: Path, given: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=f"^{message}"):
+        load(spec_of(file_of(tmp_path), input=InputSpec(scale=255, **given)))
 
 
 def test_an_input_of_another_size_than_the_files_is_refused(tmp_path: Path) -> None:
@@ -311,26 +334,65 @@ def test_an_input_of_another_size_than_the_files_is_refused(tmp_path: Path) -> N
             load(spec_of(file, input=given))
 
 
-def test_a_wrong_number_of_names_and_several_outputs_are_refused(tmp_path: Path) -> None:
+def test_a_wrong_number_of_names_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"categories: found 2 class names, but a\.onnx has 4 classes"):
         load(spec_of(file_of(tmp_path), categories=["a", "b"]))
+
+
+def test_of_several_outputs_the_command_keeps_the_one_that_has_the_categories(tmp_path: Path) -> None:
+    file = two_outputs(tmp_path / "it's two.onnx")
+    with pytest.raises(ModelError) as caught:
+        load(spec_of(str(file), categories=list(NAMES)))
+    said, command = str(caught.value).split("\n")
+    assert said == (
+        "it's two.onnx does not say which output is a classifier's: found the outputs 'mean' (1, 3, 1, 1), "
+        "'logits' (1, 4); cut it to one, and name the new file; to 'logits', which has as many numbers as "
+        "there are categories:"
+    )
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    cut = spec_of(f"{tmp_path}/it's two-cut.onnx", categories=list(NAMES))
+    np.testing.assert_allclose(scores(cut), softmax(logits()), atol=1e-5)
+    with pytest.raises(
+        ModelError, match=r"is an embedder's: .*; to 'mean', if that is the one:\n  python -c "
+    ):
+        load(EmbedderSpec(model=str(file), input=PLAIN))
+
+
+def two_outputs(file: Path) -> Path:
+    """A file of features and logits."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
-        helper.make_node("GlobalMaxPool", ["images"], ["most"]),
+        helper.make_node("Flatten", ["mean"], ["row"]),
+        helper.make_node("MatMul", ["row", "weights"], ["logits"]),
     ]
-    two = model_of(nodes, {"images": ["n", 3, 8, 8]}, {"mean": ["n", 3, 1, 1], "most": ["n", 3, 1, 1]})
-    file = str(saved(two, tmp_path / "two.onnx"))
-    with pytest.raises(
-        ModelError, match=r"several outputs that can be an embedder's, 'mean', 'most'; cut it"
-    ):
-        load(EmbedderSpec(model=file, input=PLAIN))
+    outputs: dict[str, list[int | str]] = {"mean": ["n", 3, 1, 1], "logits": ["n", 4]}
+    return saved(model_of(nodes, {"images": ["n", 3, 8, 8]}, outputs, {"weights": WEIGHTS}), file)
+
+
+@pytest.mark.parametrize("given", [None, PLAIN])
+@pytest.mark.parametrize("kind", [ClassifierSpec, TaggerSpec, EmbedderSpec])
+@pytest.mark.parametrize("layout", ["yolov8", "yolox", "rf-detr", "rt-detr"])
+def test_a_detector_named_as_something_else_is_told_before_what_it_lacks(
+    tmp_path: Path, layout: str, kind: Any, given: InputSpec | None
+) -> None:
+    file = exported(tmp_path, layout)
+    section = "embedder" if kind is EmbedderSpec else "classifier"
+    layouts = "yolov5 or yolox" if layout == "yolox" else layout
+    with pytest.raises(ModelError) as caught:
+        load(kind(model=str(file), input=given))
+    assert str(caught.value).startswith(f"{file.name} is no {section}: found the output")
+    assert str(caught.value).endswith(
+        f"; allowed: one output (n, numbers). It is a detector ({layouts}): name it under `detector:`"
+    )
 
 
 def test_a_detector_is_no_classifier(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["images"], ["out"])]
     file = str(saved(model_of(nodes, {"images": [1, 3, 8, 8]}, {"out": [1, 3, 8, 8]}), tmp_path / "a.onnx"))
-    with pytest.raises(ModelError, match=r"a\.onnx is no classifier: found the output out \(1, 3, 8, 8\)"):
-        load(spec_of(file))
+    message = r"a\.onnx is no classifier: found the output 'out' \(1, 3, 8, 8\).* If it is a detector, name"
+    for given in (None, PLAIN):
+        with pytest.raises(ModelError, match=message):
+            load(spec_of(file, input=given))
 
 
 def test_scores_of_a_softmax_inside_add_up_by_a_class_map_and_those_of_a_sigmoid_do_not(

@@ -1,6 +1,8 @@
 """ONNX files as models of a job: what they are taken for, what computes them, what else is no model."""
 
 import json
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from schemas.exceptions import ModelError
 from schemas.tasks import ClassifierSpec, DetectorSpec, InputSpec, ModelSpec
 from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, export, ultralytics, with_metadata
 from tests.workers.models.onnx.test_detector import NAMES, PLACES, SIZE, exported, known, spec_of
+from tests.workers.models.onnx.test_scores import two_outputs
 from tests.workers.models.pictures import CPU
 from workers.models.model import versions
 from workers.models.onnx.network import providers
@@ -42,10 +45,12 @@ def test_what_a_file_does_not_say_is_described_with_lines_that_state_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     exported(tmp_path, "yolox", dynamic=False)
-    describe_model("yolox.onnx", as_json=False)
+    assert describe_model("yolox.onnx", as_json=False)
     printed = capsys.readouterr().out
     assert "does not say layout: yolox.onnx does not say what its output means: it may be yolov5" in printed
+    assert re.search(r"does not say layout: .* may be yolov5 \(.*\); yolox \(.*\)$", printed, re.MULTILINE)
     assert "batch:          1 at a time" in printed
+    assert not re.search("^(layout|preprocessing|doubled boxes|classes):", printed, re.MULTILINE)
     assert printed.endswith(
         "    detector:\n      model: yolox.onnx\n      layout: yolov5  # or yolox\n"
         "      categories: names.txt  # one name a line\n"
@@ -70,9 +75,23 @@ def test_a_path_that_yaml_would_read_otherwise_is_quoted(
 def test_a_file_that_cannot_be_used_is_described_with_the_reason(tmp_path: Path) -> None:
     module = UnderLayout(known(PLACES), "yolov8", SIZE)
     file = export(module, tmp_path / "x.onnx", SIZE, metadata=ultralytics(NAMES[:2]))
-    assert explain(str(file)).facts["cannot be used"] == (
+    found = explain(str(file))
+    assert found.facts["cannot be used"] == (
         "its metadata `names`: found 2 class names, but x.onnx has 3 classes"
     )
+    assert found.spec == ""
+    assert not describe_model(str(file), as_json=True)
+
+
+def test_a_file_with_several_outputs_is_described_with_the_command_that_cuts_it(tmp_path: Path) -> None:
+    found = explain(str(two_outputs(tmp_path / "two.onnx")))
+    assert (found.task, found.spec) == ("classifier", "")
+    assert found.facts["taken for"] == (
+        "a classifier, by its outputs 'mean' (n, 3, 1, 1) float32, 'logits' (n, 4) float32; if these are "
+        "features, it is an embedder"
+    )
+    assert "two.onnx does not say which output is a classifier's" in found.facts["cannot be used"]
+    assert "'does not say input'" not in found.facts
 
 
 def test_a_built_in_model_is_described_as_it_is_listed() -> None:
@@ -109,6 +128,54 @@ def test_a_built_in_model_is_described_as_it_is_listed() -> None:
 def test_a_name_that_is_no_model_says_what_is_possible(model: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(DetectorSpec(model=model))
+
+
+def test_a_file_that_is_not_there_is_named_with_the_folder_that_was_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = f"^the ONNX file {tmp_path}/nope.onnx cannot be read: No such file or directory$"
+    with pytest.raises(ModelError, match=message):
+        load(DetectorSpec(model="nope.onnx"))
+
+
+class Training:
+    """An object that only its code can load."""
+
+
+def written(content: object, file: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        if isinstance(content, torch.nn.Module):
+            torch.jit.save(torch.jit.script(content), str(file))
+        else:
+            torch.save(content, file)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            {"a": torch.ones(1)},
+            "a file of weights, which is no network: name the network, and give the file as",
+        ),
+        (
+            {"model": Training()},
+            "a file of Python's objects, which only executing it can load: export it to ONNX",
+        ),
+        (torch.nn.Linear(2, 2), "a program of PyTorch's, which would be executed: export it to ONNX"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".pt", ".pth"])
+def test_a_file_of_torchs_is_told_by_its_content(
+    tmp_path: Path, content: object, said: str, ending: str
+) -> None:
+    file = tmp_path / f"net{ending}"
+    written(content, file)
+    with pytest.raises(ModelError) as caught:
+        load(DetectorSpec(model=str(file)))
+    assert str(caught.value).startswith(f"net{ending} is no detector but {said}")
+    assert "yolo" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

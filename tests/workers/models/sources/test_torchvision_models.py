@@ -195,8 +195,37 @@ def test_names_may_come_from_a_text_file(tmp_path: Path) -> None:
 
 def test_weights_of_another_number_of_classes_are_refused(tmp_path: Path) -> None:
     weights = saved(models.resnet18(weights=None, num_classes=40), tmp_path / "own.pth")
-    with pytest.raises(ModelError, match=r"does not fit resnet18 with 1000 classes: 2 tensors of another"):
+    own = (
+        f"the weights file {weights} has 40 classes, and resnet18 1,000 of its own; add `categories:`, a text"
+    )
+    with pytest.raises(ModelError, match=f"^{own}"):
         load(ClassifierSpec(model="resnet18", weights=weights))
+    stated = (
+        f"categories: found 2 class names, but the weights file {weights} has 40 classes; name all of them"
+    )
+    with pytest.raises(ModelError, match=f"^{stated}"):
+        load(ClassifierSpec(model="resnet18", weights=weights, categories=["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "unnamed"),
+    [
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", 1),
+        ("ssdlite320_mobilenet_v3_large", 1),
+        ("fcos_resnet50_fpn", 0),
+    ],
+)
+def test_the_classes_of_a_detectors_weights_are_counted_without_a_background(
+    tmp_path: Path, name: str, unnamed: int
+) -> None:
+    module = models.get_model(name, weights=None, weights_backbone=None, num_classes=7 + unnamed)
+    spec = DetectorSpec(model=name, weights=saved(module, tmp_path / "own.pth"), categories=["cat", "dog"])
+    with pytest.raises(ModelError, match=r"categories: found 2 class names, but .*/own\.pth has 7 classes"):
+        load(spec)
+    with pytest.raises(
+        ModelError, match=r"own\.pth has 7 classes, and .* 9[01] of its own; add `categories:`"
+    ):
+        load(spec.model_copy(update={"categories": None}))
 
 
 def test_a_background_that_a_training_counted_is_named_where_the_family_has_none(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("transformers", reason="needs raylabel[transformers]")
 
+from jobs.prepare.models import describe_model
 from schemas.images import DecodedImage
 from schemas.spec_file import build_spec
 from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec
@@ -176,7 +178,22 @@ def test_a_path_that_yaml_would_read_otherwise_is_quoted(tmp_path: Path) -> None
     assert yaml.safe_load(explain(f"{folder}/").spec) == {"classifier": str(folder)}
 
 
-def test_a_folder_is_explained_without_its_tensors(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_loaded_is_explained_with_the_reason(tmp_path: Path) -> None:
+    folder = make(CLASSIFIERS["vit"], tmp_path / "vit")
+    assert explain(f"{folder}/").spec
+    state = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in state.items() if name != "classifier.bias"},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    found = explain(f"{folder}/")
+    assert found.spec == ""
+    assert found.facts["cannot be used"].endswith("1 tensor missing (classifier.bias)")
+    assert not describe_model(f"{folder}/", as_json=True)
+
+
+def test_a_folder_is_explained(tmp_path: Path) -> None:
     folder = make(CLASSIFIERS["vit, several labels"], tmp_path / "vit")
     found = explain(f"{folder}/")
     assert (found.task, found.source, found.spec) == (
@@ -190,5 +207,10 @@ def test_a_folder_is_explained_without_its_tensors(tmp_path: Path) -> None:
     assert facts["classes"] == "5: cat, dog, red car, tree, N/A"
     assert facts["scores"] == "sigmoid: problem_type is multi_label_classification"
     assert facts["input"] == "64x64"
+    assert facts["preprocessing"] == (
+        "ViTImageProcessor (torchvision) do_normalize: true, do_rescale: true, do_resize: true, image_mean: "
+        "[0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5], resample: 'bilinear', rescale_factor: "
+        "0.00392156862745098, size: {height: 64, width: 64}"
+    )
     assert facts["files"].startswith("config.json, model.safetensors, preprocessor_config.json (")
     assert list(facts)[:4] == ["folder", "files", "sha256", "taken for"]

@@ -155,6 +155,21 @@ def test_a_folder_of_another_task_names_the_right_section(vit: Path, tmp_path: P
     assert "not a detector; name it under `classifier:`" in refusal(DetectorSpec(model=f"{vit}/"))
 
 
+@pytest.mark.parametrize("lacking", ["preprocessor_config.json", "model.safetensors"])
+def test_what_a_folder_is_goes_before_what_it_lacks(vit: Path, lacking: str) -> None:
+    (vit / lacking).unlink()
+    assert (
+        "is a classifier (ViTForImageClassification), not a detector; name it under `classifier:`"
+        in refusal(DetectorSpec(model=f"{vit}/"))
+    )
+    edit(vit / CONFIG, architectures=["BertForSequenceClassification"], model_type="bert")
+    assert refusal(ClassifierSpec(model=f"{vit}/")) == (
+        f"{vit} is a BertForSequenceClassification, which raylabel has no use for; allowed: "
+        "…ForImageClassification, …ForObjectDetection, and networks of image features such as Dinov2Model, "
+        "CLIPModel, SiglipVisionModel"
+    )
+
+
 def test_class_names_of_ones_own_are_as_many_as_the_folders(vit: Path) -> None:
     names = ["a", "b", "c", "d", "e"]
     assert load(ClassifierSpec(model=f"{vit}/", categories=names)).model.categories == tuple(names)
@@ -243,10 +258,8 @@ def test_the_settings_of_an_image_processor_are_part_of_the_identity(vit: Path) 
     before = load(ClassifierSpec(model=f"{vit}/")).resolved
     edit(vit / PROCESSOR, do_normalize=False)
     after = load(ClassifierSpec(model=f"{vit}/")).resolved
-    assert '"do_normalize": false' in after.preprocessing
-    assert after.preprocessing == before.preprocessing.replace(
-        '"do_normalize": true', '"do_normalize": false'
-    )
+    assert "do_normalize: false" in after.preprocessing
+    assert after.preprocessing == before.preprocessing.replace("do_normalize: true", "do_normalize: false")
     assert "transformers 5." in before.code
 
 
