@@ -24,6 +24,10 @@ SHOW_CURSOR = b"\x1b[?25h"
 """What a terminal is told whose progress bar was not ended."""
 
 
+AGAIN_S = 0.02
+"""Seconds after which a stop is raised again that was raised where code cannot raise."""
+
+
 class Stopped(BaseException):
     """The run was asked to stop. Not an Exception: code that continues after errors must not catch it."""
 
@@ -144,10 +148,16 @@ def stoppable(seconds_left: float | None) -> Iterator[StopRequest]:
         raise request.stopped
 
     def on_unraisable(lost: Any) -> None:
-        """A stop that was raised in code which cannot raise, such as `__del__`, stops at once."""
-        if isinstance(lost.exc_value, Stopped):
-            leave(lost.exc_value.message, lost.exc_value.exit_code)
-        unraisable(lost)
+        """A stop that was raised in code which cannot raise, such as `__del__`, is raised again soon."""
+        if not isinstance(lost.exc_value, Stopped):
+            unraisable(lost)
+        elif request.stopped:
+            signal.signal(signal.SIGALRM, raise_again)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+    def raise_again(*_: object) -> NoReturn:
+        assert request.stopped is not None
+        raise request.stopped
 
     _blocks.append(request)
     sys.unraisablehook = on_unraisable

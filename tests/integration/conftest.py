@@ -8,6 +8,7 @@ import pytest
 
 from jobs.cluster import connect as cluster
 from tests.s3 import S3Server
+from tests.warm import warm_commands
 from workers.process.family import adopt_orphans
 
 GONE_S = 5
@@ -24,6 +25,7 @@ def ray_here(s3: S3Server) -> Iterator[Path]:  # noqa: ARG001 - Ray's workers in
 @pytest.fixture
 def left() -> Iterator[Callable[[], list[str]]]:
     """Tells what the commands of a test have left running."""
+    warm_commands()  # serves the tests that come after this one too
     me = psutil.Process()
     before = {child.pid for child in me.children()}
     adopt_orphans()

@@ -4,10 +4,15 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
+import time
 
 import psutil
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
+
+PARENT_S = 0.2
+"""Seconds from one look for the process that started this one to the next."""
 
 
 def adopt_orphans() -> None:
@@ -19,14 +24,21 @@ def adopt_orphans() -> None:
 
 
 def stop_without(parent: int) -> None:
-    """From now on this process gets SIGTERM when the thread that started it ends, or has ended: prctl(2).
+    """From now on this process gets SIGTERM, once, when the one that started it has ended.
+
+    The kernel's own way, PR_SET_PDEATHSIG of prctl(2), sends one for each thread that the other has as it is
+    killed, and a command that gets a second one leaves at once.
 
     Args:
         parent: the id of the process that started it.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_S)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def end_family() -> None:
