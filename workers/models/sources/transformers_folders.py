@@ -4,13 +4,14 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
 
 from schemas.exceptions import ModelError
-from schemas.models import Explanation, ModelInfo
-from schemas.tasks import CLASSIFY, DETECT, EMBED, ModelSpec, Task
+from schemas.models import EncodedTexts, Explanation, ModelInfo
+from schemas.tasks import CLASSIFY, DETECT, EMBED, ModelSpec, PromptedSpec, Task
 from schemas.words import counted, with_article
 from workers.models.embedder import LastInput
 from workers.models.model import (
@@ -20,23 +21,41 @@ from workers.models.model import (
     EmbedderModel,
     Model,
     ScoreType,
+    ZeroShotModel,
     as_is,
+    common_of,
 )
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
-from workers.models.source import Source
+from workers.models.source import Source, no_labels
 from workers.models.transformers.folder import Folder, opened
 from workers.models.transformers.network import Architecture, architecture_of, lacks_pooler, load_network
-from workers.models.transformers.networks import VECTORS, ImageFeatures, Logits, Objects, vector_of
+from workers.models.transformers.networks import (
+    VECTORS,
+    ImageFeatures,
+    LabelledObjects,
+    Logits,
+    Objects,
+    RawLabelledObjects,
+    RawPhrases,
+    vector_of,
+)
 from workers.models.transformers.processor import Processor, load_processor
+from workers.models.transformers.texts import drop_texts, encode_labels
+from workers.models.zero_shot import TextHead
 
 LICENCE = "see the folder's README.md"
 
-WING = tuple(f"workers.models.transformers.{name}" for name in ("folder", "network", "networks", "processor"))
+WING = (
+    *(f"workers.models.transformers.{name}" for name in ("folder", "network", "networks", "processor")),
+    *("workers.models.transformers.texts", "workers.models.zero_shot"),
+)
 """The further modules that build a model of a folder, and compute it."""
 
 
 class TransformersFolders(Source):
     """Folders with `config.json`, at a path or a URL."""
+
+    takes_labels = True
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -63,9 +82,17 @@ class TransformersFolders(Source):
         """See `build`."""
         return build(spec)
 
+    def build_with(self, spec: ModelSpec, texts: EncodedTexts) -> Built[Any]:
+        """See `build`."""
+        return build(spec, texts)
 
-def build(spec: ModelSpec) -> Built[Any]:
+
+def build(spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
     """The model of a Hugging Face folder: equal to transformers' pipelines for one image at a time.
+
+    Args:
+        spec: its section.
+        texts: its labels, encoded; None: its half for texts encodes them, and is dropped then.
 
     Raises:
         ModelError: the folder is none, is not whole, or holds a model of another task; transformers is not
@@ -76,13 +103,16 @@ def build(spec: ModelSpec) -> Built[Any]:
         raise ModelError(
             f"weights: found {spec.weights} for a Hugging Face folder, which has its own; leave weights out"
         )
-    with opened(spec.model, spec.sha256) as folder:
+    labelled = isinstance(spec, PromptedSpec) and spec.labels is not None
+    with opened(spec.model, spec.sha256, with_tokenizer=labelled and texts is None) as folder:
         architecture = architecture_of(folder)
         _assert_task(spec, folder, architecture)
+        if labelled:
+            return _zero_shot(spec, folder, architecture, texts)
         score_type = score_type_of(folder, architecture) if architecture.task == CLASSIFY else "softmax"
         categories = _categories(spec, folder, architecture)
         processor = load_processor(folder, architecture)
-        network = load_network(folder, architecture)
+        network = load_network(folder, architecture, lambda whole: _drop_texts(whole, architecture))
         folder.assert_unchanged()
         model: Model
         if architecture.task == DETECT:
@@ -91,8 +121,39 @@ def build(spec: ModelSpec) -> Built[Any]:
             model = _classifier(network, processor, categories, score_type)
         else:
             model = _embedder(network, processor, without_pooler=lacks_pooler(folder, architecture))
+            model = replace(model, takes_texts=architecture.takes_texts)
         model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
         return Built(model, "transformers", folder.location, folder.sha256, architecture.libraries)
+
+
+def _drop_texts(network: nn.Module, architecture: Architecture) -> None:
+    if architecture.task == EMBED:
+        drop_texts(network, architecture)
+
+
+def _zero_shot(
+    spec: Any, folder: Folder, architecture: Architecture, texts: EncodedTexts | None
+) -> Built[Any]:
+    """A model whose classes are the labels of a spec."""
+    processor = load_processor(folder, architecture)
+    encoded: list[EncodedTexts] = [texts] if texts else []
+
+    def encode(network: nn.Module) -> None:
+        if not encoded:
+            encoded.append(encode_labels(spec, folder, architecture, network))
+        drop_texts(network, architecture)
+
+    network = load_network(folder, architecture, encode)
+    folder.assert_unchanged()
+    model: Model
+    if architecture.task == DETECT:
+        model = _labelled_detector(network, processor, architecture, encoded[0])
+    else:
+        model = _zero_shot_classifier(network, processor, architecture, encoded[0])
+    model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
+    return Built(
+        *(model, "transformers", folder.location, folder.sha256, architecture.libraries), texts=encoded[0]
+    )
 
 
 def explain(spec: ModelSpec) -> Explanation:
@@ -115,7 +176,9 @@ def explain(spec: ModelSpec) -> Explanation:
             "input": processor.size(),
             "preprocessing": processor.text(),
         }
-        if task != EMBED:
+        if architecture.takes_texts:
+            facts["classes"] = "the `labels` of the job spec: texts"
+        elif task != EMBED:
             facts["classes"] = f"{len(architecture.categories):,}: {_first(architecture.categories)}"
         if task == CLASSIFY:
             asked = folder.config.get("problem_type")
@@ -125,8 +188,24 @@ def explain(spec: ModelSpec) -> Explanation:
             task=task.name,
             source="transformers",
             facts=facts | {"computed by": architecture.libraries},
-            spec=yaml.safe_dump({task.name: folder.location}, width=sys.maxsize),
+            spec=_lines(folder, architecture),
         )
+
+
+def _lines(folder: Folder, architecture: Architecture) -> str:
+    """What to write into a job spec."""
+    task = architecture.task
+
+    def written(section: Any) -> str:
+        return yaml.safe_dump(section, width=sys.maxsize, sort_keys=False)
+
+    if not architecture.takes_texts:
+        return written({task.name: folder.location})
+    labelled: dict[str, object] = {"model": folder.location, "labels": ["cat", "red car"]}
+    if task == DETECT:
+        return written({task.name: labelled | ({"prompt": "{}."} if architecture.sees_tokens else {})})
+    tagger = labelled | {"prompt": "a photo of {}"}
+    return written({task.name: folder.location}) + written({"taggers": {"objects": tagger}})
 
 
 def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:
@@ -147,11 +226,27 @@ def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:
 
 def _assert_task(spec: ModelSpec, folder: Folder, architecture: Architecture) -> None:
     asked, own = spec.task.serve or spec.task, architecture.task
+    labelled = isinstance(spec, PromptedSpec) and spec.labels is not None
+    compares = architecture.takes_texts and own == EMBED and asked == CLASSIFY and spec.task != EMBED
+    if labelled and (compares or (own == asked and architecture.finds_texts)):
+        return
+    if labelled and not architecture.takes_texts:
+        raise ModelError(no_labels(f"{folder.location} ({architecture.name})"))
+    if own == asked and architecture.finds_texts:
+        raise ModelError(
+            f"{folder.location} is a detector of what texts say ({architecture.name}); add `labels:`, the "
+            "classes that it is to find, such as `labels: [cat, red car]`"
+        )
     if own == asked or (spec.task == EMBED and own in (CLASSIFY, EMBED)):
         return
+    also = (
+        f", or add `labels:`, the texts that {with_article(spec.task.name)} is to tell apart"
+        if compares
+        else ""
+    )
     raise ModelError(
         f"{folder.location} is {with_article(own.name)} ({architecture.name}), not "
-        f"{with_article(spec.task.name)}; name it under `{own.name}:` in the job spec"
+        f"{with_article(spec.task.name)}; name it under `{own.name}:` in the job spec{also}"
     )
 
 
@@ -189,6 +284,44 @@ def _detector(network: nn.Module, processor: Processor, categories: tuple[str, .
         categories=categories,
         network=None if processor.shape is None else "network",
         unordered=True,
+        channels_last=False,
+        transform_on_device=processor.on_device,
+    )
+
+
+def _zero_shot_classifier(
+    network: Any, processor: Processor, architecture: Architecture, texts: EncodedTexts
+) -> ZeroShotModel:
+    """CLIP or SigLIP as a classifier: an image's features beside the labels, as its pipeline scores them."""
+    bias = getattr(network, "logit_bias", None)
+    head = TextHead(
+        torch.from_numpy(np.stack(texts.vectors)),
+        scale=float(network.logit_scale.exp()),
+        bias=0.0 if bias is None else float(bias),
+    )
+    features = _embedder(network, processor, without_pooler=False)
+    return ZeroShotModel(
+        **{**common_of(features), "network": "", "categories": texts.labels},
+        head=head,
+        score_type="sigmoid" if architecture.is_siglip else "softmax",
+    )
+
+
+def _labelled_detector(
+    network: nn.Module, processor: Processor, architecture: Architecture, texts: EncodedTexts
+) -> DetectorModel:
+    vectors = [torch.from_numpy(vector) for vector in texts.vectors]
+    raw: nn.Module
+    if architecture.sees_tokens:
+        raw = RawPhrases(network, vectors, [torch.from_numpy(tokens) for tokens in texts.tokens])
+    else:
+        raw = RawLabelledObjects(network, torch.stack(vectors))
+    has_one_graph = processor.shape is not None and not architecture.sees_tokens
+    return DetectorModel(
+        module=LabelledObjects(raw, processor),
+        transform=as_is,
+        categories=texts.labels,
+        network="network" if has_one_graph else None,
         channels_last=False,
         transform_on_device=processor.on_device,
     )
