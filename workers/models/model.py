@@ -4,7 +4,7 @@ A source (built in, torchvision, timm, a user's factory) makes a `ClassifierMode
 `EmbedderModel`; `workers.models.registry` adds the job spec's settings and returns a `LoadedModel`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -221,6 +221,21 @@ class Built(Generic[M_co]):
     code: str
     parts: dict[str, str] = field(default_factory=dict)
     texts: EncodedTexts | None = None
+
+
+@dataclass(frozen=True)
+class TextHalf:
+    """The half of a model that encodes texts in the space of its images' features.
+
+    Attributes:
+        encode: some texts to vectors, float32 (n, width), each of length 1.
+        weights_sha256: of the whole model, as `Built` has it.
+        code: likewise.
+    """
+
+    encode: Callable[[Sequence[str]], Tensor]
+    weights_sha256: str
+    code: str
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from workers.models.model import (
     EmbedderModel,
     LoadedModel,
     Model,
+    TextHalf,
     ZeroShotModel,
     versions,
 )
@@ -149,6 +150,21 @@ def load(spec: ModelSpec, texts: EncodedTexts | None = None) -> LoadedModel[Any,
     """
     try:
         return _loaded(spec, texts)
+    except ModelError as error:
+        raise ModelError(_without_secrets(str(error), spec)) from error.__cause__
+
+
+def load_text_half(spec: ModelSpec) -> TextHalf:
+    """The half of a model that is for texts, on the CPU.
+
+    Raises:
+        ModelError: it has none, or it cannot be read.
+    """
+    source = next((one for one in SOURCES if one.takes(spec)), None)
+    if source is None:
+        raise _unknown(spec)
+    try:
+        return source.text_half(spec)
     except ModelError as error:
         raise ModelError(_without_secrets(str(error), spec)) from error.__cause__
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from schemas.exceptions import ModelError
 from schemas.models import EncodedTexts, Explanation, ModelInfo
 from schemas.tasks import CLASSIFY, ModelSpec, Task
-from workers.models.model import Built
+from workers.models.model import Built, TextHalf
 from workers.models.preprocess import CLASSIFIER_KEYS, assert_usable
 
 
@@ -96,6 +96,22 @@ class Source(ABC):
     def build_with(self, spec: ModelSpec, texts: EncodedTexts) -> Built[Any]:  # noqa: ARG002 - some have them
         """The same, of a zero-shot model whose labels were encoded before."""
         return self.build(spec)
+
+    def text_half(self, spec: ModelSpec) -> TextHalf:
+        """The half of a model that is for texts, without that for images.
+
+        Raises:
+            ModelError: it has none, or it cannot be read.
+        """
+        raise ModelError(no_texts(spec.model))
+
+
+def no_texts(model: str) -> str:
+    """What to say of a text for a model that has no half for texts."""
+    return (
+        f"{model} has no half for texts; allowed: a folder of CLIP or SigLIP with its tokenizer, as in "
+        "`embedder: ./siglip2/`"
+    )
 
 
 def no_labels(model: str) -> str:

@@ -21,12 +21,13 @@ from workers.models.model import (
     EmbedderModel,
     Model,
     ScoreType,
+    TextHalf,
     ZeroShotModel,
     as_is,
     common_of,
 )
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
-from workers.models.source import Source, no_labels
+from workers.models.source import Source, no_labels, no_texts
 from workers.models.transformers.folder import Folder, opened
 from workers.models.transformers.network import Architecture, architecture_of, lacks_pooler, load_network
 from workers.models.transformers.networks import (
@@ -40,7 +41,7 @@ from workers.models.transformers.networks import (
     vector_of,
 )
 from workers.models.transformers.processor import Processor, load_processor
-from workers.models.transformers.texts import drop_texts, encode_labels
+from workers.models.transformers.texts import TextEncoder, drop_images, drop_texts, encode_labels, encoder_of
 from workers.models.zero_shot import TextHead
 
 LICENCE = "see the folder's README.md"
@@ -86,6 +87,10 @@ class TransformersFolders(Source):
         """See `build`."""
         return build(spec, texts)
 
+    def text_half(self, spec: ModelSpec) -> TextHalf:
+        """See `text_half`."""
+        return text_half(spec)
+
 
 def build(spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
     """The model of a Hugging Face folder: equal to transformers' pipelines for one image at a time.
@@ -124,6 +129,23 @@ def build(spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
             model = replace(model, takes_texts=architecture.takes_texts)
         model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
         return Built(model, "transformers", folder.location, folder.sha256, architecture.libraries)
+
+
+def text_half(spec: ModelSpec) -> TextHalf:
+    """The half for texts of a folder of CLIP or SigLIP; that for images is not loaded.
+
+    Raises:
+        ModelError: the folder is none, is not whole, or has no such half.
+    """
+    with opened(spec.model, spec.sha256, with_tokenizer=True) as folder:
+        architecture = architecture_of(folder)
+        if architecture.task != EMBED or not architecture.takes_texts:
+            raise ModelError(no_texts(f"{folder.location} ({architecture.name})"))
+        network = load_network(folder, architecture, drop_images)
+        encoder = encoder_of(folder, architecture, network)
+        folder.assert_unchanged()
+        assert isinstance(encoder, TextEncoder)
+        return TextHalf(encoder, folder.sha256, architecture.libraries)
 
 
 def _drop_texts(network: nn.Module, architecture: Architecture) -> None:

@@ -294,6 +294,12 @@ def drop_texts(network: Any, architecture: Architecture) -> None:
         whole._modules.pop(part, None)
 
 
+def drop_images(network: Any) -> None:
+    """Takes the half for images out of a network of CLIP's or SigLIP's kind, in place."""
+    for part in ("vision_model", "visual_projection"):
+        network._modules.pop(part, None)
+
+
 def _most_tokens(architecture: Architecture) -> int:
     """The tokens that a text may have."""
     config = architecture.config

@@ -183,9 +183,10 @@ TOKENIZERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def make_for_texts(name: str, folder: Path, change: Callable[[Any], None] = lambda _: None) -> Path:
-    """Writes a folder of `COMPARED` or `FINDERS` with its tokenizer, always the same."""
-    make((COMPARED | FINDERS)[name], folder, change)
+def make_for_texts(name: str, folder: Path, **settings: Any) -> Path:
+    """Writes a folder of `COMPARED` or `FINDERS` with its tokenizer, with other settings if asked."""
+    kind, own, processor, pixels = (COMPARED | FINDERS)[name]
+    make((kind, own | settings, processor, pixels), folder)
     with quiet_and_offline() as transformers:
         TOKENIZERS[name](transformers).save_pretrained(folder)
     return folder
