@@ -22,7 +22,7 @@ from schemas.images import DecodedImage
 from schemas.spec_file import build_spec
 from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec, TaggerSpec
 from tests.workers.models.alone import Alone
-from tests.workers.models.pictures import CPU, PHOTOS, opened, photos
+from tests.workers.models.pictures import CPU, PHOTOS, ROOT, opened, photos
 from tests.workers.models.transformers.made import CLASSIFIERS, EMBEDDERS, make
 from tests.workers.models.transformers.made_texts import COMPARED, FINDERS, make_for_texts
 from workers.models.registry import explain, load, load_all, runners_of
@@ -413,3 +413,30 @@ def test_the_lines_that_describe_prints_are_a_job(name: str, folders: Callable[[
     loaded = load_all(spec.models)
     assert all(one.resolved.notes == () for one in loaded.values())
     assert loaded["detector" if name in FINDERS else "taggers.objects"].resolved.classes == ("cat", "red car")
+
+
+def test_what_the_page_says_to_write_for_labels_is_a_model(
+    folders: Callable[[str], Path], pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    own = page.partition("## Labels of your own (zero-shot)\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| .+ \| `(.+)` \|$", own, re.MULTILINE)
+    for name in ("clip", "siglip2", "owlv2", "grounding dino"):
+        (tmp_path / name.replace(" ", "-")).symlink_to(folders(name))
+    (tmp_path / "labels.txt").write_text("beach\nforest\n")
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for line in lines:
+        job = {"manifest": "m.csv", "output": "out", "classifier": None, "detector": None}
+        ((name, spec),) = build_spec(job | yaml.safe_load(line), "the page").models.items()
+        loaded = load(spec)
+        result = Alone(loaded, 1, runtime="torch")(pictures[:1])[0]
+        found.append((name, loaded.resolved.classes, loaded.resolved.notes, type(result).__name__))
+    places, things = ("beach", "forest", "city"), ("cat", "red car")
+    assert found == [
+        *[("classifier", places, (), "Classification")] * 2,
+        ("taggers.scene", places, (), "Classification"),
+        ("taggers.scene", places[:2], (), "Classification"),
+        *[("detector", things, (), "Detections")] * 3,
+        ("embedder", (), (), "ndarray"),
+    ]
