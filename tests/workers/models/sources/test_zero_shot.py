@@ -102,7 +102,7 @@ def test_scores_of_labels_are_those_of_transformers_pipeline_whatever_the_batch(
     spec = ClassifierSpec(model=f"{folder}/", labels=LABELS, prompt=prompt, top_k=9)
     for runtime, size in WAYS:
         loaded = load(spec)
-        assert loaded.model.score_type == ("softmax" if name == "clip" else "sigmoid")
+        assert loaded.model.score_type == ("softmax" if "clip" in name else "sigmoid")
         for result, one in zip(Alone(loaded, size, runtime=runtime)(pictures), expected, strict=True):
             assert scores(LABELS, result) == pytest.approx(one, abs=SCORE), (runtime, size)
 
@@ -184,6 +184,20 @@ def test_boxes_of_labels_are_those_of_transformers_pipeline_whatever_the_batch(
                 )
                 assert (np.abs(own["boxes"][alike] - box).max(axis=1) < PIXELS).any(), (runtime, size, found)
             assert inside.sum() <= len(result.scores) <= len(objects)
+
+
+def test_scores_of_mm_grounding_dino_are_those_of_transformers_pipeline(
+    folders: Callable[[str], Path], pictures: Pictures
+) -> None:
+    folder, threshold = folders("mm grounding dino"), 0.1
+    reference = pipeline("zero-shot-object-detection", folder)
+    spec = DetectorSpec(model=f"{folder}/", labels=LABELS, score_threshold=threshold)
+    for image, result in zip(pictures, Alone(load(spec), 2)(pictures), strict=True):
+        objects = reference(as_pil(image), candidate_labels=LABELS, threshold=threshold)
+        expected = {label: [x["score"] for x in objects if x["label"] == label] for label in LABELS}
+        assert 40 < len(result.scores) <= len(objects)  # what lies outside is no object
+        for number, score in zip(result.class_ids, result.scores, strict=True):
+            assert min(abs(score - one) for one in expected[LABELS[number]]) < SCORE
 
 
 def test_doubled_boxes_of_a_label_stay_unless_their_overlap_is_bounded(

@@ -84,6 +84,12 @@ COMPARED: dict[str, Made] = {
         "CLIPImageProcessor",
         _CROP,
     ),
+    "metaclip 2": (
+        "MetaClip2Model",
+        {"vision_config": _PATCHES, "text_config": _CLIP_TEXT, "projection_dim": 16},
+        "CLIPImageProcessor",
+        _CROP,
+    ),
     "siglip": (
         "SiglipModel",
         {"vision_config": _PATCHES, "text_config": _SIGLIP_TEXT},
@@ -126,6 +132,9 @@ FINDERS: dict[str, Made] = {
         {"size": {"shortest_edge": 64, "longest_edge": 110}},
     ),
 }
+
+MM_DINO: Made = ("MMGroundingDinoForObjectDetection", *FINDERS["grounding dino"][1:])
+"""The same under another name; random weights make its boxes less than a pixel."""
 
 
 def clip_tokenizer(transformers: Any) -> Any:
@@ -175,6 +184,8 @@ def bert_tokenizer(transformers: Any) -> Any:
 
 TOKENIZERS: dict[str, Callable[[Any], Any]] = {
     "clip": clip_tokenizer,
+    "metaclip 2": clip_tokenizer,
+    "mm grounding dino": bert_tokenizer,
     "siglip": siglip_tokenizer,
     "siglip2": siglip2_tokenizer,
     "owlv2": clip_tokenizer,
@@ -184,8 +195,8 @@ TOKENIZERS: dict[str, Callable[[Any], Any]] = {
 
 
 def make_for_texts(name: str, folder: Path, **settings: Any) -> Path:
-    """Writes a folder of `COMPARED` or `FINDERS` with its tokenizer, with other settings if asked."""
-    kind, own, processor, pixels = (COMPARED | FINDERS)[name]
+    """Writes a folder of these with its tokenizer, with other settings if asked."""
+    kind, own, processor, pixels = (COMPARED | FINDERS | {"mm grounding dino": MM_DINO})[name]
     make((kind, own | settings, processor, pixels), folder)
     with quiet_and_offline() as transformers:
         TOKENIZERS[name](transformers).save_pretrained(folder)
