@@ -2,10 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from schemas.tables import ALWAYS, TABLES, RunTables
 
@@ -57,6 +60,26 @@ class Explanation(BaseModel):
     spec: str
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedTexts:
+    """The labels of a zero-shot model as its half for texts encoded them, once for all workers.
+
+    Attributes:
+        labels: the class names; a class id is an index into them.
+        vectors: of each label: float32 (width,), of length 1; or (tokens, width) of a network that looks at
+            each token.
+        tokens: of each label the numbers of its tokens, int64 (tokens,); empty: none are needed any more.
+        settings: what decides them beside the labels and the weights: prompt, tokenizer.
+        notes: sentences on what may not be as intended.
+    """
+
+    labels: tuple[str, ...]
+    vectors: tuple[NDArray[np.float32], ...]
+    tokens: tuple[NDArray[np.int64], ...]
+    settings: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+
+
 class ResolvedModel(BaseModel):
     """Everything that decides a model's answers: stored in run.json; tables have its fingerprint.
 
@@ -78,6 +101,8 @@ class ResolvedModel(BaseModel):
         tables: beside labels and errors, in which it has rows.
         width: of an embedder: how many numbers an embedding has.
         notes: sentences on what may not be as intended.
+        takes_texts: of an embedder: whether its model encodes texts, too, in the same space.
+        texts: of a zero-shot model: its labels, encoded. For workers; not in run.json.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -95,6 +120,8 @@ class ResolvedModel(BaseModel):
     tables: tuple[str, ...] = ()
     width: int | None = None
     notes: tuple[str, ...] = ()
+    takes_texts: bool = False
+    texts: InstanceOf[EncodedTexts] | None = Field(None, exclude=True, repr=False)
 
     @property
     def known_as(self) -> tuple[str | None, ...]:
@@ -130,7 +157,9 @@ class ResolvedModel(BaseModel):
 
     def without_details(self) -> Self:
         """The record without what may be large."""
-        return self.model_copy(update={"categories": (), "names": (), "parts": {}, "modules": ()})
+        return self.model_copy(
+            update={"categories": (), "names": (), "parts": {}, "modules": (), "texts": None}
+        )
 
     @property
     def _harmless(self) -> dict[str, Any]:
@@ -139,7 +168,7 @@ class ResolvedModel(BaseModel):
         return {"weights": True} if lies_somewhere else {}
 
 
-_NO_ANSWERS: dict[str, Any] = dict.fromkeys(("modules", "tables", "width", "notes"), True)
+_NO_ANSWERS: dict[str, Any] = dict.fromkeys(("modules", "tables", "width", "notes", "takes_texts"), True)
 """Fields that follow from others."""
 
 

@@ -71,7 +71,7 @@ def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[
     return values
 
 
-_OF_A_MODEL = ("layout",)
+_OF_A_MODEL = ("layout", "labels", "prompt")
 """Settings of one kind that are, like those of all kinds, about the model that is named beside them."""
 
 
@@ -253,6 +253,8 @@ _UNION_BRANCHES = {
     "float",
     "constrained-int",
     "constrained-float",
+    "constrained-str",
+    "list[constrained-str]",
 } | {f"literal[{','.join(repr(form) for form in forms)}]" for forms in (("auto",), get_args(ManifestFormat))}
 """What pydantic puts into a path for the alternatives of a union; these are not keys of the spec."""
 

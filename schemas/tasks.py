@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.errors import Stage
 from schemas.section import SHA256, Section, allowed
@@ -85,7 +85,7 @@ DETECT = Task("detector", Stage.DETECT, table="boxes")
 EMBED = Task("embedder", Stage.EMBED, table="embeddings", serve=CLASSIFY)
 TAG = Task("tagger", Stage.TAG, table="tags", serve=CLASSIFY)
 
-FILE_KEYS = ("weights", "categories", "class_map")
+FILE_KEYS = ("weights", "categories", "labels", "class_map")
 """Keys of models' sections whose text may be the path or URL of a file."""
 
 TASKS = (CLASSIFY, DETECT, EMBED, TAG)
@@ -240,7 +240,49 @@ class ModelSpec(Section):
         return self
 
 
-class ClassesSpec(ModelSpec):
+LABEL = "{}"
+"""Where a label goes in a prompt."""
+
+Prompt = Annotated[str, Field(min_length=1)]
+
+
+class PromptedSpec(ModelSpec):
+    """A model whose classes may be texts that the job states (zero-shot).
+
+    Attributes:
+        labels: of a model that has a half for texts: the texts that it looks for, which are the class names;
+            or a text file (path or URL) with one on each line. None: its classes are its own.
+        prompt: what is made of a label, `LABEL` in it, before it is encoded; of several, the mean of all
+            encoded ones counts. None: as transformers' pipeline for such a model does it.
+    """
+
+    labels: str | list[str] | None = None
+    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1)] | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_a_place(cls, prompt: str | list[str] | None) -> str | list[str] | None:
+        for template in [prompt] if isinstance(prompt, str) else prompt or []:
+            if LABEL not in template or set("{}") & set(template.replace(LABEL, "")):
+                raise ValueError(
+                    f"found {template!r}; allowed: text with {LABEL} where the label goes, such as "
+                    f"'a photo of {LABEL}'"
+                )
+        return prompt
+
+    @model_validator(mode="after")
+    def _has_one_list_of_names(self) -> Self:
+        if self.labels is not None and self.categories is not None:
+            raise ValueError(
+                ".categories: found beside labels, which are the class names; allowed: labels alone, and "
+                "`class_map` for other names in the tables"
+            )
+        if self.prompt is not None and self.labels is None:
+            raise ValueError(".prompt: found without labels; allowed: beside the labels that are put into it")
+        return self
+
+
+class ClassesSpec(PromptedSpec):
     """A model that gives each of its classes a score for the whole image.
 
     Attributes:
@@ -289,7 +331,7 @@ class ClassifierSpec(ClassesSpec):
         return kept if self.score_threshold is None else f"{kept}, tags: {above(self)}"
 
 
-class DetectorSpec(ModelSpec):
+class DetectorSpec(PromptedSpec):
     """The model that says which objects are in an image, and where.
 
     Attributes:

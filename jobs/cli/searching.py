@@ -68,6 +68,14 @@ def search(
             show_default=False,
         ),
     ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="The images that look most like what words say; the embedder is a folder of CLIP or SigLIP.",
+            show_default=False,
+        ),
+    ] = None,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -101,7 +109,7 @@ def search(
     """
     from jobs.search.command import SearchOptions, search_run
 
-    options = SearchOptions(like, sort, limit, facets, as_json, uris, file, index_)
+    options = SearchOptions(like, sort, limit, facets, as_json, uris, file, index_, text)
     search_run(output_of(output), query, options)
 
 

@@ -163,6 +163,7 @@ class ResolvedJob:
             threads=resources.threads,
             memory_share=resources.memory_share,
             fork_server=shared_fork_server().address,
+            texts={name: model.texts for name, model in self.models.items() if model.texts},
         )
 
     def probe_settings(self, rows: int, actors: int, resources: ActorResources) -> LabelSettings:

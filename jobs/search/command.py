@@ -45,6 +45,7 @@ class SearchOptions:
         uris: print the URIs alone, a line each.
         file: write the hits into this file, Parquet or CSV.
         index: the index; None: that beside the tables.
+        text: what the images are to look like, in words; see `Searcher.similar_to_text`.
     """
 
     like: str | None = None
@@ -55,6 +56,7 @@ class SearchOptions:
     uris: bool = False
     file: Path | None = None
     index: Path | None = None
+    text: str | None = None
 
 
 def search_run(output: str, query: str, options: SearchOptions) -> None:
@@ -67,6 +69,7 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
 
     Raises:
         SpecError: the query or an option is none.
+        ModelError: the run's embedder cannot be built as it was, or has no half for texts.
         StorageError: there is no run, or no index that can be read, or the file cannot be written.
         OutputConflictError: the index is older than the run's tables.
     """
@@ -79,6 +82,8 @@ def search_run(output: str, query: str, options: SearchOptions) -> None:
             print_error(f"note: {advice.text}")
         if options.like is not None:
             hits.narrow(searcher.similar(hits, options.like, options.limit or LIMIT))
+        elif options.text is not None:
+            hits.narrow(searcher.similar_to_text(hits, options.text, options.limit or LIMIT))
         if file:
             save_result(
                 file,
@@ -102,6 +107,8 @@ def _assert_one_way(options: SearchOptions) -> None:
     given = [name for name, value in ways.items() if value]
     if len(given) > 1:
         raise SpecError(f"found {' and '.join(given)}; allowed is one of them")
+    if options.like is not None and options.text is not None:
+        raise SpecError("found --like and --text; allowed is one of them")
     if options.facets and given and given != ["--json"]:
         raise SpecError(f"--facets counts for a person or for --json; found it with {given[0]}")
 

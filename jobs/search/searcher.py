@@ -22,6 +22,8 @@ from jobs.search.index import INDEX, TABLES, About, state_of, vectors_of
 from jobs.search.similar import (
     LIKE_ALLOWED,
     Similar,
+    TextVectors,
+    Vector,
     assert_embeddings,
     embedding_of_photo,
     embedding_of_row,
@@ -83,6 +85,7 @@ class Searcher:
         self.file = local = local_index(self.run, file)
         self.stamp = stamp_of(local)
         self._duck = _IndexDuck(local, self._again)
+        self._text_vectors = TextVectors(self.run)
         try:
             self._attach(local)
             self.about = self._read_about(local)
@@ -99,8 +102,9 @@ class Searcher:
         self.close()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file, and ends what encodes texts."""
         self._duck.close()
+        self._text_vectors.close()
 
     @contextmanager
     def search(self, query: str) -> Iterator[Hits]:
@@ -191,6 +195,26 @@ class Searcher:
         else:
             with Database({"": self._output}) as database:
                 vector = embedding_of_row(database, row)
+        return self._nearest(hits, vector, most, row)
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether the run's images can be compared with texts."""
+        embedder = self.run.record.models.get("embedder")
+        return embedder is not None and embedder.takes_texts and "embeddings" in self.run.tables.names
+
+    def similar_to_text(self, hits: Hits, text: str, most: int) -> list[Similar]:
+        """Those of some hits that are most like what a text says, the most alike first; see `similar`.
+
+        Raises:
+            SpecError: the run has no embeddings, or there is no text.
+            ModelError: the run's embedder has no half for texts, or cannot be built here as it was.
+        """
+        assert_embeddings(self.run)
+        return self._nearest(hits, self._text_vectors(text), most)
+
+    def _nearest(self, hits: Hits, vector: Vector, most: int, row: int | None = None) -> list[Similar]:
+        """Those of some hits whose embeddings are nearest to a vector; without the one in `row`."""
         among = None if hits.finds_all else hits.rows()
         found = self._vectors.nearest(vector, most, among, row) if self._vectors else None
         return nearest(self._output, vector, most, among, row) if found is None else found

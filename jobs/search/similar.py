@@ -1,6 +1,7 @@
 """Images that look alike: the nearest embeddings of a run, by cosine similarity."""
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from jobs.results.files import scan
 from jobs.results.sql import Database
 from schemas.errors import reason_of
-from schemas.exceptions import ImageError, ProcessDiedError, SpecError, StorageError
+from schemas.exceptions import ImageError, ModelError, ProcessDiedError, SpecError, StorageError
 from schemas.locations import Location
 from schemas.spec_file import override_spec
 from workers.fetch.locate import location_of
-from workers.label.children import build_photo_embedder
+from workers.label.children import build_photo_embedder, build_text_embedder
 from workers.ledger.directory import RunDirectory
 from workers.printable import short_line
 from workers.process.child import Child
@@ -25,6 +26,9 @@ BATCH_ROWS = 8192
 
 LIKE_ALLOWED = "Allowed are the row, URI or name of an image of the run, and any photo: a path or a URL"
 """What `--like` may be."""
+
+TEXT_ALLOWED = "Allowed is what a photo may show, in words, such as 'a red car at night'"
+"""What `--text` may be."""
 
 Vector = NDArray[np.float32]
 """An embedding, float32 (width,)."""
@@ -135,6 +139,64 @@ def embedding_of_photo(run: RunDirectory, uri: str) -> Vector:
     finally:
         child.end()
     return vector
+
+
+class TextVectors:
+    """The vectors of texts by the half for texts of a run's embedder, in a process that stays for the next.
+
+    Safe to use from several threads.
+
+    Args:
+        run: with an embedder.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._is_built = False
+
+    def __call__(self, text: str) -> Vector:
+        """The vector of a text, float32 (width,); the text is taken as it is.
+
+        Raises:
+            SpecError: there is no text.
+            ModelError: the embedder has no half for texts, or cannot be built as it was; or the text is too
+                long.
+        """
+        if not text.strip():
+            raise SpecError(f"--text is empty. {TEXT_ALLOWED}")
+        with self._lock:
+            try:
+                vector: Vector = self._open()(text)
+            except ProcessDiedError as death:
+                self._end()
+                raise ModelError(f"--text: the process that encodes the text died: {death.message}") from None
+            except ModelError as error:
+                if not self._is_built:
+                    self._end()  # so that the next text finds what was put right
+                raise ModelError(f"--text: {error}") from None
+            self._is_built = True
+        return vector
+
+    def close(self) -> None:
+        """Ends the process."""
+        with self._lock:
+            self._end()
+
+    def _open(self) -> Child:
+        if self._child is None:
+            record = self._run.record
+            spec = override_spec(record.spec, {}, f"the spec of the run at {self._run.store.url}")
+            what = spec, record.models["embedder"]
+            self._is_built = False
+            self._child = Child(shared_fork_server().address, build_text_embedder, what, 1, plain_output=True)
+        return self._child
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
 
 def assert_embeddings(run: RunDirectory) -> None:

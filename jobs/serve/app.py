@@ -24,7 +24,7 @@ from jobs.serve.kept import GaveUpError, Kept, Lane, Latest
 from jobs.serve.photos import SIDES, NoPhotoError, Photos
 from jobs.serve.runs import ServedRun, ServedRuns
 from jobs.serve.suggest import suggestions
-from schemas.exceptions import RaylabelError, SpecError
+from schemas.exceptions import ModelError, RaylabelError, SpecError
 from workers.printable import printable
 from workers.process.streams import print_error
 
@@ -72,7 +72,7 @@ class Pages:
         self._first = next(iter(self._runs))
         self._kept = Kept(KEPT_BYTES)
         self._neighbours = Latest[tuple[object, Asked], dict[int, int]](KNOWN_PAGES)
-        self._alike = Latest[tuple[object, str, str], list[Similar]](KNOWN_PAGES)
+        self._alike = Latest[tuple[object, str, str, str], list[Similar]](KNOWN_PAGES)
         self._queries, self._facets = Lane("queries", QUERIES), Lane("facets", FACETS)
         self._names = Lane("names", NAMES)
         self._templates = views.environment()
@@ -131,7 +131,7 @@ class Pages:
         call = partial(lane.run, lambda: make(run, values).encode(), request.is_disconnected)
         try:
             body = await self._kept.get(key, call)
-        except SpecError as error:
+        except (ModelError, SpecError) as error:
             return self._query_error(request, kind, error)
         return Response(body, headers={"Cache-Control": "no-cache"}, media_type=kind)
 
@@ -139,7 +139,8 @@ class Pages:
         """Where an answer is computed: what takes long does not keep the others waiting."""
         if path == "/api/suggest":
             return self._names
-        takes_long = path == "/facets" or _has_facets(values) or values.get("like")
+        compares = values.get("like") or values.get("text")
+        takes_long = path == "/facets" or _has_facets(values) or compares
         return self._facets if takes_long else self._queries
 
     def _run_of(self, request: Request) -> ServedRun:
@@ -166,13 +167,17 @@ class Pages:
 
     @contextmanager
     def _hits(self, run: ServedRun, asked: Asked) -> Iterator[Hits]:
-        """What is found; of that where an image is named what looks most like it, which is kept."""
+        """What is found; of that where an image or words are given what looks most like it, which is kept."""
         with run.searcher.search(asked.q) as hits:
-            if asked.like:
-                key = run.key, asked.q, asked.like
+            if asked.compares:
+                key = run.key, asked.q, asked.like, asked.text
                 alike = self._alike.get(key)
                 if alike is None:
-                    alike = self._alike[key] = run.searcher.similar(hits, asked.like, MOST_ALIKE)
+                    searcher = run.searcher
+                    find = partial(searcher.similar, hits, asked.like)
+                    if asked.text:
+                        find = partial(searcher.similar_to_text, hits, asked.text)
+                    alike = self._alike[key] = find(MOST_ALIKE)
                 hits.narrow(alike)
             yield hits
 
@@ -215,7 +220,7 @@ class Pages:
             colours=run.colours,
             size=(width, height, letter),
             links=views.ways_on(run, asked, known),
-            json=asked.href(f"/api/image/{known.row}", q="", sort="", page=1),
+            json=asked.href(f"/api/image/{known.row}", q="", sort="", page=1, text=""),
             back=back,
             before=before,
             after=after,
@@ -253,7 +258,7 @@ class Pages:
             switch=switch,
             about=run.searcher.about,
             command=asked.command(run),
-            failures=asked.href(q="error:*", sort="", page=1, like=""),
+            failures=asked.href(q="error:*", sort="", page=1, like="", text=""),
             version=self._files_version,
             **values,
         )
@@ -322,7 +327,7 @@ class Pages:
         headers = {"Cache-Control": "private, max-age=86400"}
         return Response(self._files[name], headers=headers, media_type=_KINDS[name])
 
-    def _query_error(self, request: Request, kind: str, error: SpecError) -> Response:
+    def _query_error(self, request: Request, kind: str, error: RaylabelError) -> Response:
         """What is wrong with a query, at its place."""
         run, asked = self._run_of(request), asked_of(_values(request))
         if kind == _JSON:

@@ -29,6 +29,7 @@ class Asked:
         sort: the order; "": the best first.
         page: from 1.
         like: the row of an image that others are to look like; "": none.
+        text: what the images are to look like, in words; "": nothing, or like an image.
     """
 
     run: str = ""
@@ -36,6 +37,12 @@ class Asked:
     sort: str = ""
     page: int = 1
     like: str = ""
+    text: str = ""
+
+    @property
+    def compares(self) -> bool:
+        """Whether images are to look like something."""
+        return bool(self.like or self.text)
 
     @property
     def offset(self) -> int:
@@ -52,6 +59,7 @@ class Asked:
             "sort": asked.sort,
             "page": asked.page if asked.page > 1 else "",
             "like": asked.like,
+            "text": asked.text,
         }
         values |= {name: value for name, value in changes.items() if name not in own}
         query = urlencode({name: value for name, value in values.items() if value not in ("", None)})
@@ -62,6 +70,7 @@ class Asked:
         options = ["--index", str(run.index)] if run.index else []
         options += [f"--sort={self.sort}"] if self.sort else []
         options += ["--like", self.like] if self.like else []
+        options += [f"--text={self.text}"] if self.text else []
         query = ["--", self.q] if self.q.startswith("-") else [self.q] if self.q else []
         return raylabel_command("search", run.output, *options, *query).strip("`")
 
@@ -69,8 +78,8 @@ class Asked:
 def asked_of(values: Mapping[str, str]) -> Asked:
     """The search that the parameters of an address ask for."""
     page, like = number_of(values.get("page", "")) or 1, number_of(values.get("like", ""))
-    run, query, sort = (values.get(name, "").strip() for name in ("run", "q", "sort"))
-    return Asked(run, query, sort, page, "" if like is None else str(like))
+    run, query, sort, text = (values.get(name, "").strip() for name in ("run", "q", "sort", "text"))
+    return Asked(run, query, sort, page, "" if like is None or text else str(like), text)
 
 
 def number_of(text: str, most: int = MAX_NUMBER) -> int | None:

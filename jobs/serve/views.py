@@ -232,7 +232,7 @@ def advice_of(asked: Asked, advice: Sequence[Advice]) -> tuple[Link, ...]:
 
 def sorts_of(run: ServedRun, words: Sequence[Word], asked: Asked) -> dict[str, str]:
     """Orders that the page offers: what the address has, and what a person reads."""
-    sorts = {"": "most alike" if asked.like else "best match", "row": "manifest order"}
+    sorts = {"": "most alike" if asked.compares else "best match", "row": "manifest order"}
     for word in words:
         name = word.query
         if any(term.kind == "class" for term in word.terms):
@@ -300,12 +300,15 @@ def ways_on(run: ServedRun, asked: Asked, known: Known) -> list[Link]:
     ways |= {f"all with {name}": f"class:{quoted(name)}" for name in classes}
     ways |= {f"all that failed by {known.error}": f"error:{known.error}"} if known.error else {}
     links = [
-        Link(shorten(text, WORD_WIDTH + 12), asked.href(q=query, sort="", page=1, like=""))
+        Link(shorten(text, WORD_WIDTH + 12), asked.href(q=query, sort="", page=1, like="", text=""))
         for text, query in ways.items()
     ]
     if known.error or "embeddings" not in run.searcher.run.tables.names:
         return links
-    return [Link("what looks like it", asked.href(q="", sort="", page=1, like=str(known.row))), *links]
+    return [
+        Link("what looks like it", asked.href(q="", sort="", page=1, like=str(known.row), text="")),
+        *links,
+    ]
 
 
 def file_name(uri: str) -> str:

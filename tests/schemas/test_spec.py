@@ -51,6 +51,8 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "categories": None,
             "input": None,
             "top_k": 5,
+            "labels": None,
+            "prompt": None,
             "class_map": None,
             "score_type": None,
             "score_threshold": None,
@@ -64,6 +66,8 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "options": {},
             "categories": None,
             "input": None,
+            "labels": None,
+            "prompt": None,
             "class_map": None,
             "layout": None,
             "score_threshold": 0.4,
@@ -325,8 +329,8 @@ def test_a_value_that_may_be_of_several_kinds_is_refused_in_one_sentence(
         (
             with_taggers({"scene": {"model": "a", "treshold": 3}}),
             "taggers.scene.treshold: unknown key; allowed: model, weights, sha256, state, options, "
-            "categories, input, class_map, score_type, score_threshold, class_thresholds, top_k (did you "
-            "mean score_threshold?)",
+            "categories, input, labels, prompt, class_map, score_type, score_threshold, class_thresholds, "
+            "top_k (did you mean score_threshold?)",
         ),
         (
             with_taggers({"a.b": "resnet50"}),

@@ -83,6 +83,15 @@ def build_photo_embedder(what: tuple[JobSpec, str]) -> Callable[[Location, Stage
     return PhotoEmbedder(spec, fingerprint)
 
 
+def build_text_embedder(what: tuple[JobSpec, ResolvedModel]) -> Callable[[str, StageCallback], Any]:
+    """Builds a `workers.label.embed.TextEmbedder` of a spec and its embedder as the run has it."""
+    from workers.label.embed import TextEmbedder
+
+    spec, resolved = what
+    configure_storage(spec.reached)
+    return TextEmbedder(spec.models["embedder"], resolved)
+
+
 def build_gpu_counter(_: None) -> Callable[[None, StageCallback], int]:
     """Returns a function that counts GPUs: a process that has asked a GPU's library cannot be forked."""
     import torch

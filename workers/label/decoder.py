@@ -62,7 +62,7 @@ class Decoder:
         self._stage = Stage.DECODE
         self._inputs: Inputs | None = None
         if all(model.task != DETECT for model in settings.models.values()):
-            loaded = load_all(settings.models)
+            loaded = load_all(settings.models, settings.texts)
             settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
             if len(by_network(loaded)) == 1:
                 first = next(iter(loaded.values()))

@@ -1,4 +1,4 @@
-"""One photo through the embedder of a run, outside of it: read, decoded and embedded as its images were."""
+"""A photo through the embedder of a run, as its images went through it; a text through its half for texts."""
 
 import numpy as np
 import torch
@@ -6,10 +6,12 @@ from numpy.typing import NDArray
 
 from schemas.exceptions import ImageError, ModelError
 from schemas.locations import Location
+from schemas.models import ResolvedModel
 from schemas.spec import JobSpec
+from schemas.tasks import ModelSpec
 from workers.decode.picture import Limits
 from workers.label.reader import ImageReader
-from workers.models.registry import load_all, runners_of
+from workers.models.registry import load_all, load_text_half, runners_of
 from workers.models.runner import RunnerOptions
 from workers.process.memory import memory
 from workers.process.serve import StageCallback
@@ -58,3 +60,38 @@ class PhotoEmbedder:
         if isinstance(vector, ImageError):
             raise vector
         return np.asarray(vector, np.float32)
+
+
+class TextEmbedder:
+    """Embeds texts, on the CPU, in the space of a run's images.
+
+    Args:
+        spec: of the run's embedder.
+        resolved: that embedder, as the run's record has it.
+
+    Raises:
+        ModelError: it has no half for texts, cannot be read, or is another one here.
+    """
+
+    def __init__(self, spec: ModelSpec, resolved: ResolvedModel) -> None:
+        half = load_text_half(spec)
+        if half.weights_sha256 != resolved.weights_sha256:
+            raise ModelError(
+                f"{resolved.weights} has changed since the run: its sha256 is {half.weights_sha256}, that of "
+                f"the run's embedder is {resolved.weights_sha256}; put its files back, or label into another "
+                "output"
+            )
+        self._encode = half.encode
+
+    def __call__(self, text: str, on_stage: StageCallback) -> NDArray[np.float32]:
+        """The vector of a text, float32 (width,), of length 1.
+
+        Args:
+            text: taken as it is.
+            on_stage: never called: it is about no image.
+
+        Raises:
+            ModelError: the text is too long.
+        """
+        del on_stage
+        return np.asarray(self._encode([text])[0].numpy(), np.float32)

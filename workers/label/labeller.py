@@ -49,7 +49,7 @@ class Labeller:
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         device = torch.device(settings.device)
-        loaded = load_all(settings.models)
+        loaded = load_all(settings.models, settings.texts)
         settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
         precision = settings.compute.precision
         options = RunnerOptions(device, settings.batch_size, precision, settings.runtime)

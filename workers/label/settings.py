@@ -1,7 +1,7 @@
 """The settings and requests of labelling actors and their children, as plain values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from schemas.errors import Stage
 from schemas.exceptions import ImageError, ModelError
 from schemas.metrics import Usage
+from schemas.models import EncodedTexts
 from schemas.plan import Pass
 from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, Runtime, StorageMap
 from schemas.tables import RunTables
@@ -81,6 +82,7 @@ class LabelSettings:
         memory_share: the part of the machine's memory that one child may use.
         fork_server: the address of the driver's; an actor on another machine starts its own.
         run_id: of run.json, for log lines; None where there is no run, as in `raylabel plan`.
+        texts: the labels of zero-shot models as the driver encoded them, by the models' names.
     """
 
     manifest: Manifest
@@ -98,6 +100,7 @@ class LabelSettings:
     memory_share: float
     fork_server: str
     run_id: str | None = None
+    texts: Mapping[str, EncodedTexts] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:

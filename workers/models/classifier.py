@@ -8,7 +8,7 @@ from schemas.tasks import CLASSIFY, ClassifierSpec
 from workers.models.folding import folding_of
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
-from workers.models.scores import adds_up, finite, logits_in, score_type_of, top_k
+from workers.models.scores import adds_up, finite, head_of, logits_in, score_type_of, top_k
 from workers.tables.results import label_values
 
 
@@ -20,6 +20,7 @@ class Classifier(Predictor[Classification]):
     def __init__(self, name: str, loaded: LoadedModel[ClassifierModel, ClassifierSpec]) -> None:
         super().__init__(name, loaded)
         self._classes = len(loaded.model.categories)
+        self._head = head_of(loaded.model)
         self._top_k = loaded.spec.top_k
         self._folding = folding_of(loaded.model.names, add_up=adds_up(loaded.spec, loaded.model))
         self._score_type = score_type_of(loaded.spec, loaded.model)
@@ -35,7 +36,7 @@ class Classifier(Predictor[Classification]):
 
     def read(self, outputs: Any, batch: list[ModelInput]) -> list[Classification | ImageError]:
         """See `Predictor.read`."""
-        logits = logits_in(outputs, len(batch), self._classes)
+        logits = logits_in(outputs, len(batch), self._classes, self._head)
         label_ids, scores = top_k(logits, self._top_k, self._score_type, self._folding)
         ids, values = label_ids.int().cpu().numpy(), scores.cpu().numpy()
         return [

@@ -4,7 +4,7 @@ A source (built in, torchvision, timm, a user's factory) makes a `ClassifierMode
 `EmbedderModel`; `workers.models.registry` adds the job spec's settings and returns a `LoadedModel`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from schemas.models import Origin, ResolvedModel
+from schemas.models import EncodedTexts, Origin, ResolvedModel
 from schemas.tasks import CLASSIFY, DETECT, EMBED, TAG, ModelSpec, Task
 
 ScoreType = Literal["softmax", "sigmoid", "none"]
@@ -101,6 +101,20 @@ class ClassifierModel(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZeroShotModel(ClassifierModel):
+    """A classifier whose classes are texts: the module returns features of images, float (n, width).
+
+    It is the network of an embedder, which shares it, as do models with other labels.
+
+    Attributes:
+        head: makes logits, float32 (n, categories), of these features.
+    """
+
+    gives = ("features",)
+    head: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
 class DetectorModel(Model):
     """A detector with torchvision's interface: the module resizes, the transform keeps an image's size.
 
@@ -125,6 +139,7 @@ class EmbedderModel(Model):
 
     Attributes:
         width: how many numbers an embedding has.
+        takes_texts: whether the model that it is the half of encodes texts, too, in the same space.
         with_logits: the same network as a classifier's, which returns logits and features; None: it is no
             classifier's.
     """
@@ -132,6 +147,7 @@ class EmbedderModel(Model):
     task = EMBED
     gives = ("features",)
     width: int
+    takes_texts: bool = False
     with_logits: nn.Module | None = None
 
 
@@ -195,6 +211,7 @@ class Built(Generic[M_co]):
         weights_sha256: of the weights file; None if the library downloaded it.
         code: the library and its version, or the factory.
         parts: what pins a model that its weights file and code do not; see `schemas.models.ResolvedModel`.
+        texts: of a zero-shot model: its labels, encoded.
     """
 
     model: M_co
@@ -203,6 +220,22 @@ class Built(Generic[M_co]):
     weights_sha256: str | None
     code: str
     parts: dict[str, str] = field(default_factory=dict)
+    texts: EncodedTexts | None = None
+
+
+@dataclass(frozen=True)
+class TextHalf:
+    """The half of a model that encodes texts in the space of its images' features.
+
+    Attributes:
+        encode: some texts to vectors, float32 (n, width), each of length 1.
+        weights_sha256: of the whole model, as `Built` has it.
+        code: likewise.
+    """
+
+    encode: Callable[[Sequence[str]], Tensor]
+    weights_sha256: str
+    code: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from schemas.exceptions import ModelError
-from schemas.models import Explanation, ModelInfo, ResolvedModel
+from schemas.models import EncodedTexts, Explanation, ModelInfo, ResolvedModel
 from schemas.tasks import (
     CLASSIFY,
     EMBED,
@@ -32,6 +32,8 @@ from workers.models.model import (
     EmbedderModel,
     LoadedModel,
     Model,
+    TextHalf,
+    ZeroShotModel,
     versions,
 )
 from workers.models.objects import stable_repr
@@ -111,8 +113,17 @@ def _explained(source: Source, spec: ModelSpec) -> Explanation:
     )
 
 
-def load_all(specs: Mapping[str, ModelSpec]) -> dict[str, LoadedModel[Any, Any]]:
+NO_TEXTS: Mapping[str, EncodedTexts] = {}
+
+
+def load_all(
+    specs: Mapping[str, ModelSpec], texts: Mapping[str, EncodedTexts] = NO_TEXTS
+) -> dict[str, LoadedModel[Any, Any]]:
     """The models of a job, by name; see `load`.
+
+    Args:
+        specs: by name.
+        texts: the labels of zero-shot models that were encoded before, by the models' names.
 
     Raises:
         ModelError: of one of them, with its name, which is the key of its section.
@@ -120,21 +131,40 @@ def load_all(specs: Mapping[str, ModelSpec]) -> dict[str, LoadedModel[Any, Any]]
     loaded = {}
     for name, spec in specs.items():
         try:
-            loaded[name] = load(spec)
+            loaded[name] = load(spec, texts.get(name))
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
     return loaded
 
 
-def load(spec: ModelSpec) -> LoadedModel[Any, Any]:
+def load(spec: ModelSpec, texts: EncodedTexts | None = None) -> LoadedModel[Any, Any]:
     """The model of a job spec, on the CPU, in eval mode, with the spec's settings in it.
+
+    Args:
+        spec: its section.
+        texts: its labels, encoded, so that its half for texts is not loaded; None: it encodes them.
 
     Raises:
         ModelError: the name is unknown or of another task; the weights or the categories do not fit; a
             setting does not fit the model.
     """
     try:
-        return _loaded(spec)
+        return _loaded(spec, texts)
+    except ModelError as error:
+        raise ModelError(_without_secrets(str(error), spec)) from error.__cause__
+
+
+def load_text_half(spec: ModelSpec) -> TextHalf:
+    """The half of a model that is for texts, on the CPU.
+
+    Raises:
+        ModelError: it has none, or it cannot be read.
+    """
+    source = next((one for one in SOURCES if one.takes(spec)), None)
+    if source is None:
+        raise _unknown(spec)
+    try:
+        return source.text_half(spec)
     except ModelError as error:
         raise ModelError(_without_secrets(str(error), spec)) from error.__cause__
 
@@ -146,13 +176,13 @@ def _without_secrets(text: str, spec: ModelSpec) -> str:
     return text
 
 
-def _loaded(spec: ModelSpec) -> LoadedModel[Any, Any]:
+def _loaded(spec: ModelSpec, texts: EncodedTexts | None) -> LoadedModel[Any, Any]:
     task = spec.task
     source = next((one for one in SOURCES if one.takes(spec)), None)
     if source is None:
         raise _unknown(spec)
     source.assert_settings(spec)
-    built = source.build(spec)
+    built = source.build(spec) if texts is None else source.build_with(spec, texts)
     built.model.module.eval()
     assert_finite(_modules(built.model), spec.model, built.weights)
     if task == EMBED and isinstance(built.model, ClassifierModel):
@@ -245,15 +275,24 @@ def _resolved(
         preprocessing=model.preprocessing or stable_repr(model.transform),
         categories=model.categories,
         names=model.names,
-        settings=settings | _given(spec, "options", "state"),
+        settings=settings
+        | _given(spec, "options", "state")
+        | dict(built.texts.settings if built.texts else {}),
         code=f"{built.code}, {computed_by}",
         modules=modules,
         parts=built.parts,
         tables=spec.tables,
         width=model.width if spec.task == EMBED else None,
+        takes_texts=isinstance(model, EmbedderModel) and model.takes_texts,
+        texts=built.texts,
         notes=tuple(
             _without_secrets(note, spec)
-            for note in (*_score_notes(spec, model), *_merge_notes(spec, settings), *_name_notes(spec, built))
+            for note in (
+                *_score_notes(spec, model),
+                *_merge_notes(spec, settings),
+                *_name_notes(spec, built),
+                *(built.texts.notes if built.texts else ()),
+            )
         ),
     )
 
@@ -266,6 +305,7 @@ def _given(spec: ModelSpec, *names: str) -> dict[str, object]:
 def _modules(model: Model) -> list[nn.Module]:
     """The modules that have a model's tensors."""
     others = (model.with_features,) if isinstance(model, ClassifierModel) else ()
+    others = (*others, model.head) if isinstance(model, ZeroShotModel) else others
     return [module for module in (model.module, *others) if module is not None]
 
 

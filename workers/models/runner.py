@@ -165,7 +165,7 @@ def by_network(models: Mapping[str, LoadedModel[Any, Any]]) -> list[dict[str, Lo
 def shared_model(models: list[Model]) -> Model:
     """The model whose network answers for several that have the same one."""
     embedder = next((model for model in models if isinstance(model, EmbedderModel)), None)
-    if embedder is None or all(isinstance(model, EmbedderModel) for model in models):
+    if embedder is None or all(model.gives == embedder.gives for model in models):
         return models[0]
     return SharedModel(**{**common_of(embedder), "module": embedder.with_logits})
 

@@ -2,23 +2,34 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemas.tasks import ClassesSpec
 from workers.models.folding import Folding
-from workers.models.model import ClassifierModel, ScoreType
+from workers.models.model import ClassifierModel, ScoreType, ZeroShotModel
 
 _ROUNDING = 1e-3
 """How far a score may be outside of 0 to 1, in float16."""
 
 
-def logits_in(outputs: Any, images: int, classes: int) -> Tensor:
+def head_of(model: ClassifierModel) -> nn.Module | None:
+    """What makes logits of the features that a model's network gives; None: it gives logits."""
+    return model.head if isinstance(model, ZeroShotModel) else None
+
+
+def logits_in(outputs: Any, images: int, classes: int, head: nn.Module | None = None) -> Tensor:
     """The logits in a network's answer to some images, float (images, classes).
+
+    Args:
+        outputs: by name.
+        images: how many.
+        classes: of the model.
+        head: see `head_of`.
 
     Raises:
         ValueError: it has none of that shape.
     """
-    logits = outputs["logits"]
+    logits = outputs["logits"] if head is None else head(outputs["features"])
     if not isinstance(logits, Tensor) or logits.shape != (images, classes):
         answer = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the classifier answered with {answer}, expected {(images, classes)}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from schemas.exceptions import ModelError
-from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec
+from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec, PromptedSpec
 from workers.models.folding import MERGE_IOU, folding_of
 from workers.models.model import DetectorModel, Model
 from workers.models.weights import read_bytes
@@ -26,13 +26,23 @@ def given_categories(spec: ModelSpec) -> tuple[str, ...] | None:
         ModelError: the file of names cannot be read, or is not UTF-8; there is no name, a blank one, or the
             same one twice.
     """
-    if spec.categories is None:
+    return _names(spec, "categories", spec.categories)
+
+
+def given_labels(spec: PromptedSpec) -> tuple[str, ...] | None:
+    """The labels in a spec; None if it has none. Read and refused as class names are."""
+    return _names(spec, "labels", spec.labels)
+
+
+def _names(spec: ModelSpec, key: str, given: str | list[str] | None) -> tuple[str, ...] | None:
+    """The class names under a key of a spec, or in the file that is named there; None: there are none."""
+    if given is None:
         return None
-    where = "categories"
-    names: Sequence[str] = spec.categories
-    if isinstance(spec.categories, str):
-        where = f"categories: {clean_uri(spec.categories)}"
-        names = _lines(read_bytes(spec.categories, "the file of class names"), where)
+    where = key
+    names: Sequence[str] = given
+    if isinstance(given, str):
+        where = f"{key}: {clean_uri(given)}"
+        names = _lines(read_bytes(given, "the file of class names"), where)
     names = tuple(name.strip() for name in names)
     if not names:
         raise ModelError(f"{where}: found no class name for {spec.model}; expected one on each line")
@@ -153,17 +163,18 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
         if hasattr(head, "nms_thresh"):
             head.nms_thresh = spec.nms_iou
         elif not merges:
-            own = (
+            also = (
                 ", or give its module an attribute `nms_thresh`, which is then set" if spec.is_factory else ""
             )
             raise ModelError(
                 f"nms_iou: found {spec.nms_iou:g}, but {spec.model} gives an object one box by itself; leave "
-                f"nms_iou out{own}"
+                f"nms_iou out{also}"
             )
     if folding is not None and not later:
         head.nms_groups = torch.from_numpy(folding.groups)
     if hasattr(head, "detections_per_img") and (most is not None or later):
         most = head.detections_per_img if most is None else most
         head.detections_per_img = sys.maxsize
-    iou = spec.nms_iou if spec.nms_iou is not None else getattr(head, "nms_thresh", MERGE_IOU)
+    own = getattr(head, "nms_thresh", MERGE_IOU)
+    iou = spec.nms_iou if spec.nms_iou is not None else MERGE_IOU if own is None else own
     return {**({"merge_iou": iou} if merges else {}), **({"max_boxes": most} if later else {})}

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from schemas.exceptions import ModelError
-from schemas.models import Explanation, ModelInfo
+from schemas.models import EncodedTexts, Explanation, ModelInfo
 from schemas.tasks import CLASSIFY, ModelSpec, Task
-from workers.models.model import Built
+from workers.models.model import Built, TextHalf
 from workers.models.preprocess import CLASSIFIER_KEYS, assert_usable
 
 
@@ -17,10 +17,12 @@ class Source(ABC):
     Attributes:
         on_request: whether they are listed only on request, as there are over a thousand.
         takes_layout: whether a job spec's `layout` says something of its models.
+        takes_labels: whether the classes of some of its models are texts, a job spec's `labels`.
     """
 
     on_request: ClassVar[bool] = False
     takes_layout: ClassVar[bool] = False
+    takes_labels: ClassVar[bool] = False
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -52,6 +54,8 @@ class Source(ABC):
         assert_usable(spec, self.input_keys(spec))
         if getattr(spec, "layout", None) is not None and not self.takes_layout:
             raise ModelError(f"layout: found for {spec.model}, which has its own; leave it out")
+        if getattr(spec, "labels", None) is not None and not self.takes_labels:
+            raise ModelError(no_labels(spec.model))
 
     @abstractmethod
     def describe(self, name: str, task: Task) -> ModelInfo:
@@ -88,6 +92,34 @@ class Source(ABC):
         Raises:
             ModelError: the weights cannot be read or do not fit, or the categories do not.
         """
+
+    def build_with(self, spec: ModelSpec, texts: EncodedTexts) -> Built[Any]:  # noqa: ARG002 - some have them
+        """The same, of a zero-shot model whose labels were encoded before."""
+        return self.build(spec)
+
+    def text_half(self, spec: ModelSpec) -> TextHalf:
+        """The half of a model that is for texts, without that for images.
+
+        Raises:
+            ModelError: it has none, or it cannot be read.
+        """
+        raise ModelError(no_texts(spec.model))
+
+
+def no_texts(model: str) -> str:
+    """What to say of a text for a model that has no half for texts."""
+    return (
+        f"{model} has no half for texts; allowed: a folder of CLIP or SigLIP with its tokenizer, as in "
+        "`embedder: ./siglip2/`"
+    )
+
+
+def no_labels(model: str) -> str:
+    """What to say of labels for a model whose classes are its own."""
+    return (
+        f"labels: found for {model}, which has classes of its own; allowed: for a folder of CLIP, SigLIP, "
+        "OWLv2 or Grounding DINO. Leave labels out, or give classes other names with `class_map`"
+    )
 
 
 class BuiltIn(Source):

@@ -10,7 +10,7 @@ from schemas.tasks import TAG, ClassesSpec, TaggerSpec
 from workers.models.folding import folding_of
 from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
-from workers.models.scores import adds_up, finite, logits_in, score_type_of, sorted_scores
+from workers.models.scores import adds_up, finite, head_of, logits_in, score_type_of, sorted_scores
 from workers.models.settings import thresholds_by_class
 from workers.tables.results import tag_values
 
@@ -25,6 +25,7 @@ class Tagger(Predictor[Classification]):
         self._tagger = name.rpartition(".")[2]
         self._score_type = score_type_of(loaded.spec, loaded.model)
         self._classes = len(loaded.model.categories)
+        self._head = head_of(loaded.model)
         self._folding = folding_of(loaded.model.names, add_up=adds_up(loaded.spec, loaded.model))
         self._most = loaded.spec.most if isinstance(loaded.spec, TaggerSpec) else None
         self._thresholds = None
@@ -46,7 +47,7 @@ class Tagger(Predictor[Classification]):
 
     def read(self, outputs: Any, batch: list[ModelInput]) -> list[Classification | ImageError]:
         """See `Predictor.read`."""
-        logits = logits_in(outputs, len(batch), self._classes)
+        logits = logits_in(outputs, len(batch), self._classes, self._head)
         scores, ids = sorted_scores(logits, self._score_type, self._folding)
         kept = torch.ones_like(scores, dtype=torch.bool)
         if self._thresholds is not None:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
 
 from schemas.exceptions import ModelError
-from schemas.models import Explanation, ModelInfo
+from schemas.models import EncodedTexts, Explanation, ModelInfo
 from schemas.tasks import (
     CLASSIFY,
     DETECT,
@@ -20,6 +21,7 @@ from schemas.tasks import (
     DetectorSpec,
     EmbedderSpec,
     ModelSpec,
+    PromptedSpec,
     Task,
 )
 from schemas.words import counted, with_article
@@ -31,10 +33,13 @@ from workers.models.model import (
     EmbedderModel,
     Model,
     ScoreType,
+    TextHalf,
+    ZeroShotModel,
     as_is,
+    common_of,
 )
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
-from workers.models.source import Source
+from workers.models.source import Source, no_labels, no_texts
 from workers.models.transformers.folder import Folder, opened
 from workers.models.transformers.network import (
     Architecture,
@@ -43,17 +48,33 @@ from workers.models.transformers.network import (
     lacks_pooler,
     load_network,
 )
-from workers.models.transformers.networks import VECTORS, ImageFeatures, Logits, Objects, vector_of
+from workers.models.transformers.networks import (
+    VECTORS,
+    ImageFeatures,
+    LabelledObjects,
+    Logits,
+    Objects,
+    RawLabelledObjects,
+    RawPhrases,
+    vector_of,
+)
 from workers.models.transformers.processor import Processor, load_processor
+from workers.models.transformers.texts import TextEncoder, drop_images, drop_texts, encode_labels, encoder_of
+from workers.models.zero_shot import TextHead
 
 LICENCE = "see the folder's README.md"
 
-WING = tuple(f"workers.models.transformers.{name}" for name in ("folder", "network", "networks", "processor"))
+WING = (
+    *(f"workers.models.transformers.{name}" for name in ("folder", "network", "networks", "processor")),
+    *("workers.models.transformers.texts", "workers.models.zero_shot"),
+)
 """The further modules that build a model of a folder, and compute it."""
 
 
 class TransformersFolders(Source):
     """Folders with `config.json`, at a path or a URL."""
+
+    takes_labels = True
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -80,9 +101,21 @@ class TransformersFolders(Source):
         """See `build`."""
         return build(spec)
 
+    def build_with(self, spec: ModelSpec, texts: EncodedTexts) -> Built[Any]:
+        """See `build`."""
+        return build(spec, texts)
 
-def build(spec: ModelSpec) -> Built[Any]:
+    def text_half(self, spec: ModelSpec) -> TextHalf:
+        """See `text_half`."""
+        return text_half(spec)
+
+
+def build(spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
     """The model of a Hugging Face folder: equal to transformers' pipelines for one image at a time.
+
+    Args:
+        spec: its section.
+        texts: its labels, encoded; None: its half for texts encodes them, and is dropped then.
 
     Raises:
         ModelError: the folder is none, is not whole, or holds a model of another task; transformers is not
@@ -93,8 +126,13 @@ def build(spec: ModelSpec) -> Built[Any]:
         raise ModelError(
             f"weights: found {spec.weights} for a Hugging Face folder, which has its own; leave weights out"
         )
-    with opened(spec.model, spec.sha256, partial(_assert_task, spec)) as folder:
-        return _built(spec, folder, architecture_of(folder))
+    labelled = isinstance(spec, PromptedSpec) and spec.labels is not None
+    first = partial(_assert_task, spec)
+    with opened(spec.model, spec.sha256, first, with_tokenizer=labelled and texts is None) as folder:
+        architecture = architecture_of(folder)
+        return (
+            _zero_shot(spec, folder, architecture, texts) if labelled else _built(spec, folder, architecture)
+        )
 
 
 def _built(spec: ModelSpec, folder: Folder, architecture: Architecture) -> Built[Any]:
@@ -102,7 +140,7 @@ def _built(spec: ModelSpec, folder: Folder, architecture: Architecture) -> Built
     score_type = score_type_of(folder, architecture) if architecture.task == CLASSIFY else "softmax"
     categories = _categories(spec, folder, architecture)
     processor = load_processor(folder, architecture)
-    network = load_network(folder, architecture)
+    network = load_network(folder, architecture, lambda whole: _drop_texts(whole, architecture))
     folder.assert_unchanged()
     model: Model
     if architecture.task == DETECT:
@@ -111,8 +149,56 @@ def _built(spec: ModelSpec, folder: Folder, architecture: Architecture) -> Built
         model = _classifier(network, processor, categories, score_type)
     else:
         model = _embedder(network, processor, without_pooler=lacks_pooler(folder, architecture))
+        model = replace(model, takes_texts=architecture.takes_texts)
     model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
     return Built(model, "transformers", folder.location, folder.sha256, architecture.libraries)
+
+
+def text_half(spec: ModelSpec) -> TextHalf:
+    """The half for texts of a folder of CLIP or SigLIP; that for images is not loaded.
+
+    Raises:
+        ModelError: the folder is none, is not whole, or has no such half.
+    """
+    with opened(spec.model, spec.sha256, with_tokenizer=True) as folder:
+        architecture = architecture_of(folder)
+        if architecture.task != EMBED or not architecture.takes_texts:
+            raise ModelError(no_texts(f"{folder.location} ({architecture.name})"))
+        network = load_network(folder, architecture, drop_images)
+        encoder = encoder_of(folder, architecture, network)
+        folder.assert_unchanged()
+        assert isinstance(encoder, TextEncoder)
+        return TextHalf(encoder, folder.sha256, architecture.libraries)
+
+
+def _drop_texts(network: nn.Module, architecture: Architecture) -> None:
+    if architecture.task == EMBED:
+        drop_texts(network, architecture)
+
+
+def _zero_shot(
+    spec: Any, folder: Folder, architecture: Architecture, texts: EncodedTexts | None
+) -> Built[Any]:
+    """A model whose classes are the labels of a spec."""
+    processor = load_processor(folder, architecture)
+    encoded: list[EncodedTexts] = [texts] if texts else []
+
+    def encode(network: nn.Module) -> None:
+        if not encoded:
+            encoded.append(encode_labels(spec, folder, architecture, network))
+        drop_texts(network, architecture)
+
+    network = load_network(folder, architecture, encode)
+    folder.assert_unchanged()
+    model: Model
+    if architecture.task == DETECT:
+        model = _labelled_detector(network, processor, architecture, encoded[0])
+    else:
+        model = _zero_shot_classifier(network, processor, architecture, encoded[0])
+    model = replace(model, input_size=processor.size(), preprocessing=processor.text(), licence=LICENCE)
+    return Built(
+        *(model, "transformers", folder.location, folder.sha256, architecture.libraries), texts=encoded[0]
+    )
 
 
 def explain(spec: ModelSpec) -> Explanation:
@@ -121,7 +207,7 @@ def explain(spec: ModelSpec) -> Explanation:
     Raises:
         ModelError: its files are not whole, or say nothing that it may be taken for.
     """
-    with opened(spec.model, spec.sha256, kind_of) as folder:
+    with opened(spec.model, spec.sha256, kind_of, with_tokenizer=True) as folder:
         architecture = architecture_of(folder)
         processor = load_processor(folder, architecture)
         numbers = sum(torch.Size(shape).numel() for shape in folder.tensors.values())
@@ -135,20 +221,34 @@ def explain(spec: ModelSpec) -> Explanation:
             "input": processor.size(),
             "preprocessing": processor.text(),
         }
-        if task != EMBED:
+        if architecture.takes_texts:
+            facts["classes"] = "the `labels` of the job spec: texts"
+        elif task != EMBED:
             facts["classes"] = f"{len(architecture.categories):,}: {_first(architecture.categories)}"
         if task == CLASSIFY:
             asked = folder.config.get("problem_type")
             facts["scores"] = f"{score_type_of(folder, architecture)}: problem_type is {asked or 'not set'}"
         facts["computed by"] = architecture.libraries
-        lines = yaml.safe_dump({task.name: folder.location}, width=sys.maxsize)
+        lines = _lines(folder, architecture)
         try:
-            _built(_SPECS[task](model=spec.model), folder, architecture)
+            _try(spec.model, folder, architecture)
         except ModelError as error:
             facts["cannot be used"], lines = str(error), ""
         return Explanation(
             model=folder.location, task=task.name, source="transformers", facts=facts, spec=lines
         )
+
+
+def _try(location: str, folder: Folder, architecture: Architecture) -> None:
+    """Builds a model as a job would, with labels where it needs some.
+
+    Raises:
+        ModelError: it cannot be built.
+    """
+    if architecture.finds_texts:
+        _zero_shot(DetectorSpec(model=location, labels=["cat"]), folder, architecture, None)
+    else:
+        _built(_SPECS[architecture.task](model=location), folder, architecture)
 
 
 _SPECS: dict[Task, type[ModelSpec]] = {
@@ -157,6 +257,22 @@ _SPECS: dict[Task, type[ModelSpec]] = {
     EMBED: EmbedderSpec,
 }
 """The section of the job spec that a folder is named under."""
+
+
+def _lines(folder: Folder, architecture: Architecture) -> str:
+    """What to write into a job spec."""
+    task = architecture.task
+
+    def written(section: Any) -> str:
+        return yaml.safe_dump(section, width=sys.maxsize, sort_keys=False)
+
+    if not architecture.takes_texts:
+        return written({task.name: folder.location})
+    labelled: dict[str, object] = {"model": folder.location, "labels": ["cat", "red car"]}
+    if task == DETECT:
+        return written({task.name: labelled | ({"prompt": "{}."} if architecture.sees_tokens else {})})
+    tagger = labelled | {"prompt": "a photo of {}"}
+    return written({task.name: folder.location}) + written({"taggers": {"objects": tagger}})
 
 
 def score_type_of(folder: Folder, architecture: Architecture) -> ScoreType:
@@ -183,11 +299,27 @@ def _assert_task(spec: ModelSpec, config: Mapping[str, Any], location: str) -> N
     """
     kind = kind_of(config, location)
     asked, own = spec.task.serve or spec.task, kind.task
+    labelled = isinstance(spec, PromptedSpec) and spec.labels is not None
+    compares = kind.takes_texts and own == EMBED and asked == CLASSIFY and spec.task != EMBED
+    if labelled and (compares or (own == asked and kind.finds_texts)):
+        return
+    if labelled and not kind.takes_texts:
+        raise ModelError(no_labels(f"{location} ({kind.name})"))
+    if own == asked and kind.finds_texts:
+        raise ModelError(
+            f"{location} is a detector of what texts say ({kind.name}); add `labels:`, the "
+            "classes that it is to find, such as `labels: [cat, red car]`"
+        )
     if own == asked or (spec.task == EMBED and own in (CLASSIFY, EMBED)):
         return
+    also = (
+        f", or add `labels:`, the texts that {with_article(spec.task.name)} is to tell apart"
+        if compares
+        else ""
+    )
     raise ModelError(
         f"{location} is {with_article(own.name)} ({kind.name}), not "
-        f"{with_article(spec.task.name)}; name it under `{own.name}:` in the job spec"
+        f"{with_article(spec.task.name)}; name it under `{own.name}:` in the job spec{also}"
     )
 
 
@@ -225,6 +357,44 @@ def _detector(network: nn.Module, processor: Processor, categories: tuple[str, .
         categories=categories,
         network=None if processor.shape is None else "network",
         unordered=True,
+        channels_last=False,
+        transform_on_device=processor.on_device,
+    )
+
+
+def _zero_shot_classifier(
+    network: Any, processor: Processor, architecture: Architecture, texts: EncodedTexts
+) -> ZeroShotModel:
+    """CLIP or SigLIP as a classifier: an image's features beside the labels, as its pipeline scores them."""
+    bias = getattr(network, "logit_bias", None)
+    head = TextHead(
+        torch.from_numpy(np.stack(texts.vectors)),
+        scale=float(network.logit_scale.exp()),
+        bias=0.0 if bias is None else float(bias),
+    )
+    features = _embedder(network, processor, without_pooler=False)
+    return ZeroShotModel(
+        **{**common_of(features), "network": "", "categories": texts.labels},
+        head=head,
+        score_type="sigmoid" if architecture.is_siglip else "softmax",
+    )
+
+
+def _labelled_detector(
+    network: nn.Module, processor: Processor, architecture: Architecture, texts: EncodedTexts
+) -> DetectorModel:
+    vectors = [torch.from_numpy(vector) for vector in texts.vectors]
+    raw: nn.Module
+    if architecture.sees_tokens:
+        raw = RawPhrases(network, vectors, [torch.from_numpy(tokens) for tokens in texts.tokens])
+    else:
+        raw = RawLabelledObjects(network, torch.stack(vectors))
+    has_one_graph = processor.shape is not None and not architecture.sees_tokens
+    return DetectorModel(
+        module=LabelledObjects(raw, processor),
+        transform=as_is,
+        categories=texts.labels,
+        network="network" if has_one_graph else None,
         channels_last=False,
         transform_on_device=processor.on_device,
     )

@@ -30,9 +30,21 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
+TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+"""The files of which a tokenizer has one at least."""
+
+TOKENIZER = (
+    *(*TOKENIZERS, "merges.txt", "sentencepiece.bpe.model"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+"""All that a tokenizer may be built from."""
+
 MAX_JSON = 16 * 2**20
+MAX_TOKENIZER = 256 * 2**20
 MAX_WEIGHTS = 64 * 2**30
-"""Bytes that a file of JSON, and all files of tensors together, may have."""
+"""Bytes that all files of settings, all of the tokenizer, and all of tensors together may have."""
+
+_LIMITS = {".json": MAX_JSON, "tokenizer": MAX_TOKENIZER, ".safetensors": MAX_WEIGHTS}
 
 MAX_SHARDS = 1000
 
@@ -58,6 +70,8 @@ class Folder:
         config: of the network, from `config.json`.
         preprocessor: of the image processor, from `preprocessor_config.json`.
         tensors: the shape of each tensor in the files, by name.
+        tokenizer: names of the files of its tokenizer, sorted; none where it was opened without.
+        tokenizer_sha256: of these; see `digest_of`.
     """
 
     location: str
@@ -67,6 +81,8 @@ class Folder:
     config: dict[str, Any]
     preprocessor: dict[str, Any]
     tensors: Mapping[str, tuple[int, ...]]
+    tokenizer: tuple[str, ...] = ()
+    tokenizer_sha256: str = ""
 
     @property
     def bytes(self) -> int:
@@ -75,7 +91,8 @@ class Folder:
 
     def assert_unchanged(self) -> None:
         """Raises ModelError if a file was changed since the folder was opened; to call once it is read."""
-        if digest_of(self.path, self.files) != self.sha256:
+        digests = digest_of(self.path, self.files), self.tokenizer and digest_of(self.path, self.tokenizer)
+        if digests != (self.sha256, self.tokenizer and self.tokenizer_sha256):
             raise ModelError(f"the folder {self.location} was changed while it was read; begin again")
 
 
@@ -84,6 +101,8 @@ def opened(
     location: str,
     expected: str | None = None,
     first: Callable[[Mapping[str, Any], str], object] | None = None,
+    *,
+    with_tokenizer: bool = False,
 ) -> Iterator[Folder]:
     """The files of a folder, checked; those of a remote one are copied for the length of the block.
 
@@ -95,6 +114,8 @@ def opened(
         expected: the sha256 that the folder must have.
         first: is given what is in `config.json`, and the folder's name, before another file is asked for:
             what it is goes before what it lacks.
+        with_tokenizer: whether the files of its tokenizer are taken, too, if there are some. They are not in
+            the folder's sha256, so that it is the same whatever the folder is used for.
 
     Raises:
         ModelError: a file is missing, cannot be read, or is not what its name says; or the folder has another
@@ -113,7 +134,9 @@ def opened(
         digest = digest_of(files.path, names)
         assert_expected(name, digest, expected, "the folder")
         tensors = _tensors(files, [file for file in names if file.endswith(".safetensors")])
-        yield Folder(name, files.path, names, digest, config, preprocessor, tensors)
+        tokenizer = _take_tokenizer(files) if with_tokenizer else ()
+        tokens = digest_of(files.path, tokenizer) if tokenizer else ""
+        yield Folder(name, files.path, names, digest, config, preprocessor, tensors, tokenizer, tokens)
 
 
 def digest_of(path: Path, names: tuple[str, ...]) -> str:
@@ -146,7 +169,7 @@ class _Files:
         self.taken: list[str] = []
         self._denied: dict[str, str] = {}
         self._location = location
-        self._left = {".json": MAX_JSON, ".safetensors": MAX_WEIGHTS}
+        self._left = dict(_LIMITS)
 
     def take(self, name: str) -> bool:
         """Links or copies a file; whether it is there, as far as its store says.
@@ -224,12 +247,11 @@ class _Files:
         return True
 
     def _count(self, name: str, size: int) -> None:
-        ending = Path(name).suffix
-        self._left[ending] -= size
-        if self._left[ending] < 0:
-            limit = MAX_JSON if ending == ".json" else MAX_WEIGHTS
+        kind = "tokenizer" if name in TOKENIZER else Path(name).suffix
+        self._left[kind] -= size
+        if self._left[kind] < 0:
             raise ModelError(
-                f"{name} of {self.name} is too large: its {ending} files may have {limit:,} bytes"
+                f"{name} of {self.name} is too large: its {kind} files may have {_LIMITS[kind]:,} bytes"
             )
 
     def _unreadable(self, name: str, error: Exception) -> ModelError:
@@ -335,6 +357,21 @@ def _take_weights(files: _Files, config: dict[str, Any]) -> None:
     for name in sorted(names):
         if not files.take(name):
             raise ModelError(f"{files.lacks(name)}, which {INDEX} names; copy the whole folder")
+
+
+def _take_tokenizer(files: _Files) -> tuple[str, ...]:
+    """Takes the files of the tokenizer, as far as there are some; their names, sorted.
+
+    Raises:
+        ModelError: it is a program.
+    """
+    before = set(files.taken)
+    for name in TOKENIZER:
+        files.take(name)
+    names = tuple(sorted(set(files.taken) - before))
+    if "tokenizer_config.json" in names:
+        _assert_no_code(files.json("tokenizer_config.json"), "tokenizer_config.json", files.name)
+    return names
 
 
 def _are_names(values: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -42,30 +42,66 @@ _WITHOUT_EFFECT = frozenset(
 _BACKBONE_ARGUMENTS = ("out_indices", "output_stride", "num_channels", "in_chans", "features_only")
 """Settings of timm's backbones that describe a network."""
 
+_COMPARED = ("CLIPModel", "MetaClip2Model", "SiglipModel")
+"""Networks of features of images and of texts, whose cosine is what counts."""
+
+_TOKEN_FINDERS = ("GroundingDinoForObjectDetection", "MMGroundingDinoForObjectDetection")
+_FINDERS = ("OwlViTForObjectDetection", "Owlv2ForObjectDetection", *_TOKEN_FINDERS)
+"""Detectors of what texts say."""
+
 _SPARE = 1_000_000
 """Numbers that a network may have beside those in its files."""
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """What a folder's `config.json` says that it is.
+class Kind:
+    """What kind of network a folder has.
 
     Attributes:
         name: the class of transformers', as in `architectures`.
         task: what such a network does.
-        kind: that class.
-        config: its settings, transformers' own object.
+        type: that class.
     """
 
     name: str
     task: Task
-    kind: type[Any]
+    type: type[Any]
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether it has a half for texts whose answers for images and texts can be compared here."""
+        return self.name in _COMPARED or self.finds_texts
+
+    @property
+    def finds_texts(self) -> bool:
+        """Whether it is a detector of what texts say."""
+        return self.name in _FINDERS
+
+    @property
+    def sees_tokens(self) -> bool:
+        """Whether it is a detector that looks at each token of a text together with the image."""
+        return self.name in _TOKEN_FINDERS
+
+
+@dataclass(frozen=True)
+class Architecture(Kind):
+    """What a folder's `config.json` says that it is.
+
+    Attributes:
+        config: the network's settings, transformers' own object.
+    """
+
     config: Any
 
     @property
     def categories(self) -> tuple[str, ...]:
         """Class names, by class id."""
         return tuple(str(self.config.id2label[i]) for i in range(len(self.config.id2label)))
+
+    @property
+    def is_siglip(self) -> bool:
+        """Whether scores are those of SigLIP, each label by itself; as transformers' pipeline tells it."""
+        return "siglip" in str(self.config.model_type)
 
     @property
     def libraries(self) -> str:
@@ -108,21 +144,6 @@ def quiet_and_offline() -> Iterator[Any]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What kind of network a folder has.
-
-    Attributes:
-        name: the class of transformers', as in `architectures`.
-        task: what such a network does.
-        type: that class.
-    """
-
-    name: str
-    task: Task
-    type: type[Any]
 
 
 def architecture_of(folder: Folder) -> Architecture:
@@ -183,7 +204,8 @@ def _task_of(name: str, kind: Any) -> Task | None:
     takes_images = kind.main_input_name == "pixel_values"
     if takes_images and name in _names(known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()):
         return CLASSIFY
-    if takes_images and name in _names(known.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES.values()):
+    detectors = _names(known.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES.values())
+    if name in _FINDERS or (takes_images and name in detectors):
         return DETECT
     gives_features = takes_images or hasattr(kind, "get_image_features")
     return EMBED if gives_features and name.endswith(("Model", "ModelWithProjection")) else None
@@ -276,8 +298,15 @@ def _assert_no_more_layers(settings: Any, tensors: int, where: str) -> None:
         _assert_no_more_layers(value, tensors, where)
 
 
-def load_network(folder: Folder, architecture: Architecture) -> nn.Module:
+def load_network(
+    folder: Folder, architecture: Architecture, change: Callable[[nn.Module], None] = lambda _: None
+) -> nn.Module:
     """A folder's network in float32 on the CPU, in eval mode, with the tensors of its files.
+
+    Args:
+        folder: the folder.
+        architecture: its own.
+        change: gets the network before its tensors are copied into memory; it may take parts out.
 
     Raises:
         ModelError: the tensors are not those of such a network.
@@ -286,7 +315,7 @@ def load_network(folder: Folder, architecture: Architecture) -> nn.Module:
     with quiet_and_offline():
         try:
             _assert_size(folder, architecture, without)
-            network, found = architecture.kind.from_pretrained(
+            network, found = architecture.type.from_pretrained(
                 str(folder.path),
                 config=architecture.config,
                 dtype=torch.float32,
@@ -304,6 +333,7 @@ def load_network(folder: Folder, architecture: Architecture) -> nn.Module:
                 f"{type(error).__name__}: {short_line(str(error), 300)}"
             ) from None
     _assert_all_taken(folder, architecture, network, found)
+    change(network)
     _take_from_disk(network)
     module: nn.Module = network.eval().requires_grad_(False)
     return module
@@ -317,14 +347,14 @@ def _take_from_disk(network: nn.Module) -> None:
 
 def lacks_pooler(folder: Folder, architecture: Architecture) -> bool:
     """Whether a folder has no tensors of a pooler, of a network that may have one or not."""
-    optional = "add_pooling_layer" in inspect.signature(architecture.kind.__init__).parameters
+    optional = "add_pooling_layer" in inspect.signature(architecture.type.__init__).parameters
     return optional and not any("pooler" in name for name in folder.tensors)
 
 
 def _assert_size(folder: Folder, architecture: Architecture, arguments: dict[str, Any]) -> None:
     """Refuses a network far larger than its files, before memory is taken for it."""
     with torch.device("meta"):
-        described = sum(p.numel() for p in architecture.kind(architecture.config, **arguments).parameters())
+        described = sum(p.numel() for p in architecture.type(architecture.config, **arguments).parameters())
     found = sum(map(prod, folder.tensors.values()))
     if described > 2 * found + _SPARE:
         raise ModelError(

@@ -1,0 +1,309 @@
+"""The half of a Hugging Face folder for texts: its tokenizer, and labels as its network encodes them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from schemas.exceptions import ModelError
+from schemas.models import EncodedTexts
+from schemas.tasks import DETECT, PromptedSpec
+from schemas.words import counted
+from workers.models.model import versions
+from workers.models.settings import given_labels
+from workers.models.transformers.folder import TOKENIZERS, Folder
+from workers.models.transformers.network import Architecture, quiet_and_offline
+from workers.models.zero_shot import put_into, unit
+from workers.printable import short_line
+
+PROMPT = "This is a photo of {}."
+"""What transformers' pipeline makes of a label for a classifier."""
+
+SIGLIP_TOKENS = 64
+"""What SigLIP's texts are filled up to, as in its training."""
+
+_AT_ONCE = 64
+"""Texts that are encoded at once."""
+
+
+def tokenizer_of(folder: Folder) -> Any:
+    """The tokenizer, transformers' own, of a folder that was opened with it.
+
+    Raises:
+        ModelError: the folder has none, or it cannot be built of its files.
+    """
+    if not set(folder.tokenizer) & set(TOKENIZERS):
+        raise ModelError(
+            f"there is no tokenizer in {folder.location} ({', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}), "
+            "which makes numbers of texts; copy the whole folder, or write it with "
+            "`AutoTokenizer.from_pretrained(THE_BASE_MODEL).save_pretrained(FOLDER)`"
+        )
+    with quiet_and_offline() as transformers:
+        try:
+            return transformers.AutoTokenizer.from_pretrained(
+                str(folder.path), local_files_only=True, trust_remote_code=False
+            )
+        except ImportError as error:
+            raise ModelError(
+                f"the tokenizer of {folder.location} needs a package that is not installed "
+                f"({short_line(str(error))}); `pip install 'raylabel[transformers]'`"
+            ) from None
+        except Exception as error:  # transformers and tokenizers raise anything
+            raise ModelError(
+                f"the tokenizer of {folder.location} ({', '.join(folder.tokenizer)}) cannot be used: "
+                f"{type(error).__name__}: {short_line(str(error), 300)}"
+            ) from None
+
+
+def encode_labels(
+    spec: PromptedSpec, folder: Folder, architecture: Architecture, network: Any
+) -> EncodedTexts:
+    """The labels of a job spec, encoded by the text half of a whole network.
+
+    Args:
+        spec: with labels.
+        folder: opened with its tokenizer.
+        architecture: of the folder; it takes texts.
+        network: of the folder, whole.
+
+    Raises:
+        ModelError: the labels cannot be read, are blank or doubled, or too long; the tokenizer or the network
+            fails on them.
+    """
+    labels = given_labels(spec)
+    assert labels is not None
+    templates = _templates(spec, architecture)
+    encoder = encoder_of(folder, architecture, network)
+    texts = [text for label in labels for text in put_into(templates, label)]
+    if isinstance(encoder, TokenEncoder):
+        encoded = [encoder(text) for text in texts]
+        vectors, tokens = tuple(vector for vector, _ in encoded), tuple(numbers for _, numbers in encoded)
+    else:
+        means = encoder(texts).view(len(labels), len(templates), -1).mean(dim=1)
+        vectors, tokens = tuple(unit(means).numpy()), ()
+    return EncodedTexts(
+        labels=labels,
+        vectors=vectors,
+        tokens=tokens,
+        settings={"prompt": templates, "tokenizer": f"{folder.tokenizer_sha256}, {versions('tokenizers')}"},
+        notes=tuple(_notes(spec, architecture, templates, labels)),
+    )
+
+
+def _templates(spec: PromptedSpec, architecture: Architecture) -> list[str]:
+    """What is made of each label."""
+    if spec.prompt is None:
+        return ["{}" if architecture.task == DETECT else PROMPT]
+    templates = [spec.prompt] if isinstance(spec.prompt, str) else spec.prompt
+    if architecture.task == DETECT and len(templates) > 1:
+        raise ModelError(f"prompt: found {len(templates)} templates for a detector; allowed: one")
+    return templates
+
+
+def _notes(
+    spec: PromptedSpec, architecture: Architecture, templates: list[str], labels: Sequence[str]
+) -> list[str]:
+    if architecture.task != DETECT:
+        alone = len(labels) == 1 and not architecture.is_siglip and getattr(spec, "score_type", None) is None
+        return [f"labels: {labels[0]!r} is the only one, so that its score is always 1"] if alone else []
+    if not architecture.sees_tokens:
+        return []
+    without = [label for label in labels if not templates[0].replace("{}", label).rstrip().endswith(".")]
+    if not without:
+        return []
+    return [
+        f"labels: {spec.model} was trained on texts that end with a dot, and takes the words of "
+        f'{short_line(repr(without[0]))} one by one without it; `prompt: "{{}}."` adds it'
+    ]
+
+
+class Tokens:
+    """Texts as the numbers that a network gets.
+
+    Args:
+        folder: opened with its tokenizer.
+        architecture: of the folder.
+    """
+
+    def __init__(self, folder: Folder, architecture: Architecture) -> None:
+        self._tokenizer = tokenizer_of(folder)
+        self._location = folder.location
+        self._most = _most_tokens(architecture)
+        self._padding: dict[str, Any] = {"padding": True}
+        if architecture.is_siglip:  # as in its training
+            self._padding = {"padding": "max_length", "max_length": SIGLIP_TOKENS, "truncation": True}
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        """The network's arguments for some texts: tensors by name, int64 (texts, tokens).
+
+        Raises:
+            ModelError: a text is too long, or the tokenizer fails.
+        """
+        with failures_in(self._location):
+            numbers = self._tokenizer(list(texts))["input_ids"]
+            for text, own in zip(texts, numbers, strict=True):
+                if len(own) > self._most:
+                    raise ModelError(
+                        f"{short_line(repr(text))} has {counted(len(own), 'token')}, but the text half of "
+                        f"{self._location} takes at most {self._most}; shorten it"
+                    )
+            return self._tokenizer(list(texts), return_tensors="pt", **self._padding)
+
+
+@contextmanager
+def failures_in(location: str) -> Iterator[None]:
+    """Says that the text half of a folder fails, where it raises anything in the block."""
+    try:
+        with quiet_and_offline():
+            yield
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers and networks raise anything
+        raise ModelError(
+            f"the text half of {location} fails: {type(error).__name__}: {short_line(str(error), 300)}"
+        ) from None
+
+
+class TextEncoder:
+    """Encodes texts with the text half of a network of CLIP's, SigLIP's or OWL's kind.
+
+    Args:
+        folder: opened with its tokenizer.
+        architecture: of the folder.
+        network: with its text half: it has `get_text_features`.
+    """
+
+    def __init__(self, folder: Folder, architecture: Architecture, network: Any) -> None:
+        self._tokens = Tokens(folder, architecture)
+        self._network = network
+        self._location = folder.location
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of texts, float32 (n, width), each of length 1.
+
+        Raises:
+            ModelError: a text is too long, or the tokenizer or the network fails.
+        """
+        parts = [self._features(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
+        vectors = unit(torch.cat(parts).float())
+        for text, vector in zip(texts, vectors, strict=True):
+            if not bool(vector.isfinite().all()):
+                raise ModelError(
+                    f"the text half of {self._location} makes no vector of {short_line(repr(text))}"
+                )
+        return vectors
+
+    def _features(self, texts: Sequence[str]) -> Tensor:
+        tokens = self._tokens(texts)
+        with failures_in(self._location):
+            output = self._network.get_text_features(**tokens)
+        features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+        return features
+
+
+class TokenEncoder:
+    """Encodes texts token by token, with the text half of Grounding DINO.
+
+    Args:
+        folder: opened with its tokenizer.
+        architecture: of the folder.
+        network: whole.
+    """
+
+    def __init__(self, folder: Folder, architecture: Architecture, network: Any) -> None:
+        self._tokens = Tokens(folder, architecture)
+        self._network = network
+        self._location = folder.location
+
+    @torch.inference_mode()
+    def __call__(self, text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The vectors of a text's tokens, float32 (tokens, width), and their numbers, int64 (tokens,).
+
+        Raises:
+            ModelError: the text is too long, or the tokenizer or the network fails.
+        """
+        tokens = self._tokens([text])
+        with failures_in(self._location):
+            vectors = _token_vectors(self._network, tokens)
+        return vectors[0].float().numpy(), tokens["input_ids"][0].numpy()
+
+
+def encoder_of(folder: Folder, architecture: Architecture, network: Any) -> TextEncoder | TokenEncoder:
+    """What encodes texts with the text half of a whole network."""
+    if architecture.sees_tokens:
+        return TokenEncoder(folder, architecture, network)
+    return TextEncoder(folder, architecture, _with_text_half(network, architecture))
+
+
+def _with_text_half(network: Any, architecture: Architecture) -> Any:
+    """The part of a network that has the half for texts: a detector has it inside."""
+    return getattr(network, network.base_model_prefix) if architecture.task == DETECT else network
+
+
+def _token_vectors(network: Any, tokens: Any) -> Tensor:
+    """What the text backbone of Grounding DINO gives for tokens, as its network calls it."""
+    seen: list[Tensor] = []
+
+    def take(_: Any, __: Any, output: Any) -> None:
+        seen.append(output.last_hidden_state)
+        raise _SeenError  # texts come first: the image is not looked at
+
+    hook = network.model.text_backbone.register_forward_hook(take)
+    try:
+        network(pixel_values=torch.zeros(1, 3, 64, 64), **tokens)
+    except _SeenError:
+        pass
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+class _SeenError(Exception):
+    """The vectors that were wanted are there."""
+
+
+class Encoded(nn.Module):
+    """In place of a text backbone: what it gave for a text.
+
+    Attributes:
+        vectors: float32 (tokens, width), of the text that is looked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = torch.zeros(0, 0)
+
+    def forward(self, tokens: Tensor, *_: Any, **__: Any) -> Any:
+        """The same for each image, (n, tokens, width)."""
+        return SimpleNamespace(last_hidden_state=self.vectors.expand(len(tokens), -1, -1))
+
+
+def drop_texts(network: Any, architecture: Architecture) -> None:
+    """Takes the half for texts out of a network, in place: what is left computes images."""
+    if architecture.sees_tokens:
+        network.model.text_backbone = Encoded()
+        return
+    whole = _with_text_half(network, architecture)
+    for part in ("text_model", "text_projection"):
+        whole._modules.pop(part, None)
+
+
+def drop_images(network: Any) -> None:
+    """Takes the half for images out of a network of CLIP's or SigLIP's kind, in place."""
+    for part in ("vision_model", "visual_projection"):
+        network._modules.pop(part, None)
+
+
+def _most_tokens(architecture: Architecture) -> int:
+    """The tokens that a text may have."""
+    config = architecture.config
+    if architecture.sees_tokens:
+        return int(config.max_text_len)
+    most = int(config.text_config.max_position_embeddings)
+    return min(most, SIGLIP_TOKENS) if architecture.is_siglip else most
