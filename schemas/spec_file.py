@@ -106,7 +106,17 @@ def build_spec(values: dict[str, Any], source: str) -> JobSpec:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's own loader takes the last."""
+    """Refuses a key that is there twice, of which YAML's own loader takes the last.
+
+    A key is what is written: YAML 1.1 takes `on`, `off`, `yes` and `no` for truth values.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if key.tag == _TRUTH:
+                key.tag = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set[str]()
@@ -116,6 +126,10 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
             keys.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_TRUTH = "tag:yaml.org,2002:bool"
+"""What YAML calls the type of truth values."""
 
 
 def parse_yaml(text: str) -> Any:
