@@ -9,8 +9,9 @@ from functools import cached_property
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "2.1"
-"""Version in the metadata of each file; within a major version columns are only added."""
+FIRST_VERSION, SCHEMA_VERSION = "2.0", "2.1"
+"""The earliest version in the metadata of files that are still read, and that of files which are written
+now; within a major version columns are only added."""
 
 ADDED = {"2.1": {"tags": ("object_index",)}}
 """The columns that files of earlier versions lack, by the version that added them, and by table."""

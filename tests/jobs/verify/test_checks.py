@@ -39,7 +39,7 @@ def tables_of(rows: int, first: int = 0) -> tuple[Tables, RowNumbers]:
 
 
 def issues(tables: Tables, rows: RowNumbers) -> list[str]:
-    found = [issue for name, table in tables.items() for issue in check_order(FILES[name], table)]
+    found = [issue for name, table in tables.items() for issue in check_order(FILES[name], table, name)]
     return [str(issue) for issue in [*found, *check_rows(FILES, tables, rows)]]
 
 
