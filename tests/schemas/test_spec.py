@@ -311,8 +311,8 @@ def stored(url: str, **settings: object) -> dict[str, object]:
         ),
         (
             with_taggers({"scene": {"model": "a", "on": "boxes"}}) | {"detector": None},
-            "taggers.scene.on: found 'boxes' in a job without a detector; allowed: a `detector:`, whose boxes "
-            "this model gets, or `on: image`",
+            "taggers.scene.on: found 'boxes' in a job without a detector; allowed: a `detector:`, whose "
+            "boxes this model gets, or `on: image`",
         ),
         (
             with_taggers({"scene": {"model": "a", "classes": ["bird"]}}),

@@ -25,7 +25,7 @@ from workers.label.labeller import Labeller
 from workers.label.profiler import Profiler
 from workers.label.settings import LabelSettings, UnitRequest
 from workers.label.stages import chosen, cut_out
-from workers.label.supervise import LabelUnits
+from workers.label.supervise import DecodeUnits, LabelUnits
 from workers.manifest.convert import write_parquet
 from workers.manifest.manifest import Manifest
 from workers.models.registry import load_all
@@ -266,6 +266,17 @@ def test_an_object_that_crashes_its_model_or_takes_too_long_is_found_and_the_res
     errors = [row["error"] and (row["error"]["stage"], row["error"]["code"]) for row in rows]
     assert errors == [None, ("tag", "WORKER_CRASHED"), None, ("tag", "TIMEOUT"), None]
     assert [len(row["rows of tags"] or ()) for row in rows] == [2, 0, 2, 0, 2]
+
+
+def test_objects_are_cut_out_of_images_that_another_process_decoded(tmp_path: Path) -> None:
+    write_picture(tmp_path / "p.png", PATCHED)
+    tagger = {"model": "efficientnet_lite0", "on": "boxes", "margin": 0.2}
+    job = job_of(tmp_path, [tmp_path / "p.png"], **PATCHES, taggers={"a": tagger})
+    (here,) = results_of(job)
+    with closing(DecodeUnits(job)) as decode, closing(LabelUnits(job)) as label:
+        (there,) = label(0, decoded=decode(0)).to_pylist()
+    assert {**there, "processed_at": None} == {**here, "processed_at": None}
+    assert [tag["object_index"] for tag in here["rows of tags"]] == [0] * 5 + [1] * 5 + [2] * 5
 
 
 def test_a_network_is_in_memory_once_whether_it_gets_images_or_boxes(tmp_path: Path) -> None:
