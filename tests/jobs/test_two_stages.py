@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
 import numpy as np
 import pyarrow as pa
@@ -33,7 +35,10 @@ from jobs.verify.checks import check_file, check_order, check_rows, declared
 from jobs.verify.reconcile import verify_run
 from schemas.exceptions import SpecError
 from schemas.ledger import StagedFile
+from schemas.spec_file import build_spec, parse_yaml
 from schemas.tables import TABLES
+from schemas.tasks import BoxChoice, BoxesSpec, ModelSpec
+from tests.conftest import ROOT
 from tests.jobs.exports.made_run import BOXES, TWO_STAGES, write_run
 from tests.jobs.serve.conftest import serving
 from workers.ledger.runs import find_run
@@ -307,3 +312,29 @@ def test_every_tagger_of_a_run_is_of_images_or_of_objects(files: dict[str, pa.Ta
     of_objects = tags.filter(pc.is_valid(tags["object_index"]))
     assert set(of_objects["tagger"].to_pylist()) == {"kind"}
     assert set(tags.filter(pc.is_null(tags["object_index"]))["tagger"].to_pylist()) == {"scene"}
+
+
+PAGE = (ROOT / "docs" / "two-stages.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_job_is_one_and_its_keys_are_those_of_both_sections() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    spec = build_spec(parse_yaml(text), "the page")
+    assert spec.taggers["species"].boxes == BoxChoice(("bird",), 0.1)
+    keys = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert keys == [name for name in BoxesSpec.model_fields if name not in ModelSpec.model_fields]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_queries_of_the_page_find_what_it_says(run: str, number: int) -> None:
+    text = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[number]
+    text = text.replace("runs/birds", run).replace("'species'", "'kind'")
+    answers = [duckdb.sql(one).fetchall() for one in text.split(";") if one.strip()]
+    if number == 1:
+        assert [similarity for *_, similarity in answers[0]] == [0] * 5  # to a vector of zeros
+        return
+    kinds, boxes, whole = answers
+    assert sorted(kinds) == [("crane", 2, 1), ("heron", 7, 6), ("robin", 7, 6)]
+    assert len(boxes) == sum(OBJECTS.values())
+    assert {species for *_, species in boxes} == set(KINDS)
+    assert sorted(whole) == [("indoors", 5), ("outdoors", 2)]

@@ -62,7 +62,7 @@ class Inputs:
         called from another thread than the model.
         """
         try:
-            # a crop is a view of its image; as a copy it is computed as the same image alone would be
+            # a crop is a view of its image, with gaps between its rows; a model gets pixels without any
             pixels = torch.from_numpy(np.require(image.pixels, requirements=["C", "W"]))
             planes = to_device(self._transform_device, pixels).permute(2, 0, 1)
             return ModelInput(to_device(self._device, self._transform(planes)), image.width, image.height)
