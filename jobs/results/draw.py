@@ -86,8 +86,8 @@ def draw_images(
 
 def _caption_of(box: Box, image: ImageRow) -> str:
     """What is written on a box: its class, and the best tag that each tagger has of it."""
-    best = {tag.tagger: scored(tag.label, tag.score) for tag in reversed(image.tags_of(box))}
-    return ", ".join([scored(box.class_name, box.score), *reversed(best.values())])
+    best = (tag for tag in image.best_tags if tag.object_index == box.object_index)
+    return ", ".join([scored(box.class_name, box.score), *(scored(tag.label, tag.score) for tag in best)])
 
 
 def draw_image(

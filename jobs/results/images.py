@@ -99,6 +99,15 @@ class ImageRow:
         """Those of its tags that are of the whole image."""
         return tuple(tag for tag in self.tags if tag.object_index is None)
 
+    @property
+    def best_tags(self) -> tuple[Tag, ...]:
+        """The best tag that each tagger has of each object in it."""
+        best: dict[tuple[str, int], Tag] = {}
+        for tag in self.tags:
+            if tag.object_index is not None:
+                best.setdefault((tag.tagger, tag.object_index), tag)
+        return tuple(best.values())
+
     def tags_of(self, box: Box) -> tuple[Tag, ...]:
         """The tags of an object in it, one tagger's after the other's, each with the best first."""
         return tuple(tag for tag in self.tags if tag.object_index == box.object_index)

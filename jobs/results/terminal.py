@@ -105,7 +105,7 @@ def _image_table(summary: Summary, width: int) -> Table:
 
 
 def _findings(image: ImageRow, width: int) -> Text:
-    """The label with its runners-up on one line, the objects on the next, then the tags."""
+    """The label with its runners-up on one line, the objects on the next, then tags, of objects last."""
     lines = []
     if image.topk:
         best, *others = (scored(*entry) for entry in image.topk)
@@ -118,7 +118,7 @@ def _findings(image: ImageRow, width: int) -> Text:
         lines.append(Text(line, style="cyan" if objects else "dim"))
     if tags := [f"{tag.tagger}: {scored(tag.label, tag.score)}" for tag in image.own_tags]:
         lines.append(Text(fitting(tags, width), style="magenta"))
-    if tags := [_of_object(tag) for tag in image.tags if tag.object_index is not None]:
+    if tags := [_of_object(tag) for tag in image.best_tags]:
         lines.append(Text(fitting(tags, width), style="magenta"))
     return Text("\n").join(lines)
 

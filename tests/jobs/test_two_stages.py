@@ -112,7 +112,7 @@ def test_the_terminal_says_of_which_object_a_tag_is(run: str) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     render(summarize(run), console)
     text = console.export_text()
-    assert "kind of object 0: heron 0.75, kind of object 0: robin 0.25, kind of object 1: robin 0.81" in text
+    assert "kind of object 0: heron 0.75, kind of object 1: robin 0.81, kind of object 2: crane 0.88" in text
     assert "scene: indoors 0.90" in text
     assert "8 embeddings of objects" in text
 
