@@ -126,7 +126,7 @@ class Run:
         return self._table("errors")
 
     def tags(self) -> "ds.Dataset":
-        """The tags table: one row for each tag of an image.
+        """The tags table: one row for each tag of an image, or of an object in it (`object_index`).
 
         Raises:
             SpecError: the job was not asked for tags; the message says how it is.
@@ -141,12 +141,20 @@ class Run:
         """
         return self._table("embeddings")
 
+    def object_embeddings(self) -> "ds.Dataset":
+        """The table of objects' embeddings: one row with a vector for each object.
+
+        Raises:
+            SpecError: the job was not asked for them; the message says how it is.
+        """
+        return self._table("object_embeddings")
+
     def sql(self, query: str) -> "pa.Table":
         """The result of a query over the run's tables, as an Arrow table: `.to_pandas()` has it as a frame.
 
         Args:
             query: one SELECT in DuckDB's SQL over the views `labels`, `boxes`, `errors`, `objects`, and where
-                the run has them `tags` and `embeddings`; docs/analytics.md has examples.
+                the run has them `tags`, `embeddings` and `object_embeddings`; docs/analytics.md has examples.
 
         Raises:
             SpecError: the query cannot be answered; the message says where it is wrong.

@@ -134,6 +134,11 @@ class ResolvedModel(BaseModel):
         return tuple(dict.fromkeys(name for name in self.known_as if name is not None))
 
     @property
+    def gets_boxes(self) -> bool:
+        """Whether it gets the detector's boxes, and not whole images."""
+        return self.settings.get("on") == "boxes"
+
+    @property
     def fingerprint(self) -> str:
         """Short and stable: "NAME-" and 12 hexadecimal digits of the sha256 of what decides answers."""
         left_out: dict[str, Any] = {"info": {"quality", "licence"}, **_NO_ANSWERS, **self._harmless}

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.spec import UnitsSpec
 from schemas.tables import ALWAYS
+from schemas.tasks import OBJECT_EMBEDDINGS
 
 MIN_UNITS, MAX_UNITS = 16, 65_536
 USUAL_UNIT_ROWS, MAX_UNIT_ROWS = 128, 512
-USUAL_SHARD_ROWS, FURTHER_SHARD_ROWS = 100_000, 20_000
-"""Without and with tags or embeddings. A shard's tables are in memory when it is published: 20,000 embeddings
-of 1,280 numbers are 100 MB; with 1,000 tags each 20,000 images are near the 2 GB of a column of text."""
+USUAL_SHARD_ROWS, FURTHER_SHARD_ROWS, OBJECT_SHARD_ROWS = 100_000, 20_000, 4_000
+"""Without and with tags or embeddings, and with embeddings of objects. A shard's tables are in memory when it
+is published: 20,000 embeddings of 1,280 numbers are 100 MB, twenty for each of 4,000 images 400 MB; with
+1,000 tags each 20,000 images are near the 2 GB of a column of text."""
 
 MAX_BUNDLE_ROWS = {"cpu": 512, "cuda": 4096}
 """Images that an actor is handed at once, by the device of its models. A bundle may take a CPU an hour with
@@ -57,6 +59,7 @@ class Plan(BaseModel):
         shard_rows = spec.shard_rows
         if shard_rows == "auto":
             shard_rows = FURTHER_SHARD_ROWS if {*tables} - {*ALWAYS} else USUAL_SHARD_ROWS
+            shard_rows = OBJECT_SHARD_ROWS if OBJECT_EMBEDDINGS in tables else shard_rows
         return cls(rows=rows, unit_rows=unit_rows, shard_units=max(1, round(shard_rows / unit_rows)))
 
     @property

@@ -13,7 +13,16 @@ from pydantic import (
 )
 
 from schemas.section import Section
-from schemas.tasks import TAG, TASKS, ClassifierSpec, DetectorSpec, EmbedderSpec, ModelSpec, TaggerSpec
+from schemas.tasks import (
+    TAG,
+    TASKS,
+    ClassifierSpec,
+    DetectorSpec,
+    EmbedderSpec,
+    ModelSpec,
+    TaggerSpec,
+    boxes_of,
+)
 
 ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images", "tar"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -286,7 +295,8 @@ class UnitsSpec(Section):
         rows: images in a unit, the piece of work that is committed as a whole; "auto": 128, fewer if the
             manifest is short, up to 512 if it is long.
         shard_rows: images in one published file, approximately; "auto": 100,000, with tags or
-            embeddings 20,000, as a shard's tables are in memory when it is published.
+            embeddings 20,000, with embeddings of objects 4,000, as a shard's tables are in memory when it is
+            published.
     """
 
     rows: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = "auto"
@@ -409,6 +419,16 @@ class JobSpec(Section):
         if not self.models:
             sections = ", ".join(task.name for task in TASKS if task != TAG)
             raise ValueError(f"found no model; a job needs at least one of {sections} and {TAGGERS}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_detector_for_boxes(self) -> Self:
+        for name, section in self.models.items():
+            if self.detector is None and boxes_of(section):
+                raise ValueError(
+                    f"{name}.on: found 'boxes' in a job without a detector; allowed: a `detector:`, whose "
+                    "boxes this model gets, or `on: image`"
+                )
         return self
 
     @property

@@ -115,7 +115,10 @@ class _TwiceError(yaml.constructor.ConstructorError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's own loader takes the last; says where faults are."""
+    """Refuses a key that is there twice, of which YAML's own loader takes the last; says where faults are.
+
+    A key is what is written: YAML 1.1 takes `on`, `off`, `yes` and `no` for truth values.
+    """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -125,6 +128,13 @@ class _Loader(yaml.SafeLoader):
             problem = f"{what} is none of its type,"
             raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark) from None
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if key.tag == _TRUTH:
+                key.tag = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set[str]()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
@@ -133,6 +143,10 @@ class _Loader(yaml.SafeLoader):
                 raise _TwiceError(problem=problem, problem_mark=key.start_mark)
             keys.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_TRUTH = "tag:yaml.org,2002:bool"
+"""What YAML calls the type of truth values."""
 
 
 def parse_yaml(text: str) -> Any:

@@ -1,7 +1,7 @@
 """The tables a run writes: column names and types, declared here and nowhere else.
 
 Boxes are half-open [x1, y1, x2, y2] in float32 pixels of the full-resolution, EXIF-oriented image.
-Rows are sorted by `manifest_index` (boxes: then by `object_index`).
+Rows are sorted by `manifest_index` (boxes and embeddings of objects: then by `object_index`).
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +9,12 @@ from functools import cached_property
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "2.0"
-"""Version in the metadata of each file; within a major version columns are only added."""
+FIRST_VERSION, SCHEMA_VERSION = "2.0", "2.1"
+"""The earliest version in the metadata of files that are still read, and that of files which are written
+now; within a major version columns are only added."""
+
+ADDED = {"2.1": {"tags": ("object_index",)}}
+"""The columns that files of earlier versions lack, by the version that added them, and by table."""
 
 LABEL = pa.dictionary(pa.int32(), pa.string())
 
@@ -97,6 +101,7 @@ TAGS = pa.schema(
         pa.field("label_id", pa.int32(), nullable=False),  # the model's own index
         pa.field("label", LABEL, nullable=False),
         pa.field("score", pa.float32(), nullable=False),
+        pa.field("object_index", pa.int32()),  # of boxes: whose tag it is; null: the whole image's
     ]
 )
 
@@ -107,6 +112,15 @@ EMBEDDINGS = pa.schema(
         pa.field("embedder", pa.string(), nullable=False),  # fingerprint
     ]
 )
+
+OBJECT_EMBEDDINGS = pa.schema(
+    [
+        *KEYS,
+        pa.field("object_index", pa.int32(), nullable=False),  # of boxes
+        *list(EMBEDDINGS)[len(KEYS) :],
+    ]
+)
+"""A table of its own, so that who reads embeddings has one of each image."""
 
 ERRORS = pa.schema(
     [
@@ -173,6 +187,12 @@ TABLES = {
     "tags": Table(TAGS, of_labelled=True, hardly_repeated=("score",)),
     "embeddings": Table(
         EMBEDDINGS,
+        of_labelled=True,
+        hardly_repeated=("key", "embedding.list.element"),
+        row_group_rows=4096,
+    ),
+    "object_embeddings": Table(
+        OBJECT_EMBEDDINGS,
         of_labelled=True,
         hardly_repeated=("key", "embedding.list.element"),
         row_group_rows=4096,

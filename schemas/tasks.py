@@ -31,6 +31,9 @@ OTHER_FILES = (
 WORDNET = "wordnet"
 """The `class_map` that comes with raylabel, of ImageNet's classes: no file of the user's."""
 
+MAX_MARGIN = 10
+"""Sides of a box by which it may be grown on each side."""
+
 MAX_SIDE = 8192
 """Pixels that a side of a network's input may have."""
 
@@ -80,9 +83,28 @@ class Task:
     serve: "Task | None" = None
 
 
+@dataclass(frozen=True)
+class BoxChoice:
+    """Which of the detector's boxes a model of the second stage gets, each as an image of its own.
+
+    Attributes:
+        classes: names of the detector's classes, each once, in order; empty: all.
+        margin: by how much a box is grown on each side before it is cut out: a share of its width to the left
+            and right, of its height above and below.
+        most: boxes of an image, those with the best scores; None: all.
+    """
+
+    classes: tuple[str, ...] = ()
+    margin: float = 0.0
+    most: int | None = None
+
+
 CLASSIFY = Task("classifier", Stage.CLASSIFY)
 DETECT = Task("detector", Stage.DETECT, table="boxes")
 EMBED = Task("embedder", Stage.EMBED, table="embeddings", serve=CLASSIFY)
+OBJECT_EMBEDDINGS = "object_embeddings"
+"""The table of an embedder that gets boxes."""
+
 TAG = Task("tagger", Stage.TAG, table="tags", serve=CLASSIFY)
 
 FILE_KEYS = ("weights", "categories", "labels", "class_map")
@@ -240,6 +262,48 @@ class ModelSpec(Section):
         return self
 
 
+class BoxesSpec(ModelSpec):
+    """A model that gets whole images, or what is in the detector's boxes.
+
+    Attributes:
+        on: "image", or "boxes": each box that the detector keeps, cut out as an image of its own.
+        classes: names of the detector's classes whose boxes it gets; None: all.
+        margin: see `BoxChoice`.
+        max_boxes: the most boxes of an image that it gets, best first; None: all that the detector keeps.
+    """
+
+    on: Literal["image", "boxes"] = "image"
+    classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    margin: float = Field(0.0, ge=0, le=MAX_MARGIN)
+    max_boxes: int | None = Field(None, ge=1, le=10_000)
+
+    @property
+    def boxes(self) -> BoxChoice | None:
+        """The boxes that it gets; None: it gets whole images."""
+        if self.on == "image":
+            return None
+        return BoxChoice(tuple(sorted(set(self.classes or ()))), float(self.margin), self.max_boxes)
+
+    def what_it_gets(self) -> str:
+        """The boxes that it gets, in words; "" where it gets whole images."""
+        if (boxes := self.boxes) is None:
+            return ""
+        which = f"boxes of {', '.join(boxes.classes)}" if boxes.classes else "boxes"
+        margin = f", margin {boxes.margin:g}" if boxes.margin else ""
+        return which + margin + ("" if boxes.most is None else f", at most {boxes.most}")
+
+    @model_validator(mode="after")
+    def _has_boxes(self) -> Self:
+        given = {"classes": self.classes, "margin": self.margin or None, "max_boxes": self.max_boxes}
+        key = next((key for key, value in given.items() if value is not None), None)
+        if key is not None and self.boxes is None:
+            raise ValueError(
+                f".{key}: found {given[key]!r} without `on: boxes`; allowed: beside `on: boxes`, which sends "
+                "the detector's boxes through this model"
+            )
+        return self
+
+
 LABEL = "{}"
 """Where a label goes in a prompt."""
 
@@ -358,8 +422,8 @@ class DetectorSpec(PromptedSpec):
         return above(self)
 
 
-class EmbedderSpec(ModelSpec):
-    """The model that turns an image into a vector, near to those of images that look alike.
+class EmbedderSpec(BoxesSpec):
+    """The model that turns an image, or each object, into a vector, near to those of what looks alike.
 
     Attributes:
         normalize: whether each vector has length 1, so that a dot product is the cosine similarity.
@@ -368,16 +432,23 @@ class EmbedderSpec(ModelSpec):
     task = EMBED
     normalize: bool = True
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Vectors of objects have a table of their own."""
+        return (OBJECT_EMBEDDINGS,) if self.boxes else super().tables
+
     def what_is_kept(self, classes: int) -> str:  # noqa: ARG002 - the face of all models
         """See `ModelSpec.what_is_kept`."""
-        return "length 1" if self.normalize else "as the model gives it"
+        kept = "length 1" if self.normalize else "as the model gives it"
+        return "; ".join(filter(None, (kept, self.what_it_gets())))
 
 
-class TaggerSpec(ClassesSpec):
-    """A further classifier, over the same pixels.
+class TaggerSpec(ClassesSpec, BoxesSpec):
+    """A further classifier, over the same pixels, or over each object.
 
     Attributes:
-        top_k: the most tags of an image, best first; None: all above the threshold; without one 5.
+        top_k: the most tags of an image, or of an object, best first; None: all above the threshold; without
+            one 5.
     """
 
     task = TAG
@@ -391,7 +462,13 @@ class TaggerSpec(ClassesSpec):
     def what_is_kept(self, classes: int) -> str:
         """See `ModelSpec.what_is_kept`."""
         top = [] if self.most is None else [f"top {min(self.most, classes)}"]
-        return ", ".join(top + ([] if self.score_threshold is None else [above(self)]))
+        kept = ", ".join(top + ([] if self.score_threshold is None else [above(self)]))
+        return "; ".join(filter(None, (kept, self.what_it_gets())))
+
+
+def boxes_of(spec: ModelSpec) -> BoxChoice | None:
+    """The boxes that a model gets; None: it gets whole images."""
+    return spec.boxes if isinstance(spec, BoxesSpec) else None
 
 
 def above(spec: ClassesSpec | DetectorSpec) -> str:

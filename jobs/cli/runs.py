@@ -127,8 +127,8 @@ def sql(
 ) -> None:
     """Ask a run's tables in SQL, or those of several runs.
 
-    The views are labels, boxes, errors, tags, embeddings, and objects: boxes with normalised corners, area
-    and centre. For example:
+    The views are labels, boxes, errors, tags, embeddings, object_embeddings, and objects: boxes with
+    normalised corners, area and centre. For example:
 
     raylabel sql OUT "SELECT label, count(*) FROM labels GROUP BY label ORDER BY 2 DESC LIMIT 10"
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from jobs.exports.names import file_name
 from jobs.results.images import ImageRow
+from schemas.tasks import TAG
 from workers.ledger.directory import RunDirectory
 
 PARTS = {
@@ -16,11 +17,13 @@ PARTS = {
     "labels": "the classifier's labels",
     "tags": "tags",
     "embeddings": "embeddings",
+    "object_embeddings": "embeddings of objects",
     "carried": "the manifest's own columns",
 }
 """What a run may have of an image, by name, and how it is called in a sentence."""
 
-ALL = frozenset(PARTS)
+ALL = frozenset(PARTS) - {"object_embeddings"}
+"""All that a format with a row for each image holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,12 @@ class Export:
     carried: pa.Schema
     into: Path
     copied: bool = False
+
+    @property
+    def has_tagged_objects(self) -> bool:
+        """Whether a tagger got boxes."""
+        models = self.run.record.models.items()
+        return any(name.startswith(f"{TAG.name}s.") and model.gets_boxes for name, model in models)
 
     @property
     def has_classes(self) -> bool:

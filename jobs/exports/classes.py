@@ -1,7 +1,7 @@
 """The classes of an export: those of the detector, chosen and renamed."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.results.images import Box
@@ -29,7 +29,7 @@ class Classes:
         """Boxes with their class in the export; without those whose class is left out."""
         ids, names = self.ids, self.names
         return tuple(
-            Box(ids[box.class_name], names[ids[box.class_name]], box.score, box.x1, box.y1, box.x2, box.y2)
+            replace(box, class_id=ids[box.class_name], class_name=names[ids[box.class_name]])
             for box in boxes
             if box.class_name in ids
         )

@@ -25,6 +25,7 @@ from jobs.results.status import unfinished
 from jobs.results.writing import whole_file, whole_folder
 from schemas.exceptions import SpecError, StorageError
 from schemas.tables import LABELS
+from schemas.tasks import OBJECT_EMBEDDINGS
 from schemas.words import counted
 from workers.ledger.directory import RunDirectory
 from workers.printable import printable
@@ -218,7 +219,10 @@ def _samples(
     folder = form.photos if options.copy_images else None
     without = [column for column in NESTED if column == "class_counts" or "labels" not in form.keeps]
     for image in read_images(database, selection, attached, boxes_where, without):
-        yield Sample(replace(image, boxes=classes.renamed(image.boxes)), folder)
+        boxes = classes.renamed(image.boxes)
+        objects = {None, *(box.object_index for box in boxes)}
+        tags = tuple(tag for tag in image.tags if tag.object_index in objects)
+        yield Sample(replace(image, boxes=boxes, tags=tags), folder)
 
 
 def _copied(
@@ -327,7 +331,7 @@ def _turned(form: Format, photos: int) -> list[str]:
 def _parts(run: RunDirectory) -> set[str]:
     """What a run has of an image; see `PARTS`."""
     models = Counter(name.partition(".")[0] for name in run.record.models)
-    parts: set[str] = {name for name in ("tags", "embeddings") if name in run.tables.names}
+    parts: set[str] = {name for name in ("tags", "embeddings", OBJECT_EMBEDDINGS) if name in run.tables.names}
     if models["detector"]:
         parts |= {"boxes", "scores"}
     if models["classifier"]:

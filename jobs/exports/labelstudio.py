@@ -13,6 +13,7 @@ from jobs.exports.rows import carried_names
 from jobs.exports.xmls import attribute
 from jobs.results.images import Box, ImageRow
 from jobs.results.plain import plain
+from jobs.results.text import scored
 from workers.batched import chunks
 from workers.storage.uris import is_local
 
@@ -63,7 +64,7 @@ def _task(sample: Sample, version: str | None, names: dict[str, str], export: Ex
     if image.topk:
         data |= {"label": image.topk[0][0], "label_score": image.topk[0][1]}
     if "tags" in export.run.tables.names:
-        data["tags"] = [tag.label for tag in image.tags]
+        data["tags"] = [tag.label for tag in image.own_tags]
     data |= {names[name]: plain(value) for name, value in (image.carried or {}).items()}
     return (
         {"data": data} if version is None else {"data": data, "predictions": [_prediction(sample, version)]}
@@ -92,10 +93,13 @@ def _prediction(sample: Sample, version: str) -> dict[str, Any]:
 
 
 def _rectangle(name: str, box: Box, image: ImageRow) -> dict[str, Any]:
+    """A region; its tags are what Label Studio shows of it as meta information."""
     x, y = 100 * box.x1 / image.width, 100 * box.y1 / image.height
     width, height = 100 * (box.x2 - box.x1) / image.width, 100 * (box.y2 - box.y1) / image.height
+    tags = [f"{tag.tagger}: {scored(tag.label, tag.score)}" for tag in image.tags_of(box)]
     return {
         "id": name,
+        **({"meta": {"text": tags}} if tags else {}),
         "type": "rectanglelabels",
         "from_name": "objects",
         "to_name": "image",

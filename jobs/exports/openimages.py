@@ -61,12 +61,16 @@ def write(export: Export, folder: Path) -> None:
 
 
 def labels_of(image: ImageRow) -> dict[tuple[str, str], float]:
-    """The best score of each label by Source and LabelName; a classifier with a threshold has tags, too."""
+    """The best score of each label by Source and LabelName; a classifier with a threshold has tags, too.
+
+    What an object in it is, an image shows.
+    """
     found: dict[tuple[str, str], float] = {}
     for label, score in image.topk:
         found.setdefault(("classifier", label), score)
     for tag in image.tags:
-        found.setdefault((tag.tagger, tag.label), tag.score)
+        key = tag.tagger, tag.label
+        found[key] = max(tag.score, found.get(key, 0.0))
     return found
 
 

@@ -71,7 +71,7 @@ def _index(export: Export, classes: Mapping[str, str], columns: Mapping[str, str
     }
     limit = 2 * len(classes) + len(columns) + FURTHER_FIELDS
     settings: dict[str, Any] = {"mapping.total_fields.limit": limit}
-    if width := export.run.tables.embedding_width:
+    if (width := export.run.tables.embedding_width) and "embeddings" in export.run.tables.names:
         settings["knn"] = True
         method = {"name": "hnsw", "engine": "lucene", "space_type": "l2"}
         properties["embedding"] = {"type": "knn_vector", "dimension": width, "method": method}

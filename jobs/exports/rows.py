@@ -21,6 +21,12 @@ OBJECTS = pa.struct(
 )
 """The boxes of an image: a struct of lists, as readers of datasets want it."""
 
+TAGS_OF_OBJECTS = (
+    pa.field("tags", pa.list_(pa.list_(pa.string()))),
+    pa.field("tag_scores", pa.list_(pa.list_(pa.float32()))),
+)
+"""Of each box its tags, where a tagger got boxes; those of the whole image are columns."""
+
 
 def schema_of(
     export: Export,
@@ -50,7 +56,7 @@ def schema_of(
     if "classifier" in export.run.record.models:
         columns |= {"label": pa.string(), "label_score": pa.float32()}
     if export.has_classes:
-        columns["objects"] = OBJECTS
+        columns["objects"] = pa.struct([*OBJECTS, *TAGS_OF_OBJECTS]) if export.has_tagged_objects else OBJECTS
     if "tags" in export.run.tables.names:
         columns |= {"tags": pa.list_(pa.string()), "tag_scores": pa.list_(pa.float32())}
     if "embeddings" in export.run.tables.names:
@@ -120,10 +126,12 @@ def _row(sample: Sample, names: Mapping[str, str]) -> dict[str, Any]:
             "bbox": [[box.x1, box.y1, box.x2 - box.x1, box.y2 - box.y1] for box in image.boxes],
             "categories": [box.class_id for box in image.boxes],
             "scores": [box.score for box in image.boxes],
+            "tags": [[tag.label for tag in image.tags_of(box)] for box in image.boxes],
+            "tag_scores": [[tag.score for tag in image.tags_of(box)] for box in image.boxes],
         },
         "classes": list(sample.counts),
-        "tags": [tag.label for tag in image.tags],
-        "tag_scores": [tag.score for tag in image.tags],
+        "tags": [tag.label for tag in image.own_tags],
+        "tag_scores": [tag.score for tag in image.own_tags],
         "embedding": image.embedding,
         **{names[name]: _value(value) for name, value in (image.carried or {}).items()},
     }

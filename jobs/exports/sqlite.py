@@ -47,11 +47,16 @@ OTHERS = {
         "id INTEGER NOT NULL REFERENCES images",
         *("class_id INTEGER NOT NULL REFERENCES classes", "class_name TEXT NOT NULL", "score REAL NOT NULL"),
         *(f"{corner} REAL NOT NULL" for corner in ("x1", "y1", "x2", "y2")),
+        "object_index INTEGER NOT NULL",
     ),
-    "tags": ("id INTEGER NOT NULL REFERENCES images", "tagger TEXT", "label TEXT", "score REAL"),
+    "tags": (
+        "id INTEGER NOT NULL REFERENCES images",
+        *("tagger TEXT", "label TEXT", "score REAL", "object_index INTEGER"),
+    ),
     "embeddings": ("id INTEGER PRIMARY KEY REFERENCES images", "embedding BLOB NOT NULL"),
 }
-"""The other tables and their columns; an embedding is its float32 numbers, little-endian."""
+"""The other tables and their columns; an embedding is its float32 numbers, little-endian. `object_index` of a
+tag is that of a box, or null where it is of the whole image."""
 
 INDEXES = {"boxes": ("id", "class_name, score"), "tags": ("id", "label"), "images": ("key", "label")}
 
@@ -128,11 +133,18 @@ def _rows(samples: Sequence[Sample]) -> dict[str, list[tuple[Any, ...]]]:
     images = [sample.image for sample in samples]
     return {
         "boxes": [
-            (it.manifest_index, box.class_id, box.class_name, box.score, box.x1, box.y1, box.x2, box.y2)
+            (
+                *(it.manifest_index, box.class_id, box.class_name, box.score),
+                *(box.x1, box.y1, box.x2, box.y2, box.object_index),
+            )
             for it in images
             for box in it.boxes
         ],
-        "tags": [(it.manifest_index, tag.tagger, tag.label, tag.score) for it in images for tag in it.tags],
+        "tags": [
+            (it.manifest_index, tag.tagger, tag.label, tag.score, tag.object_index)
+            for it in images
+            for tag in it.tags
+        ],
         "embeddings": [
             (it.manifest_index, np.asarray(it.embedding, "<f4").tobytes()) for it in images if it.embedding
         ],

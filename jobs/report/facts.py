@@ -7,7 +7,7 @@ from datetime import datetime
 
 from jobs.results.images import Selection
 from jobs.results.sql import Database
-from jobs.results.summary import MAX_LABELS, SCORE_BINS, Summary, TagCount, summary_of
+from jobs.results.summary import MAX_LABELS, SCORE_BINS, Summary, TagCount, summary_of, tagged
 
 MAX_FAILED = 20
 """Failed images that are named one by one."""
@@ -161,9 +161,10 @@ def _files(database: Database) -> Files:
 def _taggers(database: Database) -> Iterator[TaggerCounts]:
     """The taggers by name; each has some thousand tags at most, so that they are counted in little memory."""
     rows = database.rows(
-        "SELECT *, count(*) OVER own AS tags, (sum(images) OVER own)::BIGINT AS total, "
+        "SELECT *, count(*) OVER own AS tags, (sum(n) OVER own)::BIGINT AS total, "
         "row_number() OVER (PARTITION BY tagger ORDER BY images DESC, label) AS place "
-        "FROM (SELECT tagger, label, count(*) AS images FROM tags GROUP BY tagger, label) "
+        "FROM (SELECT tagger, label, count(*) AS images, sum(n) AS n "
+        f"FROM {tagged(database.runs[''])} GROUP BY tagger, label) "
         "WINDOW own AS (PARTITION BY tagger) "
         f"QUALIFY place <= {MAX_LABELS} ORDER BY tagger, place"
     )

@@ -53,6 +53,9 @@ def tiles(found: Found) -> Iterator[tuple[str, str, str]]:
         yield *_tile(found.facts.tags, "tag"), ""
     if summary.embeddings:
         yield *_tile(summary.embeddings, "embedding"), ""
+    if summary.object_embeddings:
+        number, _ = _tile(summary.object_embeddings, "embedding")
+        yield number, "embeddings of objects", ""
 
 
 def _tile(number: int, noun: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from workers.tables.parquet import parquet_bytes
 MADE_BY = {
     "tags": "`taggers:`, or `score_threshold:` for the classifier",
     "embeddings": "`embedder:`",
+    "object_embeddings": "`embedder:` with `on: boxes`",
 }
 """What makes a table that not every run has: keys of the job spec."""
 

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -77,12 +77,22 @@ def draw_images(
             drawn.skipped.append(f"{image.uri}: {error or type(error).__name__}")
             continue
         path = into / f"{image.manifest_index:05d}-{_file_name(image.uri)}.jpg"
-        draw_image(pixels, [scored(*entry) for entry in image.topk], image.boxes).save(path, quality=92)
+        captions = [_caption_of(box, image) for box in image.boxes]
+        labels = [scored(*entry) for entry in image.topk]
+        draw_image(pixels, labels, image.boxes, captions).save(path, quality=92)
         drawn.pictures.append(path)
     return drawn
 
 
-def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: Sequence[Box]) -> Image.Image:
+def _caption_of(box: Box, image: ImageRow) -> str:
+    """What is written on a box: its class, and the best tag that each tagger has of it."""
+    best = (tag for tag in image.best_tags if tag.object_index == box.object_index)
+    return ", ".join([scored(box.class_name, box.score), *(scored(tag.label, tag.score) for tag in best)])
+
+
+def draw_image(
+    pixels: NDArray[np.uint8], labels: list[str], boxes: Sequence[Box], captions: Sequence[str] = ()
+) -> Image.Image:
     """The photo with its boxes, and below it a caption if there are labels.
 
     A photo whose long side is outside `LONG_SIDE` is scaled to it, with its boxes. A photo narrower than a
@@ -92,6 +102,7 @@ def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: Sequence[Box
         pixels: uint8 (height, width, 3), RGB, upright.
         labels: text of the caption, best first: the label with its score, and the runners-up.
         boxes: in pixels of `pixels`; drawn so that the best score is on top.
+        captions: of the boxes; empty: their classes with their scores.
     """
     scale = _scale(pixels.shape[1], pixels.shape[0])
     width, height = (max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0]))
@@ -104,7 +115,8 @@ def draw_image(pixels: NDArray[np.uint8], labels: list[str], boxes: Sequence[Box
     left = (picture.width - width) // 2
     picture.paste(photo, (left, 0))
     picture.paste(caption, (0, height))
-    _draw_boxes(picture, [_placed(box, scale, left) for box in boxes], size, height)
+    captions = captions or [scored(box.class_name, box.score) for box in boxes]
+    _draw_boxes(picture, [_placed(box, scale, left) for box in boxes], captions, size, height)
     return picture
 
 
@@ -179,10 +191,8 @@ def _scale(width: int, height: int) -> float:
 
 def _placed(box: Box, scale: float, left: int) -> Box:
     """A box of the photo in pixels of the picture."""
-    return Box(
-        *(box.class_id, box.class_name, box.score),
-        *(box.x1 * scale + left, box.y1 * scale, box.x2 * scale + left, box.y2 * scale),
-    )
+    x1, x2 = box.x1 * scale + left, box.x2 * scale + left
+    return replace(box, x1=x1, y1=box.y1 * scale, x2=x2, y2=box.y2 * scale)
 
 
 def drawable(text: str) -> str:
@@ -217,16 +227,18 @@ def _caption(labels: list[str], width: int, size: float) -> Image.Image:
     return caption
 
 
-def _draw_boxes(picture: Image.Image, boxes: list[Box], size: float, height: int) -> None:
+def _draw_boxes(
+    picture: Image.Image, boxes: list[Box], captions: Sequence[str], size: float, height: int
+) -> None:
     """Draws boxes, then their tags, the best score on top; tags stay above the caption at `height`."""
     draw = ImageDraw.Draw(picture)
-    ranked = sorted(boxes, key=lambda box: box.score)
-    for box in ranked:
+    ranked = sorted(zip(boxes, captions, strict=True), key=lambda pair: pair[0].score)
+    for box, _ in ranked:
         _outline(draw, box, max(2, round(size / 7)))
     font = _font(size * 0.8 * min(1, max(0.6, math.sqrt(12 / max(len(boxes), 1)))))  # a crowd gets small tags
     tags: list[tuple[Area, str, Colour]] = []
-    for box in reversed(ranked):  # the best score chooses its area first
-        text = _shortened(drawable(scored(box.class_name, box.score)), font, picture.width - size)
+    for box, caption in reversed(ranked):  # the best score chooses its area first
+        text = _shortened(drawable(caption), font, picture.width - size)
         tag_size = (font.getlength(text) + size * 0.5, _line_height(font) * 1.2)
         area = _tag_area(box, tag_size, (picture.width, height), [tag[0] for tag in tags])
         tags.append((area, text, class_colour(box.class_id)))

@@ -27,7 +27,7 @@ _CHOSEN = "chosen_images"
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One object: half-open [x1, y1, x2, y2] in pixels of the upright image."""
+    """One object: half-open [x1, y1, x2, y2] in pixels of the upright image; its number there, from 0."""
 
     class_id: int
     class_name: str
@@ -36,16 +36,21 @@ class Box:
     y1: float
     x2: float
     y2: float
+    object_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A label that a tagger gave an image, or the classifier where it has a threshold."""
+    """A label that a tagger gave an image or an object in it, or the classifier where it has a threshold.
+
+    `object_index` is that of the box; None: it is the whole image's.
+    """
 
     tagger: str
     label_id: int
     label: str
     score: float
+    object_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class ImageRow:
             tell a float32 apart, as those of boxes and tags have.
         objects: class names and their counts, most frequent first; None where no detector ran.
         boxes: by descending score; empty where they were not asked for.
-        tags: as in the table; empty where they were not asked for.
+        tags: as in the table, of the image and of objects in it; empty where they were not asked for.
         embedding: float numbers; None where it was not asked for.
         carried: the manifest's own columns, under their names in the labels table.
     """
@@ -88,6 +93,24 @@ class ImageRow:
     tags: tuple[Tag, ...] = ()
     embedding: tuple[float, ...] | None = None
     carried: dict[str, Any] | None = None
+
+    @property
+    def own_tags(self) -> tuple[Tag, ...]:
+        """Those of its tags that are of the whole image."""
+        return tuple(tag for tag in self.tags if tag.object_index is None)
+
+    @property
+    def best_tags(self) -> tuple[Tag, ...]:
+        """The best tag that each tagger has of each object in it."""
+        best: dict[tuple[str, int], Tag] = {}
+        for tag in self.tags:
+            if tag.object_index is not None:
+                best.setdefault((tag.tagger, tag.object_index), tag)
+        return tuple(best.values())
+
+    def tags_of(self, box: Box) -> tuple[Tag, ...]:
+        """The tags of an object in it, one tagger's after the other's, each with the best first."""
+        return tuple(tag for tag in self.tags if tag.object_index == box.object_index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +199,7 @@ def read_images(
 
         orders = {
             "boxes": f"{PLACE}, object_index",
-            "tags": f"{PLACE}, tagger, score DESC",
+            "tags": f"{PLACE}, tagger, object_index NULLS FIRST, score DESC",
             "embeddings": PLACE,
         }
         wheres = {"boxes": boxes_where}

@@ -83,7 +83,7 @@ def draw_photos(database: Database, selection: Selection, folder: Path) -> Drawn
         DamagedFileError: the run's record has a spec that is not one of this version.
         SpecError: the selection's condition is none that DuckDB understands.
     """
-    images, read = read_images(database, selection, ["boxes"]), photo_reader(database.runs[""])
+    images, read = read_images(database, selection, ["boxes", "tags"]), photo_reader(database.runs[""])
     with new_files(folder, _are_of_a_drawing) as work:
         drawn = draw_images(images, work, read)
         if drawn.pictures:

@@ -20,6 +20,8 @@ from jobs.results.files import fragment, own_sizes, unreadable_as_damaged
 from schemas.exceptions import DamagedFileError, ImageError, RaylabelError, SpecError, StorageError
 from schemas.ledger import Shard
 from schemas.spec import FetchSpec
+from schemas.tables import ADDED
+from schemas.tasks import OBJECT_EMBEDDINGS
 from workers.fetch.ranges import RangeFile
 from workers.ledger.damage import MISSING, TABLE, damaged
 from workers.ledger.directory import RunDirectory
@@ -134,8 +136,17 @@ class Database(Duck):
             files = ", ".join(in_quotes(self._files.add(run, key, size)) for key, size in sizes.items())
             # a folder called year=2024 is no column
             source = f"read_parquet([{files}], hive_partitioning = false)"
-            self.execute(f"CREATE VIEW {schema}{table} AS SELECT {_columns(run, table)} FROM {source}")
+            view = f"VIEW {schema}{table} AS SELECT {_columns(run, table)}"
+            self.execute(f"CREATE {view} FROM {source}")
+            if lacking := self._lacking(f"{schema}{table}", table):
+                self.execute(f"CREATE OR REPLACE {view}, {lacking} FROM {source}")
         self.execute(f"CREATE VIEW {schema}objects AS SELECT {OBJECTS} FROM {schema}boxes")
+
+    def _lacking(self, view: str, table: str) -> str:
+        """The columns that the files of a table lack, as they are of an earlier version: all null."""
+        added = {name for tables in ADDED.values() for name in tables.get(table, ())}
+        there = {row["column_name"] for row in self.rows(f"DESCRIBE {view}")} if added else set()
+        return ", ".join(f"NULL::INTEGER AS {name}" for name in sorted(added - there))
 
     def _make_schema(self, name: str) -> None:
         try:
@@ -262,6 +273,6 @@ class _Reader(RangeFile):
 
 def _columns(run: RunDirectory, table: str) -> str:
     """What a view has of a table: a vector as an array, whose functions need its width."""
-    if table != "embeddings":
+    if table not in ("embeddings", OBJECT_EMBEDDINGS):
         return "*"
     return f"* REPLACE (embedding::FLOAT[{run.tables.embedding_width}] AS embedding)"

@@ -10,6 +10,8 @@ from jobs.results.images import ALL, ImageRow, Selection, read_images
 from jobs.results.plain import dump_json
 from jobs.results.sql import Database
 from jobs.results.status import unfinished
+from schemas.tasks import OBJECT_EMBEDDINGS
+from workers.ledger.directory import RunDirectory
 
 MAX_LABELS = 15
 """Number of the most frequent labels and classes in a summary."""
@@ -40,7 +42,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class TagCount:
-    """A tag of a tagger, and the number of images that have it."""
+    """A tag of a tagger, and the number of images that have it, or an object with it."""
 
     tagger: str
     label: str
@@ -92,6 +94,7 @@ class Summary:
         distinct_tags: number of tags that any image has.
         tag_rows: rows of the tags table.
         embeddings: rows of the embeddings table.
+        object_embeddings: rows of the table of objects' embeddings.
         of: rows of the labels table in all, where a condition chose some; otherwise None.
         is_choice: whether `images` are not simply the first ones.
         complete: whether the run is; otherwise all is about what is published.
@@ -114,6 +117,7 @@ class Summary:
     distinct_tags: int = 0
     tag_rows: int = 0
     embeddings: int = 0
+    object_embeddings: int = 0
     of: int | None = None
     is_choice: bool = False
     complete: bool = True
@@ -171,7 +175,8 @@ def summary_of(database: Database, selection: Selection = ALL) -> Summary:
     tags = []
     if has_tags := "tags" in run.tables.names:
         tags = _most_frequent(
-            database, f"SELECT tagger, label, count(*) AS n FROM tags{_of(selection)} GROUP BY tagger, label"
+            database,
+            f"SELECT tagger, label, count(*) AS n FROM {tagged(run)}{_of(selection)} GROUP BY tagger, label",
         )
     errors, failures = [], []
     if selection.where is None:
@@ -194,7 +199,11 @@ def summary_of(database: Database, selection: Selection = ALL) -> Summary:
         tags=tuple(TagCount(row["tagger"], row["label"], row["n"]) for row in tags),
         distinct_tags=_distinct(tags),
         tag_rows=_rows(database, "tags", selection) if has_tags else 0,
-        embeddings=_rows(database, "embeddings", selection) if "embeddings" in run.tables.names else 0,
+        **{
+            name: _rows(database, name, selection)
+            for name in ("embeddings", OBJECT_EMBEDDINGS)
+            if name in run.tables.names
+        },
         of=None if selection.where is None else database.row("SELECT count(*) AS n FROM labels")["n"],
         is_choice=selection.chooses,
         complete=unfinished(run) is None,
@@ -208,6 +217,16 @@ _ERRORS = """
 """
 
 _FAILURES = "SELECT manifest_index, uri, code, message FROM errors ORDER BY manifest_index LIMIT ?"
+
+
+def tagged(run: RunDirectory) -> str:
+    """A source of rows in SQL: `manifest_index`, `tagger` and `label`, once an image, and their number `n`.
+
+    Tags of whole images are there once anyway, so that nothing need be gathered.
+    """
+    of_objects = any(model.gets_boxes for model in run.record.models.values())
+    each = "count(*) AS n FROM tags GROUP BY ALL" if of_objects else "1 AS n FROM tags"
+    return f"(SELECT manifest_index, tagger, label, {each})"
 
 
 def _most_frequent(database: Database, counts: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from jobs.results.images import ImageRow
+from jobs.results.images import ImageRow, Tag
 from jobs.results.summary import Summary
 from jobs.results.text import scored, short_uris, shorten
 from schemas.words import counted
@@ -70,6 +70,8 @@ def _headline(summary: Summary) -> Text:
         parts.append(counted(summary.tag_rows, "tag"))
     if summary.embeddings:
         parts.append(counted(summary.embeddings, "embedding"))
+    if summary.object_embeddings:
+        parts.append(counted(summary.object_embeddings, "embedding of objects", "embeddings of objects"))
     if summary.of is None:  # of images that failed nothing is asked
         parts.append(f"{summary.failed:,} failed")
     text = Text(f"{one_line(summary.output)}\n")
@@ -103,7 +105,7 @@ def _image_table(summary: Summary, width: int) -> Table:
 
 
 def _findings(image: ImageRow, width: int) -> Text:
-    """The label with its runners-up on one line, the objects on the next, then the tags."""
+    """The label with its runners-up on one line, the objects on the next, then tags, of objects last."""
     lines = []
     if image.topk:
         best, *others = (scored(*entry) for entry in image.topk)
@@ -114,9 +116,15 @@ def _findings(image: ImageRow, width: int) -> Text:
         objects = [f"{name} x{n}" for name, n in image.objects]
         line = fitting(objects, width) or shorten(next(iter(objects), "no objects"), width)
         lines.append(Text(line, style="cyan" if objects else "dim"))
-    if tags := [f"{tag.tagger}: {scored(tag.label, tag.score)}" for tag in image.tags]:
+    if tags := [f"{tag.tagger}: {scored(tag.label, tag.score)}" for tag in image.own_tags]:
+        lines.append(Text(fitting(tags, width), style="magenta"))
+    if tags := [_of_object(tag) for tag in image.best_tags]:
         lines.append(Text(fitting(tags, width), style="magenta"))
     return Text("\n").join(lines)
+
+
+def _of_object(tag: Tag) -> str:
+    return f"{tag.tagger} of object {tag.object_index}: {scored(tag.label, tag.score)}"
 
 
 def _label_table(summary: Summary, width: int) -> Table:

@@ -216,7 +216,7 @@ class RunConsole:
 def format_rows(rows: dict[str, int]) -> str:
     """A run's rows in a sentence."""
     others = [name for name in TABLES if name in rows and name not in ALWAYS]
-    further = "".join(f", {counted(rows[name], name[:-1])}" for name in others)
+    further = "".join(f", {counted(rows[name], name[:-1].replace('_', ' '))}" for name in others)
     labels, boxes, errors = (rows[name] for name in ALWAYS)
     return (
         f"{counted(labels, 'image')} labelled, {counted(boxes, 'object')}{further}, "

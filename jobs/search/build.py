@@ -52,6 +52,12 @@ MOST_VALUES = 100
 PROGRESS_S = 2.0
 """Seconds from one line of progress to the next."""
 
+_KNOWN_TAG = (
+    "LEFT JOIN known ON kind = CASE tags.tagger WHEN 'classifier' THEN 'label' ELSE 'tag' END "
+    "AND known.tagger = CASE tags.tagger WHEN 'classifier' THEN '' ELSE tags.tagger END AND name = label"
+)
+"""What leads from a row of tags to its term."""
+
 _BUILT = "built"
 """What the new file is called in SQL."""
 
@@ -253,10 +259,19 @@ class _Builder:
         yield (
             f"INSERT INTO {_BUILT}.failures SELECT manifest_index, stage, message FROM errors WHERE {within}"
         )
+        tags, join = "NULL", ""
+        if any(model.gets_boxes for model in self._run.record.models.values()):
+            tags = "of_objects.tags"
+            join = (
+                "LEFT JOIN (SELECT manifest_index, object_index, "
+                "list({term: term, score: score} ORDER BY term) AS tags "
+                f"FROM tags {_KNOWN_TAG} WHERE object_index IS NOT NULL AND {within} "
+                "GROUP BY manifest_index, object_index) AS of_objects USING (manifest_index, object_index)"
+            )
         yield (
-            f"INSERT INTO {_BUILT}.objects SELECT manifest_index, term, score, x1, y1, x2, y2 FROM boxes "
-            f"LEFT JOIN known ON kind = 'class' AND name = class_name WHERE {within} "
-            "ORDER BY manifest_index, object_index"
+            f"INSERT INTO {_BUILT}.objects SELECT manifest_index, known.term, boxes.score, x1, y1, x2, y2, "
+            f"{tags} FROM boxes LEFT JOIN known ON kind = 'class' AND name = class_name {join} "
+            f"WHERE {within} ORDER BY manifest_index, object_index"
         )
         found = " UNION ALL ".join(self._found(within))
         yield (
@@ -278,12 +293,7 @@ class _Builder:
             "LEFT JOIN known ON kind = 'label' AND name = entry.label"
         )
         if "tags" in self._run.tables.names:
-            yield (
-                "SELECT term, manifest_index, score, NULL, NULL FROM tags LEFT JOIN known "
-                "ON kind = CASE tags.tagger WHEN 'classifier' THEN 'label' ELSE 'tag' END "
-                "AND known.tagger = CASE tags.tagger WHEN 'classifier' THEN '' ELSE tags.tagger END "
-                f"AND name = label WHERE {within}"
-            )
+            yield (f"SELECT term, manifest_index, score, NULL, NULL FROM tags {_KNOWN_TAG} WHERE {within}")
 
     def _count_terms(self) -> None:
         """Writes the terms with the number of images that have each."""

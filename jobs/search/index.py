@@ -17,7 +17,7 @@ from workers.ledger.state import read_shards, read_success
 INDEX = "search.duckdb"
 """The key of the index, beside the tables."""
 
-VERSION = 2
+VERSION = 3
 """Of what is in the file."""
 
 MIN_LABEL_SCORE = 0.1
@@ -34,7 +34,10 @@ TABLES = {
     "images": ("manifest_index BIGINT NOT NULL", "uri VARCHAR NOT NULL", f"{ERROR} VARCHAR"),
     "failures": (_IMAGE, "stage VARCHAR NOT NULL", "message VARCHAR NOT NULL"),
     "found": (_TERM, _IMAGE, _SCORE, "count INTEGER", "area FLOAT"),
-    "objects": (_IMAGE, _TERM, _SCORE, *(f"{corner} FLOAT NOT NULL" for corner in ("x1", "y1", "x2", "y2"))),
+    "objects": (
+        *(_IMAGE, _TERM, _SCORE, *(f"{corner} FLOAT NOT NULL" for corner in ("x1", "y1", "x2", "y2"))),
+        "tags STRUCT(term INTEGER, score FLOAT)[]",
+    ),
 }
 """The tables of the file and their columns; images have those of labels and the manifest's own as well."""
 

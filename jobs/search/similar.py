@@ -14,6 +14,7 @@ from schemas.errors import reason_of
 from schemas.exceptions import ImageError, ModelError, ProcessDiedError, SpecError, StorageError
 from schemas.locations import Location
 from schemas.spec_file import override_spec
+from schemas.tasks import OBJECT_EMBEDDINGS
 from workers.fetch.locate import location_of
 from workers.label.children import build_photo_embedder, build_text_embedder
 from workers.ledger.directory import RunDirectory
@@ -205,6 +206,13 @@ def assert_embeddings(run: RunDirectory) -> None:
     Raises:
         SpecError: saying how there are some.
     """
+    if OBJECT_EMBEDDINGS in run.tables.names:
+        raise SpecError(
+            "the run has embeddings of objects (`embedder:` with `on: boxes`), none of whole images, which "
+            f"tell what images are alike. Those of objects are compared in SQL, in `{OBJECT_EMBEDDINGS}`: "
+            "docs/two-stages.md. For images write `embedder:` without `on: boxes` and label into another "
+            "output"
+        )
     if "embeddings" not in run.tables.names:
         raise SpecError(
             "the run has no embeddings, which tell what is alike. Write `embedder:` in the job spec and "

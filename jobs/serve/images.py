@@ -17,8 +17,17 @@ _CORNERS = "x1, y1, x2, y2"
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """A label, or a tag of a tagger; `tagger` is "" of a label."""
+
+    tagger: str
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Object:
-    """An object in an image: class, score, and corners in pixels of the upright image."""
+    """An object in an image: class, score, corners in pixels of the upright image, and tags of its own."""
 
     name: str
     score: float
@@ -26,15 +35,7 @@ class Object:
     y1: float
     x2: float
     y2: float
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A label, or a tag of a tagger; `tagger` is "" of a label."""
-
-    tagger: str
-    name: str
-    score: float
+    tags: tuple[Scored, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Known:
         error: the code, of a failed image; None of a labelled one.
         columns: the others of the index, by name: facts, best label and score, the manifest's own.
         carried: the names of the manifest's own.
-        scored: labels and tags, the best first.
+        scored: labels and tags of the whole image, the best first.
         objects: the best score first.
         stage: where it failed; "" of a labelled image.
         message: why it failed, as the errors table has it; "" of a labelled image.
@@ -131,9 +132,10 @@ def known_of(run: ServedRun, row: int) -> Known | None:
             return None
         columns = dict(zip(names, rows[0], strict=True))
         objects = session.result(
-            f"SELECT term, score, {_CORNERS} FROM objects WHERE image = ? ORDER BY score DESC, x1, y1", [row]
+            f"SELECT term, score, {_CORNERS}, tags FROM objects WHERE image = ? ORDER BY score DESC, x1, y1",
+            [row],
         )
-        boxes = tuple(_object(run, values) for values in objects)
+        boxes = tuple(_object(run, values, tags) for *values, tags in objects)
         scored = tuple(_scored(run, session, row))
         failures = list(session.result("SELECT stage, message FROM failures WHERE image = ?", [row]))
     index, uri, error = (columns.pop(name) for name in ("manifest_index", "uri", ERROR))
@@ -145,9 +147,19 @@ def known_of(run: ServedRun, row: int) -> Known | None:
 def _scored(run: ServedRun, session: Session, row: int) -> list[Scored]:
     found = session.result("SELECT term, score FROM found WHERE image = ? ORDER BY score DESC, term", [row])
     terms = ((run.terms[term], shortest(score)) for term, score in found)
-    return [Scored(term.tagger, term.name, score) for term, score in terms if term.kind != "class"]
+    models = run.searcher.run.record.models
+    of_objects = {name.partition(".")[2] for name, model in models.items() if model.gets_boxes}
+    return [
+        Scored(term.tagger, term.name, score)
+        for term, score in terms
+        if term.kind != "class" and term.tagger not in of_objects
+    ]
 
 
-def _object(run: ServedRun, values: Sequence[Any]) -> Object:
+def _object(run: ServedRun, values: Sequence[Any], tags: Sequence[dict[str, Any]] | None = None) -> Object:
     term, *numbers = values
-    return Object(run.terms[term].name, *(shortest(number) for number in numbers))
+    score, x1, y1, x2, y2 = map(shortest, numbers)
+    found = ((run.terms[tag["term"]], shortest(tag["score"])) for tag in tags or ())
+    scored = [Scored(term.tagger, term.name, score) for term, score in found]
+    best = sorted(scored, key=lambda one: -one.score)
+    return Object(run.terms[term].name, score, x1, y1, x2, y2, tuple(best))

@@ -206,7 +206,7 @@ def boxes_of(run: ServedRun, objects: Sequence[Object], width: int, letter: floa
     taken: list[tuple[float, float, float]] = []
     made = []
     for one in objects:
-        name = shorten(one.name, WORD_WIDTH)
+        name = shorten(": ".join([one.name, *(tag.name for tag in one.tags[:1])]), WORD_WIDTH)
         long = letter * 0.66 * len(name)
         left, bottom = max(min(one.x1, width - long), 0), max(one.y1 - letter * 0.3, letter)
         clear = (

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.ledger import StagedFile
-from schemas.tables import TABLES, RunTables, carried_names
+from schemas.tables import ADDED, FIRST_VERSION, SCHEMA_VERSION, TABLES, RunTables, carried_names
 from schemas.words import counted
 from workers.printable import short_line
 from workers.tables.parquet import count_codes, parquet_bytes
@@ -25,8 +25,9 @@ MAX_CHARACTERS = 2_000
 COLUMNS = {
     "labels": ["manifest_index", "object_count", "class_counts"],
     "boxes": ["manifest_index", "object_index", "class_name"],
-    "tags": ["manifest_index", "tagger", "label_id"],
+    "tags": ["manifest_index", "tagger", "label_id", "object_index"],
     "embeddings": ["manifest_index"],
+    "object_embeddings": ["manifest_index", "object_index"],
     "errors": ["manifest_index", "code"],
 }
 """What of each table is read to check it; the checksum covers the other columns."""
@@ -76,7 +77,7 @@ def check_file(
         issues.append(Issue(file, f"sha256 {digest}", f"{expected.sha256}, as the ledger says"))
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))
-        if wrong := _check_schema(file, parquet.schema_arrow, schema):
+        if wrong := _check_schema(file, parquet.schema_arrow, schema, name):
             return None, [*issues, wrong]
         table = parquet.read(COLUMNS[name]).combine_chunks()
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -87,7 +88,7 @@ def check_file(
                 file, counted(table.num_rows, "row"), f"{counted(expected.rows, 'row')}, as the ledger says"
             )
         )
-    return table, issues + check_order(file, table)
+    return table, issues + check_order(file, table, name)
 
 
 def declared(name: str, tables: RunTables, carried: Mapping[str, str]) -> tuple[str, ...]:
@@ -113,8 +114,8 @@ def _lines(schema: pa.Schema) -> tuple[str, ...]:
     return (*marks, *(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema))
 
 
-def _check_schema(file: str, found: pa.Schema, schema: tuple[str, ...]) -> Issue | None:
-    lines = _lines(found)
+def _check_schema(file: str, found: pa.Schema, schema: tuple[str, ...], name: str) -> Issue | None:
+    lines, schema = _lines(found), _as_of(_version(found), schema, name)
     if lines == schema:
         return None
     other = [line for line in lines if line not in schema]
@@ -124,11 +125,33 @@ def _check_schema(file: str, found: pa.Schema, schema: tuple[str, ...]) -> Issue
     return Issue(file, f"columns {_some(other)}", _some(missing))
 
 
-def check_order(file: str, table: pa.Table) -> list[Issue]:
-    """Checks that rows ascend by `manifest_index`, boxes then by `object_index`."""
+def _version(schema: pa.Schema) -> str:
+    version: bytes = (schema.metadata or {}).get(_MARK.encode(), b"")
+    return version.decode()
+
+
+def _as_of(version: str, schema: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """The lines of a table's schema in an earlier version; those of this one, if it is none."""
+    versions = [FIRST_VERSION, *ADDED]
+    if version not in versions:
+        return schema
+    later = versions[versions.index(version) + 1 :]
+    added = {column for each in later for column in ADDED[each].get(name, ())}
+    lines = (line for line in schema if line.partition(":")[0] not in added)
+    return tuple(line.replace(f"{_MARK}: {SCHEMA_VERSION}", f"{_MARK}: {version}") for line in lines)
+
+
+_MARK = "raylabel.schema_version"
+
+_BY_OBJECT = ("boxes", "object_embeddings")
+"""Tables whose rows of an image ascend by `object_index`."""
+
+
+def check_order(file: str, table: pa.Table, name: str) -> list[Issue]:
+    """Checks that rows ascend by `manifest_index`, boxes and embeddings of objects then by `object_index`."""
     index = _numbers(table, "manifest_index")
     falls = np.diff(index) < 0
-    if "object_index" in table.column_names:
+    if name in _BY_OBJECT:
         falls |= (np.diff(index) == 0) & (np.diff(_numbers(table, "object_index")) < 0)
     if not falls.any():
         return []
@@ -156,7 +179,12 @@ def check_rows(files: Mapping[str, str], tables: Mapping[str, pa.Table], rows: R
         issues += _check_tags(files["tags"], tables["tags"])
     if "embeddings" in tables:
         issues += _check_embeddings(files["embeddings"], labels, tables["embeddings"])
-    return issues
+    if "object_embeddings" in tables:
+        issues += _check_object_embeddings(files["object_embeddings"], tables["object_embeddings"])
+    of_objects = [name for name in ("tags", "object_embeddings") if name in tables]
+    return issues + [
+        issue for name in of_objects for issue in _check_objects(files[name], labels, name, tables[name])
+    ]
 
 
 def check_codes(file: str, errors: pa.Table, recorded: Mapping[str, int]) -> list[Issue]:
@@ -195,13 +223,12 @@ def _check_owners(file: str, labels: pa.Table, name: str, table: pa.Table) -> li
 
 
 def _check_tags(file: str, tags: pa.Table) -> list[Issue]:
-    counts = tags.group_by(["manifest_index", "tagger", "label_id"], use_threads=False).aggregate(
-        [([], "count_all")]
-    )
+    counts = tags.group_by(tags.column_names, use_threads=False).aggregate([([], "count_all")])
     doubled = np.unique(_numbers(counts.filter(pc.greater(counts["count_all"], 1)), "manifest_index"))
     if not len(doubled):
         return []
-    return [Issue(file, f"a tag of manifest {some_rows(doubled)} twice", "each tag of a tagger once")]
+    expected = "each tag of a tagger once, of an image or of an object"
+    return [Issue(file, f"a tag of manifest {some_rows(doubled)} twice", expected)]
 
 
 def _check_embeddings(file: str, labels: pa.Table, embeddings: pa.Table) -> list[Issue]:
@@ -210,6 +237,35 @@ def _check_embeddings(file: str, labels: pa.Table, embeddings: pa.Table) -> list
     found = [f"no embedding of manifest {some_rows(missing)}"] if len(missing) else []
     found += [f"embeddings of manifest {some_rows(held[times > 1])} twice"] if (times > 1).any() else []
     return [Issue(file, text, "one of each row in labels") for text in found]
+
+
+def _check_object_embeddings(file: str, embeddings: pa.Table) -> list[Issue]:
+    index, own = _numbers(embeddings, "manifest_index"), _numbers(embeddings, "object_index")
+    order = np.lexsort((own, index))
+    index, own = index[order], own[order]
+    doubled = np.unique(index[1:][(np.diff(index) == 0) & (np.diff(own) == 0)])
+    if not len(doubled):
+        return []
+    found = f"embeddings of an object of manifest {some_rows(doubled)} twice"
+    return [Issue(file, found, "one of each object at most")]
+
+
+def _check_objects(file: str, labels: pa.Table, name: str, table: pa.Table) -> list[Issue]:
+    """Checks that what a table says of objects is of objects that the images have."""
+    if "object_index" not in table.column_names:  # of a version without
+        return []
+    table = table.filter(pc.is_valid(table["object_index"]))
+    index, own = _numbers(table, "manifest_index"), _numbers(table, "object_index")
+    held = _numbers(labels, "manifest_index")
+    order = np.argsort(held)
+    counts = pc.fill_null(labels["object_count"], 0).to_numpy()[order]
+    known = np.isin(index, held)  # the others have no image: see `_check_owners`
+    index, own = index[known], own[known]
+    wrong = (own < 0) | (own >= counts[np.searchsorted(held[order], index)])
+    if not wrong.any():
+        return []
+    found = f"{name} of object {own[wrong][0]} of manifest {some_rows(np.unique(index[wrong]))}"
+    return [Issue(file, found, f"{name} of objects that are in boxes")]
 
 
 def _check_object_indexes(file: str, boxes: pa.Table) -> list[Issue]:

@@ -99,7 +99,7 @@ class VerifyReport:
             return "\n".join([f"{self.output} is not as its ledger says, {issues}:", *lines, ADVICE])
         if self.complete:
             others = [name for name in self.tables if name not in ALWAYS]
-            further = "".join(f"{self.tables[name]:,} {name}; " for name in others)
+            further = "".join(f"{self.tables[name]:,} {name.replace('_', ' ')}; " for name in others)
             files = len(self.tables) * self.shards
             return (
                 f"{self.output} is complete and verified: {counted(self.rows, 'manifest row')}, each there "

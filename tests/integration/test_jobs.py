@@ -12,7 +12,14 @@ import pytest
 
 from jobs.search.build import make_index
 from jobs.search.searcher import Searcher
-from schemas.exceptions import FailureBudgetError, ManifestError, SpecError, StorageError
+from jobs.verify.reconcile import verify_run
+from schemas.exceptions import (
+    FailureBudgetError,
+    ManifestError,
+    OutputConflictError,
+    SpecError,
+    StorageError,
+)
 from tests.integration.jobs_here import rows, run_here, tables
 from tests.s3 import S3Server
 from workers.tables.results import key_of
@@ -204,3 +211,37 @@ def test_a_search_finds_what_was_labelled_what_failed_and_what_looks_like_a_phot
                 found("", str(folder / wrong))
         with pytest.raises(SpecError, match="row 2 has no embedding: it failed"):
             found("", str(folder / "gone.jpg"))
+
+
+def test_what_the_detector_finds_goes_through_a_tagger_and_an_embedder(photos: Path, tmp_path: Path) -> None:
+    what = {"model": "efficientnet_lite0", "on": "boxes", "classes": ["cat", "cup"], "margin": 0.1}
+    job: dict[str, Any] = {
+        "manifest": str(photos),
+        "classifier": None,
+        "detector": {"model": "nanodet_g", "score_threshold": 0.33},
+        "taggers": {"word": {**what, "class_map": "wordnet", "top_k": 1}},
+        "embedder": {"model": "efficientnet_lite0", "on": "boxes"},
+        "units": {"rows": 2},
+    }
+    output = tmp_path / "out"
+    sums = run_here(**job, output=str(output))
+    found = tables(output)
+    assert sums == {name: table.num_rows for name, table in found.items()}
+    boxes, vectors = found["boxes"].to_pylist(), found["object_embeddings"].to_pylist()
+    places = [(box["manifest_index"], box["object_index"]) for box in boxes]
+    assert [(one["manifest_index"], one["object_index"]) for one in vectors] == places
+    assert "embeddings" not in found
+    tags = {(tag["manifest_index"], tag["object_index"]): tag for tag in found["tags"].to_pylist()}
+    sent = [
+        (box["class_name"], tags[place]["label"])
+        for place, box in zip(places, boxes, strict=True)
+        if place in tags
+    ]
+    assert sent == [("cat", "cat"), ("cup", "coffee")]
+    assert len(tags) == len(sent)
+    assert all(tag["score"] > 0.9 for tag in tags.values())
+    assert verify_run(str(output)).issues == ()
+
+    job["taggers"]["word"]["margin"] = 0.2
+    with pytest.raises(OutputConflictError, match=r"taggers\.word"):
+        run_here(**job, output=str(output))

@@ -25,7 +25,10 @@ pytestmark = pytest.mark.slow
 UNITS = {"rows": 4, "shard_rows": 24}
 MODELS: dict[str, Any] = {
     "embedder": {"model": "efficientnet_lite0"},
-    "taggers": {"scene": {"model": "efficientnet_lite0"}},
+    "taggers": {
+        "scene": {"model": "efficientnet_lite0"},
+        "what": {"model": "efficientnet_lite0", "on": "boxes", "top_k": 2},
+    },
 }
 """In addition to the usual ones; all but the detector have one network."""
 

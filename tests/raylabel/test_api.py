@@ -29,7 +29,8 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_run_says_what_it_is_of(output: str) -> None:
     assert repr(raylabel.open_run(output)) == (
-        "<raylabel.Run 'out': 50 images, classifier guess, detector find, embedder feel, taggers.scene look>"
+        "<raylabel.Run 'out': 50 images, classifier guess, detector find, embedder feel, "
+        "embedder of objects feel one, taggers.scene look>"
     )
 
 

@@ -8,7 +8,8 @@ import yaml
 from jobs.prepare.begun import spec_of
 from schemas.exceptions import SpecError
 from schemas.spec import FetchSpec
-from schemas.spec_file import build_spec, read_spec
+from schemas.spec_file import build_spec, parse_yaml, read_spec
+from schemas.tasks import BoxChoice
 
 SMALLEST = """
 manifest: photos.parquet
@@ -197,6 +198,27 @@ def test_keys_of_a_tagger_are_set_by_its_name_also_where_it_is_written_short(tmp
     }
 
 
+def test_on_is_a_key_as_it_is_written_though_yaml_takes_it_for_true(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "manifest: m.csv\noutput: out\n"
+        "taggers: {species: {model: resnet50, on: boxes, classes: [bird, bird], margin: 1}}\n"
+        "embedder:\n  model: resnet50\n  on: boxes\n"
+    )
+    spec = read_spec(str(path), {"embedder.classes": ["person"], "taggers.species.max_boxes": 2})
+    assert spec.taggers["species"].boxes == BoxChoice(("bird",), 1.0, 2)
+    assert spec.embedder
+    assert spec.embedder.boxes == BoxChoice(("person",))
+    assert (spec.embedder.tables, spec.taggers["species"].tables) == (("object_embeddings",), ("tags",))
+    assert spec.taggers["species"].what_is_kept(3) == "top 3; boxes of bird, margin 1, at most 2"
+    assert parse_yaml("base: &base {on: 1, no: on}\nother: {<<: *base, yes: off}") == {
+        "base": {"on": 1, "no": True},
+        "other": {"on": 1, "no": True, "yes": False},
+    }
+    with pytest.raises(ValueError, match="the key 'on' is there twice"):
+        parse_yaml("{on: 1, on: 2}")
+
+
 def test_a_classifier_with_a_threshold_has_tags() -> None:
     spec = build_spec({"manifest": "a", "output": "b", "classifier": {"score_threshold": 0.5}}, "a test")
     assert spec.models["classifier"].tables == ("tags",)
@@ -329,8 +351,26 @@ def test_a_value_that_may_be_of_several_kinds_is_refused_in_one_sentence(
         (
             with_taggers({"scene": {"model": "a", "treshold": 3}}),
             "taggers.scene.treshold: unknown key; allowed: model, weights, sha256, state, options, "
-            "categories, input, labels, prompt, class_map, score_type, score_threshold, class_thresholds, "
-            "top_k (did you mean score_threshold?)",
+            "categories, input, on, classes, margin, max_boxes, labels, prompt, class_map, score_type, "
+            "score_threshold, class_thresholds, top_k (did you mean score_threshold?)",
+        ),
+        (
+            with_taggers({"scene": {"model": "a", "on": "boxes"}}) | {"detector": None},
+            "taggers.scene.on: found 'boxes' in a job without a detector; allowed: a `detector:`, whose "
+            "boxes this model gets, or `on: image`",
+        ),
+        (
+            with_taggers({"scene": {"model": "a", "classes": ["bird"]}}),
+            "taggers.scene.classes: found ['bird'] without `on: boxes`; allowed: beside `on: boxes`, which "
+            "sends the detector's boxes through this model",
+        ),
+        (
+            with_taggers({"scene": {"model": "a", "on": "box"}}),
+            "taggers.scene.on: found 'box'; allowed: 'image' or 'boxes'",
+        ),
+        (
+            with_taggers({"scene": {"model": "a", "on": "boxes", "margin": -0.1}}),
+            "taggers.scene.margin: found -0.1; allowed: at least 0",
         ),
         (
             with_taggers({"a.b": "resnet50"}),

@@ -3,24 +3,25 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import repeat
-from typing import Any
 
 import pyarrow as pa
 import torch
 
 from schemas.errors import RowError, Stage
 from schemas.exceptions import ImageError
-from schemas.images import DecodedImage, LoadedImage
+from schemas.images import LoadedImage
 from schemas.metrics import Usage
 from workers.batched import chunks
 from workers.label.decoder import SharedImage, images_of
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
+from workers.label.stages import Image, Stages
 from workers.label.usage import UsageMeter
 from workers.manifest.manifest import Rows
-from workers.models.predictor import ModelInput
 from workers.models.registry import load_all, runners_of
 from workers.models.runner import Results, Runner, RunnerOptions
 from workers.process.serve import StageCallback
@@ -53,7 +54,7 @@ class Labeller:
         settings.assert_same_models(tuple(model.resolved.fingerprint for model in loaded.values()))
         precision = settings.compute.precision
         options = RunnerOptions(device, settings.batch_size, precision, settings.runtime)
-        self._runners = runners_of(loaded, options)
+        self._stages = Stages(runners_of(loaded, options))
         _log.info("models loaded in %.1f s", time.monotonic() - began)
 
     def __call__(self, request: UnitRequest, on_stage: StageCallback) -> tuple[pa.Table, Usage]:
@@ -96,45 +97,34 @@ class Labeller:
     ) -> Iterator[LabelledImage | RowError]:
         """The result of each row and image of a chunk: the labels of every model, or the first error."""
         inputs = {row: _input_of(image) for row, image in chunk if not isinstance(image, ImageError)}
-        answers = [_predict(runner, inputs, on_stage, self._read.usage) for runner in self._runners]
-        of_image = zip(*answers, strict=True)
+        found = self._stages(inputs, partial(_predict, on_stage, self._read.usage))
         on_stage(Stage.DECODE)  # of the next chunk
         now = datetime.now(UTC)
-        for _, image in chunk:
+        for row, image in chunk:
             if isinstance(image, ImageError):
                 yield row_error(image, now)
-                continue
-            results = next(of_image)
-            if error := next((result for result in results if isinstance(result, ImageError)), None):
-                yield row_error(error, now)
-                continue
-            facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
-            yield LabelledImage(facts, _values(self._runners, results), now)
+            elif isinstance(values := found[row], ImageError):
+                yield row_error(values, now)
+            else:
+                facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
+                yield LabelledImage(facts, values, now)
 
 
-def _input_of(image: InputImage) -> DecodedImage | ModelInput:
+def _input_of(image: InputImage) -> Image:
     """The part of an image that the models take."""
     return image.image if isinstance(image, SharedImage) else image.decoded
 
 
-def _values(runners: Sequence[Runner], results: Sequence[Results]) -> dict[str, Any]:
-    """The values of the columns that the models fill for an image; rows of one table are put together."""
-    values: dict[str, Any] = {}
-    for runner, of_runner in zip(runners, results, strict=True):
-        for predictor, result in zip(runner.predictors, of_runner, strict=True):
-            for name, value in predictor.values(result).items():
-                values[name] = values[name] + value if name in values else value
-    return values
-
-
 def _predict(
-    runner: Runner,
-    images: dict[int, DecodedImage | ModelInput],
-    on_stage: StageCallback,
-    usage: UsageMeter,
+    on_stage: StageCallback, usage: UsageMeter, runner: Runner, rows: Sequence[int], images: Sequence[Image]
 ) -> Sequence[Results | ImageError]:
-    """What a network's models say of images by row."""
+    """What a network's models say of the images of some rows."""
     on_stage(runner.stage)
-    rows = list(images)
+
+    def watch(batch: Sequence[int]) -> AbstractContextManager[None]:
+        if runner.boxes is not None and batch[0]:
+            on_stage(runner.stage)  # a chunk may have any number of objects: this process is not hung
+        return step(runner.stage, [rows[n] for n in batch])
+
     with usage.timing(runner.stage):
-        return runner(list(images.values()), lambda batch: step(runner.stage, [rows[n] for n in batch]))
+        return runner(images, watch)

@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
-from schemas.images import DecodedImage, LoadedImage
+from schemas.images import LoadedImage
 from schemas.locations import Location
 from schemas.prediction import Probed
 from workers.batched import chunks
@@ -18,7 +19,8 @@ from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.labeller import Labeller
 from workers.label.reader import File, ImageReader
 from workers.label.settings import LabelSettings
-from workers.models.runner import Runner
+from workers.label.stages import Image
+from workers.models.runner import Results, Runner
 from workers.process.serve import StageCallback
 from workers.process.steps import UNKNOWN, step
 
@@ -125,21 +127,20 @@ class Profiler(Labeller):
         on_stage(Stage.DECODE)
         images, seconds = _timed(time.process_time, lambda: self._read.decoded(files))
         times.decode_cpu_s += seconds
-        inputs = [image.decoded for image in images if isinstance(image, LoadedImage)]
-        errors: dict[int, ImageError] = {}  # by position: an image that several models fail on counts once
-        for runner in self._runners:
-            errors = self._predict(runner, inputs, on_stage, times) | errors
+        inputs = {n: image.decoded for n, image in enumerate(images) if isinstance(image, LoadedImage)}
+        found = self._stages(inputs, partial(self._predict, on_stage, times))
         times.failed += [image for image in images if isinstance(image, ImageError)]
-        times.failed += errors.values()
+        times.failed += [values for values in found.values() if isinstance(values, ImageError)]
 
     def _predict(
         self,
-        runner: Runner,
-        images: list[DecodedImage],
         on_stage: StageCallback,
         times: _Times,
-    ) -> dict[int, ImageError]:
-        """Times a network on a chunk; returns the errors of images that it fails on, by their positions."""
+        runner: Runner,
+        _: Sequence[int],
+        images: Sequence[Image],
+    ) -> Sequence[Results | ImageError]:
+        """Times a network on the images of a chunk, or on their objects."""
         on_stage(runner.stage)
 
         def watch(batch: Sequence[int]) -> contextlib.AbstractContextManager[None]:
@@ -148,7 +149,7 @@ class Profiler(Labeller):
         clock = time.process_time if self._settings.device == "cpu" else time.perf_counter
         results, seconds = _timed(clock, lambda: runner(images, watch))
         times.models[runner.name] = times.models.get(runner.name, 0.0) + seconds
-        return {n: result for n, result in enumerate(results) if isinstance(result, ImageError)}
+        return results
 
 
 def _timed(clock: Callable[[], float], work: Callable[[], T]) -> tuple[T, float]:

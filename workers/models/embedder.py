@@ -1,5 +1,6 @@
 """The embedder: turns an image into a vector, near to those of images that look alike."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from workers.models.model import ClassifierModel, EmbedderModel, LoadedModel, co
 from workers.models.predictor import ModelInput, Predictor
 from workers.models.runtime import assert_same, noise_inputs
 from workers.models.scores import finite
-from workers.tables.results import embedding_values
+from workers.tables.results import embedding_values, embedding_values_of_objects
 
 Embedding = NDArray[np.float32]
 """The vector of an image, float32 (width,)."""
@@ -38,6 +39,10 @@ class Embedder(Predictor[Embedding]):
     def values(self, result: Embedding) -> dict[str, Any]:
         """See `embedding_values`."""
         return embedding_values(result, self.resolved)
+
+    def values_of_objects(self, results: Mapping[int, Embedding]) -> dict[str, Any]:
+        """See `embedding_values_of_objects`."""
+        return embedding_values_of_objects(results, self.resolved)
 
     def read(self, outputs: Any, batch: list[ModelInput]) -> list[Embedding | ImageError]:
         """See `Predictor.read`."""

@@ -1,9 +1,11 @@
 """What a model is to the labelling process: inputs for its network, and results read from the answers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +62,8 @@ class Inputs:
         called from another thread than the model.
         """
         try:
-            pixels = torch.from_numpy(image.pixels if image.pixels.flags.writeable else image.pixels.copy())
+            # a crop is a view of its image, with gaps between its rows; a model gets pixels without any
+            pixels = torch.from_numpy(np.require(image.pixels, requirements=["C", "W"]))
             planes = to_device(self._transform_device, pixels).permute(2, 0, 1)
             return ModelInput(to_device(self._device, self._transform(planes)), image.width, image.height)
         except DEVICE_ERRORS:
@@ -125,6 +128,10 @@ class Predictor(ABC, Generic[ResultT]):
     @abstractmethod
     def values(self, result: ResultT) -> dict[str, Any]:
         """An image's result as values of columns of results; lists of rows are added to those of others."""
+
+    def values_of_objects(self, results: Mapping[int, ResultT]) -> dict[str, Any]:
+        """The results of an image's objects, by their number in it, as `values` has the image's own."""
+        raise NotImplementedError(f"{self.name} gets whole images")
 
     def image_error(self, error: Exception) -> ImageError:
         """An exception on one image as an ImageError."""

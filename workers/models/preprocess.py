@@ -266,13 +266,18 @@ def _placed(pixels: Pixels, size: Size, offset: tuple[int, int], pad: int) -> Pi
     return canvas
 
 
+def is_strip(width: int, height: int) -> bool:
+    """Whether one side of an image is over `MAX_ASPECT` times the other."""
+    return max(width, height) > MAX_ASPECT * min(width, height)
+
+
 def assert_no_strip(stage: Stage, width: int, height: int) -> None:
     """Refuses an image of which a step would make gigabytes: 1x20,000 pixels whose short side becomes 256.
 
     Raises:
         ImageError: one side is too long for the other.
     """
-    if max(width, height) > MAX_ASPECT * min(width, height):
+    if is_strip(width, height):
         message = f"{width}x{height} pixels: one side is over {MAX_ASPECT} times the other"
         raise ImageError(stage, ErrorCode.UNSUPPORTED, message)
 

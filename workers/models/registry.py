@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -12,14 +12,17 @@ from schemas.exceptions import ModelError
 from schemas.models import EncodedTexts, Explanation, ModelInfo, ResolvedModel
 from schemas.tasks import (
     CLASSIFY,
+    DETECT,
     EMBED,
     TAG,
     TASKS,
+    BoxChoice,
     ClassesSpec,
     ClassifierSpec,
     DetectorSpec,
     ModelSpec,
     Task,
+    boxes_of,
 )
 from schemas.words import with_article
 from workers.models.class_maps import folded_names
@@ -40,6 +43,7 @@ from workers.models.objects import stable_repr
 from workers.models.other_files import POSSIBLE, what_to_do
 from workers.models.predictor import Predictor
 from workers.models.runner import Runner, RunnerOptions, by_network, shared_model
+from workers.models.settings import assert_classes
 from workers.models.source import Source
 from workers.models.sources import (
     efficientnet_lite0,
@@ -134,7 +138,30 @@ def load_all(
             loaded[name] = load(spec, texts.get(name))
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
-    return loaded
+    return {name: _with_boxes(name, model, loaded.get(DETECT.name)) for name, model in loaded.items()}
+
+
+def _with_boxes(
+    name: str, loaded: LoadedModel[Any, Any], detector: LoadedModel[Any, Any] | None
+) -> LoadedModel[Any, Any]:
+    """A model with the detector's identity in its own, where it gets that one's boxes.
+
+    Raises:
+        ModelError: it asks for classes that the detector does not have, or there is no detector.
+    """
+    if (boxes := boxes_of(loaded.spec)) is None:
+        return loaded
+    if detector is None:
+        raise ModelError(f"{name}: `on: boxes` needs a detector, whose boxes it gets")
+    assert_classes(boxes.classes, detector.model, f"{name}.classes", detector.spec.model)
+    settings = loaded.resolved.settings | {
+        "on": "boxes",
+        "classes": list(boxes.classes),
+        "margin": boxes.margin,
+        "max_boxes": boxes.most,
+        "detector": detector.resolved.fingerprint,
+    }
+    return dataclasses.replace(loaded, resolved=loaded.resolved.model_copy(update={"settings": settings}))
 
 
 def load(spec: ModelSpec, texts: EncodedTexts | None = None) -> LoadedModel[Any, Any]:
@@ -207,14 +234,25 @@ def _readers(spec: ModelSpec) -> list[type[Predictor[Any]]]:
 
 def runners_of(models: Mapping[str, LoadedModel[Any, Any]], options: RunnerOptions) -> list[Runner]:
     """What computes the loaded models of a job, by name; a network that several of them have, once."""
-    return [
-        Runner(
-            shared_model([loaded.model for loaded in group.values()]),
-            [reader(name, loaded) for name, loaded in group.items() for reader in _readers(loaded.spec)],
-            options,
-        )
-        for group in by_network(models)
-    ]
+    return [runner for group in by_network(models) for runner in _runners_of_network(group, options)]
+
+
+def _runners_of_network(
+    models: Mapping[str, LoadedModel[Any, Any]], options: RunnerOptions
+) -> Iterator[Runner]:
+    """What computes models of one network: once for each kind of images that they get."""
+    predictors: dict[BoxChoice | None, list[Predictor[Any]]] = {}
+    for name, loaded in models.items():
+        boxes = boxes_of(loaded.spec)
+        predictors.setdefault(boxes, []).extend(reader(name, loaded) for reader in _readers(loaded.spec))
+    runner: Runner | None = None
+    for boxes, readers in predictors.items():
+        if runner is None:
+            model = shared_model([loaded.model for loaded in models.values()])
+            runner = Runner(model, readers, options, boxes)
+            yield runner
+        else:
+            yield runner.read_by(readers, boxes)
 
 
 def _unknown(spec: ModelSpec) -> ModelError:

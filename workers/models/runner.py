@@ -1,15 +1,17 @@
 """Networks on a device: batches, precision, and handling of failures, the same for all kinds of model."""
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from schemas.spec import Precision, Runtime
+from schemas.tasks import BoxChoice
 from workers.models.model import EmbedderModel, LoadedModel, Model, SharedModel, common_of
 from workers.models.predictor import DEVICE_ERRORS, ModelInput, Predictor, is_out_of_memory, to_device
 from workers.models.runtime import outputs_of, prepare_module
@@ -54,9 +56,11 @@ class Runner:
         model: whose network is run.
         predictors: of models that have this network, at least one.
         options: where and how.
+        boxes: the boxes of an image that the models get; None: they get whole images.
 
     Attributes:
         predictors: see above.
+        boxes: see above.
         name: of their models, "classifier + embedder".
         stage: in which it runs: the first predictor's.
         preprocess: makes the input of an image.
@@ -65,17 +69,34 @@ class Runner:
         ModelError: the runtime cannot run this model.
     """
 
-    def __init__(self, model: Model, predictors: Sequence[Predictor[Any]], options: RunnerOptions) -> None:
-        self.predictors = tuple(predictors)
-        self.name = " + ".join(dict.fromkeys(predictor.name for predictor in predictors))
-        self.stage = predictors[0].stage
+    def __init__(
+        self,
+        model: Model,
+        predictors: Sequence[Predictor[Any]],
+        options: RunnerOptions,
+        boxes: BoxChoice | None = None,
+    ) -> None:
+        self._model = model
         self.device = options.device
         self.batch_size = options.batch_size
         self.dtype = autocast_dtype(options.device, options.precision)
-        self.preprocess = predictors[0].inputs(model, options.device, self.stage)
+        self._read_by(predictors, boxes)
         self._module = prepare_module(model, options.device, self.dtype, options.runtime)
         self._gives = model.gives
         self._mixes_shapes = model.mixes_shapes
+
+    def read_by(self, predictors: Sequence[Predictor[Any]], boxes: BoxChoice | None) -> Self:
+        """The same network in the same memory for other models, which get other images."""
+        other = copy.copy(self)
+        other._read_by(predictors, boxes)
+        return other
+
+    def _read_by(self, predictors: Sequence[Predictor[Any]], boxes: BoxChoice | None) -> None:
+        self.predictors = tuple(predictors)
+        self.boxes = boxes
+        self.name = " + ".join(dict.fromkeys(predictor.name for predictor in predictors))
+        self.stage = predictors[0].stage
+        self.preprocess = predictors[0].inputs(self._model, self.device, self.stage)
 
     def __call__(
         self, images: Sequence[DecodedImage | ModelInput], watch: BatchWatch = _unwatched

@@ -3,7 +3,7 @@
 import difflib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -109,16 +109,29 @@ def thresholds_by_class(spec: DetectorSpec | ClassesSpec, model: Model) -> tuple
     Raises:
         ModelError: a threshold names a class that the model does not have.
     """
-    names = [name for name in dict.fromkeys(model.known_as) if name is not None]
-    for name in spec.class_thresholds:
-        if name not in names:
-            raise ModelError(
-                f"class_thresholds: {spec.model} has no class {name!r}; {_meant(name, names, model)}"
-            )
+    assert_classes(spec.class_thresholds, model, "class_thresholds", spec.model)
     return tuple(
         math.inf if name is None else spec.class_thresholds.get(name, spec.score_threshold)
         for name in model.known_as
     )
+
+
+def assert_classes(names: Iterable[str], model: Model, where: str, called: str) -> None:
+    """Refuses names that no class of a model has in the tables.
+
+    Args:
+        names: of classes.
+        model: whose classes they should be.
+        where: they are in the job spec.
+        called: how the model is called there.
+
+    Raises:
+        ModelError: with what was perhaps meant.
+    """
+    known = [name for name in dict.fromkeys(model.known_as) if name is not None]
+    for name in names:
+        if name not in known:
+            raise ModelError(f"{where}: {called} has no class {name!r}; {_meant(name, known, model)}")
 
 
 def _meant(name: str, names: Sequence[str], model: Model) -> str:

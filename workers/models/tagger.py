@@ -1,5 +1,6 @@
 """Tags: every class whose score is high enough, of a classifier or of further ones."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from workers.models.model import ClassifierModel, LoadedModel
 from workers.models.predictor import ModelInput, Predictor
 from workers.models.scores import adds_up, finite, head_of, logits_in, score_type_of, sorted_scores
 from workers.models.settings import thresholds_by_class
-from workers.tables.results import tag_values
+from workers.tables.results import tag_values, tag_values_of_objects
 
 
 class Tagger(Predictor[Classification]):
@@ -44,6 +45,10 @@ class Tagger(Predictor[Classification]):
     def values(self, result: Classification) -> dict[str, Any]:
         """See `tag_values`."""
         return tag_values(result, self.resolved, self._tagger)
+
+    def values_of_objects(self, results: Mapping[int, Classification]) -> dict[str, Any]:
+        """See `tag_values_of_objects`."""
+        return tag_values_of_objects(results, self.resolved, self._tagger)
 
     def read(self, outputs: Any, batch: list[ModelInput]) -> list[Classification | ImageError]:
         """See `Predictor.read`."""

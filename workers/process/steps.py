@@ -68,7 +68,7 @@ class StepBoard:
         if slot is None:
             yield
             return
-        row = rows[0] if len(rows) == 1 else UNKNOWN
+        row = rows[0] if len(set(rows)) == 1 else UNKNOWN  # several objects may be of one image
         slot[_THREAD:] = threading.get_native_id(), _STAGES.index(stage), row, len(rows)
         slot[_SERIAL] = next(self._serials)  # last: from here on the slot counts
         try:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -130,17 +130,59 @@ def box_values(result: Detections, model: ResolvedModel) -> dict[str, Any]:
 
 def tag_values(result: Classification, model: ResolvedModel, tagger: str) -> dict[str, Any]:
     """The column of results that a tagger adds to: its tags."""
+    return {rows_of("tags"): _tags(result, model, tagger, None)}
+
+
+def tag_values_of_objects(
+    results: Mapping[int, Classification], model: ResolvedModel, tagger: str
+) -> dict[str, Any]:
+    """The same of an image's objects, by their index: the tags of one after those of another."""
+    tags = [tag for index, result in results.items() for tag in _tags(result, model, tagger, index)]
+    return {rows_of("tags"): tags}
+
+
+def _tags(
+    result: Classification, model: ResolvedModel, tagger: str, object_index: int | None
+) -> list[dict[str, Any]]:
     rows = zip(result.label_ids.tolist(), result.scores.tolist(), strict=True)
-    tags = [
-        {"tagger": tagger, "label_id": label_id, "label": model.known_as[label_id], "score": score}
+    return [
+        {
+            "tagger": tagger,
+            "label_id": label_id,
+            "label": model.known_as[label_id],
+            "score": score,
+            "object_index": object_index,
+        }
         for label_id, score in rows
     ]
-    return {rows_of("tags"): tags}
 
 
 def embedding_values(result: NDArray[np.float32], model: ResolvedModel) -> dict[str, Any]:
     """The column of results that an embedder fills: its one embedding."""
     return {rows_of("embeddings"): [{"embedding": result, "embedder": model.fingerprint}]}
+
+
+def embedding_values_of_objects(
+    results: Mapping[int, NDArray[np.float32]], model: ResolvedModel
+) -> dict[str, Any]:
+    """The column that it fills where it gets an image's objects: one of each, by their index."""
+    rows = [
+        {"object_index": index, "embedding": result, "embedder": model.fingerprint}
+        for index, result in results.items()
+    ]
+    return {rows_of("object_embeddings"): rows}
+
+
+def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Values of columns that several models fill for an image; rows of one table are put together."""
+    values: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            if name in values:
+                values[name] += value
+            else:
+                values[name] = list(value) if isinstance(value, list) else value
+    return values
 
 
 def split_results(results: pa.Table, tables: RunTables, run_id: str) -> dict[str, pa.Table]:

@@ -27,9 +27,12 @@ from workers.tables.results import (
     LabelledImage,
     box_values,
     embedding_values,
+    embedding_values_of_objects,
+    joined,
     label_values,
     results_table,
     tag_values,
+    tag_values_of_objects,
 )
 
 CLASSES = ("person", 'a "big" <cat> & dog', "naïve, café", "v1.5 cup", "never seen")
@@ -43,6 +46,13 @@ MODELS: dict[str, ResolvedModel] = {
     "embedder": EMBEDDER,
     "taggers.scene": SCENE,
 }
+KIND = resolved("name it", "tagger", ("heron", "robin", "crane"), "tags").model_copy(
+    update={"settings": {"on": "boxes"}}
+)
+OBJECT_EMBEDDER = resolved("feel it", "embedder", (), "object_embeddings", width=2)
+TWO_STAGES = {**MODELS, "taggers.kind": KIND, "embedder": OBJECT_EMBEDDER}
+"""Models of which some get boxes: object n is a heron, robin or crane, and the next of these a little."""
+
 CARRIED = pa.schema(
     [("split", pa.string()), ("label", pa.int64()), ("objects", pa.string()), ("at", pa.date32())]
 )
@@ -156,13 +166,24 @@ def outcome(index: int, models: dict[str, ResolvedModel]) -> LabelledImage | Row
             np.array([category for category, _, _ in found], np.int32),
         )
         values |= box_values(objects, DETECTOR)
-    if "embedder" in models:
+    if models.get("embedder") == OBJECT_EMBEDDER:
+        vectors = {n: np.array([index, n], np.float32) for n in range(len(BOXES.get(index, [])))}
+        values |= embedding_values_of_objects(vectors, OBJECT_EMBEDDER)
+    elif "embedder" in models:
         values |= embedding_values(np.array([index, 0.5, -1, 0.1], np.float32), EMBEDDER)
     if "taggers.scene" in models:
         tags = Classification(
             np.arange(index % 3, dtype=np.int32), np.array([0.9, 0.5][: index % 3], np.float32)
         )
         values |= tag_values(tags, SCENE, "scene")
+    if "taggers.kind" in models:
+        kinds = {
+            n: Classification(
+                np.array([n % 3, (n + 1) % 3], np.int32), np.array([0.75 + n / 16, 0.25], np.float32)
+            )
+            for n in range(len(BOXES.get(index, [])))
+        }
+        values = joined([values, tag_values_of_objects(kinds, KIND, "kind")])
     return LabelledImage(facts, values, AT)
 
 

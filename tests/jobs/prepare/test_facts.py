@@ -1,7 +1,7 @@
 from jobs.prepare.resolve import ResolvedJob
 from schemas.ledger import SourceFile
 from schemas.spec_file import build_spec
-from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, EMBEDDER, MODELS, SCENE
+from tests.workers.tables.made_results import CLASSIFIER, DETECTOR, EMBEDDER, SCENE
 from workers.manifest.sources import Source
 
 
@@ -13,7 +13,8 @@ def test_a_jobs_facts_are_its_manifest_output_models_and_thresholds() -> None:
     }
     spec = build_spec({"manifest": "photos", "output": "out", "detector": detector, **further}, "a test")
     source = Source(SourceFile(uri="photos", size=1, version="1"), "photos", "images", "photos")
-    job = ResolvedJob(spec, [source], MODELS)
+    models = {"classifier": CLASSIFIER, "detector": DETECTOR, "embedder": EMBEDDER, "taggers.scene": SCENE}
+    job = ResolvedJob(spec, [source], models)
     assert job.facts() == [
         ("manifest", "photos (1 image)"),
         ("output", "out"),

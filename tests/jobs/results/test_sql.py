@@ -115,7 +115,7 @@ def test_a_folder_of_any_name_is_read_and_no_other(tmp_path: Path, folder: str) 
         (
             "FROM tag",
             r"^Catalog Error: Table with name tag does not exist! "
-            r"The views are labels, boxes, tags, embeddings, errors, objects$",
+            r"The views are labels, boxes, tags, embeddings, object_embeddings, errors, objects$",
         ),
         ("SELECT image_id::INT FROM labels", "Conversion Error: Could not convert string 'id0'"),
         ("SELECT '\ud800'", "this is no text"),

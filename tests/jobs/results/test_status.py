@@ -111,7 +111,7 @@ def test_a_run_is_followed_from_its_record_to_its_end(
         50,
         {"TRUNCATED": 12},
         3,
-        {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "errors": 12},
+        {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "object_embeddings": 37, "errors": 12},
         f"`raylabel show {output}` shows what was found; once the cause of the failures is removed, "
         f"`raylabel retry {output} --code TRUNCATED` labels those images again",
     ]

@@ -373,7 +373,7 @@ def test_a_run_that_lost_its_ledger_before_the_end_is_labelled_again(runs: Runs)
     outcome = driven(runs, "run", store)
     assert outcome == Outcome(
         0,
-        f"said note: {ledger} has no record of the 5 tables there, for example labels/shard-00000.parquet: "
+        f"said note: {ledger} has no record of the 6 tables there, for example labels/shard-00000.parquet: "
         "their images are labelled again",
     )
     assert_complete(store, runs.first)

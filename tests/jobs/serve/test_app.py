@@ -231,6 +231,7 @@ def test_programs_get_the_same(client: httpx.Client) -> None:
         "y1": 10.25,
         "x2": 120.5,
         "y2": 90.75,
+        "tags": [],
     }
     assert image["labels"] == [{"label": "palace", "score": 0.75}, {"label": "cat", "score": 0.125}]
     assert get(client, "/api/image/2")["tags"][0] == {"tagger": "scene", "name": "indoors", "score": 0.9}

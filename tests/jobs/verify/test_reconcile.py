@@ -32,7 +32,7 @@ from workers.tables.parquet import parquet_bytes, write_file
 PLAN = Plan(rows=50, unit_rows=4, shard_units=6)
 FAILED = [3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47]
 LEDGER = "_work/run"
-SUMS = {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "errors": 12}
+SUMS = {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "object_embeddings": 37, "errors": 12}
 """Rows of each table of the whole run."""
 
 IN_BUCKETS_TOO = pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_complete_run_is_proven(output: str, capsys: pytest.CaptureFixture[str
     assert reconcile_run(output, as_json=False)
     assert capsys.readouterr().out == (
         f"{output} is complete and verified: 50 manifest rows, each there once, 38 in labels and 12 in "
-        "errors; 37 boxes, as the images' counts say; 62 tags; 38 embeddings; and the 15 files are, byte for "
-        "byte, the ones that were published.\n"
+        "errors; 37 boxes, as the images' counts say; 62 tags; 38 embeddings; 37 object embeddings; and the "
+        "18 files are, byte for byte, the ones that were published.\n"
     )
     assert reconcile_run(output, as_json=True)
     assert json.loads(capsys.readouterr().out) == {
@@ -181,7 +181,7 @@ def flip(data: bytes) -> bytes:
 
 
 SHARD = f"{LEDGER}/shards/shard-00001.json"
-LABELS, BOXES, TAGS, EMBEDDINGS, ERRORS = (f"{name}/shard-00001.parquet" for name in SUMS)
+LABELS, BOXES, TAGS, EMBEDDINGS, OF_OBJECTS, ERRORS = (f"{name}/shard-00001.parquet" for name in SUMS)
 
 DAMAGE: dict[str, tuple[Callable[[Store], object], list[tuple[str, str]]]] = {
     "a byte flipped": (lambda s: s.write(LABELS, flip(s.read(LABELS))), [(LABELS, "sha256")]),
@@ -250,7 +250,7 @@ DAMAGE: dict[str, tuple[Callable[[Store], object], list[tuple[str, str]]]] = {
         [(f"{LEDGER}/shards/shard-00009.json", "a record of no shard")],
     ),
     "a record and its files deleted": (
-        lambda s: s.delete([SHARD, LABELS, BOXES, TAGS, EMBEDDINGS, ERRORS]),
+        lambda s: s.delete([SHARD, LABELS, BOXES, TAGS, EMBEDDINGS, OF_OBJECTS, ERRORS]),
         [(SHARD, "no such file")],
     ),
     "_SUCCESS with other sums": (

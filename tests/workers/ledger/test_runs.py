@@ -45,6 +45,7 @@ def test_a_run_of_other_rows_is_refused_with_every_difference(store: Store) -> N
         "  decode.max_pixels: 100 there, 200 now",
         "  detector.settings.score_threshold: 0.4 there, 0.5 now",
         f"  detector.weights_sha256: nothing there, {'0' * 57}... now",
+        "  embedder of objects: feel one there, nothing now",
         "  embedder: feel there, nothing now",
         "  taggers.scene: look there, nothing now",
         "Choose another output, or start over with --restart, which deletes its tables",

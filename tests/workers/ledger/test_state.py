@@ -168,5 +168,5 @@ def test_a_mark_that_an_earlier_pass_left_is_replaced(run: RunDirectory) -> None
     for shard in range(PLAN.shards):
         publish_shard(run, shard)
     run.store.write(SUCCESS, b'{"labels": 1, "boxes": 0, "errors": 49}')
-    rows = {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "errors": 12}
+    rows = {"labels": 38, "boxes": 37, "tags": 62, "embeddings": 38, "object_embeddings": 37, "errors": 12}
     assert finish_run(run) == read_success(run.store) == rows

@@ -11,6 +11,7 @@ from torchvision import models
 
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec, parse_yaml
+from schemas.tasks import BoxChoice, DetectorSpec
 from tests.conftest import ROOT
 from workers.models.model import LoadedModel
 from workers.models.preprocess import Preprocess
@@ -41,9 +42,12 @@ def test_every_line_of_the_table_is_tried() -> None:
 
 
 def loaded(have: str) -> LoadedModel[Any, Any]:
-    section = {"classifier": None, "detector": None, **written(have)}
-    spec: JobSpec = build_spec({"manifest": "photos.csv", "output": "out", **section}, "the page")
-    (model,) = load_all(spec.models).values()
+    own = written(have)
+    of_boxes = any("on" in section for section in (own.get("embedder", {}), *own.get("taggers", {}).values()))
+    left_out = {"classifier": None} if of_boxes else {"classifier": None, "detector": None}
+    spec: JobSpec = build_spec({"manifest": "photos.csv", "output": "out", **left_out, **own}, "the page")
+    *others, model = load_all(spec.models).values()
+    assert len(others) == of_boxes
     return model
 
 
@@ -96,3 +100,21 @@ def test_a_detectors_80_classes_as_three_of_ones_own(folder: Path) -> None:
     (folder / "things.yaml").write_text(example)
     found = loaded("a detector of 80 classes, and want three of my own").resolved
     assert found.classes == ("person", "vehicle", "pet")
+
+
+def test_species_of_the_birds_that_the_detector_finds(folder: Path) -> None:
+    torch.save(models.resnet18(weights=None, num_classes=3).state_dict(), folder / "own.pth")
+    found = loaded("a classifier of species, for the birds that the detector finds")
+    assert found.spec.boxes == BoxChoice(("bird",), 0.1)
+    assert found.resolved.gets_boxes
+    assert (
+        found.resolved.settings["detector"]
+        == load_all({"detector": DetectorSpec()})["detector"].resolved.fingerprint
+    )
+    assert found.resolved.tables == ("tags",)
+
+
+def test_a_vector_of_each_person() -> None:
+    found = loaded("people, and want to find the same one again")
+    assert found.spec.boxes == BoxChoice(("person",))
+    assert (found.resolved.tables, found.resolved.width) == (("object_embeddings",), 1280)

@@ -19,6 +19,7 @@ from workers.tables.results import (
     LabelledImage,
     box_values,
     embedding_values,
+    embedding_values_of_objects,
     label_values,
     results_table,
     tag_values,
@@ -53,8 +54,15 @@ def resolved(
 CLASSIFIER = resolved("guess", "classifier", ("cat", "dog", "palace"), "tags")
 DETECTOR = resolved("find", "detector", ("person", "boat", "cup"), "boxes")
 EMBEDDER = resolved("feel", "embedder", (), "embeddings", width=4)
+OBJECT_EMBEDDER = resolved("feel one", "embedder", (), "object_embeddings", width=4)
 SCENE = resolved("look", "tagger", ("indoors", "outdoors", "night"), "tags")
-MODELS = {"classifier": CLASSIFIER, "detector": DETECTOR, "embedder": EMBEDDER, "taggers.scene": SCENE}
+MODELS = {
+    "classifier": CLASSIFIER,
+    "detector": DETECTOR,
+    "embedder": EMBEDDER,
+    "embedder of objects": OBJECT_EMBEDDER,  # no job has both, but then one run has all tables
+    "taggers.scene": SCENE,
+}
 RUN_TABLES = tables_of(MODELS, CARRIED)
 
 
@@ -91,6 +99,9 @@ def labelled(index: int, models: Collection[ResolvedModel] = MODELS.values()) ->
         values |= box_values(objects, DETECTOR)
     if EMBEDDER in models:
         values |= embedding_values(np.array([index, 0.5, -1, 2], np.float32), EMBEDDER)
+    if OBJECT_EMBEDDER in models:
+        vectors = {n: np.array([index, n, 0, 1], np.float32) for n in range(found)}
+        values |= embedding_values_of_objects(vectors, OBJECT_EMBEDDER)
     if SCENE in models:
         even = 1 - index % 2
         own = Classification(np.array([2] * even, np.int32), np.array([0.75] * even, np.float32))

@@ -133,7 +133,8 @@ needs_spark = pytest.mark.skipif(
 def test_a_reader_sees_every_value_of_every_row(run: Path, read: Callable[[Path], Rows], table: str) -> None:
     expected = plain(by_pyarrow(run / table))
     rows = sorted(plain(read(run / table)), key=lambda row: (row["manifest_index"], row.get("object_index")))
-    assert len(expected) == {"labels": 7, "boxes": 9, "tags": 13, "embeddings": 7, "errors": 5}[table]
+    rows_of = {"labels": 7, "boxes": 9, "tags": 13, "embeddings": 7, "object_embeddings": 9, "errors": 5}
+    assert len(expected) == rows_of[table]
     assert rows == expected
 
 

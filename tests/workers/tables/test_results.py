@@ -2,9 +2,11 @@ import hashlib
 import uuid
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from schemas.images import Classification
 from schemas.plan import Plan
 from schemas.tables import ERRORS, RunTables
 from tests.workers.tables.made_results import (
@@ -12,13 +14,22 @@ from tests.workers.tables.made_results import (
     CLASSIFIER,
     DETECTOR,
     EMBEDDER,
+    OBJECT_EMBEDDER,
     RUN_TABLES,
+    SCENE,
     labelled,
     outcome,
     results_of,
     rows_of,
 )
-from workers.tables.results import LabelledImage, key_of, results_table, split_results
+from workers.tables.results import (
+    LabelledImage,
+    joined,
+    key_of,
+    results_table,
+    split_results,
+    tag_values_of_objects,
+)
 
 PLAN = Plan(rows=6, unit_rows=6, shard_units=1)
 
@@ -48,7 +59,8 @@ def test_results_have_one_row_a_manifest_row_under_the_declared_schema() -> None
 def test_a_row_goes_to_labels_or_to_errors_and_its_boxes_to_boxes() -> None:
     tables = split_results(results_of(PLAN, 0), RUN_TABLES, "run")
     assert {name: table.schema for name, table in tables.items()} == {
-        name: RUN_TABLES.schema(name) for name in ("labels", "boxes", "tags", "embeddings", "errors")
+        name: RUN_TABLES.schema(name)
+        for name in ("labels", "boxes", "tags", "embeddings", "object_embeddings", "errors")
     }
     assert tables["labels"]["manifest_index"].to_pylist() == [0, 1, 2, 4, 5]
     assert tables["boxes"].select(["manifest_index", "object_index"]).to_pydict() == {
@@ -124,10 +136,11 @@ def test_each_tag_of_each_tagger_is_a_row_with_the_keys_of_its_image() -> None:
     tags = split_results(results_of(PLAN, 0), RUN_TABLES, "run")["tags"]
     assert tags.schema == RUN_TABLES.schema("tags")
     rows = tags.to_pylist()
+    whole = {**KEYS_OF_2, "object_index": None}
     assert rows[2:5] == [
-        {**KEYS_OF_2, "tagger": "classifier", "label_id": 2, "label": "palace", "score": 0.75},
-        {**KEYS_OF_2, "tagger": "scene", "label_id": 0, "label": "indoors", "score": pytest.approx(0.9)},
-        {**KEYS_OF_2, "tagger": "scene", "label_id": 1, "label": "outdoors", "score": 0.5},
+        {**whole, "tagger": "classifier", "label_id": 2, "label": "palace", "score": 0.75},
+        {**whole, "tagger": "scene", "label_id": 0, "label": "indoors", "score": pytest.approx(0.9)},
+        {**whole, "tagger": "scene", "label_id": 1, "label": "outdoors", "score": 0.5},
     ]
     assert [(row["manifest_index"], row["tagger"]) for row in rows if row["manifest_index"] != 2] == [
         *[(0, "classifier"), (1, "scene"), (4, "classifier"), (4, "scene"), (5, "scene"), (5, "scene")]
@@ -151,6 +164,33 @@ def test_each_labelled_image_has_one_embedding_of_fixed_size() -> None:
         "embedding": [2.0, 0.5, -1.0, 2.0],
         "embedder": EMBEDDER.fingerprint,
     }
+
+
+def test_each_object_that_was_embedded_has_its_index_in_the_image() -> None:
+    embeddings = split_results(results_of(PLAN, 0), RUN_TABLES, "run")["object_embeddings"]
+    places = [(row["manifest_index"], row["object_index"]) for row in embeddings.to_pylist()]
+    assert places == [(1, 0), (2, 0), (2, 1), (4, 0), (5, 0), (5, 1)]
+    assert embeddings.to_pylist()[2] == {
+        **KEYS_OF_2,
+        "object_index": 1,
+        "embedding": [2.0, 1.0, 0.0, 1.0],
+        "embedder": OBJECT_EMBEDDER.fingerprint,
+    }
+
+
+def test_tags_of_objects_have_the_index_of_theirs() -> None:
+    kinds = {n: Classification(np.array([n], np.int32), np.array([0.5], np.float32)) for n in (0, 2)}
+    image = labelled(2)
+    values = joined([image.values, tag_values_of_objects(kinds, SCENE, "kind")])
+    results = results_table(0, rows_of([2]), [LabelledImage(image.facts, values, image.at)], RUN_TABLES)
+    tags = split_results(results, RUN_TABLES, "run")["tags"].select(["tagger", "label", "object_index"])
+    assert [tuple(row.values()) for row in tags.to_pylist()] == [
+        ("classifier", "palace", None),
+        ("scene", "indoors", None),
+        ("scene", "outdoors", None),
+        ("kind", "indoors", 0),
+        ("kind", "night", 2),
+    ]
 
 
 def test_the_key_of_an_image_is_the_first_half_of_the_hash_of_its_uri_as_a_uuid() -> None:
@@ -185,7 +225,7 @@ def test_a_unit_in_which_everything_failed_has_no_labels() -> None:
     failed = [outcome(3)] * 6
     tables = split_results(results_table(0, rows_of(range(6)), failed, RUN_TABLES), RUN_TABLES, "run")
     rows = {name: table.num_rows for name, table in tables.items()}
-    assert rows == {"labels": 0, "boxes": 0, "tags": 0, "embeddings": 0, "errors": 6}
+    assert rows == {"labels": 0, "boxes": 0, "tags": 0, "embeddings": 0, "object_embeddings": 0, "errors": 6}
 
 
 def test_a_missing_value_in_a_required_column_is_refused() -> None:
