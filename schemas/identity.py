@@ -14,4 +14,5 @@ def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
         "compute.precision": spec["compute"]["precision"],
         "compute.runtime": spec["compute"].get("runtime"),
         "units": spec["units"],
+        "facts": spec.get("facts", []),  # runs of older versions have none
     }
