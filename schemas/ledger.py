@@ -108,7 +108,7 @@ class RunRecord(_Record):
     @property
     def tables(self) -> list[str]:
         """The names of the tables that the run writes."""
-        return list(tables_of(self.models, ()).names)
+        return list(tables_of(self.models).names)
 
     @property
     def facts(self) -> tuple[str, ...]:

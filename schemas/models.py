@@ -143,9 +143,9 @@ _NO_ANSWERS: dict[str, Any] = dict.fromkeys(("modules", "tables", "width", "note
 
 
 def tables_of(
-    models: Mapping[str, ResolvedModel], facts: Iterable[str], carried: pa.Schema | None = None
+    models: Mapping[str, ResolvedModel], carried: pa.Schema | None = None, facts: Iterable[str] = ()
 ) -> RunTables:
-    """The tables of a run with some models and facts, and the manifest's own columns where they are known."""
+    """The tables of a run with some models, the manifest's own columns where they are known, and facts."""
     own = {table for model in models.values() for table in model.tables}
     names = tuple(name for name in TABLES if name in own.union(ALWAYS))
     width = next((model.width for model in models.values() if model.width), None)

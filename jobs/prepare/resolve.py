@@ -155,7 +155,7 @@ class ResolvedJob:
         return LabelSettings(
             manifest=manifest,
             current=current,
-            tables=tables_of(self.models, spec.facts, manifest.carried),
+            tables=tables_of(self.models, manifest.carried, spec.facts),
             models=spec.models,
             fingerprints=tuple(model.fingerprint for model in self.models.values()),
             fetch=spec.fetch.share_of(actors),
@@ -184,7 +184,7 @@ class ResolvedJob:
             spec=self.public_spec(),
             manifest=self.files,
             manifest_columns=manifest.columns,
-            plan=Plan.of(manifest.rows, self.spec.units, tables_of(self.models, ()).names),
+            plan=Plan.of(manifest.rows, self.spec.units, tables_of(self.models).names),
             models=self.models,
             code=code_of(self.models),
             command=self.command,

@@ -47,7 +47,9 @@ _BYTES_A_PIXEL = {
     "AVIF": 12,
     "BMP": 9,
     "GIF": 6,
-    "HEIC": 17,
+    "HEIC": 15,
+    "HEIC RGBA": 20,
+    "HEIC RGBa": 20,
     "JPEG": 10,
     "JPEG CMYK": 16,
     "JPEG2000": 20,
@@ -214,10 +216,14 @@ def _decode_heic(data: bytes, source: _Source, limits: Limits) -> DecodedImage:
     """Decodes the primary picture of a HEIC with libheif, which turns it as the file's own boxes say."""
     plugin = heif.plugin()
     picture = heif.primary_picture(data)
-    _check_size("HEIC", picture.sizes[0], limits)
+    coded = picture.sizes[0]  # what is shown is less where encoders added to it, or it is cropped
+    if (coded[0] - heif.MAX_PADDING) * (coded[1] - heif.MAX_PADDING) > limits.pixels:
+        _check_size("HEIC", coded, limits)
     source.give(picture.file)
     image = plugin(source)
     _check_size("HEIC", image.size, limits, image.mode)
+    if not heif.is_padded(coded, image.size):
+        _check_size("HEIC", coded, limits, image.mode)
     mode = image.mode
     return DecodedImage(_to_rgb(image), "HEIC", picture.orientation, mode, picture.frames, picture.exif)
 

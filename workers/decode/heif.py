@@ -38,6 +38,9 @@ MAX_DEPTH = 8
 MAX_PARTS, SPARE_PARTS = 4, 2**24
 """Pixels that may be decoded for a picture: for each of its own, and besides. A phone's tiles are 1.03."""
 
+MAX_PADDING = 64
+"""Pixels more than are shown, which encoders add as they work in blocks."""
+
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _HIDDEN = 1
 _NO_REFERENCE = b"free"
@@ -168,6 +171,11 @@ def primary_picture(data: bytes) -> HeifPicture:
         min(max(len(shown), 1), MAX_FRAMES),
         _exif(data, tables),
     )
+
+
+def is_padded(coded: tuple[int, int], shown: tuple[int, int]) -> bool:
+    """Whether a coded picture is one that is shown, turned perhaps, with what encoders add at its edges."""
+    return all(0 <= a - b < MAX_PADDING for a, b in zip(sorted(coded), sorted(shown), strict=True))
 
 
 def _damaged(what: str) -> Exception:
