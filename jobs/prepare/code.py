@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from schemas.identity import PILLOW_HEIF
 from schemas.models import ResolvedModel
-from workers.decode.heif import PILLOW_HEIF, installed
+from workers.decode.heif import installed
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -19,8 +19,6 @@ from workers.decode.errors import decode_error, ends_early, too_many
 from workers.decode.orientation import layout_of, upright
 from workers.decode.picture import MAX_FRAMES
 
-PILLOW_HEIF = "pillow-heif"
-
 NEEDED = (
     "HEIC images are decoded by pillow-heif, which is not installed: pip install 'raylabel[heif]' on every "
     "node, then raylabel retry OUTPUT --code UNSUPPORTED"

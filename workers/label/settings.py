@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError, ModelError
+from schemas.identity import PILLOW_HEIF
 from schemas.metrics import Usage
 from schemas.plan import Pass
 from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, Runtime, StorageMap
 from schemas.tables import RunTables
 from schemas.tasks import TASKS, ModelSpec
-from workers.decode.heif import PILLOW_HEIF, installed
+from workers.decode.heif import installed
 from workers.decode.picture import Limits
 from workers.label.transfer import SharedImages
 from workers.manifest.manifest import Manifest

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.exceptions import DamagedFileError, OutputConflictError, RaylabelError, StorageError
+from schemas.identity import MAY_COME
 from schemas.ledger import (
     COMMITS,
     MANIFEST,
@@ -26,7 +27,6 @@ from schemas.ledger import (
 )
 from schemas.tables import TABLES
 from schemas.words import counted
-from workers.decode.heif import PILLOW_HEIF
 from workers.ledger.attempts import assert_not_running
 from workers.ledger.damage import MISSING, damaged, parse
 from workers.ledger.directory import RunDirectory
@@ -37,8 +37,8 @@ from workers.storage.uris import clean_uri
 
 _FILE = re.compile(r"manifest\[(\d+)\]\.(uri|size|version)")
 
-MAY_COME = frozenset({PILLOW_HEIF})
-"""Libraries that a run may be retried with although it began without them."""
+MAX_SHOWN = 60
+"""Characters of a value that are shown of a difference."""
 
 MAX_DIFFERENCES = 20
 """Lines of difference shown where a run is refused."""
@@ -321,8 +321,11 @@ def _short(value: Any) -> str:
             return "nothing"
         case {"info": {"name": str(name)}}:  # a whole model
             return name
+        case []:
+            return "none"
         case list():
-            return f"{len(value)} of them"
+            texts = ", ".join(map(str, value))
+            return texts if len(texts) <= MAX_SHOWN else f"{len(value)} of them"
         case _:
             text = str(value)
-            return text if len(text) <= 60 else f"{text[:57]}..."
+            return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
