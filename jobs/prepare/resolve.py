@@ -120,6 +120,8 @@ class ResolvedJob:
             if model.weights:
                 facts.append((f"{name} weights", resolved.weights))
             facts += [(f"{name} note", note) for note in resolved.notes]
+        if spec.facts:
+            facts.append(("facts", ", ".join(spec.facts)))
         return facts
 
     def public_spec(self) -> dict[str, Any]:

@@ -27,6 +27,9 @@ NEEDED = (
 MAX_TABLES = 2**22
 """Bytes of the box that describes all pictures; a phone's photo has 4,000."""
 
+MAX_ITEMS, MAX_EXTENTS = 1000, 32
+"""Pictures, tiles and metadata of a file, and pieces of each; libheif reads no more."""
+
 MAX_METADATA = 2**20
 """Bytes of EXIF that are looked at."""
 
@@ -277,6 +280,11 @@ class _Fields:
         return int(self.take({4: "I", 8: "Q"}[size])[0]) if size else 0
 
 
+def _assert_few(count: int, what: str, most: int) -> None:
+    if count > most:
+        raise too_many("HEIC", f"{count:,} {what}", most)
+
+
 def _read_items(data: bytes, box: _Box, tables: _Tables) -> None:
     head = _Fields(data, box)
     head.take("I" if head.version else "H")
@@ -286,6 +294,7 @@ def _read_items(data: bytes, box: _Box, tables: _Tables) -> None:
             continue
         number, _, kind = fields.take("IH4s" if fields.version > 2 else "HH4s")
         tables.items[number].kind, tables.items[number].flags = kind, entry.start + 3
+        _assert_few(len(tables.items), "items", MAX_ITEMS)
 
 
 def _read_places(data: bytes, box: _Box, tables: _Tables) -> None:
@@ -294,12 +303,14 @@ def _read_places(data: bytes, box: _Box, tables: _Tables) -> None:
     offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_size = sizes & 15 if fields.version else 0
     (count,) = fields.take("I" if fields.version > 1 else "H")
+    _assert_few(count, "items", MAX_ITEMS)
     for _ in range(count):
         (number,) = fields.take("I" if fields.version > 1 else "H")
         (method,) = fields.take("H") if fields.version else (_IN_FILE,)
         fields.take("H")
         base = fields.number(base_size)
         (extents,) = fields.take("H")
+        _assert_few(extents, "pieces of an item", MAX_EXTENTS)
         for _ in range(extents):
             fields.number(index_size)
             start = base + fields.number(offset_size)

@@ -45,7 +45,7 @@ def made_of(parts: dict[int, list[int]], sizes: dict[int, tuple[int, int]], more
         for n in sizes
     )
     properties = b"".join(box(b"ispe", bytes(4), struct.pack(">II", *size)) for size in sizes.values())
-    of_items = b"".join(struct.pack(">HBB", n, 1, k) for k, n in enumerate(sizes, 1))
+    of_items = b"".join(struct.pack(">HBB", n, 1, min(k, 127)) for k, n in enumerate(sizes, 1))
     references = b"".join(
         box(b"dimg", struct.pack(f">HH{len(below)}H", n, len(below), *below)) for n, below in parts.items()
     )
@@ -254,6 +254,19 @@ def test_tables_that_make_no_sense_are_damage(
     message = unsupported(made_of(parts, sizes))
     assert message.startswith("This HEIC file is damaged: ")
     assert what in message
+
+
+def test_items_and_pieces_that_cost_no_bytes_are_counted_before_they_are_read() -> None:
+    sizes = dict.fromkeys(range(1, 1200), (64, 64))
+    assert "1,001 items; allowed: 1,000" in unsupported(made_of({}, sizes))
+    head = struct.pack(">HHHHH", 0, 1, 1, 0, 65_535)
+    assert "65,535 pieces of an item; allowed: 32" in unsupported(
+        made_of({}, {1: (64, 64)}, box(b"iloc", bytes(4), head))
+    )
+    many = struct.pack(">HI", 0, 2**32 - 1)
+    assert "4,294,967,295 items; allowed: 1,000" in unsupported(
+        made_of({}, {1: (64, 64)}, box(b"iloc", b"\2\0\0\0", many))
+    )
 
 
 def test_tables_of_many_megabytes_are_refused() -> None:
