@@ -2,6 +2,12 @@
 
 from typing import Any
 
+PILLOW_HEIF = "pillow-heif"
+"""The library that decodes HEIC images, as a run's identity calls it."""
+
+MAY_COME = frozenset({PILLOW_HEIF})
+"""Libraries that a run may be retried with although it began without them."""
+
 
 def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
     """The settings of a job spec that decide its rows, apart from the manifest's files and the models."""
@@ -14,4 +20,5 @@ def settings_of_rows(spec: dict[str, Any]) -> dict[str, Any]:
         "compute.precision": spec["compute"]["precision"],
         "compute.runtime": spec["compute"].get("runtime"),
         "units": spec["units"],
+        "facts": spec.get("facts", []),  # runs of older versions have none
     }

@@ -1,6 +1,8 @@
 """The values for an image in a worker: loaded, decoded, classified, detected."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ class DecodedImage:
         exif_orientation: the orientation that was applied, 1 to 8: of EXIF, else of XMP; 1 if there is none.
         source_mode: the file's own colour mode, with Pillow's name: "RGB", "L", "CMYK", "I;16", ...
         frame_count: frames in the file, at most 65,536; only the first is decoded.
+        exif: its EXIF as it is in the file, for `workers.decode.exif`; of a TIFF the whole file. Empty where
+            there is none, or it was read already.
     """
 
     pixels: NDArray[np.uint8]
@@ -23,6 +27,7 @@ class DecodedImage:
     exif_orientation: int
     source_mode: str
     frame_count: int
+    exif: bytes = b""
 
     @property
     def width(self) -> int:
@@ -72,8 +77,10 @@ class LoadedImage:
         decoded: the decoded image.
         byte_size: bytes of the file.
         sha256: of the file's bytes; 32 bytes.
+        facts: values of the columns that `facts` of the job asks for, by name: see `schemas.tables.FACTS_OF`.
     """
 
     decoded: DecodedImage
     byte_size: int
     sha256: bytes
+    facts: Mapping[str, Any] = field(default_factory=dict)

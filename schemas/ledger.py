@@ -110,10 +110,17 @@ class RunRecord(_Record):
         """The names of the tables that the run writes."""
         return list(tables_of(self.models).names)
 
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What the job asks for beside labels; see `schemas.tables.FACTS_OF`."""
+        return tuple(self.spec.get("facts", ()))
+
     def for_workers(self) -> Self:
         """The record without what only the driver needs, which may be large."""
         models = {name: model.without_details() for name, model in self.models.items()}
-        return self.model_copy(update={"spec": {}, "manifest": [], "models": models, "code": {}})
+        return self.model_copy(
+            update={"spec": {"facts": [*self.facts]}, "manifest": [], "models": models, "code": {}}
+        )
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two attempts to belong to one run."""

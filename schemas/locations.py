@@ -71,7 +71,7 @@ IMAGE_ENDINGS = frozenset(
     f".{ending}"
     for ending in (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "gif", "webp", "bmp", "dib", "tif", "tiff"),
-        *("avif", "jp2", "ppm", "pgm", "pbm"),
+        *("avif", "heic", "heif", "hif", "jp2", "ppm", "pgm", "pbm"),
     )
 )
 """Endings of the names that count as images in a folder or tar file. A manifest may name any file."""

@@ -1,7 +1,7 @@
 """Descriptions of models: in the list of models, and in run.json."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -177,12 +177,14 @@ _NO_ANSWERS: dict[str, Any] = dict.fromkeys(("modules", "tables", "width", "note
 """Fields that follow from others."""
 
 
-def tables_of(models: Mapping[str, ResolvedModel], carried: pa.Schema | None = None) -> RunTables:
-    """The tables of a run with some models, and with the manifest's own columns where they are known."""
+def tables_of(
+    models: Mapping[str, ResolvedModel], carried: pa.Schema | None = None, facts: Iterable[str] = ()
+) -> RunTables:
+    """The tables of a run with some models, the manifest's own columns where they are known, and facts."""
     own = {table for model in models.values() for table in model.tables}
     names = tuple(name for name in TABLES if name in own.union(ALWAYS))
     width = next((model.width for model in models.values() if model.width), None)
-    return RunTables(names, carried or pa.schema([]), width)
+    return RunTables(names, carried or pa.schema([]), width, tuple(facts))
 
 
 def identities_of(models: Mapping[str, ResolvedModel]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The job spec: a user's settings for a job, frozen, and checked when built."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from schemas.tasks import (
 ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images", "tar"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Runtime = Literal["auto", "torch", "onnxruntime"]
+Fact = Literal["exif", "phash"]
 
 AUTO_BATCH = {"cpu": 1, "cuda": 64}
 """Images in a batch; more gain nothing on a CPU: docs/decisions/0008-onnx-runtime-on-cpus.md."""
@@ -377,6 +378,13 @@ def _assert_names(taggers: dict[str, TaggerSpec]) -> dict[str, TaggerSpec]:
     return taggers
 
 
+def _in_order(facts: list[Fact]) -> list[Fact]:
+    """Facts in the order of their columns, so that it does not matter how they were written."""
+    if len(set(facts)) < len(facts):
+        raise ValueError(f"found {', '.join(facts)}; allowed: each once")
+    return [fact for fact in get_args(Fact) if fact in facts]
+
+
 class JobSpec(Section):
     """One labelling job.
 
@@ -388,6 +396,8 @@ class JobSpec(Section):
         embedder: null leaves it out; `embedder: X` is short for `{model: X}`.
         taggers: further classifiers by name, each with its own section; `NAME: X` is short for
             `NAME: {model: X}`, and `NAME: null` leaves one out.
+        facts: further columns of labels about each image: "exif", when, where and by which camera it was
+            taken; "phash", a hash that near duplicates nearly share; `facts: X` is short for `[X]`.
         fetch: how image files are read.
         decode: how files become pixels.
         compute: where and how the models run.
@@ -407,6 +417,11 @@ class JobSpec(Section):
         BeforeValidator(_without_none),
         AfterValidator(_assert_names),
     ] = Field(default_factory=dict)
+    facts: Annotated[
+        list[Fact],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        AfterValidator(_in_order),
+    ] = Field(default_factory=list)
     fetch: FetchSpec = FetchSpec()
     decode: DecodeSpec = DecodeSpec()
     compute: ComputeSpec = ComputeSpec()

@@ -4,6 +4,7 @@ Boxes are half-open [x1, y1, x2, y2] in float32 pixels of the full-resolution, E
 Rows are sorted by `manifest_index` (boxes and embeddings of objects: then by `object_index`).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -59,6 +60,21 @@ FACTS = (
     pa.field("frame_count", pa.int32(), nullable=False),  # only the first frame is labelled
 )
 """Columns of the labels table about the file itself."""
+
+FACTS_OF = {
+    "exif": (
+        pa.field("taken_at", pa.timestamp("us")),  # by the camera's clock, which knows no zone
+        pa.field("taken_at_offset", pa.int32()),  # minutes that it was ahead of UTC
+        pa.field("latitude", pa.float64()),  # degrees, WGS 84, north is positive; null if longitude is
+        pa.field("longitude", pa.float64()),  # east is positive
+        pa.field("altitude", pa.float64()),  # metres above the sea
+        pa.field("camera_make", pa.string()),
+        pa.field("camera_model", pa.string()),
+        pa.field("lens", pa.string()),
+    ),
+    "phash": (pa.field("phash", pa.int64(), nullable=False),),  # 64 bits, the first one is the sign
+}
+"""Columns that labels have where `facts` of the job spec asks for them, by what is written there."""
 
 LABELS = pa.schema(
     [
@@ -216,18 +232,38 @@ def rows_of(table: str) -> str:
     return f"rows of {table}"
 
 
-WORKING = (*(rows_of(name) for name in TABLES), "error", "unit", URI_IS_CUT.name)
+def fact_in_results(name: str) -> str:
+    """The column of results with a fact: the manifest may have a column of its name, and rows have both."""
+    return f"fact {name}"
+
+
+def fact_fields(facts: Collection[str]) -> list[pa.Field]:
+    """The columns for what `facts` of a job spec asks for, in their order in the labels table."""
+    return [field for name, fields in FACTS_OF.items() if name in facts for field in fields]
+
+
+WORKING = (
+    *(rows_of(name) for name in TABLES),
+    *(fact_in_results(field.name) for field in fact_fields(FACTS_OF)),
+    *("error", "unit", URI_IS_CUT.name),
+)
 """Columns that rows have in the workers, in addition to those of the labels table."""
 
 
-def carried_names(carried: pa.Schema, table: str = "labels") -> dict[str, str]:
+def carried_names(carried: pa.Schema, table: str = "labels", facts: Collection[str] = ()) -> dict[str, str]:
     """The names of the manifest's own columns in a table, by their names in the manifest.
 
     A name stays the same, unless labels or the table uses it, or an earlier column does, in whatever case:
     then `manifest_` is put in front. Spark, Hive and DuckDB take names that differ only in their case for the
     same.
+
+    Args:
+        carried: the columns.
+        table: whose.
+        facts: of the job, whose columns have names, too; in rows of the workers none.
     """
-    taken = {name.casefold() for name in (*LABELS.names, *WORKING, *TABLES[table].schema.names)}
+    used = (*LABELS.names, *WORKING, *TABLES[table].schema.names, *(f.name for f in fact_fields(facts)))
+    taken = {name.casefold() for name in used}
     names: dict[str, str] = {}
     for name in carried.names:
         if name.casefold() not in taken:
@@ -257,17 +293,21 @@ class RunTables:
         carried: the manifest's own columns, under their names in the manifest; labels and errors end with
             them.
         embedding_width: how many numbers an embedding has; None where there are none.
+        facts: of the job: keys of `FACTS_OF`.
     """
 
     names: tuple[str, ...] = ALWAYS
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
     embedding_width: int | None = None
+    facts: tuple[str, ...] = ()
 
     def schema(self, name: str) -> pa.Schema:
         """The schema of one of them."""
         fields = [self._of_fixed_size(column) for column in TABLES[name].schema]
+        if name == "labels":
+            fields += fact_fields(self.facts)
         if TABLES[name].has_carried:
-            names = carried_names(self.carried, name)
+            names = self.carried_names(name)
             fields += [pa.field(names[f.name], f.type) for f in self.carried]
         own = {"raylabel.table": name, "raylabel.schema_version": SCHEMA_VERSION}
         return pa.schema(fields, metadata={**own, **MODERN_CALENDAR})
@@ -277,10 +317,19 @@ class RunTables:
             return column
         return column.with_type(pa.list_(pa.float32(), self.embedding_width or 0))
 
+    def carried_names(self, table: str = "labels") -> dict[str, str]:
+        """The names of the manifest's own columns in one of them; see `carried_names`."""
+        return carried_names(self.carried, table, self.facts)
+
     @property
     def of_labelled(self) -> list[str]:
         """The names of those that have any number of rows for a labelled image."""
         return [name for name in self.names if TABLES[name].of_labelled]
+
+    @property
+    def carried_in_results(self) -> list[str]:
+        """The names of the manifest's own columns in results, in their order."""
+        return list(carried_names(self.carried).values())
 
     def row(self, name: str) -> pa.StructType:
         """What a row of such a table brings, as a value in a column of results."""
@@ -295,10 +344,13 @@ class RunTables:
         It has the columns of the labels table but for those that are made when it is written, the rows of
         further tables, the error, and the row's unit. A row with an error goes to the errors table, any other
         to the others. No column has a dictionary (each block would have its own), and all but the keys may be
-        null (a failed image has no size).
+        null (a failed image has no size). Facts have the names of `fact_in_results`, the manifest's columns
+        those that `carried_names` gives them without facts.
         """
         made = KEYS[len(IN_MANIFEST) :]
-        plain = [f.with_type(pa.string()) if f.type == LABEL else f for f in self.schema("labels")]
+        plain = [f.with_type(pa.string()) if f.type == LABEL else f for f in LABELS]
+        plain += [f.with_name(fact_in_results(f.name)) for f in fact_fields(self.facts)]
+        plain += [f.with_name(name) for f, name in zip(self.carried, self.carried_in_results, strict=True)]
         return pa.schema(
             [
                 *(f if f in KEYS else f.with_nullable(True) for f in plain if f not in made),
@@ -310,11 +362,14 @@ class RunTables:
         )
 
 
+ALL_FACTS = (*FACTS, *fact_fields(FACTS_OF))
+"""Columns about the file that any run may have."""
+
 DECODED = pa.schema(
     [
         pa.field("data", pa.large_binary()),  # pixels, as in `schemas.images.DecodedImage`
         pa.field("input_shape", pa.list_(pa.int32())),  # or the models' input: float32 (3, h, w)
-        *(f.with_nullable(True) for f in FACTS),
+        *(f.with_nullable(True) for f in ALL_FACTS),
         pa.field("error", ERROR),
     ]
 )

@@ -38,7 +38,7 @@ from schemas.plan import Plan
 from schemas.prediction import Cluster, Costs, Prediction
 from schemas.spec import JobSpec
 from schemas.spec_file import build_spec
-from schemas.tables import LABEL, TABLES, TOPK
+from schemas.tables import FACTS_OF, LABEL, TABLES, TOPK, fact_fields
 from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests import cli_page
 from tests.notebook import NOTEBOOK, pictures, recorded
@@ -173,6 +173,14 @@ def test_every_column_is_documented_in_order_with_its_type_and_whether_it_can_be
     assert documented == [
         (field.name, TYPE_NAMES.get(field.type, str(field.type)), "yes" if field.nullable else "no")
         for field in TABLES[name].schema
+    ]
+
+
+def test_every_column_of_facts_is_documented_in_order_with_its_type_and_whether_it_can_be_null() -> None:
+    part = TABLES_PAGE.partition("### Columns of facts\n")[2].partition("\n##")[0]
+    documented = [tuple(row[:3]) for row in table_rows(part) if row[0] != "column"]
+    assert documented == [
+        (field.name, str(field.type), "yes" if field.nullable else "no") for field in fact_fields(FACTS_OF)
     ]
 
 

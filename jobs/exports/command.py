@@ -273,7 +273,7 @@ def _count(database: Database, selection: Selection, what: str) -> int:
 
 
 def _carried(output: str) -> pa.Schema:
-    """The manifest's own columns in the labels table, text as plain strings."""
+    """The manifest's own columns in the labels table, and those of `facts`; text as plain strings."""
     schema = open_table(output, "labels").schema
     own = [column for column in schema if column.name not in LABELS.names]
     return pa.schema(
@@ -336,6 +336,6 @@ def _parts(run: RunDirectory) -> set[str]:
         parts |= {"boxes", "scores"}
     if models["classifier"]:
         parts.add("labels")
-    if run.record.manifest_columns:
+    if run.record.manifest_columns or run.record.facts:
         parts.add("carried")
     return parts

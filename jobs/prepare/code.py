@@ -11,13 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from schemas.identity import PILLOW_HEIF
 from schemas.models import ResolvedModel
+from workers.decode.heif import installed
 
 ROOT = Path(__file__).parent.parent.parent
 
+READING = "reading and decoding"
+
 PARTS: dict[str, tuple[str, ...]] = {
     "manifest": ("workers/manifest", "workers/records.py", "schemas/locations.py"),
-    "reading and decoding": ("workers/storage", "workers/fetch", "workers/decode", "schemas/images.py"),
+    READING: ("workers/storage", "workers/fetch", "workers/decode", "schemas/images.py"),
     "labelling": ("workers/label", "workers/process", "workers/batched.py"),
     "tables": (
         *("workers/tables", "workers/ledger/commit.py", "workers/ledger/publish.py", "workers/printable.py"),
@@ -27,8 +31,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """The files and folders of each part that all runs have. Texts of errors are rows, too."""
 
-LIBRARIES = {"reading and decoding": ("pillow", "simplejpeg")}
-"""Libraries that a part's rows depend on. A model's are in its record."""
+LIBRARIES = {READING: ("pillow", "simplejpeg")}
+"""Libraries that a part's rows depend on; pillow-heif where it is installed. A model's are in its record."""
 
 OF_MODELS = tuple(
     f"workers/models/{name}.py"
@@ -86,6 +90,8 @@ def code_of(models: Mapping[str, ResolvedModel], root: Path = ROOT) -> Code:
     parts = {part: _digests(root, _files(root, paths)) for part, paths in PARTS.items()}
     for part, names in LIBRARIES.items():
         parts[part] |= {name: version(name) for name in names}
+    if heif := installed():
+        parts[READING][PILLOW_HEIF] = heif
     return parts | {name: _digests(root, files_of(model, root)) for name, model in models.items()}
 
 

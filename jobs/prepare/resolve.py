@@ -120,6 +120,8 @@ class ResolvedJob:
             if model.weights:
                 facts.append((f"{name} weights", resolved.weights))
             facts += [(f"{name} note", note) for note in resolved.notes]
+        if spec.facts:
+            facts.append(("facts", ", ".join(spec.facts)))
         return facts
 
     def public_spec(self) -> dict[str, Any]:
@@ -151,7 +153,7 @@ class ResolvedJob:
         return LabelSettings(
             manifest=manifest,
             current=current,
-            tables=tables_of(self.models, manifest.carried),
+            tables=tables_of(self.models, manifest.carried, spec.facts),
             models=spec.models,
             fingerprints=tuple(model.fingerprint for model in self.models.values()),
             fetch=spec.fetch.share_of(actors),

@@ -80,7 +80,8 @@ def retried_manifest(job: ResolvedJob, run: RunDirectory, opened: Callable[[], M
     tables = [_errors(run, shard) for shard in run.current.shards]
     failed = pa.concat_tables(table.filter(pc.is_in(table["manifest_index"], rows)) for table in tables)
     manifest = _locating(job, run, failed, opened)
-    held = held_manifest(failed, run.carried, f"{run.store.url}/{manifest_folder(run.retry)}/held")
+    into = f"{run.store.url}/{manifest_folder(run.retry)}/held"
+    held = held_manifest(failed, run.carried, into, run.record.facts)
     return held if manifest is None else located(held, manifest)
 
 
@@ -144,7 +145,8 @@ def _errors(run: RunDirectory, shard: int, published: Shard | None = None) -> pa
 
 def _carried_names(run: RunDirectory) -> dict[str, str]:
     """The names of the manifest's own columns in the errors table, by their names in the manifest."""
-    return carried_names(pa.schema([(name, pa.null()) for name in run.record.manifest_columns]), "errors")
+    columns = pa.schema([(name, pa.null()) for name in run.record.manifest_columns])
+    return carried_names(columns, "errors", run.record.facts)
 
 
 def _by_unit(run: RunDirectory, failed: pa.Table) -> list[pa.Table]:

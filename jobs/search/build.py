@@ -34,7 +34,7 @@ from jobs.search.values import is_time, time_in
 from jobs.search.vectors import assert_lance, assert_replaceable, in_words, is_older, write_vectors
 from jobs.search.vocabulary import ERROR
 from schemas.exceptions import OutputConflictError, ReconcileError, SpecError, StorageError
-from schemas.tables import carried_names
+from schemas.tables import carried_names, fact_fields
 from schemas.words import counted, raylabel_command
 from workers.ledger.directory import RunDirectory
 from workers.ledger.runs import find_run
@@ -182,10 +182,13 @@ class _Builder:
         self._min_label_score = min_label_score
         columns = {row["column_name"]: row["column_type"] for row in database.rows("DESCRIBE labels")}
         manifest = pa.schema([(name, pa.null()) for name in run.record.manifest_columns])
-        in_labels, in_errors = (carried_names(manifest, table) for table in ("labels", "errors"))
+        in_labels, in_errors = (
+            carried_names(manifest, table, run.record.facts) for table in ("labels", "errors")
+        )
         self._carried = {name: columns[name] for name in in_labels.values()}
         self._in_errors = {in_labels[name]: in_errors[name] for name in manifest.names}
-        self._columns = {name: columns[name] for name in FACTS} | self._carried
+        self._facts = {field.name: columns[field.name] for field in fact_fields(run.record.facts)}
+        self._columns = {name: columns[name] for name in FACTS} | self._facts | self._carried
 
     def build(self, state: str) -> About:
         """Writes all of it."""
@@ -336,7 +339,7 @@ class _Builder:
         """The columns whose values are times, those that a CSV manifest has as texts as well."""
         return [
             name
-            for name, kind in self._carried.items()
+            for name, kind in (self._facts | self._carried).items()
             if is_time(kind) or (kind == "VARCHAR" and self._holds_times(quoted(name)))
         ]
 

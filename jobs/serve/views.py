@@ -239,7 +239,7 @@ def sorts_of(run: ServedRun, words: Sequence[Word], asked: Asked) -> dict[str, s
             sorts |= {name: f"most {word.name}", f"{name}.area": f"largest {word.name}"}
         sorts[f"{name}.score"] = f"surest {word.name}"
     carried = set(run.searcher.about.carried)
-    offered = ("score", "object_count", "width", "height", "byte_size", *sorted(carried))
+    offered = ("score", "object_count", "width", "height", "byte_size", "taken_at", *sorted(carried))
     columns = [column.name for column in run.searcher.vocabulary.columns if column.name in offered]
     for column in columns[:SORTED_COLUMNS]:
         name, shown = quoted(column), run.searcher.vocabulary.short_of(column)

@@ -104,7 +104,7 @@ def declared(name: str, tables: RunTables, carried: Mapping[str, str]) -> tuple[
     lines = _lines(pq.ParquetFile(pa.BufferReader(parquet_bytes(empty, name))).schema_arrow)
     if not TABLES[name].has_carried:
         return lines
-    names = carried_names(pa.schema([(column, pa.null()) for column in carried]), name)
+    names = carried_names(pa.schema([(column, pa.null()) for column in carried]), name, tables.facts)
     return (*lines, *(f"{names[column]}: {kind}" for column, kind in carried.items()))
 
 

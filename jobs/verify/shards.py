@@ -28,7 +28,7 @@ from schemas.ledger import (
 )
 from schemas.plan import Pass, Plan
 from schemas.ranges import from_ranges
-from schemas.tables import LABELS
+from schemas.tables import LABELS, fact_fields
 from schemas.words import counted
 from workers.ledger.directory import RunDirectory
 from workers.ledger.publish import make_tables
@@ -367,4 +367,5 @@ def _check_unfinished(whole: RunSnapshot, snapshot: ShardSnapshot, publication: 
 def _carried(whole: RunSnapshot, publication: Publication) -> pa.Schema:
     """The manifest's own columns, as a part of a shard has them."""
     data = whole.run.ledger.read(publication.chosen[0].files["labels"][0].key)
-    return pa.schema(list(pq.read_schema(pa.BufferReader(data)))[len(LABELS) :])
+    before = len(LABELS) + len(fact_fields(whole.run.tables.facts))
+    return pa.schema(list(pq.read_schema(pa.BufferReader(data)))[before:])

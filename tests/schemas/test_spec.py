@@ -1,14 +1,16 @@
 import shlex
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from jobs.prepare.begun import spec_of
 from schemas.exceptions import SpecError
-from schemas.spec import FetchSpec
+from schemas.spec import Fact, FetchSpec
 from schemas.spec_file import build_spec, parse_yaml, read_spec
+from schemas.tables import FACTS_OF
 from schemas.tasks import BoxChoice
 
 SMALLEST = """
@@ -78,6 +80,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
         },
         "embedder": None,
         "taggers": {},
+        "facts": [],
         "fetch": {
             "concurrency": "auto",
             "attempts": 4,
@@ -268,7 +271,7 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
         "  units.rows: found 0; allowed: 'auto' or at least 1",
         "  max_failed: found 1.5; allowed: a whole number or below 1",
         "  classifer: unknown key; allowed: manifest, output, classifier, detector, embedder, taggers, "
-        "fetch, decode, compute, units, storage, max_failed (did you mean classifier?)",
+        "facts, fetch, decode, compute, units, storage, max_failed (did you mean classifier?)",
     ]
 
 
@@ -570,3 +573,28 @@ def test_headers_are_those_of_all_web_servers_and_a_server_has_its_own() -> None
         "https://": headers,
     }
     assert spec.model_copy(update={"fetch": FetchSpec()}).reached == spec.storage
+
+
+def test_facts_are_in_one_order_however_they_are_written() -> None:
+    def facts(value: object) -> list[str]:
+        return [*build_spec({"manifest": "a", "output": "b", "facts": value}, "a test").facts]
+
+    assert facts("phash") == ["phash"]
+    assert facts(["phash", "exif"]) == facts(["exif", "phash"]) == ["exif", "phash"]
+    assert facts([]) == []
+    assert get_args(Fact) == tuple(FACTS_OF)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (["exif", "exif"], "facts: found exif, exif; allowed: each once"),
+        (["gps"], "facts.0: found 'gps'; allowed: 'exif' or 'phash'"),
+        ("gps", "facts.0: found 'gps'; allowed: 'exif' or 'phash'"),
+        (3, "facts: found 3; allowed: a list"),
+    ],
+)
+def test_facts_that_are_none_are_refused(value: object, message: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        build_spec({"manifest": "a", "output": "b", "facts": value}, "a test")
+    assert str(raised.value).splitlines()[1:] == [f"  {message}"]

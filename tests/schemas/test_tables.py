@@ -2,7 +2,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.tables import LABELS, WORKING, carried_names
+from schemas.tables import LABELS, WORKING, RunTables, carried_names, fact_fields
 
 
 def names(*own: str) -> list[str]:
@@ -34,3 +34,24 @@ def test_in_errors_a_name_of_its_own_columns_gets_a_prefix_too() -> None:
 def test_no_two_columns_differ_by_case_alone(own: list[str]) -> None:
     every = [name.casefold() for name in (*LABELS.names, *WORKING, *names(*own))]
     assert len(every) == len(set(every))
+
+
+def test_names_of_facts_are_taken_only_where_the_job_asks_for_them() -> None:
+    carried = pa.schema([(name, pa.string()) for name in ("Latitude", "phash", "lens")])
+    assert list(carried_names(carried).values()) == ["Latitude", "phash", "lens"]
+    for table in ("labels", "errors"):
+        assert carried_names(carried, table, ["exif"]) == {
+            "Latitude": "manifest_Latitude",
+            "phash": "phash",
+            "lens": "manifest_lens",
+        }
+    assert [field.name for field in fact_fields(["phash", "exif"])][-1] == "phash"
+    assert fact_fields([]) == []
+
+
+def test_rows_of_the_workers_have_facts_beside_columns_of_their_names() -> None:
+    carried = pa.schema([("phash", pa.string())])
+    tables = RunTables(carried=carried, facts=("phash",))
+    assert tables.results.names[-4:] == ["rows of boxes", "error", "uri_is_cut", "unit"]
+    assert tables.results.names[-6:-4] == ["fact phash", "phash"]
+    assert tables.schema("labels").names[-2:] == ["phash", "manifest_phash"]

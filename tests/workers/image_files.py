@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,35 @@ def picture(width: int = 83, height: int = 61, mode: str = "RGB") -> Image.Image
 def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+QUICKLY = {"preset": "ultrafast"}
+"""How x265 encodes in tests."""
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    """A HEIC by x265. With an EXIF orientation in `info` it is stored turned, with the boxes that undo it."""
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **{"enc_params": QUICKLY, **options})
+    return file.getvalue()
+
+
+def deep_heic(mode: str, values: NDArray[np.uint16], **options: Any) -> bytes:
+    """A HEIC of 10 bits, or of 12 by `bit_depth`.
+
+    Args:
+        mode: "L;16", "RGB;16" or "RGBA;16".
+        values: (height, width) or (height, width, channels), of 16 bits, of which the upper ones are kept.
+        options: of pillow-heif.
+    """
+    import pillow_heif
+
+    file = io.BytesIO()
+    size = (values.shape[1], values.shape[0])
+    pillow_heif.encode(mode, size, values.tobytes(), file, **{"enc_params": QUICKLY, **options})
     return file.getvalue()
 
 

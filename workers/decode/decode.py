@@ -23,7 +23,7 @@ from PIL import (
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
-from workers.decode import gif, jpeg, jpeg2000, png, pnm, tiff
+from workers.decode import gif, heif, jpeg, jpeg2000, png, pnm, tiff
 from workers.decode.errors import decode_error, ends_early
 from workers.decode.orientation import orientation_of, upright
 from workers.decode.picture import MAX_FRAMES, Limits, Picture
@@ -47,6 +47,9 @@ _BYTES_A_PIXEL = {
     "AVIF": 12,
     "BMP": 9,
     "GIF": 6,
+    "HEIC": 15,
+    "HEIC RGBA": 20,
+    "HEIC RGBa": 20,
     "JPEG": 10,
     "JPEG CMYK": 16,
     "JPEG2000": 20,
@@ -87,10 +90,11 @@ class _Source(io.BytesIO):
 def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> DecodedImage:
     """Decodes the first picture of an image file to upright 8-bit RGB.
 
-    The format is sniffed from the bytes: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000 and PBM/PGM/PPM
-    are decoded, nothing else. JPEG goes through libjpeg-turbo and equals Pillow bit for bit; everything else,
-    and every JPEG that is not plain grey or three-channel colour, goes through Pillow. An MPO (a phone's JPEG
-    with previews, gain maps or a second eye behind it) is a JPEG of one frame.
+    The format is sniffed from the bytes: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, PBM/PGM/PPM and,
+    where pillow-heif is installed, HEIC are decoded, nothing else. JPEG goes through libjpeg-turbo and equals
+    Pillow bit for bit; everything else, and every JPEG that is not plain grey or three-channel colour, goes
+    through Pillow. An MPO (a phone's JPEG with previews, gain maps or a second eye behind it) is a JPEG of
+    one frame. Of a HEIC its primary picture is decoded.
 
     Only what the first picture needs is read of JPEG, PNG and TIFF. Damage elsewhere, in metadata or in a
     later frame or page, costs nothing, and their size hardly any time.
@@ -98,7 +102,7 @@ def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> Decode
     Other modes become 8-bit RGB like this:
         grey, 1-bit, palette: the same colours in RGB; where a TIFF says that zero is white, so it is.
         16-bit grey: round(v * 255 / 65535), never clipped. 12-bit grey TIFF: round(v * 255 / 4095).
-        16-bit colour: the high byte, which is how Pillow reads it.
+        16-bit colour: the high byte, which is how Pillow reads it. 10- and 12-bit colour: as libheif does.
         alpha, and a transparent palette entry or colour: composited on white, round(c*a/255 + 255 - a).
         CMYK, YCCK, YCbCr: Pillow's own conversion, without ICC profiles.
         32-bit and signed integers, floats: UNSUPPORTED, as nothing in the file says which value is white.
@@ -130,6 +134,8 @@ def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> Decode
                 return _decode_jpeg(data, source, limits)
             case "PPM":
                 return _decode_pnm(data, limits)
+            case "HEIC":
+                return _decode_heic(data, source, limits)
         return _decode(name, data, source, limits)
     except ImageError:
         raise
@@ -177,9 +183,11 @@ def _decode(name: str, data: bytes, source: _Source, limits: Limits) -> DecodedI
     mode = image.mode
     pixels = _to_rgb(image)
     if picture is None:
-        metadata = (_bytes(image.info.get(key)) for key in ("exif", "xmp"))
-        picture = Picture(data, orientation_of(*metadata), min(getattr(image, "n_frames", 1), MAX_FRAMES))
-    return DecodedImage(upright(pixels, picture.orientation), name, picture.orientation, mode, picture.frames)
+        exif, xmp = (_bytes(image.info.get(key)) for key in ("exif", "xmp"))
+        frames = min(getattr(image, "n_frames", 1), MAX_FRAMES)
+        picture = Picture(data, orientation_of(exif, xmp), frames, exif=exif)
+    pixels = upright(pixels, picture.orientation)
+    return DecodedImage(pixels, name, picture.orientation, mode, picture.frames, picture.exif)
 
 
 def _first_picture(name: str, data: bytes) -> Picture | None:
@@ -202,6 +210,22 @@ def _decode_pnm(data: bytes, limits: Limits) -> DecodedImage:
     header = pnm.read_header(data)
     _check_size("PPM", (header.width, header.height), limits)
     return DecodedImage(pnm.decode_pixels(data, header), "PPM", 1, header.mode, 1)
+
+
+def _decode_heic(data: bytes, source: _Source, limits: Limits) -> DecodedImage:
+    """Decodes the primary picture of a HEIC with libheif, which turns it as the file's own boxes say."""
+    plugin = heif.plugin()
+    picture = heif.primary_picture(data)
+    coded = picture.sizes[0]  # what is shown is less where encoders added to it, or it is cropped
+    if (coded[0] - heif.MAX_PADDING) * (coded[1] - heif.MAX_PADDING) > limits.pixels:
+        _check_size("HEIC", coded, limits)
+    source.give(picture.file)
+    image = plugin(source)
+    _check_size("HEIC", image.size, limits, image.mode)
+    if not heif.is_padded(coded, image.size):
+        _check_size("HEIC", coded, limits, image.mode)
+    mode = image.mode
+    return DecodedImage(_to_rgb(image), "HEIC", picture.orientation, mode, picture.frames, picture.exif)
 
 
 def _decode_jpeg(data: bytes, source: _Source, limits: Limits) -> DecodedImage:
@@ -232,7 +256,7 @@ def _decode_jpeg(data: bytes, source: _Source, limits: Limits) -> DecodedImage:
             raise ends_early("JPEG", f"after: {error}") from error
     if not exact:
         pixels = _to_rgb(image)
-    return DecodedImage(upright(pixels, orientation), "JPEG", orientation, mode, 1)
+    return DecodedImage(upright(pixels, orientation), "JPEG", orientation, mode, 1, header.exif)
 
 
 def _to_rgb(image: Any) -> NDArray[np.uint8]:
@@ -286,6 +310,8 @@ def _deep_grey_converter(image: Any) -> Callable[[Any], NDArray[np.uint8]]:
     """Scales pieces of a grey Pillow image of 16 bits, 12 of which a TIFF may use, to uint8."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     white = 4095 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 65535
+    if image.format == "HEIF":  # its 10 or 12 bits are the upper ones
+        white = 2**16 - 2 ** (16 - image.info["bit_depth"])
     # Pillow inverts 8 bits and fewer by itself
     is_inverted = tags and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
     transparent = image.info.get("transparency", -1)

@@ -21,9 +21,11 @@ class Picture(NamedTuple):
         orientation: EXIF orientation, 1 to 8; not in `file` any more.
         frames: pictures in the original file, at most `MAX_FRAMES`.
         is_cut: whether the bytes end within the picture's data, which may be whole all the same.
+        exif: EXIF of the original: see `schemas.images.DecodedImage`.
     """
 
     file: bytes
     orientation: int
     frames: int
     is_cut: bool = False
+    exif: bytes = b""

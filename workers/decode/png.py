@@ -88,7 +88,8 @@ def first_picture(data: bytes) -> Picture:
         raise decode_error(ErrorCode.UNSUPPORTED, f"This PNG file is damaged: {missing}.")
     size = struct.pack(">I", sum(map(len, parts.pixels)))
     file = b"".join([SIGNATURE, *parts.kept.values(), size, b"IDAT", *parts.pixels, bytes(4), _END])
-    return Picture(file, _orientation(parts.metadata), parts.frames, parts.is_cut)
+    exif, xmp = _metadata(parts.metadata)
+    return Picture(file, orientation_of(exif, xmp), parts.frames, parts.is_cut, exif)
 
 
 def _is_sound(chunk: _Chunk) -> bool:
@@ -119,13 +120,13 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
             raise too_many("PNG", f"over {MAX_CHUNKS:,} chunks", MAX_CHUNKS)
 
 
-def _orientation(metadata: list[_Chunk]) -> int:
-    """The orientation that a PNG's EXIF chunk, its text with EXIF, or its XMP tells; the first of each."""
+def _metadata(metadata: list[_Chunk]) -> tuple[bytes, bytes]:
+    """EXIF, of a PNG's chunk or its text, and XMP, each the first; empty if there is none."""
     exif = next((bytes(chunk.content) for chunk in metadata if chunk.name == b"eXIf"), b"")
     if not exif:
         texts = _texts(metadata, b"Raw profile type exif")
         exif = next(filter(None, map(_hexadecimal, texts)), b"")
-    return orientation_of(exif, next(filter(None, _texts(metadata, b"XML:com.adobe.xmp")), b""))
+    return exif, next(filter(None, _texts(metadata, b"XML:com.adobe.xmp")), b"")
 
 
 def _texts(metadata: list[_Chunk], keyword: bytes) -> Iterator[bytes]:

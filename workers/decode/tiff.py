@@ -98,7 +98,8 @@ def first_picture(data: bytes) -> Picture:
     if values > MAX_VALUES:
         raise too_many("TIFF", f"{values:,} strips, tiles and other values", MAX_VALUES)
     orientation = orientation_of(data, _xmp(data, layout, page))
-    return Picture(_with_page(data, layout, page, kept), orientation, _count_pages(data, layout, page))
+    file, pages = _with_page(data, layout, page, kept), _count_pages(data, layout, page)
+    return Picture(file, orientation, pages, exif=data)
 
 
 def _page(data: bytes, layout: Layout, position: int) -> _Page:

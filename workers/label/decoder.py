@@ -14,7 +14,7 @@ from schemas.errors import ErrorCode, Stage
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage, LoadedImage
 from schemas.metrics import Usage
-from schemas.tables import FACTS
+from schemas.tables import ALL_FACTS
 from schemas.tasks import DETECT
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
@@ -55,6 +55,7 @@ class Decoder:
     """
 
     def __init__(self, settings: LabelSettings) -> None:
+        settings.assert_same_decoders()
         self._manifest = settings.manifest
         self._read = ImageReader(*settings.reading)
         torch.set_num_threads(settings.threads)
@@ -130,7 +131,7 @@ def images_of(images: SharedImages) -> Iterator[SharedImage | ImageError | None]
             yield None
         else:
             data = memory[row["start"] : row["start"] + row["size"]]
-            yield SharedImage(_image(data, row), {fact.name: row[fact.name] for fact in FACTS})
+            yield SharedImage(_image(data, row), {fact.name: row[fact.name] for fact in ALL_FACTS})
 
 
 def _error(stage: str, code: str, message: str, attempts: int, **_: object) -> ImageError:

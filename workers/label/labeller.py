@@ -45,6 +45,7 @@ class Labeller:
 
     def __init__(self, settings: LabelSettings) -> None:
         began = time.monotonic()
+        settings.assert_same_decoders()
         self._settings = settings
         self._read = self.reader(*settings.reading)
         if settings.device == "cpu":

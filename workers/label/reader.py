@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice, repeat, starmap
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from schemas.locations import Location, ParquetCell
 from schemas.spec import FetchSpec
 from workers.batched import chunks
 from workers.decode.decode import decode
+from workers.decode.facts import facts_of_picture
 from workers.decode.picture import Limits
 from workers.fetch.locate import is_local, read_image
 from workers.fetch.throttle import AdaptiveLimiter
@@ -52,6 +54,7 @@ class ImageReader:
         device: of the models, "cpu" or "cuda".
         threads: that decode, with a GPU.
         decode_ahead: images that these threads decode before they are taken.
+        facts: what is to be told of each image; see `schemas.tables.FACTS_OF`.
 
     Attributes:
         usage: adds up what fetching and decoding take.
@@ -59,17 +62,19 @@ class ImageReader:
 
     limiter: type[AdaptiveLimiter] = AdaptiveLimiter
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - settings of an actor, which each stand for themselves
         self,
         fetch: FetchSpec,
         limits: Limits,
         device: str,
         threads: int,
         decode_ahead: int,
+        facts: Collection[str] = (),
     ) -> None:
         self.usage = UsageMeter()
         self._fetch = fetch
         self._limits = limits
+        self._facts = facts
         self._concurrency = fetch.reads(device)
         self._limiter = self.limiter(self._concurrency, fetch.rate)
         self._decode_ahead = decode_ahead
@@ -146,7 +151,9 @@ class ImageReader:
         try:
             with self.usage.timing(Stage.DECODE), step(Stage.DECODE, [row]):
                 decoded = decode(file, max_pixels=self._limits.pixels, memory=self._limits.memory)
-                return LoadedImage(decoded, len(file), hashlib.sha256(file).digest())
+                facts = facts_of_picture(decoded, self._facts)
+                decoded = replace(decoded, exif=b"")
+                return LoadedImage(decoded, len(file), hashlib.sha256(file).digest(), facts)
         except ImageError as error:
             return error
 

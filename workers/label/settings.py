@@ -1,5 +1,6 @@
 """The settings and requests of labelling actors and their children, as plain values."""
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,12 +9,14 @@ import pyarrow as pa
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError, ModelError
+from schemas.identity import PILLOW_HEIF
 from schemas.metrics import Usage
 from schemas.models import EncodedTexts
 from schemas.plan import Pass
 from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, Runtime, StorageMap
 from schemas.tables import RunTables
 from schemas.tasks import TASKS, ModelSpec
+from workers.decode.heif import installed
 from workers.decode.picture import Limits
 from workers.label.transfer import SharedImages
 from workers.manifest.manifest import Manifest
@@ -83,6 +86,7 @@ class LabelSettings:
         fork_server: the address of the driver's; an actor on another machine starts its own.
         run_id: of run.json, for log lines; None where there is no run, as in `raylabel plan`.
         texts: the labels of zero-shot models as the driver encoded them, by the models' names.
+        heif: what the driver decodes HEIC images with; see `workers.decode.heif.installed`.
     """
 
     manifest: Manifest
@@ -101,6 +105,7 @@ class LabelSettings:
     fork_server: str
     run_id: str | None = None
     texts: Mapping[str, EncodedTexts] = field(default_factory=dict)
+    heif: str | None = field(default_factory=installed)
 
     @property
     def batch_size(self) -> int:
@@ -113,11 +118,12 @@ class LabelSettings:
         return max(MIN_CHUNK, self.batch_size)
 
     @property
-    def reading(self) -> tuple[FetchSpec, Limits, str, int, int]:
+    def reading(self) -> tuple[FetchSpec, Limits, str, int, int, tuple[str, ...]]:
         """The arguments of a `workers.label.reader.ImageReader` on this machine."""
         decoders = self.threads if self.device == "cuda" else 1
         share = int(self.memory_share * memory().limit / decoders)
-        return self.fetch, Limits(self.decode.max_pixels, share), self.device, self.threads, self.chunk_size
+        limits = Limits(self.decode.max_pixels, share)
+        return self.fetch, limits, self.device, self.threads, self.chunk_size, self.tables.facts
 
     @property
     def timeouts(self) -> dict[Stage, float]:
@@ -132,6 +138,19 @@ class LabelSettings:
         models = ", ".join(self.fingerprints) or "none"
         return f"models {models}; device {self.device}, runtime {self.runtime}, {self.threads} threads"
 
+    def assert_same_decoders(self) -> None:
+        """Refuses to decode where HEIC images would come out otherwise than the run's identity says.
+
+        Raises:
+            ModelError: another version is installed here than where the run was started, or one is missing.
+        """
+        if (here := installed()) != self.heif:
+            raise ModelError(
+                f"{socket.gethostname()} decodes HEIC images with {_pillow_heif(here)}, the driver with "
+                f"{_pillow_heif(self.heif)}: install the same on every node and where the job is started "
+                "(pip install 'raylabel[heif]'), or on none"
+            )
+
     def assert_same_models(self, built: tuple[str, ...]) -> None:
         """Refuses to label with other models than the run's, by their fingerprints.
 
@@ -144,6 +163,10 @@ class LabelSettings:
                 "modules of your own or the installed libraries differ between machines, or changed during "
                 "the run; or a factory builds another model at each call"
             )
+
+
+def _pillow_heif(version: str | None) -> str:
+    return f"{PILLOW_HEIF} {version}" if version else "nothing"
 
 
 def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:

@@ -62,7 +62,7 @@ class RunDirectory:
     @cached_property
     def tables(self) -> RunTables:
         """The tables that it writes."""
-        return tables_of(self.record.models, self.carried)
+        return tables_of(self.record.models, self.carried, self.record.facts)
 
     @property
     def plan(self) -> Plan:

@@ -2,12 +2,13 @@
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.exceptions import DamagedFileError, OutputConflictError, StorageError
+from schemas.exceptions import DamagedFileError, OutputConflictError, RaylabelError, StorageError
+from schemas.identity import MAY_COME
 from schemas.ledger import (
     COMMITS,
     MANIFEST,
@@ -29,11 +30,15 @@ from schemas.words import counted
 from workers.ledger.attempts import assert_not_running
 from workers.ledger.damage import MISSING, damaged, parse
 from workers.ledger.directory import RunDirectory
+from workers.ledger.state import read_success
 from workers.printable import short_line
 from workers.storage.store import Store
 from workers.storage.uris import clean_uri
 
 _FILE = re.compile(r"manifest\[(\d+)\]\.(uri|size|version)")
+
+MAX_SHOWN = 60
+"""Characters of a value that are shown of a difference."""
 
 MAX_DIFFERENCES = 20
 """Lines of difference shown where a run is refused."""
@@ -126,13 +131,17 @@ def _assert_none_runs(store: Store, ledger: str, record: RunRecord, message: Cal
 def assert_same_run(store: Store, there: dict[str, Any], here: dict[str, Any]) -> None:
     """Refuses to resume a run that would mix its rows with others.
 
+    A run whose first pass is complete may go on with a decoder that it began without: only the images that
+    failed for the lack of it come out otherwise, and those only by a retry, which replaces their rows.
+
     Raises:
         OutputConflictError: naming every value that differs.
     """
     differences = [
         f"  {_in_words(*difference, there)}" for difference in _differences(_values(there), _values(here))
     ]
-    differences += [f"  {line}" for line in _code_in_words(there, here)]
+    gained = MAY_COME if _is_past_its_first_pass(store) else frozenset()
+    differences += [f"  {line}" for line in _code_in_words(there, here, gained)]
     lines = sorted(short_line(line, 300) for line in dict.fromkeys(differences))
     if lines:
         more = [f"  and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
@@ -264,8 +273,22 @@ def _values(identity: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if key != "code"}
 
 
-def _code_in_words(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
-    """Each part of the code that differs between two identities, for a person, and what can be done."""
+def _is_past_its_first_pass(store: Store) -> bool:
+    """Whether a directory holds a run that is complete, or is being retried."""
+    try:
+        return read_success(store, lambda _: None) is not None or find_run(store.url).newest().retry > 0
+    except RaylabelError:  # what is damaged is told elsewhere
+        return False
+
+
+def _code_in_words(there: dict[str, Any], here: dict[str, Any], gained: Collection[str]) -> Iterator[str]:
+    """Each part of the code that differs between two identities, for a person, and what can be done.
+
+    Args:
+        there: the run's identity.
+        here: the job's.
+        gained: libraries that may be there now though they were not.
+    """
     codes = there.get("code", {}), here.get("code", {})
     for part in codes[0].keys() | codes[1].keys():
         is_model = part in there or part in here
@@ -273,8 +296,15 @@ def _code_in_words(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]
             continue  # one job lacks the model, which is a difference of its own
         old, new = (code.get(part, {}) for code in codes)
         changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        changed = [name for name in changed if name in old or name not in gained]
         files = [name for name in changed if name.endswith(".py")]
         for name in (name for name in changed if name not in files):
+            if name in MAY_COME and name not in old:
+                yield (
+                    f"{part}: {name} {new[name]} now, none there; uninstall it to resume, then retry what "
+                    "failed for the lack of it"
+                )
+                continue
             versions = f"{old.get(name, 'not recorded')} there, {new.get(name, 'not recorded')} now"
             yield f"{part}: {name} {versions}; install what was there to resume"
         if files:
@@ -291,8 +321,11 @@ def _short(value: Any) -> str:
             return "nothing"
         case {"info": {"name": str(name)}}:  # a whole model
             return name
+        case []:
+            return "none"
         case list():
-            return f"{len(value)} of them"
+            texts = ", ".join(map(str, value))
+            return texts if len(texts) <= MAX_SHOWN else f"{len(value)} of them"
         case _:
             text = str(value)
-            return text if len(text) <= 60 else f"{text[:57]}..."
+            return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

@@ -1,6 +1,6 @@
 """Failed rows as a manifest, made of what a run holds of them: its errors table."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,15 +80,18 @@ def with_image(failed: pa.Table) -> pa.Table:
     return failed.filter(pc.invert(has_none))
 
 
-def held_manifest(failed: pa.Table, carried: pa.Schema, into: str) -> HeldManifest:
+def held_manifest(
+    failed: pa.Table, carried: pa.Schema, into: str, facts: Collection[str] = ()
+) -> HeldManifest:
     """Writes failed rows as a file of a manifest.
 
     Args:
         failed: rows of an errors table, ascending.
         carried: the manifest's own columns, under their names in it.
         into: where to write: a path or URL that the rest of the name is appended to.
+        facts: of the run.
     """
-    schema, in_errors = _columns(carried), carried_names(carried, "errors")
+    schema, in_errors = _columns(carried), carried_names(carried, "errors", facts)
     error = pa.StructArray.from_arrays([failed[n].combine_chunks() for n in _ERROR], fields=list(_ERRORS))
     own = {name: failed[name] for name in ("image_id", "uri", MANIFEST_URI.name, URI_IS_CUT.name)}
     own |= {name: failed[in_errors[n]] for n, name in carried_names(carried).items()}

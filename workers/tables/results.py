@@ -19,12 +19,15 @@ from schemas.images import Classification, Detections, LoadedImage
 from schemas.models import ResolvedModel
 from schemas.tables import (
     ERROR,
+    FACTS_OF,
     KEYS,
+    LABELS,
     MANIFEST_URI,
     TABLES,
     URI_IS_CUT,
     RunTables,
-    carried_names,
+    fact_fields,
+    fact_in_results,
     rows_of,
 )
 
@@ -45,7 +48,7 @@ class LabelledImage:
 
 
 def facts_of(image: LoadedImage) -> dict[str, Any]:
-    """The values of the labels table's columns about the file itself, see `schemas.tables.FACTS`."""
+    """The values of the labels table's columns about the file itself, see `schemas.tables.ALL_FACTS`."""
     decoded = image.decoded
     return {
         "width": decoded.width,
@@ -56,6 +59,7 @@ def facts_of(image: LoadedImage) -> dict[str, Any]:
         "exif_orientation": decoded.exif_orientation,
         "source_mode": decoded.source_mode,
         "frame_count": decoded.frame_count,
+        **image.facts,
     }
 
 
@@ -81,7 +85,11 @@ def _values(outcome: LabelledImage | RowError) -> dict[str, Any]:
     """One row's values, all but those of the manifest; columns left out are null."""
     if isinstance(outcome, RowError):
         return {"error": error_values(outcome)}
-    return {**outcome.facts, **outcome.values, "processed_at": outcome.at}
+    facts = {_IN_RESULTS.get(name, name): value for name, value in outcome.facts.items()}
+    return {**facts, **outcome.values, "processed_at": outcome.at}
+
+
+_IN_RESULTS = {field.name: fact_in_results(field.name) for field in fact_fields(FACTS_OF)}
 
 
 def row_error(error: ImageError, at: datetime) -> RowError:
@@ -199,9 +207,9 @@ def split_results(results: pa.Table, tables: RunTables, run_id: str) -> dict[str
     failed = pc.is_valid(ordered["error"])
     labelled, errors = ordered.filter(pc.invert(failed)), ordered.filter(failed)
     split = {
-        "labels": labelled,
+        "labels": _labels(labelled, tables),
         **{name: _rows(labelled, name, tables) for name in tables.of_labelled},
-        "errors": _errors(errors, tables.carried),
+        "errors": _errors(errors, tables),
     }
     return {name: _cast(split[name], tables.schema(name)) for name in tables.names}
 
@@ -233,12 +241,24 @@ def _rows(labelled: pa.Table, name: str, tables: RunTables) -> pa.Table:
     return pa.table({column: columns[column] for column in table.schema.names})
 
 
-def _errors(failed: pa.Table, carried: pa.Schema) -> pa.Table:
+def _labels(labelled: pa.Table, tables: RunTables) -> pa.Table:
+    """The labelled rows, with facts and the manifest's columns under their names in the labels table."""
+    own = {name: labelled[name] for name in LABELS.names}
+    facts = {field.name: labelled[fact_in_results(field.name)] for field in fact_fields(tables.facts)}
+    return pa.table({**own, **facts, **_carried(labelled, "labels", tables)})
+
+
+def _errors(failed: pa.Table, tables: RunTables) -> pa.Table:
     """One row for each failed row."""
     whole = {name: failed[name] for name in (MANIFEST_URI.name, URI_IS_CUT.name)}
     own = {**_fields(failed["error"], ERROR), **whole}
-    in_labels, in_errors = carried_names(carried), carried_names(carried, "errors")
-    return pa.table({**_keys(failed), **own, **{in_errors[n]: failed[in_labels[n]] for n in carried.names}})
+    return pa.table({**_keys(failed), **own, **_carried(failed, "errors", tables)})
+
+
+def _carried(rows: pa.Table, name: str, tables: RunTables) -> dict[str, Any]:
+    """The manifest's own columns under their names in a table."""
+    names = zip(tables.carried_names(name).values(), tables.carried_in_results, strict=True)
+    return {there: rows[here] for there, here in names}
 
 
 def _keys(table: pa.Table) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+import socket
 from contextlib import closing
 from pathlib import Path
 
@@ -7,15 +8,20 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from schemas.exceptions import ModelError
 from schemas.images import DecodedImage
 from schemas.metrics import Usage
 from schemas.spec import DecodeSpec
 from schemas.tables import DECODED
 from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec, ModelSpec, TaggerSpec
 from tests.poison import CRASH_MARK, ENDLESS_MARK, broken_decoder, paint
+from tests.workers.decode.test_exif import WHOLE, whole
 from tests.workers.label.models import settings_of_models
 from tests.workers.label.test_labeller import ignore_stage
 from tests.workers.label.test_supervise import settings_of
+from workers.decode.decode import decode
+from workers.decode.heif import installed
+from workers.decode.phash import phash
 from workers.label import decoder
 from workers.label.actors import DecodeActor
 from workers.label.decoder import Decoder, SharedImage, images_of
@@ -122,3 +128,37 @@ def test_pixels_over_the_bound_are_left_to_whoever_labels(
     assert list(images_of(decoded))[1:] == [None] * 7
     with closing(LabelUnits(settings)) as label:
         assert without_times(label(0, decoded=from_shared(decoded))) == without_times(label(0))
+
+
+def test_facts_of_images_that_were_decoded_elsewhere_are_the_same(
+    settings: LabelSettings, tmp_path: Path
+) -> None:
+    tables = dataclasses.replace(settings.tables, facts=("exif", "phash"))
+    settings = dataclasses.replace(settings, tables=tables)
+    Image.open(tmp_path / "blue.png").convert("RGB").save(tmp_path / "photo.jpg", "JPEG", exif=whole())
+    decoded = DecodeActor(settings)(pa.table({"units": [[0]]}))["decoded"][0]
+    with closing(LabelUnits(settings)) as label:
+        results = label(0, decoded=pa.Table.from_struct_array(decoded.values))
+        expected = label(0)
+    assert without_times(results) == without_times(expected)
+    first, missing, *_ = results.to_pylist()
+    assert {name: first[f"fact {name}"] for name in WHOLE} == WHOLE
+    assert first["fact phash"] == phash(
+        decode((tmp_path / "photo.jpg").read_bytes(), max_pixels=10**6).pixels
+    )
+    assert (missing["fact phash"], missing["fact taken_at"]) == (None, None)
+
+
+@pytest.mark.parametrize("maker", [Decoder, Labeller])
+@pytest.mark.parametrize("elsewhere", [None, "1.0.0, libheif 1.20.1"])
+def test_another_decoder_of_heic_than_the_drivers_is_refused_before_anything_is_labelled(
+    settings: LabelSettings, maker: type[Decoder] | type[Labeller], elsewhere: str | None
+) -> None:
+    driver = f"pillow-heif {elsewhere}" if elsewhere else "nothing"
+    with pytest.raises(ModelError) as raised:
+        maker(dataclasses.replace(settings, heif=elsewhere))
+    assert str(raised.value) == (
+        f"{socket.gethostname()} decodes HEIC images with pillow-heif {installed()}, the driver with "
+        f"{driver}: install the same on every node and where the job is started "
+        "(pip install 'raylabel[heif]'), or on none"
+    )

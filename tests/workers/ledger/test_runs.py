@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from schemas.exceptions import OutputConflictError, StorageError
-from schemas.ledger import SourceFile
+from schemas.ledger import SUCCESS, RunRecord, SourceFile
 from tests.s3 import S3Server
 from tests.workers.tables.made_results import CARRIED, DETECTOR, PLAN, record, results_of
 from workers.ledger.commit import commit_results
@@ -67,6 +68,46 @@ def test_what_changed_of_manifest_or_code_is_told_in_words(store: Store) -> None
         "  tables: workers/tables/results.py of raylabel changed since the run began, and may make other "
         "rows; the version that began it (see `raylabel` in run.json) resumes it",
     ]
+
+
+def with_heif(version: str | None) -> RunRecord:
+    decoders = {"pillow": "13.0.0"} | ({"pillow-heif": version} if version else {})
+    return record(code={"reading and decoding": decoders})
+
+
+def test_a_run_that_began_without_a_decoder_of_heic_resumes_without_and_is_retried_with_it(
+    store: Store,
+) -> None:
+    begin_run(store, with_heif(None))
+    with pytest.raises(OutputConflictError) as raised:
+        begin_run(store, with_heif("1.8.1, libheif 1.23.6"))
+    assert str(raised.value).splitlines()[1:-1] == [
+        "  reading and decoding: pillow-heif 1.8.1, libheif 1.23.6 now, none there; uninstall it to resume, "
+        "then retry what failed for the lack of it"
+    ]
+    store.write(SUCCESS, json.dumps({"labels": 8, "boxes": 0, "errors": 4}).encode())
+    assert begin_run(store, with_heif("1.8.1, libheif 1.23.6")) == with_heif(None)
+
+
+@pytest.mark.parametrize("now", [None, "1.9.0, libheif 1.24.0"])
+def test_a_run_with_a_decoder_of_heic_goes_on_with_the_same_only(store: Store, now: str | None) -> None:
+    begin_run(store, with_heif("1.8.1, libheif 1.23.6"))
+    store.write(SUCCESS, json.dumps({"labels": 8, "boxes": 0, "errors": 4}).encode())
+    with pytest.raises(OutputConflictError) as raised:
+        begin_run(store, with_heif(now))
+    assert str(raised.value).splitlines()[1:-1] == [
+        f"  reading and decoding: pillow-heif 1.8.1, libheif 1.23.6 there, {now or 'not recorded'} now; "
+        "install what was there to resume"
+    ]
+
+
+def test_other_facts_are_other_rows_and_runs_of_before_have_none(store: Store) -> None:
+    old = record()
+    assert "facts" not in old.spec
+    begin_run(store, old)
+    begin_run(store, record(spec={**old.spec, "facts": []}))
+    with pytest.raises(OutputConflictError, match="facts: none there, exif now"):
+        begin_run(store, record(spec={**old.spec, "facts": ["exif"]}))
 
 
 def test_a_folder_with_tables_of_somebody_elses_is_refused(store: Store) -> None:

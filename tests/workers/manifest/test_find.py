@@ -139,16 +139,16 @@ def test_only_regular_files_of_a_folder_are_read(
 
 
 def test_what_a_folder_passed_over_is_counted_by_ending(folder: Path) -> None:
-    passed = ["1.HEIC", "2.heic", "x.jpeg~", "none", ".hidden.jpg", "_x.jpg", "a.\x1b[31m", "list.csv"]
+    passed = ["1.PSD", "2.psd", "x.jpeg~", "none", ".hidden.jpg", "_x.jpg", "a.\x1b[31m", "list.csv"]
     for name in (*passed, "a.jpg"):
         (folder / name).write_bytes(b"")
     expected = (
-        "2 .heic, 2 hidden (their names begin with . or _), 1 .csv, 1 .jpeg~, 1 with other endings, 1 others"
+        "2 .psd, 2 hidden (their names begin with . or _), 1 .csv, 1 .jpeg~, 1 with other endings, 1 others"
     )
     assert passed_over(folder) == expected
     for name in ("a.jpg", "list.csv"):
         (folder / name).unlink()
-    with pytest.raises(ManifestError, match=r"found no manifest at .*/in \(there are: 2 \.heic, "):
+    with pytest.raises(ManifestError, match=r"found no manifest at .*/in \(there are: 2 \.psd, "):
         find_sources(ManifestSpec(uri=str(folder)))
     (folder / "0.tar").write_bytes(tar_bytes([("a.jpg", b"image")]))
     (folder / "0_stats.json").write_text("{}")

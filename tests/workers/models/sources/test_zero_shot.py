@@ -337,7 +337,7 @@ def refusal(spec: Any) -> str:
         ([], "labels: found no class name for {model}; expected one on each line"),
         (["cat", " "], "labels: name 2 is blank; give every class"),
         (["cat", "dog", "cat"], "labels: names 1 and 3 are both 'cat'; tell them apart"),
-        ("no/such.txt", "the file of class names no/such.txt cannot be read: No such file"),
+        ("no/such.txt", "no/such.txt cannot be read: No such file"),
         (
             ["a " * 90],
             " has 104 tokens, but the text half of {folder} takes at most 77; shorten it",
