@@ -12,7 +12,7 @@ from schemas.metrics import Usage
 from schemas.plan import Pass
 from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, Runtime, StorageMap
 from schemas.tables import RunTables
-from schemas.tasks import TASKS, ModelSpec
+from schemas.tasks import TASKS, DetectorSpec, ModelSpec, TilesSpec
 from workers.decode.picture import Limits
 from workers.label.transfer import SharedImages
 from workers.manifest.manifest import Manifest
@@ -110,15 +110,35 @@ class LabelSettings:
         return max(MIN_CHUNK, self.batch_size)
 
     @property
+    def held_pixels(self) -> int | None:
+        """Pixels of images that a child is to hold at once, where they may be large; one image may have more.
+
+        None: the number of images alone counts.
+        """
+        return self.decode.max_pixels if self._tiles else None
+
+    @property
+    def most_parts(self) -> int:
+        """The most parts of an image that a detector gets, where its sides are at least a tile's."""
+        return 1 + max((tiles.most_in(self.decode.max_pixels) for tiles in self._tiles), default=0)
+
+    @property
+    def _tiles(self) -> list[TilesSpec]:
+        """Of the detectors that have some."""
+        detectors = (model for model in self.models.values() if isinstance(model, DetectorSpec))
+        return [detector.tiles for detector in detectors if detector.tiles]
+
+    @property
     def reading(self) -> tuple[FetchSpec, Limits, str, int, int]:
         """The arguments of a `workers.label.reader.ImageReader` on this machine."""
         decoders = self.threads if self.device == "cuda" else 1
         share = int(self.memory_share * memory().limit / decoders)
-        return self.fetch, Limits(self.decode.max_pixels, share), self.device, self.threads, self.chunk_size
+        limits = Limits(self.decode.max_pixels, share, self.held_pixels)
+        return self.fetch, limits, self.device, self.threads, self.chunk_size
 
     @property
     def timeouts(self) -> dict[Stage, float]:
-        """Processor seconds that one image may take in each stage."""
+        """Processor seconds that one image may take in each stage; of one in tiles each part of it."""
         return {
             Stage.DECODE: self.decode.timeout_s,
             **{task.stage: self.compute.timeout_s for task in TASKS},

@@ -49,6 +49,9 @@ from workers.models.sources import (
     transformers_folders,
 )
 from workers.models.tagger import Tagger
+from workers.models.tiled import MODULES as OF_TILES
+from workers.models.tiled import TiledRunner
+from workers.models.tiles import Tiling
 from workers.models.weights import assert_finite
 from workers.printable import short_line
 from workers.storage.uris import clean_uri
@@ -165,7 +168,8 @@ def _loaded(spec: ModelSpec) -> LoadedModel[Any, Any]:
     settings: dict[str, object] = {}
     for reader in readers:
         settings |= reader.apply(spec, built.model)
-    modules = (*(reader.__module__ for reader in readers), *source.modules)
+    tiled = OF_TILES if isinstance(spec, DetectorSpec) and spec.tiles else ()
+    modules = (*(reader.__module__ for reader in readers), *source.modules, *tiled)
     return LoadedModel(built.model, spec, _resolved(spec, built, settings, modules))
 
 
@@ -177,14 +181,17 @@ def _readers(spec: ModelSpec) -> list[type[Predictor[Any]]]:
 
 def runners_of(models: Mapping[str, LoadedModel[Any, Any]], options: RunnerOptions) -> list[Runner]:
     """What computes the loaded models of a job, by name; a network that several of them have, once."""
-    return [
-        Runner(
-            shared_model([loaded.model for loaded in group.values()]),
-            [reader(name, loaded) for name, loaded in group.items() for reader in _readers(loaded.spec)],
-            options,
-        )
-        for group in by_network(models)
-    ]
+    return [_runner(group, options) for group in by_network(models)]
+
+
+def _runner(group: Mapping[str, LoadedModel[Any, Any]], options: RunnerOptions) -> Runner:
+    """What computes the network of some models."""
+    model = shared_model([loaded.model for loaded in group.values()])
+    readers = [reader(name, loaded) for name, loaded in group.items() for reader in _readers(loaded.spec)]
+    match readers:
+        case [Detector(tiling=Tiling() as tiling) as detector]:
+            return TiledRunner(model, detector, tiling, options)
+    return Runner(model, readers, options)
 
 
 def _unknown(spec: ModelSpec) -> ModelError:

@@ -136,8 +136,11 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
     With a class map a module that has `nms_groups` suppresses boxes by their new names. Of one that has its
     NMS inside, the boxes are merged afterwards, and the limit is lifted and kept for then.
 
+    With tiles the boxes of all of them are merged by the same overlap.
+
     Returns:
-        Settings that follow from these: `merge_iou`, `max_boxes`, where boxes are merged or left out later.
+        Settings that follow from these: `merge_iou`, `max_boxes`, where boxes are merged or left out later;
+        `tiles`, with the overlap by which their boxes are merged.
 
     Raises:
         ModelError: the spec has `nms_iou`, but the module has no attribute for it, and no boxes are merged.
@@ -152,7 +155,7 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
     if spec.nms_iou is not None:
         if hasattr(head, "nms_thresh"):
             head.nms_thresh = spec.nms_iou
-        elif not merges:
+        elif not merges and spec.tiles is None:
             raise ModelError(
                 f"nms_iou: {spec.model} does its own non-maximum suppression and has no `nms_thresh` to set; "
                 "leave nms_iou out"
@@ -163,4 +166,8 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
         most = head.detections_per_img if most is None else most
         head.detections_per_img = sys.maxsize
     iou = spec.nms_iou if spec.nms_iou is not None else getattr(head, "nms_thresh", MERGE_IOU)
-    return {**({"merge_iou": iou} if merges else {}), **({"max_boxes": most} if later else {})}
+    return {
+        **({"merge_iou": iou} if merges else {}),
+        **({"max_boxes": most} if later else {}),
+        **({"tiles": {**spec.tiles.model_dump(), "iou": iou}} if spec.tiles else {}),
+    }
