@@ -16,7 +16,7 @@ from workers.decode.orientation import Layout
 MIN_PIXELS = 2**24
 """Of a picture that is decoded in bands; a smaller one is decoded as a whole."""
 
-BAND_PIXELS = 2**22
+BAND_PIXELS = 2**20
 """Of a band, or more where a strip or a row of tiles has more."""
 
 MIN_BANDS = 16

@@ -180,8 +180,8 @@ def candidates(seed: int, n: int, side: float, spread: float, groups: int = 2) -
     random = np.random.default_rng(seed)
     corners = random.uniform(0, spread, (n, 2))
     sides = side * 2 ** random.uniform(-4, 0, (n, 2))
-    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
-    scores = random.integers(1, 60, n).astype(np.float32) / 64
+    boxes: NDArray[np.float32] = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    scores = (random.integers(1, 60, n) / 64).astype(np.float32)
     return Candidates(
         boxes, scores, random.integers(0, groups, n), random.integers(0, 5, n), random.random(n) < 0.4
     )
