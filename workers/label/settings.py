@@ -115,18 +115,13 @@ class LabelSettings:
 
         None: the number of images alone counts.
         """
-        return self.decode.max_pixels if self._tiles else None
+        return self.decode.max_pixels if tiles_of(self.models) else None
 
     @property
     def most_parts(self) -> int:
         """The most parts of an image that a detector gets, where its sides are at least a tile's."""
-        return 1 + max((tiles.most_in(self.decode.max_pixels) for tiles in self._tiles), default=0)
-
-    @property
-    def _tiles(self) -> list[TilesSpec]:
-        """Of the detectors that have some."""
-        detectors = (model for model in self.models.values() if isinstance(model, DetectorSpec))
-        return [detector.tiles for detector in detectors if detector.tiles]
+        pixels = self.decode.max_pixels
+        return 1 + max((tiles.most_in(pixels) for tiles in tiles_of(self.models)), default=0)
 
     @property
     def reading(self) -> tuple[FetchSpec, Limits, str, int, int]:
@@ -163,6 +158,13 @@ class LabelSettings:
             )
 
 
-def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
-    """The runtime of a run with so many rows; the same in every attempt."""
-    return "torch" if compute.runtime == "auto" and rows < MIN_ROWS_TO_EXPORT else compute.runtime
+def runtime_of(compute: ComputeSpec, rows: int, models: Mapping[str, ModelSpec]) -> Runtime:
+    """The runtime of a run with so many rows; the same in every attempt. An image in tiles is many."""
+    has_few = rows < MIN_ROWS_TO_EXPORT and not tiles_of(models)
+    return "torch" if compute.runtime == "auto" and has_few else compute.runtime
+
+
+def tiles_of(models: Mapping[str, ModelSpec]) -> list[TilesSpec]:
+    """The tiles of the detectors that have some."""
+    detectors = (model for model in models.values() if isinstance(model, DetectorSpec))
+    return [detector.tiles for detector in detectors if detector.tiles]

@@ -96,3 +96,8 @@ def test_a_detectors_80_classes_as_three_of_ones_own(folder: Path) -> None:
     (folder / "things.yaml").write_text(example)
     found = loaded("a detector of 80 classes, and want three of my own").resolved
     assert found.classes == ("person", "vehicle", "pet")
+
+
+def test_large_images_of_small_objects() -> None:
+    settings = loaded("large images of small objects").resolved.settings
+    assert settings["tiles"] == {"size": 1024, "overlap": 0.2, "iou": 0.6}

@@ -56,10 +56,7 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
             case "compute":
                 compute(value)
             case "wait":
-                wait_at_a_step()
-            case "wait often":
-                for _ in range(5):
-                    wait_at_a_step()
+                wait_at_a_step(int(value or 1))  # type: ignore[call-overload]
             case "fork and say":
                 fork_and(lambda: on_stage(Stage.CLASSIFY))
             case _:
@@ -138,9 +135,10 @@ def compute_beside_a_copy() -> None:
         os._exit(0)
 
 
-def wait_at_a_step() -> None:
-    with step(Stage.DECODE, [7]):
-        time.sleep(1)
+def wait_at_a_step(times: int) -> None:
+    for _ in range(times):
+        with step(Stage.DECODE, [7]):
+            time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +212,7 @@ def test_a_process_that_begins_one_step_after_the_other_is_at_work_without_a_mes
 ) -> None:
     monkeypatch.setattr(children, "HANG_TIMEOUT_S", 2)
     began = time.monotonic()
-    assert child(("wait often", None)) == child.pid
+    assert child(("wait", 5)) == child.pid
     assert time.monotonic() - began > 3
 
 
