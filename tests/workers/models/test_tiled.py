@@ -1,5 +1,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from schemas.images import DecodedImage, Detections
 from schemas.tasks import DetectorSpec, TilesSpec
 from tests.workers.models.alone import Alone, unresolved
 from tests.workers.models.mosaics import COCO, mosaic, score, total
-from tests.workers.models.pictures import noise, one_thread, opened, photos
+from tests.workers.models.onnx.exports import KnownBoxes, UnderLayout, cells, export, ultralytics
+from tests.workers.models.pictures import PHOTOS, noise, one_thread, opened, photos
+from workers.models.detector import Detector
 from workers.models.model import DetectorModel, LoadedModel, as_is
 from workers.models.predictor import ModelInput
 from workers.models.registry import load
@@ -79,9 +82,7 @@ def test_answers_depend_neither_on_the_batch_nor_on_other_images() -> None:
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
 
 
-def _files() -> list[Any]:
-    from tests.workers.models.pictures import PHOTOS
-
+def _files() -> list[Path]:
     return sorted(path for path in PHOTOS.iterdir() if path.suffix in (".jpg", ".png"))[:3]
 
 
@@ -110,8 +111,6 @@ class Bright(nn.Module):
 def bright(spec: DetectorSpec, batch_size: int = 4) -> tuple[Alone, Bright]:
     module = Bright()
     model = DetectorModel(module=module, transform=as_is, categories=("dot",))
-    from workers.models.detector import Detector
-
     resolved = unresolved(spec.task, model.categories)
     resolved = resolved.model_copy(update={"settings": Detector.apply(spec, model)})
     return Alone(LoadedModel(model, spec, resolved), batch_size, runtime="torch"), module
@@ -241,3 +240,21 @@ def test_a_large_image_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     detect([image])
     assert len(seen) == 2 * (1 + 4 * 5)
     assert all(seen)
+
+
+def test_a_detector_in_an_onnx_file_has_tiles_too(tmp_path: Path) -> None:
+    boxes = np.tile(np.array([8, 8, 40, 48], np.float32), (len(cells(64, 64)), 1))
+    scores = np.zeros((len(boxes), 2), np.float32)
+    scores[5, 0] = 0.9
+    export(
+        UnderLayout(KnownBoxes(boxes, scores), "yolov8", (64, 64)),
+        tmp_path / "yolo.onnx",
+        (64, 64),
+        layout="yolov8",
+        metadata=ultralytics(("cat", "dog"), imgsz="[64, 64]"),
+    )
+    spec = DetectorSpec(model=str(tmp_path / "yolo.onnx"), tiles=TilesSpec(size=64, overlap=0))
+    (found,) = Alone(load(spec), 1)([noise(0, 64, 128)])
+    # what it finds at one place of each input: in the two tiles, and in the letterboxed whole twice as large
+    expected = [[16, 0, 80, 64], [8, 8, 40, 48], [72, 8, 104, 48]]
+    np.testing.assert_allclose(found.boxes[np.argsort(-found.boxes[:, 3])], expected, atol=1e-3)
