@@ -1,11 +1,12 @@
 """The kinds of model that a job may have: what each does, its section of the job spec, its own table."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from schemas.errors import Stage
 from schemas.section import SHA256, Section, allowed
@@ -395,6 +396,36 @@ class ClassifierSpec(ClassesSpec):
         return kept if self.score_threshold is None else f"{kept}, tags: {above(self)}"
 
 
+class TilesSpec(Section):
+    """How an image is cut into tiles, which the detector gets one by one, beside the whole image.
+
+    Attributes:
+        size: pixels of a side of a tile, which is a square; an image that fits into one is not cut.
+        overlap: part of a tile's side that its neighbour has as well, at least: 0 to 0.5.
+    """
+
+    size: int = Field(1024, ge=64, le=16_384)
+    overlap: float = Field(0.2, ge=0, le=0.5)
+
+    @property
+    def step(self) -> int:
+        """Pixels from a tile to its neighbour, at most."""
+        return self.size - math.ceil(self.size * self.overlap)
+
+    def most_in(self, pixels: int) -> int:
+        """The most tiles of an image of so many pixels whose sides are at least a tile's: two long rows."""
+        return 2 * (1 + math.ceil(pixels / self.size / self.step))
+
+
+def _is_a_section(tiles: object) -> object:
+    """Refuses what cannot be the section, with an example of one that can."""
+    if tiles is None or isinstance(tiles, dict | TilesSpec):
+        return tiles
+    raise ValueError(
+        f"found {tiles!r}; allowed: keys and values, as in {{size: 1024, overlap: 0.2}}; or null for no tiles"
+    )
+
+
 class DetectorSpec(PromptedSpec):
     """The model that says which objects are in an image, and where.
 
@@ -406,6 +437,7 @@ class DetectorSpec(PromptedSpec):
         class_thresholds: the same for individual classes, by name.
         nms_iou: boxes of one class that overlap more than this are one object, 0 to 1; None: the model's own.
         max_boxes: the most boxes kept in an image, best first; None: the model's own.
+        tiles: how an image is cut, so that small objects are found; None: it is not.
     """
 
     task = DETECT
@@ -416,10 +448,13 @@ class DetectorSpec(PromptedSpec):
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
     nms_iou: Score | None = None
     max_boxes: int | None = Field(None, ge=1, le=10_000)
+    tiles: Annotated[TilesSpec | None, BeforeValidator(_is_a_section)] = None
 
     def what_is_kept(self, classes: int) -> str:  # noqa: ARG002 - the face of all models
         """See `ModelSpec.what_is_kept`."""
-        return above(self)
+        if self.tiles is None:
+            return above(self)
+        return f"{above(self)}, tiles of {self.tiles.size} pixels, overlap {self.tiles.overlap:g}"
 
 
 class EmbedderSpec(BoxesSpec):

@@ -18,7 +18,7 @@ from workers.process.serve import StageCallback
 from workers.tables.results import results_table
 
 if TYPE_CHECKING:
-    from workers.models.model import ClassifierModel
+    from workers.models.model import ClassifierModel, DetectorModel
 
 CRASH_MARK, ENDLESS_MARK = b"\xff\xfe\x00\x07CRASH", b"\xff\xfe\x00\x09ENDLESS"
 """Comments that a JPEG may have."""
@@ -84,6 +84,26 @@ COLOURS = {
     "green": (0, 255, 0),
     "yellow": (255, 255, 0),
 }
+
+
+def slow_detector() -> "DetectorModel":
+    """A detector that finds nothing in 0.15 s of processor time, and computes for ever where red is 77."""
+    import torch
+
+    from workers.models.model import DetectorModel, as_is
+
+    class Slow(torch.nn.Module):
+        def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            return [self.found(image) for image in images]
+
+        def found(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            began = time.thread_time()
+            while time.thread_time() - began < 0.15 or bool((image[0, :9, :9] == 77).all()):
+                pass
+            labels = torch.zeros(0, dtype=torch.int64)
+            return {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": labels}
+
+    return DetectorModel(module=Slow(), transform=as_is, categories=("nothing",))
 
 
 def paint(folder: Path) -> None:

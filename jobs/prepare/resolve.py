@@ -161,7 +161,7 @@ class ResolvedJob:
             decode=spec.decode,
             compute=spec.compute,
             device=resources.device,
-            runtime=runtime_of(spec.compute, rows),
+            runtime=runtime_of(spec.compute, rows, spec.models),
             threads=resources.threads,
             memory_share=resources.memory_share,
             fork_server=shared_fork_server().address,

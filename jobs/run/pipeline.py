@@ -251,7 +251,8 @@ def commits_of(
     """What labels and commits some bundles of units when it is iterated over; see `LabelActor`."""
     settings = settings_of(running, pool, decoders)
     bundle_units = max(bundles.value_lengths().to_pylist())
-    bundle_s = longest_s(bundle_units * running.run.plan.unit_rows, settings.timeouts)
+    bundle_rows = bundle_units * running.run.plan.unit_rows
+    bundle_s = longest_s(bundle_rows, settings.timeouts, settings.most_parts)
     cluster.end_without_progress(bundle_s)
     units = ray.data.from_arrow(pa.table({"units": bundles})).repartition(target_num_rows_per_block=1)
     if decoders:

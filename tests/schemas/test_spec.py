@@ -8,7 +8,7 @@ import yaml
 
 from jobs.prepare.begun import spec_of
 from schemas.exceptions import SpecError
-from schemas.spec import Fact, FetchSpec
+from schemas.spec import Fact, FetchSpec, JobSpec
 from schemas.spec_file import build_spec, parse_yaml, read_spec
 from schemas.tables import FACTS_OF
 from schemas.tasks import BoxChoice
@@ -77,6 +77,7 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "class_thresholds": {},
             "nms_iou": None,
             "max_boxes": None,
+            "tiles": None,
         },
         "embedder": None,
         "taggers": {},
@@ -226,6 +227,54 @@ def test_a_classifier_with_a_threshold_has_tags() -> None:
     spec = build_spec({"manifest": "a", "output": "b", "classifier": {"score_threshold": 0.5}}, "a test")
     assert spec.models["classifier"].tables == ("tags",)
     assert spec.models["classifier"].what_is_kept(3) == "top 3, tags: score above 0.5"
+
+
+def of_tiles(tiles: object) -> JobSpec:
+    return build_spec({"manifest": "a", "output": "b", "detector": {"tiles": tiles}}, "a test")
+
+
+def test_tiles_have_a_size_and_an_overlap() -> None:
+    for tiles, kept in (
+        ({}, "score above 0.4, tiles of 1024 pixels, overlap 0.2"),
+        ({"size": 640, "overlap": 0.25}, "score above 0.4, tiles of 640 pixels, overlap 0.25"),
+        ({"size": 512, "overlap": 0}, "score above 0.4, tiles of 512 pixels, overlap 0"),
+        (None, "score above 0.4"),
+    ):
+        assert of_tiles(tiles).models["detector"].what_is_kept(80) == kept
+
+
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        (
+            1024,
+            ": found 1024; allowed: keys and values, as in {size: 1024, overlap: 0.2}; or null for no tiles",
+        ),
+        (
+            True,
+            ": found True; allowed: keys and values, as in {size: 1024, overlap: 0.2}; or null for no tiles",
+        ),
+        ({"size": 0}, ".size: found 0; allowed: at least 64"),
+        ({"size": 100_000}, ".size: found 100000; allowed: at most 16384"),
+        ({"size": "1024"}, ".size: found '1024'; allowed: a whole number"),
+        ({"size": [1024, 512]}, ".size: found [1024, 512]; allowed: a whole number"),
+        ({"overlap": 0.9}, ".overlap: found 0.9; allowed: at most 0.5"),
+        ({"overlap": 20}, ".overlap: found 20; allowed: at most 0.5"),
+        ({"overlap": -0.1}, ".overlap: found -0.1; allowed: at least 0"),
+        ({"sise": 3}, ".sise: unknown key; allowed: size, overlap (did you mean size?)"),
+    ],
+    ids=str,
+)
+def test_tiles_that_cannot_be_are_refused_with_what_is_allowed(tiles: object, message: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        of_tiles(tiles)
+    assert str(refused.value).splitlines()[1:] == [f"  detector.tiles{message}"]
+
+
+def test_tiles_belong_to_a_detector() -> None:
+    values = {"manifest": "a", "output": "b", "classifier": {"tiles": {}}}
+    with pytest.raises(SpecError, match=r"classifier\.tiles: unknown key; .*did you mean detector\.tiles"):
+        build_spec(values, "a test")
 
 
 def test_what_is_left_out_has_no_settings() -> None:

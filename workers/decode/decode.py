@@ -24,6 +24,7 @@ from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
 from schemas.images import DecodedImage
 from workers.decode import gif, heif, jpeg, jpeg2000, png, pnm, tiff
+from workers.decode.bands import Bands
 from workers.decode.errors import decode_error, ends_early
 from workers.decode.orientation import orientation_of, upright
 from workers.decode.picture import MAX_FRAMES, Limits, Picture
@@ -57,6 +58,8 @@ _BYTES_A_PIXEL = {
     "PNG": 16,
     "PPM": 5,
     "TIFF": 16,
+    "TIFF in bands": 4,
+    "TIFF in bands and turned": 7,
     "WEBP": 17,
 }
 """What decoding takes at its peak, of a mode where that differs, measured: docs/notes/decoders.md."""
@@ -171,6 +174,13 @@ def _decode(name: str, data: bytes, source: _Source, limits: Limits) -> DecodedI
         limits: of the picture.
     """
     picture = _first_picture(name, data)
+    if picture and picture.bands:
+        is_turned = " and turned" if picture.orientation > 1 else ""
+        size = picture.bands.width, picture.bands.height
+        _check_size(name, size, limits, f"in bands{is_turned}")
+        pixels, mode = _in_bands(picture.bands, source)
+        pixels = upright(pixels, picture.orientation)
+        return DecodedImage(pixels, name, picture.orientation, mode, picture.frames, picture.exif)
     if picture:
         source.give(picture.file)
         source.ran_dry = picture.is_cut
@@ -188,6 +198,22 @@ def _decode(name: str, data: bytes, source: _Source, limits: Limits) -> DecodedI
         picture = Picture(data, orientation_of(exif, xmp), frames, exif=exif)
     pixels = upright(pixels, picture.orientation)
     return DecodedImage(pixels, name, picture.orientation, mode, picture.frames, picture.exif)
+
+
+def _in_bands(bands: Bands, source: _Source) -> tuple[NDArray[np.uint8], str]:
+    """The pixels of a TIFF, uint8 (height, width, 3), and its mode.
+
+    Args:
+        bands: of its page.
+        source: gets the file of each band.
+    """
+    pixels = np.empty((bands.height, bands.width, 3), np.uint8)
+    for top, bottom, file in bands.files():
+        source.give(file)
+        image: Any = _PLUGINS["TIFF"](source)
+        mode = image.mode
+        pixels[top:bottom] = _to_rgb(image)
+    return pixels, mode
 
 
 def _first_picture(name: str, data: bytes) -> Picture | None:
@@ -360,7 +386,10 @@ def _check_size(name: str, size: tuple[int, int], limits: Limits, mode: str = ""
     width, height = size
     pixels = width * height
     if pixels > limits.pixels:
-        message = f"{width} x {height} = {pixels:,} pixels, over the limit of {limits.pixels:,} (max_pixels)."
+        message = (
+            f"{width} x {height} = {pixels:,} pixels, over the limit of {limits.pixels:,}. In a new run set "
+            f"decode.max_pixels to {pixels} or more, if you trust the file."
+        )
         raise decode_error(ErrorCode.TOO_LARGE, message)
     takes = pixels * _BYTES_A_PIXEL.get(f"{name} {mode}", _BYTES_A_PIXEL[name])
     if limits.memory is not None and takes > limits.memory:

@@ -2,15 +2,24 @@
 
 from typing import NamedTuple
 
+from workers.decode.bands import Bands
+
 MAX_FRAMES = 65_536
 """Frames or pages that are counted; a file with more says this many."""
 
 
 class Limits(NamedTuple):
-    """What a picture may take: pixels, and bytes of memory while it is decoded (None: any number)."""
+    """What pictures may take.
+
+    Attributes:
+        pixels: of one.
+        memory: bytes while one is decoded; None: any number.
+        together: pixels of all that are decoded before they are needed; None: their number alone counts.
+    """
 
     pixels: int
     memory: int | None = None
+    together: int | None = None
 
 
 class Picture(NamedTuple):
@@ -22,6 +31,7 @@ class Picture(NamedTuple):
         frames: pictures in the original file, at most `MAX_FRAMES`.
         is_cut: whether the bytes end within the picture's data, which may be whole all the same.
         exif: EXIF of the original: see `schemas.images.DecodedImage`.
+        bands: what it is decoded in, in place of `file`, which is empty; None: `file` is.
     """
 
     file: bytes
@@ -29,3 +39,4 @@ class Picture(NamedTuple):
     frames: int
     is_cut: bool = False
     exif: bytes = b""
+    bands: Bands | None = None

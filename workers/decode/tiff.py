@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
+from workers.decode.bands import Bands, Tag, bands_of
 from workers.decode.errors import decode_error, ends_early, too_many
 from workers.decode.orientation import Layout, first_directory, layout_of, orientation_of
 from workers.decode.picture import MAX_FRAMES, Picture
@@ -72,7 +73,7 @@ class _Page(NamedTuple):
 
 
 def first_picture(data: bytes) -> Picture:
-    """The first page of a TIFF as its only one.
+    """The first page of a TIFF as its only one; a large one in bands, where it can be.
 
     Raises:
         ImageError: TRUNCATED: the page's tags lie behind the end. UNSUPPORTED: the page is a preview of
@@ -98,8 +99,9 @@ def first_picture(data: bytes) -> Picture:
     if values > MAX_VALUES:
         raise too_many("TIFF", f"{values:,} strips, tiles and other values", MAX_VALUES)
     orientation = orientation_of(data, _xmp(data, layout, page))
-    file, pages = _with_page(data, layout, page, kept), _count_pages(data, layout, page)
-    return Picture(file, orientation, pages, exif=data)
+    pages, bands = _count_pages(data, layout, page), _bands(data, layout, kept)
+    file = b"" if bands else _with_page(data, layout, page, kept)
+    return Picture(file, orientation, pages, exif=data, bands=bands)
 
 
 def _page(data: bytes, layout: Layout, position: int) -> _Page:
@@ -115,6 +117,18 @@ def _page(data: bytes, layout: Layout, position: int) -> _Page:
         tag, kind, values, value = layout.read(layout.entry, data, place)
         entries.setdefault(tag, _Entry(place, tag, kind, values, value))
     return _Page(position, entries, following)
+
+
+def _bands(data: bytes, layout: Layout, kept: list[_Entry]) -> Bands | None:
+    """The bands of a page with some tags; None where it is not decoded in them."""
+    tags = {}
+    for entry in kept:
+        size = entry.length * _SIZES.get(entry.kind, 0)
+        source, position = entry.value, 0
+        if size > len(entry.value):
+            source, (position,) = data, layout.read(layout.offset, entry.value, 0)
+        tags[entry.tag] = Tag(entry.kind, entry.length, source[position : position + size])
+    return bands_of(data, layout, tags)
 
 
 def _with_page(data: bytes, layout: Layout, page: _Page, kept: list[_Entry]) -> bytes:

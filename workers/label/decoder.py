@@ -30,6 +30,9 @@ from workers.tables.results import error_values, facts_of, row_error
 FLOAT32 = 4
 """Bytes."""
 
+CHANNELS = 3
+"""Bytes of a pixel."""
+
 
 @dataclass(frozen=True, slots=True)
 class SharedImage:
@@ -57,7 +60,6 @@ class Decoder:
     def __init__(self, settings: LabelSettings) -> None:
         settings.assert_same_decoders()
         self._manifest = settings.manifest
-        self._read = ImageReader(*settings.reading)
         torch.set_num_threads(settings.threads)
         self._buffer = new_buffer()
         self._stage = Stage.DECODE
@@ -69,6 +71,12 @@ class Decoder:
                 first = next(iter(loaded.values()))
                 self._stage = first.spec.task.stage
                 self._inputs = CroppedInputs(first.model, torch.device("cpu"), self._stage)
+        fetch, limits, device, threads, ahead, facts = settings.reading
+        fitting = MAX_BYTES // CHANNELS
+        self._leaves_larger = self._inputs is None and limits.pixels > fitting
+        if self._leaves_larger:  # pixels that could not be shared are not decoded here
+            limits = limits._replace(pixels=fitting)
+        self._read = ImageReader(fetch, limits, device, threads, ahead, facts)
 
     def __call__(self, request: UnitRequest, on_stage: StageCallback) -> tuple[SharedImages, Usage]:
         """Decodes some rows.
@@ -94,6 +102,9 @@ class Decoder:
         for row in request.rows:
             image: LoadedImage | ImageError
             image = request.failed[row] if row in request.failed else next(read)
+            if self._is_left_to_labeller(image):
+                rows.append({})
+                continue
             with step(self._stage, [row]):
                 data, facts = self._data_and_facts(image)
             if end + data.nbytes > MAX_BYTES:  # the labeller decodes this image and all behind it
@@ -106,6 +117,12 @@ class Decoder:
         rows += [{}] * (len(locations) - len(rows))
         images = SharedImages(pa.Table.from_pylist(rows, SHARED), self._buffer.address)
         return images, self._read.usage.take()
+
+    def _is_left_to_labeller(self, image: LoadedImage | ImageError) -> bool:
+        """Whether an image was not decoded as its pixels could not be shared, or take too much memory."""
+        if not self._leaves_larger or not isinstance(image, ImageError):
+            return False
+        return (image.stage, image.code) == (Stage.DECODE, ErrorCode.TOO_LARGE)
 
     def _data_and_facts(self, image: LoadedImage | ImageError) -> tuple[NDArray[Any], dict[str, Any]]:
         """The data of an image, and its row under `SHARED` but for their position; no data if it failed."""

@@ -13,9 +13,8 @@ import torch
 
 from schemas.errors import RowError, Stage
 from schemas.exceptions import ImageError
-from schemas.images import LoadedImage
+from schemas.images import DecodedImage, LoadedImage
 from schemas.metrics import Usage
-from workers.batched import chunks
 from workers.label.decoder import SharedImage, images_of
 from workers.label.reader import ImageReader
 from workers.label.settings import LabelSettings, UnitRequest
@@ -30,6 +29,9 @@ from workers.tables.results import LabelledImage, facts_of, results_table, row_e
 
 InputImage = LoadedImage | SharedImage
 """An image to label: decoded in this process, or in another one."""
+
+Chunk = list[tuple[int, InputImage | ImageError]]
+"""Rows, each with its image, that go through one network after the other."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,13 +74,27 @@ class Labeller:
         rows = self._settings.manifest.read(request.rows)
         on_stage(Stage.DECODE)
         images = self._images(rows, request)
-        outcomes = [
-            outcome
-            for chunk in chunks(zip(request.rows, images, strict=True), self._settings.chunk_size)
-            for outcome in self._outcomes(chunk, on_stage)
-        ]
+        outcomes: list[LabelledImage | RowError] = []
+        for chunk in self._chunks(request.rows, images):
+            outcomes += self._outcomes(chunk, on_stage)
+            chunk.clear()  # its pixels go before the next ones come
         results = results_table(request.unit, rows.for_results(), outcomes, self._settings.tables)
         return results, self._read.usage.take()
+
+    def _chunks(self, rows: Sequence[int], images: Iterator[InputImage | ImageError]) -> Iterator[Chunk]:
+        """Rows and images in chunks: so many, or, where images may be large, until half of what may be held.
+
+        The borders of chunks by number stay where they are, see `workers.label.supervise.split_point`.
+        """
+        chunk: Chunk = []
+        held, most = 0, self._settings.held_pixels
+        for number, row in enumerate(rows, start=1):
+            chunk.append((row, next(images)))
+            held += _pixels_of(chunk[-1][1])
+            is_full = number % self._settings.chunk_size == 0 or (most is not None and 2 * held >= most)
+            if is_full or number == len(rows):
+                yield chunk
+                chunk, held = [], 0
 
     def _images(self, rows: Rows, request: UnitRequest) -> Iterator[InputImage | ImageError]:
         """The images of some rows in order: the shared ones, and the others fetched and decoded here."""
@@ -93,9 +109,7 @@ class Labeller:
         )
         return (next(read) if image is None else image for image in known)
 
-    def _outcomes(
-        self, chunk: list[tuple[int, InputImage | ImageError]], on_stage: StageCallback
-    ) -> Iterator[LabelledImage | RowError]:
+    def _outcomes(self, chunk: Chunk, on_stage: StageCallback) -> Iterator[LabelledImage | RowError]:
         """The result of each row and image of a chunk: the labels of every model, or the first error."""
         inputs = {row: _input_of(image) for row, image in chunk if not isinstance(image, ImageError)}
         found = self._stages(inputs, partial(_predict, on_stage, self._read.usage))
@@ -109,6 +123,12 @@ class Labeller:
             else:
                 facts = image.facts if isinstance(image, SharedImage) else facts_of(image)
                 yield LabelledImage(facts, values, now)
+
+
+def _pixels_of(image: InputImage | ImageError) -> int:
+    """The pixels of an image that are held."""
+    decoded = None if isinstance(image, ImageError) else _input_of(image)
+    return decoded.width * decoded.height if isinstance(decoded, DecodedImage) else 0
 
 
 def _input_of(image: InputImage) -> Image:

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice, repeat, starmap
+from itertools import islice, repeat
 from typing import TypeVar
 
 from schemas.errors import Stage
@@ -40,6 +40,28 @@ group is one file: its file system may be slow to answer, and there are cores to
 MIN_GROUPS = 4
 """Groups that are read at once."""
 
+AHEAD_BYTES = 256 * 2**20
+"""Of files that are read ahead where images may be large, by the largest of late."""
+
+LATE = 256
+"""Images by which it is told how large the next ones may be."""
+
+
+class _Largest:
+    """The largest of the last sizes that were seen."""
+
+    def __init__(self) -> None:
+        self._sizes: deque[int] = deque(maxlen=LATE)
+
+    def saw(self, size: int) -> None:
+        """Takes note of a size."""
+        self._sizes.append(size)
+
+    def fit_in(self, room: int, most: int) -> int:
+        """How many of the largest fit, up to so many; none where no size is known yet."""
+        largest = max(self._sizes.copy(), default=room + 1)
+        return min(most, room // max(largest, 1))
+
 
 class ImageReader:
     """Fetches and decodes images ahead of the caller that takes them, in the order of their locations.
@@ -50,7 +72,7 @@ class ImageReader:
 
     Args:
         fetch: how files are read.
-        limits: of each image.
+        limits: of each image; with one for all together, files are read ahead by their size as well.
         device: of the models, "cpu" or "cuda".
         threads: that decode, with a GPU.
         decode_ahead: images that these threads decode before they are taken.
@@ -78,6 +100,7 @@ class ImageReader:
         self._concurrency = fetch.reads(device)
         self._limiter = self.limiter(self._concurrency, fetch.rate)
         self._decode_ahead = decode_ahead
+        self._largest_file, self._largest_image = _Largest(), _Largest()
         self._fetchers = ThreadPoolExecutor(self._concurrency, "fetch")
         self._in_order = ThreadPoolExecutor(1, "fetch-in-order")
         self._decoders = ThreadPoolExecutor(threads, "decode") if device == "cuda" else None
@@ -94,23 +117,44 @@ class ImageReader:
                 started.
             rows: the manifest row of each location, where they are known.
         """
-        files = zip(self._fetched(locations, prefetch), rows or repeat(UNKNOWN), strict=False)
+        files, numbers = self._fetched(locations, prefetch), iter(rows or repeat(UNKNOWN))
         if self._decoders is None:
-            yield from starmap(self._load, files)
+            for _ in locations:  # no variable, as what is large is let go of before the next is read
+                yield self._load(next(files), next(numbers))
         else:
-            loading = (self._decoders.submit(self._load, *file) for file in files)
-            for future in _with_lookahead(loading, self._decode_ahead):
-                yield future.result()
+            decoders = self._decoders
+            loading = (decoders.submit(self._load, next(files), next(numbers)) for _ in locations)
+            yield from _with_lookahead(loading, self._images_ahead)
+
+    def _images_ahead(self) -> int:
+        """How many images threads may decode before they are taken."""
+        if self._limits.together is None:
+            return self._decode_ahead
+        return self._largest_image.fit_in(self._limits.together, self._decode_ahead)
 
     def _fetched(self, locations: Sequence[Location], prefetch: Sequence[Location]) -> Iterator[File]:
         """The files in order, while the next ones are read."""
-        size = LOCAL_GROUP if self._decoders is None and all(map(is_local, locations)) else 1
+        is_grouped = (
+            self._decoders is None and self._limits.together is None and all(map(is_local, locations))
+        )
+        size = LOCAL_GROUP if is_grouped else 1
         lookahead = max(MIN_GROUPS, -(-self._concurrency // size))
+
+        def ahead() -> int:
+            return (
+                lookahead
+                if self._limits.together is None
+                else self._largest_file.fit_in(AHEAD_BYTES, lookahead)
+            )
+
         # Half of what is read ahead within a unit: enough to start the next unit, and less to lose if another
         # one is requested.
-        next_groups = islice(_groups(prefetch, size), lookahead // 2)
-        for future in _with_lookahead(self._reads(_groups(locations, size), next_groups), lookahead):
-            yield from future.result()
+        next_groups = islice(
+            _groups(prefetch, size), lookahead // 2 if self._limits.together is None else ahead() // 2
+        )
+        for files in _with_lookahead(self._reads(_groups(locations, size), next_groups), ahead):
+            while files:
+                yield files.pop(0)
 
     def _reads(self, groups: Iterator[ReadGroup], prefetch: Iterator[ReadGroup]) -> Iterator[PendingRead]:
         """Starts to read groups in order, then those of the prefetch; yields the reads of the former."""
@@ -143,6 +187,7 @@ class ImageReader:
         except ImageError as error:
             return error
         self.usage.fetched(len(data))
+        self._largest_file.saw(len(data))
         return data
 
     def _load(self, file: File, row: int = UNKNOWN) -> LoadedImage | ImageError:
@@ -151,6 +196,7 @@ class ImageReader:
         try:
             with self.usage.timing(Stage.DECODE), step(Stage.DECODE, [row]):
                 decoded = decode(file, max_pixels=self._limits.pixels, memory=self._limits.memory)
+                self._largest_image.saw(decoded.width * decoded.height)
                 facts = facts_of_picture(decoded, self._facts)
                 decoded = replace(decoded, exif=b"")
                 return LoadedImage(decoded, len(file), hashlib.sha256(file).digest(), facts)
@@ -163,11 +209,11 @@ def _groups(locations: Sequence[Location], size: int) -> Iterator[ReadGroup]:
     return map(tuple, chunks(locations, size))
 
 
-def _with_lookahead(futures: Iterator[Future[T]], count: int) -> Iterator[Future[T]]:
-    """The same futures in order, each when up to `count` more behind it have been started."""
+def _with_lookahead(futures: Iterator[Future[T]], ahead: Callable[[], int]) -> Iterator[T]:
+    """The results of futures in order, each when up to so many more behind it have been started."""
     started: deque[Future[T]] = deque()
-    for future in futures:
-        started.append(future)
-        if len(started) > count:
-            yield started.popleft()
-    yield from started
+    for _ in map(started.append, futures):  # no variable, as what is large is let go of when it is taken
+        while len(started) > ahead():
+            yield started.popleft().result()
+    while started:
+        yield started.popleft().result()

@@ -15,7 +15,7 @@ from schemas.models import EncodedTexts
 from schemas.plan import Pass
 from schemas.spec import ComputeSpec, DecodeSpec, FetchSpec, Runtime, StorageMap
 from schemas.tables import RunTables
-from schemas.tasks import TASKS, ModelSpec
+from schemas.tasks import TASKS, DetectorSpec, ModelSpec, TilesSpec
 from workers.decode.heif import installed
 from workers.decode.picture import Limits
 from workers.label.transfer import SharedImages
@@ -118,16 +118,30 @@ class LabelSettings:
         return max(MIN_CHUNK, self.batch_size)
 
     @property
+    def held_pixels(self) -> int | None:
+        """Pixels of images that a child is to hold at once, where they may be large; one image may have more.
+
+        None: the number of images alone counts.
+        """
+        return self.decode.max_pixels if tiles_of(self.models) else None
+
+    @property
+    def most_parts(self) -> int:
+        """The most parts of an image that a detector gets, where its sides are at least a tile's."""
+        pixels = self.decode.max_pixels
+        return 1 + max((tiles.most_in(pixels) for tiles in tiles_of(self.models)), default=0)
+
+    @property
     def reading(self) -> tuple[FetchSpec, Limits, str, int, int, tuple[str, ...]]:
         """The arguments of a `workers.label.reader.ImageReader` on this machine."""
         decoders = self.threads if self.device == "cuda" else 1
         share = int(self.memory_share * memory().limit / decoders)
-        limits = Limits(self.decode.max_pixels, share)
+        limits = Limits(self.decode.max_pixels, share, self.held_pixels)
         return self.fetch, limits, self.device, self.threads, self.chunk_size, self.tables.facts
 
     @property
     def timeouts(self) -> dict[Stage, float]:
-        """Processor seconds that one image may take in each stage."""
+        """Processor seconds that one image may take in each stage; of one in tiles each part of it."""
         return {
             Stage.DECODE: self.decode.timeout_s,
             **{task.stage: self.compute.timeout_s for task in TASKS},
@@ -169,6 +183,13 @@ def _pillow_heif(version: str | None) -> str:
     return f"{PILLOW_HEIF} {version}" if version else "nothing"
 
 
-def runtime_of(compute: ComputeSpec, rows: int) -> Runtime:
-    """The runtime of a run with so many rows; the same in every attempt."""
-    return "torch" if compute.runtime == "auto" and rows < MIN_ROWS_TO_EXPORT else compute.runtime
+def runtime_of(compute: ComputeSpec, rows: int, models: Mapping[str, ModelSpec]) -> Runtime:
+    """The runtime of a run with so many rows; the same in every attempt. An image in tiles is many."""
+    has_few = rows < MIN_ROWS_TO_EXPORT and not tiles_of(models)
+    return "torch" if compute.runtime == "auto" and has_few else compute.runtime
+
+
+def tiles_of(models: Mapping[str, ModelSpec]) -> list[TilesSpec]:
+    """The tiles of the detectors that have some."""
+    detectors = (model for model in models.values() if isinstance(model, DetectorSpec))
+    return [detector.tiles for detector in detectors if detector.tiles]

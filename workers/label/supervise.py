@@ -253,15 +253,17 @@ def split_point(count: int, chunk: int) -> int:
     return half if count <= chunk else max(half // chunk, 1) * chunk
 
 
-def longest_s(rows: int, timeouts: Mapping[Stage, float]) -> float:
+def longest_s(rows: int, timeouts: Mapping[Stage, float], parts: int = 1) -> float:
     """Seconds after which so many rows are done for sure: each takes its time, and one hangs its process.
 
     Args:
         rows: that an actor does before it answers.
         timeouts: see `workers.label.settings.LabelSettings.timeouts`.
+        parts: of an image that each have the detector's time.
     """
     deaths = 2 * MAX_ATTEMPTS + rows.bit_length()  # of the whole, of each half that has the row, of the row
-    return rows * sum(timeouts.values()) + deaths * (HANG_TIMEOUT_S + max(timeouts.values()))
+    detecting = (parts - 1) * timeouts.get(Stage.DETECT, 0)
+    return rows * (sum(timeouts.values()) + detecting) + deaths * (HANG_TIMEOUT_S + max(timeouts.values()))
 
 
 def _span(request: UnitRequest) -> str:

@@ -1,6 +1,6 @@
 """The detector: says which objects are in an image, how many, and where."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,16 @@ from workers.models.folding import folding_of
 from workers.models.model import DetectorModel, LoadedModel
 from workers.models.predictor import Inputs, ModelInput, Predictor
 from workers.models.settings import apply_settings, thresholds_by_class
+from workers.models.tiles import Part, Tiling
 from workers.tables.results import box_values
 
 
 class Detector(Predictor[Detections]):
-    """A detector; see `Predictor`."""
+    """A detector; see `Predictor`.
+
+    Attributes:
+        tiling: how images are cut for it; None: they are not.
+    """
 
     task = DETECT
     inputs = Inputs
@@ -27,7 +32,12 @@ class Detector(Predictor[Detections]):
         super().__init__(name, loaded)
         self._thresholds = np.array(thresholds_by_class(loaded.spec, loaded.model), np.float32)
         settings: Mapping[str, Any] = loaded.resolved.settings
+        tiles = loaded.spec.tiles
+        self.tiling = Tiling(tiles.size, tiles.step, settings["tiles"]["iou"]) if tiles else None
+        self._most_of_all = loaded.spec.max_boxes
         self._max_boxes: int | None = settings.get("max_boxes", loaded.spec.max_boxes)
+        if self.tiling and self._most_of_all is not None:
+            self._max_boxes = None  # they are counted when those of all tiles are there
         self._merge_iou: float | None = settings.get("merge_iou")
         self._folding = folding_of(loaded.model.names)
 
@@ -47,6 +57,14 @@ class Detector(Predictor[Detections]):
         if not isinstance(outputs, list) or len(outputs) != len(batch):
             raise ValueError(f"the detector answered {len(batch)} images with {type(outputs).__name__}")
         return [self._detections(output, image) for output, image in zip(outputs, batch, strict=True)]
+
+    def merged(self, parts: Sequence[Part], found: Sequence[Detections]) -> Detections:
+        """The objects of an image from those of its parts; see `Tiling.merged`."""
+        if self.tiling is None:
+            raise ValueError("this detector has no tiles")
+        groups = self._folding.groups if self._folding else None
+        merged, most = self.tiling.merged(parts, found, groups), self._most_of_all
+        return Detections(merged.boxes[:most], merged.scores[:most], merged.class_ids[:most])
 
     def _detections(self, output: dict[str, Tensor], image: ModelInput) -> Detections | ImageError:
         """The objects in the module's answer for one image, checked and filtered."""
@@ -102,12 +120,13 @@ def select(
         height: of the image, pixels.
 
     Returns:
-        By descending score, equal scores in the model's order; clipped; boxes without area are dropped.
+        By descending score, equal scores in the model's order; clipped; boxes without area are dropped, and
+        do not count.
     """
     passed = np.flatnonzero(detections.scores > thresholds[detections.class_ids])
-    best = passed[np.argsort(-detections.scores[passed], kind="stable")][:max_boxes]
+    best = passed[np.argsort(-detections.scores[passed], kind="stable")]
     boxes = clip(detections.boxes[best], width, height)
-    has_area = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+    has_area = np.flatnonzero((boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3]))[:max_boxes]
     kept = best[has_area]
     return Detections(boxes[has_area], detections.scores[kept], detections.class_ids[kept])
 

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -55,6 +55,9 @@ from workers.models.sources import (
     transformers_folders,
 )
 from workers.models.tagger import Tagger
+from workers.models.tiled import MODULES as OF_TILES
+from workers.models.tiled import TiledRunner
+from workers.models.tiles import Tiling
 from workers.models.weights import assert_finite
 from workers.printable import short_line
 from workers.storage.uris import clean_uri
@@ -222,7 +225,8 @@ def _loaded(spec: ModelSpec, texts: EncodedTexts | None) -> LoadedModel[Any, Any
     settings: dict[str, object] = {}
     for reader in readers:
         settings |= reader.apply(spec, built.model)
-    modules = (*(reader.__module__ for reader in readers), *source.modules)
+    tiled = OF_TILES if isinstance(spec, DetectorSpec) and spec.tiles else ()
+    modules = (*(reader.__module__ for reader in readers), *source.modules, *tiled)
     return LoadedModel(built.model, spec, _resolved(spec, built, settings, modules))
 
 
@@ -249,10 +253,19 @@ def _runners_of_network(
     for boxes, readers in predictors.items():
         if runner is None:
             model = shared_model([loaded.model for loaded in models.values()])
-            runner = Runner(model, readers, options, boxes)
+            runner = _runner(model, readers, options, boxes)
             yield runner
         else:
             yield runner.read_by(readers, boxes)
+
+
+def _runner(
+    model: Model, readers: Sequence[Predictor[Any]], options: RunnerOptions, boxes: BoxChoice | None
+) -> Runner:
+    match readers:
+        case [Detector(tiling=Tiling() as tiling) as detector]:
+            return TiledRunner(model, detector, tiling, options)
+    return Runner(model, readers, options, boxes)
 
 
 def _unknown(spec: ModelSpec) -> ModelError:

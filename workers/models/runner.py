@@ -23,7 +23,8 @@ BatchWatch = Callable[[Sequence[int]], AbstractContextManager[None]]
 """Called with the positions of a batch's images; what it returns is entered while they are computed."""
 
 
-def _unwatched(_: Sequence[int]) -> AbstractContextManager[None]:
+def unwatched(_: Sequence[int]) -> AbstractContextManager[None]:
+    """Watches nothing."""
     return nullcontext()
 
 
@@ -99,7 +100,7 @@ class Runner:
         self.preprocess = predictors[0].inputs(self._model, self.device, self.stage)
 
     def __call__(
-        self, images: Sequence[DecodedImage | ModelInput], watch: BatchWatch = _unwatched
+        self, images: Sequence[DecodedImage | ModelInput], watch: BatchWatch = unwatched
     ) -> list[Results | ImageError]:
         """The results of each image or input, in order: one of each predictor, or an error.
 

@@ -159,8 +159,11 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
     With a class map a module that has `nms_groups` suppresses boxes by their new names. Of one that has its
     NMS inside, the boxes are merged afterwards, and the limit is lifted and kept for then.
 
+    With tiles the boxes of all of them are merged by the same overlap.
+
     Returns:
-        Settings that follow from these: `merge_iou`, `max_boxes`, where boxes are merged or left out later.
+        Settings that follow from these: `merge_iou`, `max_boxes`, where boxes are merged or left out later;
+        `tiles`, with the overlap by which their boxes are merged.
 
     Raises:
         ModelError: the spec has `nms_iou`, but the module has no attribute for it, and no boxes are merged.
@@ -175,7 +178,7 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
     if spec.nms_iou is not None:
         if hasattr(head, "nms_thresh"):
             head.nms_thresh = spec.nms_iou
-        elif not merges:
+        elif not merges and spec.tiles is None:
             also = (
                 ", or give its module an attribute `nms_thresh`, which is then set" if spec.is_factory else ""
             )
@@ -190,4 +193,8 @@ def apply_settings(model: DetectorModel, spec: DetectorSpec) -> dict[str, object
         head.detections_per_img = sys.maxsize
     own = getattr(head, "nms_thresh", MERGE_IOU)
     iou = spec.nms_iou if spec.nms_iou is not None else MERGE_IOU if own is None else own
-    return {**({"merge_iou": iou} if merges else {}), **({"max_boxes": most} if later else {})}
+    return {
+        **({"merge_iou": iou} if merges else {}),
+        **({"max_boxes": most} if later else {}),
+        **({"tiles": {**spec.tiles.model_dump(), "iou": iou}} if spec.tiles else {}),
+    }

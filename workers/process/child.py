@@ -32,8 +32,8 @@ RELAY_S = 1
 """Seconds that the last output of a child that ended has to arrive."""
 
 HANG_TIMEOUT_S = 900
-"""Seconds without a message after which a child counts as hung: building the models takes less, and so do
-all retries of a chunk of images. The longest of a child's timeouts comes on top."""
+"""Seconds without a message or a new step after which a child counts as hung: building the models takes less,
+and so do all retries of a batch. The longest of a child's timeouts comes on top."""
 
 
 class Child:
@@ -112,6 +112,8 @@ class Child:
             while self.pid:
                 last_message = time.monotonic()
                 while not self._pipe.poll(POLL_S):
+                    if self._steps.moved():  # an image of many tiles may take an hour without a message
+                        last_message = time.monotonic()
                     self._assert_memory_share(self.pid)
                     self._assert_responsive(last_message)
                     self._assert_in_time(self.pid)

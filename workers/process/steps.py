@@ -62,7 +62,8 @@ class StepBoard:
 
         Args:
             stage: of the job.
-            rows: the manifest rows of its images, `UNKNOWN` where they are not known.
+            rows: the manifest rows of its images, `UNKNOWN` where they are not known; of one of which it has
+                several parts as often.
         """
         slot = self._slot()
         if slot is None:
@@ -116,6 +117,7 @@ class StepWatch:
         self._buffer = SharedBuffer(SLOTS * _FIELDS * np.dtype(np.int64).itemsize)
         self._slots = _slots(self._buffer.bytes)
         self._began: dict[int, tuple[int, float]] = {}
+        self._last = 0
 
     @property
     def address(self) -> BufferAddress:
@@ -126,6 +128,11 @@ class StepWatch:
     def longest_s(self) -> float:
         """The longest of the limits; 0 where there is none."""
         return max(self._timeouts.values(), default=0)
+
+    def moved(self) -> bool:
+        """Whether a step has begun since the previous call, as far as this has been looking."""
+        before, self._last = self._last, max(self._last, int(self._slots[:, _SERIAL].max()))
+        return self._last > before
 
     def late(self, pid: int) -> Step | None:
         """A step of a process that has taken longer than it may, as far as this has been looking."""

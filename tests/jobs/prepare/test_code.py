@@ -11,6 +11,7 @@ from schemas.tasks import ClassifierSpec, DetectorSpec
 from tests.workers.tables.made_results import record
 from workers.ledger.runs import assert_same_run
 from workers.models.registry import PREDICTORS, SOURCES, load
+from workers.models.tiled import MODULES
 from workers.storage.store import Store
 
 Edit = Callable[[str], str]
@@ -126,7 +127,8 @@ def test_a_model_of_the_users_depends_on_all_models_that_it_may_be_made_of(
 def test_each_module_is_in_one_part_or_makes_no_rows() -> None:
     parts = [path for paths in PARTS.values() for path in paths]
     predictors = [f"{kind.__module__.replace('.', '/')}.py" for kind in PREDICTORS.values()]
-    builders = {f"{module.replace('.', '/')}.py" for source in SOURCES for module in source.modules}
+    modules = [*MODULES, *(module for source in SOURCES for module in source.modules)]
+    builders = {f"{module.replace('.', '/')}.py" for module in modules}
     others = [name for name in builders if not name.startswith("workers/models/sources/")]
     paths = [*parts, *OF_MODELS, *predictors, *others, "workers/models/sources"]
     for file in sorted(path for package in ("schemas", "workers") for path in (ROOT / package).rglob("*.py")):

@@ -199,6 +199,7 @@ def test_the_longest_time_covers_every_image_and_the_search_for_one_that_hangs()
         halvings = rows.bit_length() - 1
         hangs = (MAX_ATTEMPTS + halvings + MAX_ATTEMPTS) * (HANG_TIMEOUT_S + 120)
         assert longest_s(rows, timeouts) >= rows * 180 + hangs
+        assert longest_s(rows, {**timeouts, Stage.DETECT: 10}, 31) >= rows * (180 + 310) + hangs
 
 
 def test_the_search_for_rows_that_crash_is_logged_with_run_and_unit(

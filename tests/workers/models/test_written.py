@@ -102,6 +102,11 @@ def test_a_detectors_80_classes_as_three_of_ones_own(folder: Path) -> None:
     assert found.classes == ("person", "vehicle", "pet")
 
 
+def test_large_images_of_small_objects() -> None:
+    settings = loaded("large images of small objects").resolved.settings
+    assert settings["tiles"] == {"size": 1024, "overlap": 0.2, "iou": 0.6}
+
+
 def test_species_of_the_birds_that_the_detector_finds(folder: Path) -> None:
     torch.save(models.resnet18(weights=None, num_classes=3).state_dict(), folder / "own.pth")
     found = loaded("a classifier of species, for the birds that the detector finds")

@@ -44,8 +44,6 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
                 ctypes.string_at(0)
             case "abort":
                 os.abort()
-            case "exit":
-                os._exit(7)
             case "raise":
                 raise value  # type: ignore[misc]
             case "context":
@@ -58,7 +56,7 @@ def serving(argument: object) -> Callable[[tuple[str, object], StageCallback], o
             case "compute":
                 compute(value)
             case "wait":
-                wait_at_a_step()
+                wait_at_a_step(int(value or 1))  # type: ignore[call-overload]
             case "fork and say":
                 fork_and(lambda: on_stage(Stage.CLASSIFY))
             case _:
@@ -78,6 +76,8 @@ def misbehave(verb: str, value: str) -> object:
             time.sleep(600)
         case "fork":
             os.fork()
+        case "exit":
+            os._exit(7)
         case "fork in C":
             ctypes.CDLL(None).fork()
         case "fork and raise":
@@ -135,9 +135,10 @@ def compute_beside_a_copy() -> None:
         os._exit(0)
 
 
-def wait_at_a_step() -> None:
-    with step(Stage.DECODE, [7]):
-        time.sleep(1)
+def wait_at_a_step(times: int) -> None:
+    for _ in range(times):
+        with step(Stage.DECODE, [7]):
+            time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,15 @@ def test_a_process_that_says_nothing_any_more_is_given_up(
         child(("hang", None))
     assert (raised.value.stage, raised.value.code) == (Stage.DETECT, ErrorCode.WORKER_CRASHED)
     assert raised.value.message == "hung: no message from it for 0.5 s"
+
+
+def test_a_process_that_begins_one_step_after_the_other_is_at_work_without_a_message(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "HANG_TIMEOUT_S", 2)
+    began = time.monotonic()
+    assert child(("wait", 5)) == child.pid
+    assert time.monotonic() - began > 3
 
 
 def test_a_copy_that_outlives_a_child_does_not_hide_its_end_and_goes_with_it(
