@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -294,8 +295,10 @@ def test_the_readmes_model_of_ones_own_tells_sky_from_other_photos(
 ) -> None:
     (source,) = (text for text in blocks(README, "python") if "ClassifierModel" in text)
     (name,) = set(re.findall(r"--classifier (\w+:\w+)", README))
-    (tmp_path / f"{name.partition(':')[0]}.py").write_text(source)
+    module = name.partition(":")[0]
+    (tmp_path / f"{module}.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, module, raising=False)  # of another test's folder
     loaded = load(ClassifierSpec(model=name))
     blue, red = torch.zeros(3, 30, 40, dtype=torch.uint8), torch.zeros(3, 20, 10, dtype=torch.uint8)
     blue[2], red[0] = 255, 255

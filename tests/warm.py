@@ -15,6 +15,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
@@ -56,8 +57,12 @@ class WarmCommands:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             code = f"from tests.warm import serve; serve({theirs.fileno()})"
+            own = tempfile.mkdtemp(prefix="w")  # what commands leave is looked for beside it
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=ROOT
+                [sys.executable, "-c", code],
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": own},
             )
         self.pid = self._process.pid
 
@@ -165,6 +170,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str) -> NoRe
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None
     sys.argv = ["raylabel", *arguments]
     from raylabel.command import main
 

@@ -42,7 +42,7 @@ def test_a_class_map_is_yaml_or_csv(name: str, text: str) -> None:
             "dog: {a: b}",
             "it: found keys and values as the new name of 'dog'; allowed is one name",
         ),
-        ("map.yaml", "no: x", "it: found false, which YAML reads as no text; write it in quotes"),
+        ("map.yaml", "dog: no", "it: found false, which YAML reads as no text; write it in quotes"),
         ("map.yaml", "dog: 7", "it: found 7, which YAML reads as no text; write it in quotes"),
         ("map.yaml", "- dog", "it: found a list; allowed is a line `name: new name` for each class, in YAML"),
         (

@@ -1,6 +1,8 @@
 import os
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ HELPERS = "def transform(image):\n    return image / 255\n"
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a model, a weights file, and a manifest; the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -71,7 +73,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "one.bin").write_bytes(b"\x01")
     torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "hidden.pth")
     (tmp_path / "images.csv").write_text("uri\nx.png\n")
-    return tmp_path
+    yield tmp_path
+    for name in ("my_models", "my_helpers"):  # where a test has loaded them in this process
+        sys.modules.pop(name, None)
 
 
 def job(**classifier: Any) -> JobSpec:

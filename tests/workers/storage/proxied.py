@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+import s3fs
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
@@ -46,10 +47,14 @@ def proxied_bucket(server: S3Server, bucket: str) -> Iterator[ProxiedBucket]:
         state.seen.append(exchange)
         state.spoil(exchange)
 
-    with proxying(server, after=after) as state.server:
+    def forget() -> None:
         reset_clients()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+    with proxying(server, after=after) as state.server:
+        forget()
         yield state
-    reset_clients()
+    forget()
 
 
 def of_images(spoil: Hook) -> Hook:
