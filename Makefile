@@ -11,7 +11,7 @@ AZURITE := .venv/azurite
 help:
 	@echo "make demo       label the demo photos on this machine and draw the result"
 	@echo "make demo-s3    the same with photos, manifest, weights and tables in buckets of an S3 server"
-	@echo "make test       the tests (ten minutes on two fast cores)"
+	@echo "make test       the tests (ten to fifteen minutes on two cores)"
 	@echo "make test-fast  those that need neither a Ray nor a server"
 	@echo "make test-slow  the long ones: kills, stopped jobs, growth"
 	@echo "make bench      raylabel next to its peers and the floors (an hour): tests/benchmarks/RESULTS.md"
