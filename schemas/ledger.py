@@ -111,6 +111,12 @@ class RunRecord(_Record):
         return list(tables_of(self.models).names)
 
     @property
+    def taggers_of_boxes(self) -> tuple[str, ...]:
+        """The names of the taggers that get the detector's boxes; the embedder may get them, too."""
+        getting = (name for name, model in self.models.items() if model.gets_boxes and "tags" in model.tables)
+        return tuple(name.partition(".")[2] for name in getting)
+
+    @property
     def facts(self) -> tuple[str, ...]:
         """What the job asks for beside labels; see `schemas.tables.FACTS_OF`."""
         return tuple(self.spec.get("facts", ()))

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from jobs.exports.names import file_name
 from jobs.results.images import ImageRow
-from schemas.tasks import TAG
 from workers.ledger.directory import RunDirectory
 
 PARTS = {
@@ -88,12 +87,6 @@ class Export:
     carried: pa.Schema
     into: Path
     copied: bool = False
-
-    @property
-    def has_tagged_objects(self) -> bool:
-        """Whether a tagger got boxes."""
-        models = self.run.record.models.items()
-        return any(name.startswith(f"{TAG.name}s.") and model.gets_boxes for name, model in models)
 
     @property
     def has_classes(self) -> bool:

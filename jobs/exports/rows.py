@@ -56,7 +56,9 @@ def schema_of(
     if "classifier" in export.run.record.models:
         columns |= {"label": pa.string(), "label_score": pa.float32()}
     if export.has_classes:
-        columns["objects"] = pa.struct([*OBJECTS, *TAGS_OF_OBJECTS]) if export.has_tagged_objects else OBJECTS
+        columns["objects"] = (
+            pa.struct([*OBJECTS, *TAGS_OF_OBJECTS]) if export.run.record.taggers_of_boxes else OBJECTS
+        )
     if "tags" in export.run.tables.names:
         columns |= {"tags": pa.list_(pa.string()), "tag_scores": pa.list_(pa.float32())}
     if "embeddings" in export.run.tables.names:

@@ -224,8 +224,7 @@ def tagged(run: RunDirectory) -> str:
 
     Tags of whole images are there once anyway, so that nothing need be gathered.
     """
-    of_objects = any(model.gets_boxes for model in run.record.models.values())
-    each = "count(*) AS n FROM tags GROUP BY ALL" if of_objects else "1 AS n FROM tags"
+    each = "count(*) AS n FROM tags GROUP BY ALL" if run.record.taggers_of_boxes else "1 AS n FROM tags"
     return f"(SELECT manifest_index, tagger, label, {each})"
 
 

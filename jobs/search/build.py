@@ -263,7 +263,7 @@ class _Builder:
             f"INSERT INTO {_BUILT}.failures SELECT manifest_index, stage, message FROM errors WHERE {within}"
         )
         tags, join = "NULL", ""
-        if any(model.gets_boxes for model in self._run.record.models.values()):
+        if self._run.record.taggers_of_boxes:
             tags = "of_objects.tags"
             join = (
                 "LEFT JOIN (SELECT manifest_index, object_index, "

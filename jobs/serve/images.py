@@ -147,8 +147,7 @@ def known_of(run: ServedRun, row: int) -> Known | None:
 def _scored(run: ServedRun, session: Session, row: int) -> list[Scored]:
     found = session.result("SELECT term, score FROM found WHERE image = ? ORDER BY score DESC, term", [row])
     terms = ((run.terms[term], shortest(score)) for term, score in found)
-    models = run.searcher.run.record.models
-    of_objects = {name.partition(".")[2] for name, model in models.items() if model.gets_boxes}
+    of_objects = run.searcher.run.record.taggers_of_boxes
     return [
         Scored(term.tagger, term.name, score)
         for term, score in terms

@@ -179,11 +179,20 @@ def test_a_search_finds_images_by_the_tags_of_their_objects(run: str) -> None:
                 assert [hit.manifest_index for hit in hits.first(20, 0, "row")] == expected, query
 
 
+def test_a_run_whose_embedder_alone_gets_boxes_is_indexed(tmp_path: Path) -> None:
+    models = {name: TWO_STAGES[name] for name in ("detector", "embedder")}
+    output = write_run(tmp_path, models)
+    make_index(output)
+    with Searcher(output) as searcher, searcher.search("person") as hits:
+        assert [hit.manifest_index for hit in hits.first(20, 0, "row")] == [2, 3, 6]
+
+
 def test_the_page_shows_tags_beside_their_objects(run: str) -> None:
     with serving(run) as address, httpx.Client(base_url=address, timeout=60) as client:
         image = client.get("/api/image/0").json()
         pages = [client.get(f"/image/{row}").text for row in (0, 3)]
     assert image["tags"] == []
+    assert image["labels"]  # of the whole image, though the embedder gets boxes
     assert [one["tags"] for one in image["objects"]] == [
         [{"tagger": "kind", "name": tag.label, "score": tag.score} for tag in kinds_of(n)] for n in range(3)
     ]

@@ -46,10 +46,11 @@ MODELS: dict[str, ResolvedModel] = {
     "embedder": EMBEDDER,
     "taggers.scene": SCENE,
 }
-KIND = resolved("name it", "tagger", ("heron", "robin", "crane"), "tags").model_copy(
-    update={"settings": {"on": "boxes"}}
+_ON_BOXES = {"settings": {"on": "boxes"}}
+KIND = resolved("name it", "tagger", ("heron", "robin", "crane"), "tags").model_copy(update=_ON_BOXES)
+OBJECT_EMBEDDER = resolved("feel it", "embedder", (), "object_embeddings", width=2).model_copy(
+    update=_ON_BOXES
 )
-OBJECT_EMBEDDER = resolved("feel it", "embedder", (), "object_embeddings", width=2)
 TWO_STAGES = {**MODELS, "taggers.kind": KIND, "embedder": OBJECT_EMBEDDER}
 """Models of which some get boxes: object n is a heron, robin or crane, and the next of these a little."""
 
