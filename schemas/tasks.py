@@ -501,6 +501,11 @@ class TaggerSpec(ClassesSpec, BoxesSpec):
         return "; ".join(filter(None, (kept, self.what_it_gets())))
 
 
+def has_labels(spec: ModelSpec) -> bool:
+    """Whether a model's classes are texts that the job states."""
+    return isinstance(spec, PromptedSpec) and spec.labels is not None
+
+
 def boxes_of(spec: ModelSpec) -> BoxChoice | None:
     """The boxes that a model gets; None: it gets whole images."""
     return spec.boxes if isinstance(spec, BoxesSpec) else None

@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import psutil
+import s3fs
 
 from tests.s3 import S3Server
 from tests.stores import AzureServer, GoogleServer
+from workers.storage.s3 import reset_clients
 
 Hook = Callable[["Exchange"], None]
 AnyServer = TypeVar("AnyServer", S3Server, GoogleServer, AzureServer)
@@ -245,6 +247,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
+
+
+def forget_clients() -> None:
+    """Forgets the clients of this process, which lead where the environment led as they were opened."""
+    reset_clients()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @contextlib.contextmanager

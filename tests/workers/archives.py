@@ -9,13 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 
 from schemas.spec import FetchSpec
 from tests.s3 import S3Server
-from tests.s3_proxy import Exchange, Hook, proxying
+from tests.s3_proxy import Exchange, Hook, forget_clients, proxying
 from workers.manifest.formats.tar import rows_of_tar
-from workers.storage.s3 import reset_clients
 
 SPEC = FetchSpec()
 
@@ -71,16 +69,12 @@ def watched(s3: S3Server, spoil: Hook = lambda _: None) -> Iterator[list[Exchang
             gets.append(exchange)
             spoil(exchange)
 
-    def forget() -> None:
-        reset_clients()
-        s3fs.S3FileSystem.clear_instance_cache()
-
     with proxying(s3, after=after) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        forget()
+        forget_clients()
         yield gets
-    forget()
+    forget_clients()
 
 
 def sizes(gets: list[Exchange]) -> list[int]:

@@ -9,7 +9,7 @@ import struct
 import unicodedata
 from typing import Any, NamedTuple
 
-from workers.decode.orientation import Layout, first_directory, layout_of
+from workers.decode.orientation import Layout, first_directory, layout_of, places_of_entries, tiff_of
 
 MAX_ENTRIES = 1024
 """Of a directory that are looked at; cameras write a hundred."""
@@ -38,7 +38,6 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 9: 4, 10: 8, 13: 4, 129: 1}
 
 _TIME = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
-_EXIF_NAME = re.compile(rb"(Exif\0\0){1,2}")
 
 
 class _Entry(NamedTuple):
@@ -66,8 +65,7 @@ def exif_facts(exif: bytes) -> dict[str, Any]:
             altitude: metres above the sea.
             camera_make, camera_model, lens: text.
     """
-    name = _EXIF_NAME.match(exif)
-    tiff = exif[name.end() :] if name else exif
+    tiff = tiff_of(exif)
     layout = layout_of(tiff)
     if layout is None:
         return dict.fromkeys(_NAMES)
@@ -95,11 +93,8 @@ _NAMES = (
 
 def _directory(tiff: bytes, layout: Layout, position: int) -> _Directory:
     """The entries of a directory, the first of each tag; raises struct.error where it lies behind the end."""
-    (count,) = layout.read(layout.number, tiff, position)
-    size = struct.calcsize(layout.order + layout.entry)
-    first = position + struct.calcsize(layout.order + layout.number)
     entries: _Directory = {}
-    for place in range(first, min(first + min(count, MAX_ENTRIES) * size, len(tiff) - size + 1), size):
+    for place in places_of_entries(tiff, layout, position, MAX_ENTRIES):
         tag, kind, values, inline = layout.read(layout.entry, tiff, place)
         length = _SIZES.get(kind, 0) * values
         if tag in entries or not length:

@@ -42,6 +42,12 @@ class Layout(NamedTuple):
         return struct.unpack_from(self.order + kind, data, position)
 
 
+def tiff_of(exif: bytes) -> bytes:
+    """EXIF without "Exif" and two zero bytes before it, which may be there once or twice."""
+    name = _EXIF_NAME.match(exif)
+    return exif[name.end() :] if name else exif
+
+
 def layout_of(data: bytes) -> Layout | None:
     """The layout by the first four bytes of a TIFF; None if they are none."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -60,6 +66,18 @@ def first_directory(data: bytes, layout: Layout) -> int:
     return int(layout.read(layout.offset, data, 4 if layout.offset == "I" else 8)[0])
 
 
+def places_of_entries(data: bytes, layout: Layout, position: int, most: int) -> range:
+    """The positions of a directory's first entries, of those that are whole.
+
+    Raises:
+        struct.error: the directory lies behind the end.
+    """
+    (count,) = layout.read(layout.number, data, position)
+    size = struct.calcsize(layout.order + layout.entry)
+    first = position + struct.calcsize(layout.order + layout.number)
+    return range(first, min(first + min(count, most) * size, len(data) - size + 1), size)
+
+
 def orientation_of(exif: bytes, xmp: bytes) -> int:
     """The orientation that metadata tell, 1 to 8; 1 if they tell none, or are damaged.
 
@@ -69,9 +87,8 @@ def orientation_of(exif: bytes, xmp: bytes) -> int:
         exif: a TIFF, perhaps with "Exif" and two zero bytes before it; may be empty.
         xmp: an XMP packet; may be empty.
     """
-    name = _EXIF_NAME.match(exif)
     try:
-        value = _exif_value(exif[name.end() :] if name else exif)
+        value = _exif_value(tiff_of(exif))
     except struct.error:
         value = None
     if value is None and (match := _XMP_ORIENTATION.search(xmp)):
@@ -84,12 +101,7 @@ def _exif_value(tiff: bytes) -> int | None:
     layout = layout_of(tiff)
     if layout is None:
         return None
-    start = first_directory(tiff, layout)
-    (count,) = layout.read(layout.number, tiff, start)
-    size = struct.calcsize(layout.order + layout.entry)
-    first = start + struct.calcsize(layout.order + layout.number)
-    entries = min(count, MAX_ENTRIES)
-    for position in range(first, min(first + entries * size, len(tiff) - size + 1), size):
+    for position in places_of_entries(tiff, layout, first_directory(tiff, layout), MAX_ENTRIES):
         if layout.read("H", tiff, position)[0] == ORIENTATION:
             return _integer(tiff, layout, position)
     return None

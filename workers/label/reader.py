@@ -149,9 +149,7 @@ class ImageReader:
 
         # Half of what is read ahead within a unit: enough to start the next unit, and less to lose if another
         # one is requested.
-        next_groups = islice(
-            _groups(prefetch, size), lookahead // 2 if self._limits.together is None else ahead() // 2
-        )
+        next_groups = islice(_groups(prefetch, size), ahead() // 2)
         for files in _with_lookahead(self._reads(_groups(locations, size), next_groups), ahead):
             while files:
                 yield files.pop(0)

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -111,10 +112,8 @@ def explain(model: str) -> Explanation:
 
 def _explained(source: Source, spec: ModelSpec) -> Explanation:
     """What a source says of a model, without secrets."""
-    try:
+    with _secrets_kept(spec):
         found = source.explain(spec)
-    except ModelError as error:
-        raise ModelError(_without_secrets(str(error), spec)) from None
     return found.model_copy(
         update={"model": clean_uri(spec.model), "spec": _without_secrets(found.spec, spec)}
     )
@@ -178,10 +177,8 @@ def load(spec: ModelSpec, texts: EncodedTexts | None = None) -> LoadedModel[Any,
         ModelError: the name is unknown or of another task; the weights or the categories do not fit; a
             setting does not fit the model.
     """
-    try:
+    with _secrets_kept(spec):
         return _loaded(spec, texts)
-    except ModelError as error:
-        raise ModelError(_without_secrets(str(error), spec)) from error.__cause__
 
 
 def load_text_half(spec: ModelSpec) -> TextHalf:
@@ -190,11 +187,15 @@ def load_text_half(spec: ModelSpec) -> TextHalf:
     Raises:
         ModelError: it has none, or it cannot be read.
     """
-    source = next((one for one in SOURCES if one.takes(spec)), None)
-    if source is None:
-        raise _unknown(spec)
+    with _secrets_kept(spec):
+        return _source_of(spec).text_half(spec)
+
+
+@contextmanager
+def _secrets_kept(spec: ModelSpec) -> Iterator[None]:
+    """Tells errors of a model in the block as `_without_secrets` does."""
     try:
-        return source.text_half(spec)
+        yield
     except ModelError as error:
         raise ModelError(_without_secrets(str(error), spec)) from error.__cause__
 
@@ -206,11 +207,21 @@ def _without_secrets(text: str, spec: ModelSpec) -> str:
     return text
 
 
-def _loaded(spec: ModelSpec, texts: EncodedTexts | None) -> LoadedModel[Any, Any]:
-    task = spec.task
+def _source_of(spec: ModelSpec) -> Source:
+    """Where a model comes from.
+
+    Raises:
+        ModelError: nowhere has it.
+    """
     source = next((one for one in SOURCES if one.takes(spec)), None)
     if source is None:
         raise _unknown(spec)
+    return source
+
+
+def _loaded(spec: ModelSpec, texts: EncodedTexts | None) -> LoadedModel[Any, Any]:
+    task = spec.task
+    source = _source_of(spec)
     source.assert_settings(spec)
     built = source.build(spec) if texts is None else source.build_with(spec, texts)
     built.model.module.eval()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from schemas.exceptions import ModelError
 from schemas.models import EncodedTexts, Explanation, ModelInfo
-from schemas.tasks import CLASSIFY, ModelSpec, Task
+from schemas.tasks import CLASSIFY, ModelSpec, Task, has_labels
 from workers.models.model import Built, TextHalf
 from workers.models.preprocess import CLASSIFIER_KEYS, assert_usable
 
@@ -54,7 +54,7 @@ class Source(ABC):
         assert_usable(spec, self.input_keys(spec))
         if getattr(spec, "layout", None) is not None and not self.takes_layout:
             raise ModelError(f"layout: found for {spec.model}, which has its own; leave it out")
-        if getattr(spec, "labels", None) is not None and not self.takes_labels:
+        if has_labels(spec) and not self.takes_labels:
             raise ModelError(no_labels(spec.model))
 
     @abstractmethod

@@ -17,9 +17,8 @@ from schemas.exceptions import ImageError
 from tests.jobs.exports.made_run import PHOTOS, size_of, write_run
 from tests.jobs.serve.conftest import serving
 from tests.s3 import S3Server
-from tests.s3_proxy import Exchange, proxying
+from tests.s3_proxy import Exchange, forget_clients, proxying
 from workers.decode.picture import Limits
-from workers.storage.s3 import reset_clients
 from workers.storage.store import Store
 
 
@@ -107,8 +106,8 @@ def test_photos_of_a_bucket_are_shown_and_a_store_that_does_not_answer_is_not_wa
     with proxying(s3, before=answer_late) as proxied, ExitStack() as stack:
         for name, value in proxied.environment.items():
             monkeypatch.setenv(name, value)
-        reset_clients()  # those of earlier tests go past the proxy, as this one's would in later tests
-        stack.callback(reset_clients)
+        forget_clients()  # those of earlier tests go past the proxy, as this one's would in later tests
+        stack.callback(forget_clients)
         store = Store(f"{bucket}/photos")
         for row in (0, 1):
             store.put(PHOTOS[row], tmp_path / "photos" / PHOTOS[row])

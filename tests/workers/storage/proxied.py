@@ -5,15 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-import s3fs
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
 from schemas.spec import FetchSpec
 from tests.s3 import S3Server
-from tests.s3_proxy import Exchange, Hook, proxying
+from tests.s3_proxy import Exchange, Hook, forget_clients, proxying
 from workers.fetch.fetch import fetch
-from workers.storage.s3 import reset_clients
 
 SPEC = FetchSpec(attempts=3, timeout_s=20, throttle_timeout_s=0, max_bytes=1000)
 IMPATIENT = SPEC.model_copy(update={"timeout_s": 2})
@@ -47,14 +45,10 @@ def proxied_bucket(server: S3Server, bucket: str) -> Iterator[ProxiedBucket]:
         state.seen.append(exchange)
         state.spoil(exchange)
 
-    def forget() -> None:
-        reset_clients()
-        s3fs.S3FileSystem.clear_instance_cache()
-
     with proxying(server, after=after) as state.server:
-        forget()
+        forget_clients()
         yield state
-    forget()
+    forget_clients()
 
 
 def of_images(spoil: Hook) -> Hook:

@@ -181,26 +181,25 @@ def _attributes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.At
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors that a model holds; of those that are mostly zeros, what they hold of others."""
-    for graph in _graphs(model):
-        if isinstance(graph, onnx.GraphProto):
-            yield from graph.initializer
-        for attribute in _attributes(graph):
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t
+    yield from _held(model, "initializer", "tensors", "t")
     for sparse in _sparse_tensors(model):
         yield from (sparse.values, sparse.indices)
 
 
 def _sparse_tensors(model: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
     """All tensors of a model that are mostly zeros, of which only the others are in the file."""
+    return _held(model, "sparse_initializer", "sparse_tensors", "sparse_tensor")
+
+
+def _held(model: onnx.ModelProto, initializers: str, several: str, one: str) -> Iterator[Any]:
+    """What a model's graphs hold in a field of theirs, and in two fields of attributes."""
     for graph in _graphs(model):
         if isinstance(graph, onnx.GraphProto):
-            yield from graph.sparse_initializer
+            yield from getattr(graph, initializers)
         for attribute in _attributes(graph):
-            yield from attribute.sparse_tensors
-            if attribute.HasField("sparse_tensor"):
-                yield attribute.sparse_tensor
+            yield from getattr(attribute, several)
+            if attribute.HasField(one):
+                yield getattr(attribute, one)
 
 
 def _assert_operators(model: onnx.ModelProto, name: str) -> None:

@@ -21,8 +21,8 @@ from schemas.tasks import (
     DetectorSpec,
     EmbedderSpec,
     ModelSpec,
-    PromptedSpec,
     Task,
+    has_labels,
 )
 from schemas.words import counted, with_article
 from workers.models.embedder import LastInput
@@ -126,7 +126,7 @@ def build(spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
         raise ModelError(
             f"weights: found {spec.weights} for a Hugging Face folder, which has its own; leave weights out"
         )
-    labelled = isinstance(spec, PromptedSpec) and spec.labels is not None
+    labelled = has_labels(spec)
     first = partial(_assert_task, spec)
     with opened(spec.model, spec.sha256, first, with_tokenizer=labelled and texts is None) as folder:
         architecture = architecture_of(folder)
@@ -299,7 +299,7 @@ def _assert_task(spec: ModelSpec, config: Mapping[str, Any], location: str) -> N
     """
     kind = kind_of(config, location)
     asked, own = spec.task.serve or spec.task, kind.task
-    labelled = isinstance(spec, PromptedSpec) and spec.labels is not None
+    labelled = has_labels(spec)
     compares = kind.takes_texts and own == EMBED and asked == CLASSIFY and spec.task != EMBED
     if labelled and (compares or (own == asked and kind.finds_texts)):
         return
