@@ -6,6 +6,9 @@ STAMP := .venv/.installed
 BENCH := .venv/bench
 AZURITE := .venv/azurite
 
+# Without it every process compiles raylabel again, and each that runs tests all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env demo demo-s3 test test-fast test-slow bench docs check format clean
 
 help:

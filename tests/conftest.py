@@ -1,5 +1,8 @@
 """What the tests of a process share: servers of all kinds of stores, one short folder for Ray."""
 
+import contextlib
+import dataclasses
+import functools
 import os
 import secrets
 import shutil
@@ -46,6 +49,7 @@ SHARE_A_RAY = (
     "test_inputs.py",
     "test_jobs.py",
     "test_long_jobs.py",
+    "test_phones.py",
     "test_poison.py",
     "test_reference.py",
     "test_retry.py",
@@ -72,6 +76,27 @@ class ByWhatTheyShare(LoadScopeScheduling):
         if not starts_ray(nodeid):
             return file if file.endswith(SHARES_A_BROWSER) else nodeid
         return "a shared Ray" if file.endswith(SHARE_A_RAY) else file
+
+
+_CONTROLLER = contextlib.ExitStack()
+"""What the process that deals out the tests keeps running for those that run them."""
+
+
+@functools.cache
+def _servers(config: pytest.Config) -> dict[str, Any]:
+    """The S3 server of all processes that run tests."""
+    without = "not server" in config.option.markexpr
+    return {} if without else {"s3": dataclasses.asdict(_CONTROLLER.enter_context(running_server()))}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """What a process that runs tests is told when it is started."""
+    node.workerinput |= _servers(node.config)
+
+
+def pytest_unconfigure() -> None:
+    _CONTROLLER.close()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWhatTheyShare:
@@ -114,9 +139,11 @@ def _ray_folder() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    """A real S3 server that the usual AWS variables lead to."""
-    with running_server() as server, pytest.MonkeyPatch.context() as patch:
+def s3(pytestconfig: pytest.Config) -> Iterator[S3Server]:
+    """A real S3 server that the usual AWS variables lead to; one for all processes of `pytest -n 4`."""
+    told: dict[str, Any] = getattr(pytestconfig, "workerinput", {})
+    running = contextlib.nullcontext(S3Server(**told["s3"])) if "s3" in told else running_server()
+    with running as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server

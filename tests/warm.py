@@ -124,6 +124,7 @@ def serve(number: int) -> None:
     fork_server = _fork_server()
     for module in MODULES:
         importlib.import_module(module)
+    importlib.import_module("jobs.prepare.code").code_of({})  # what it reads of each module is kept
     gc.freeze()  # a collection would copy the pages of what it visits
     waiting: list[int] = []
     with socket.socket(fileno=number) as requests:

@@ -187,6 +187,7 @@ def test_a_malformed_manifest_is_refused_from_the_task_that_read_it(tmp_path: Pa
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_search_finds_what_was_labelled_what_failed_and_what_looks_like_a_photo(
     labelled: Path, folder: Path, tmp_path: Path
 ) -> None:

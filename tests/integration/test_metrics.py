@@ -74,6 +74,7 @@ def size(files: list[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
+@pytest.mark.slow
 def test_a_head_tells_exactly_what_a_run_did(nodes: Nodes, files: list[Path], tmp_path: Path) -> None:
     assert run(files, tmp_path / "out", nodes).returncode == 0
     found = seen(nodes, tmp_path / "out")

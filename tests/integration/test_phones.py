@@ -137,6 +137,7 @@ def test_the_queries_of_the_page_find_near_duplicates(folder: Path, tmp_path: Pa
     assert {row[:2] for row in same} == {(h, hashes.count(h)) for h in hashes if hashes.count(h) > 1}
 
 
+@pytest.mark.slow
 def test_a_run_without_facts_has_none_and_is_not_resumed_with_some(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     run_here(**settings(folder, output))

@@ -32,6 +32,7 @@ needs_eval = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_eval
 def test_the_classifiers_top_1_and_top_5_on_63_imagenet_photos_are_the_reference(tmp_path: Path) -> None:
     folder = SHARED / "eval" / "imagenet63"
@@ -47,6 +48,7 @@ def test_the_classifiers_top_1_and_top_5_on_63_imagenet_photos_are_the_reference
     assert (len(rows), top_1, top_5) == (63, 58, 60)
 
 
+@pytest.mark.slow
 @needs_eval
 def test_the_detectors_average_precision_on_64_coco_photos_is_the_reference(tmp_path: Path) -> None:
     folder = SHARED / "eval" / "coco64"

@@ -111,6 +111,7 @@ def test_a_retry_of_a_run_that_is_not_complete_is_refused(job: dict[str, Any], t
         codes_of(["SLOW"])
 
 
+@pytest.mark.slow
 def test_another_manifest_model_threshold_or_code_is_refused_or_begins_anew_with_restart(
     job: dict[str, Any], tmp_path: Path
 ) -> None:

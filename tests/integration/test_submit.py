@@ -185,6 +185,7 @@ def test_a_job_is_followed_stopped_and_gone_on_with_and_another_beside_it_is_ref
     assert before == sorted(kept) != [], "a committed unit was done again"
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_gives_its_own_exit_code_and_no_secret_is_seen(
     cluster: Nodes, tmp_path: Path
 ) -> None:

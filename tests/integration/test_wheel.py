@@ -103,6 +103,7 @@ def test_an_installed_raylabel_runs_beside_folders_named_as_its_packages(
     assert "data:image/jpeg" in (folder / "out" / "report.html").read_text()  # its template is in the wheel
 
 
+@pytest.mark.slow
 def test_a_program_labels_and_reads_in_python_beside_packages_of_its_own(
     environment: Path, folder: Path, photos: Path, tmp_path: Path
 ) -> None:

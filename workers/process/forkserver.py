@@ -126,12 +126,14 @@ class ProcessContext:
     Attributes:
         environment: environment variables.
         path: `sys.path`, and at its end the folders that hide modules of Python or raylabel.
+        folder: the current one; the root where that was deleted, as libraries look for it when imported.
         niceness: scheduling priority.
         oom_score: the kernel's score for killing it when memory runs out; "" if unknown.
     """
 
     environment: dict[str, str]
     path: list[str]
+    folder: str
     niceness: int
     oom_score: str
 
@@ -141,13 +143,21 @@ class ProcessContext:
         score = _OOM_SCORE.read_text() if _OOM_SCORE.is_file() else ""
         last = filter(None, os.environ.get(LAST, "").split(os.pathsep))
         path = list(dict.fromkeys([*sys.path, *last]))
-        return cls(dict(os.environ), path, os.getpriority(os.PRIO_PROCESS, 0), score)
+        try:
+            folder = os.getcwd()
+        except FileNotFoundError:
+            folder = "/"
+        return cls(dict(os.environ), path, folder, os.getpriority(os.PRIO_PROCESS, 0), score)
 
     def apply(self) -> None:
         """Gives this process the context."""
         os.environ.clear()
         os.environ.update(self.environment)
         sys.path[:] = self.path
+        try:
+            os.chdir(self.folder)
+        except OSError:
+            os.chdir("/")
         with contextlib.suppress(OSError):  # only root may raise a priority again
             os.setpriority(os.PRIO_PROCESS, 0, self.niceness)
         with contextlib.suppress(OSError):

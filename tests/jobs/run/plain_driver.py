@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from jobs.cluster import connect as cluster
+from jobs.prepare.code import code_of
 from jobs.prepare.resolve import ResolvedJob
 from jobs.run import pipeline
 from jobs.run.console import Reporter
@@ -45,6 +46,8 @@ from workers.storage.store import Store
 
 Kind = Literal["run", "restart", "retry"]
 Moment = Literal["before", "half", "after"]
+
+code_of(MODELS)  # what it reads of each module is kept, for all that are forked
 
 CODES = ["TRUNCATED"]
 MERGE_AT = 2

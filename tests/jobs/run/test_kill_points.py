@@ -392,7 +392,7 @@ def test_a_restart_killed_anywhere_leaves_no_row_of_the_old_run(
 
 
 @pytest.mark.parametrize(
-    "times", [pytest.param(10, id="some"), pytest.param(100, id="many", marks=pytest.mark.slow)]
+    "times", [pytest.param(5, id="some"), pytest.param(100, id="many", marks=pytest.mark.slow)]
 )
 def test_a_run_killed_twice_goes_on_to_the_same_tables(tmp_path: Path, times: int) -> None:
     place = Disk(tmp_path)

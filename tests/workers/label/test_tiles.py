@@ -114,8 +114,9 @@ def test_images_in_tiles_are_held_up_to_the_pixels_that_one_may_have(
 ) -> None:
     for number in range(9):
         Image.new("RGB", (300, 300), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    settings = of(tmp_path, [f"{n}.png" for n in range(9)], decode=DecodeSpec(max_pixels=max_pixels))
-    label = Labeller(settings)
+    models = settings_of_models(None, DetectorSpec(model="tests.poison:quick_detector", tiles=TILES))
+    names, decode = [f"{n}.png" for n in range(9)], DecodeSpec(max_pixels=max_pixels)
+    label = Labeller(dataclasses.replace(settings_of(tmp_path, names), **models, decode=decode))
     results, _ = label(UnitRequest(0, range(9)), ignore_stage)
     assert results["error"].null_count == 9
     assert held.most == most

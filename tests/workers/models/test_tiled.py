@@ -41,6 +41,7 @@ def same(found: Detections, expected: Detections) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
+@pytest.mark.slow
 @needs_photos
 def test_small_objects_are_found_in_tiles_that_are_not_found_in_the_whole() -> None:
     known = mosaic(4, 4)

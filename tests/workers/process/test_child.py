@@ -450,7 +450,22 @@ def test_a_child_has_the_context_of_the_process_that_it_serves(
 ) -> None:
     monkeypatch.setenv("OF_MINE", "1")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     child = Child(fork_server.address, serving, None, SHARE)
     context = child(("context", None))
     child.end()
     assert context == ProcessContext.here()
+
+
+def test_a_child_has_a_folder_where_that_of_its_fork_server_and_that_of_its_process_were_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    fork_server = ForkServer("json")
+    (tmp_path / "gone").rmdir()
+    child = Child(fork_server.address, serving, None, SHARE)
+    context: ProcessContext = child(("context", None))
+    child.end()
+    fork_server.end()
+    assert context.folder == "/"
