@@ -14,7 +14,7 @@ from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec, PromptedSpec
 from workers.models.folding import MERGE_IOU, folding_of
 from workers.models.model import DetectorModel, Model
 from workers.models.weights import read_bytes
-from workers.printable import short_line
+from workers.printable import is_unicode, short_line
 from workers.storage.uris import clean_uri, is_local
 
 MAX_NAMES = 10
@@ -103,7 +103,7 @@ def _assert_distinct(names: Sequence[str], where: str) -> None:
 def _assert_text(names: Sequence[str], where: str) -> None:
     """Refuses names with halves of characters, which JSON and YAML can have, but no table."""
     for number, name in enumerate(names, start=1):
-        if any("\ud800" <= character <= "\udfff" for character in name):
+        if not is_unicode(name):
             raise ModelError(
                 f"{where}: name {number}, {short_line(ascii(name))}, has half of a character (a surrogate), "
                 "which no text may have; write the character itself"
