@@ -32,6 +32,11 @@ def printable_log(text: str) -> str:
     return "\t".join(printable(part) for part in _COLOUR.sub("", text).split("\t"))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text has whole characters alone: no table can hold halves of them (surrogates)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def one_line(text: str) -> str:
     """A text for a cell of a table, with spaces for control characters and line breaks."""
     return "".join(c if c.isprintable() else " " for c in text)

@@ -5,6 +5,7 @@ a query reads only the blocks with its terms.
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,10 @@ MOST_VALUES = 100
 
 PROGRESS_S = 2.0
 """Seconds from one line of progress to the next."""
+
+_QUERY = "?"
+"""DuckDB takes what follows it in a path for a query, and puts the log of a file that it writes elsewhere.
+Reading such a file works."""
 
 _KNOWN_TAG = (
     "LEFT JOIN known ON kind = CASE tags.tagger WHEN 'classifier' THEN 'label' ELSE 'tag' END "
@@ -164,7 +169,12 @@ def _file_of(run: RunDirectory, into: Path | None) -> Iterator[tuple[Path, str]]
                 f"cannot write {into}: it exists, and is no index that can be read; move or delete it, or "
                 "name another file"
             )
-        yield file, str(target)
+        if _QUERY not in os.path.realpath(file):
+            yield file, str(target)
+            return
+        with temporary_folder("raylabel-index-") as folder:
+            yield folder / INDEX, str(target)
+            shutil.move(folder / INDEX, file)
 
 
 class _Builder:

@@ -18,7 +18,7 @@ from schemas.tasks import OBJECT_EMBEDDINGS
 from workers.fetch.locate import location_of
 from workers.label.children import build_photo_embedder, build_text_embedder
 from workers.ledger.directory import RunDirectory
-from workers.printable import short_line
+from workers.printable import is_unicode, short_line
 from workers.process.child import Child
 from workers.process.forkserver import shared_fork_server
 
@@ -161,12 +161,14 @@ class TextVectors:
         """The vector of a text, float32 (width,); the text is taken as it is.
 
         Raises:
-            SpecError: there is no text.
+            SpecError: there is no text, or it is not Unicode.
             ModelError: the embedder has no half for texts, or cannot be built as it was; or the text is too
                 long.
         """
         if not text.strip():
             raise SpecError(f"--text is empty. {TEXT_ALLOWED}")
+        if not is_unicode(text):
+            raise SpecError(f"--text {short_line(ascii(text))} is no Unicode text. {TEXT_ALLOWED}")
         with self._lock:
             try:
                 vector: Vector = self._open()(text)

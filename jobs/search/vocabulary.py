@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from jobs.search.language import ATTRIBUTES, Name, quoted
 from schemas.errors import ErrorCode
+from workers.printable import one_line
 
 TermKind: TypeAlias = Literal["class", "label", "tag"]
 
@@ -260,7 +261,7 @@ def nothing_like(what: str, text: str, names: Iterable[str]) -> str:
     if not names:
         return f"{what} {text!r}; the run has none"
     more = ", …" if len(names) > MOST_NAMED else ""
-    return f"{what} {text!r}; there are {', '.join(map(quoted, names[:MOST_NAMED]))}{more}"
+    return f"{what} {text!r}; there are {', '.join(map(_shown, names[:MOST_NAMED]))}{more}"
 
 
 def close_to(text: str, names: Sequence[str]) -> list[str]:
@@ -277,6 +278,11 @@ def _close(text: str, names: Iterable[str]) -> list[str]:
     return [by_fold[name] for name in difflib.get_close_matches(text.casefold(), by_fold, n=3, cutoff=0.6)]
 
 
+def _shown(name: str) -> str:
+    """A name as a query has it, in one line whatever it is."""
+    return one_line(quoted(name))
+
+
 def _or(names: Sequence[str]) -> str:
-    *first, last = map(quoted, names)
+    *first, last = map(_shown, names)
     return f"{', '.join(first)} or {last}" if first else last

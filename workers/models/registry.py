@@ -404,5 +404,8 @@ def _score_notes(spec: ModelSpec, model: Model) -> tuple[str, ...]:
     trained = model.score_type if isinstance(model, ClassifierModel) else None
     if asked in (None, trained) or (spec.weights and re.search(r"[./]", spec.weights)):
         return ()
+    if asked == "none":
+        why = "its answers are logits, and no scores from 0 to 1"
+        return (f"score_type is none, but {spec.model} was trained with {trained}: {why}",)
     why = "scores of one class say nothing" if asked == "sigmoid" else "scores of all classes add up to 1"
     return (f"score_type is {asked}, but {spec.model} was trained with {trained}: {why}",)

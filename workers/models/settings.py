@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,18 +14,22 @@ from schemas.tasks import ClassesSpec, DetectorSpec, ModelSpec, PromptedSpec
 from workers.models.folding import MERGE_IOU, folding_of
 from workers.models.model import DetectorModel, Model
 from workers.models.weights import read_bytes
-from workers.storage.uris import clean_uri
+from workers.printable import is_unicode, short_line
+from workers.storage.uris import clean_uri, is_local
 
 MAX_NAMES = 10
 """Of classes that are named in a message."""
+
+_LIST = "{}: [cat, red car]"
+"""How names are written under a key of a spec."""
 
 
 def given_categories(spec: ModelSpec) -> tuple[str, ...] | None:
     """The class names in a spec; None if it has none and the model's own are used.
 
     Raises:
-        ModelError: the file of names cannot be read, or is not UTF-8; there is no name, a blank one, or the
-            same one twice.
+        ModelError: the file of names cannot be read, or is not UTF-8; there is no name, a blank one, one that
+            no text can have, or the same one twice.
     """
     return _names(spec, "categories", spec.categories)
 
@@ -42,12 +47,27 @@ def _names(spec: ModelSpec, key: str, given: str | list[str] | None) -> tuple[st
     names: Sequence[str] = given
     if isinstance(given, str):
         where = f"{key}: {clean_uri(given)}"
-        names = _lines(read_bytes(given, "the file of class names"), where)
+        names = _lines(_file_of_names(given, key), where)
     names = tuple(name.strip() for name in names)
     if not names:
-        raise ModelError(f"{where}: found no class name for {spec.model}; expected one on each line")
+        expected = "one on each line" if isinstance(given, str) else f"a list of names, `{_LIST.format(key)}`"
+        raise ModelError(f"{where}: found no class name for {spec.model}; expected {expected}")
     _assert_distinct(names, where)
     return names
+
+
+def _file_of_names(given: str, key: str) -> bytes:
+    """What is in the file of class names that a key of a spec names.
+
+    Raises:
+        ModelError: it cannot be read; where there is none, with how names themselves are written.
+    """
+    try:
+        return read_bytes(given, f"{key}: the file of class names")
+    except ModelError as error:
+        if not is_local(given) or os.path.isfile(given):
+            raise
+        raise ModelError(f"{error}; names themselves are a list: `{_LIST.format(key)}`") from None
 
 
 def _lines(data: bytes, where: str) -> list[str]:
@@ -69,6 +89,7 @@ def _lines(data: bytes, where: str) -> list[str]:
 def _assert_distinct(names: Sequence[str], where: str) -> None:
     """Refuses blank names and names that are there twice: a class is known by its name in the tables."""
     assert_no_blank(names, where)
+    _assert_text(names, where)
     first: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if name in first:
@@ -77,6 +98,16 @@ def _assert_distinct(names: Sequence[str], where: str) -> None:
                 f"{f'{name} ({number})'!r}: the tables count objects by name"
             )
         first[name] = number
+
+
+def _assert_text(names: Sequence[str], where: str) -> None:
+    """Refuses names with halves of characters, which JSON and YAML can have, but no table."""
+    for number, name in enumerate(names, start=1):
+        if not is_unicode(name):
+            raise ModelError(
+                f"{where}: name {number}, {short_line(ascii(name))}, has half of a character (a surrogate), "
+                "which no text may have; write the character itself"
+            )
 
 
 def assert_no_blank(names: Sequence[str], where: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from jobs.search.advice import Advice, advice_on
 from jobs.search.column_values import ColumnValues
 from jobs.search.compiler import compile_query
+from jobs.search.vocabulary import nothing_like
 from schemas.exceptions import QueryError
 from tests.jobs.search.made_values import VOCABULARY, made_values
 
@@ -107,3 +108,8 @@ def test_a_name_that_nothing_has_may_be_a_part_of_one(query: str, message: str) 
     with pytest.raises(QueryError) as raised:
         compile_query(query, VOCABULARY)
     assert str(raised.value).startswith(message)
+
+
+def test_names_that_have_line_breaks_are_named_in_one_line() -> None:
+    assert nothing_like("no class", "x", ["red\ncar"]) == "no class 'x'; there are \"red car\""
+    assert nothing_like("no class", "red", ["red\ncar"]) == "no class 'red'; did you mean \"red car\"?"

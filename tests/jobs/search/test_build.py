@@ -52,6 +52,18 @@ def test_it_holds_what_each_image_has(tmp_path: Path, min_label_score: float) ->
     assert rows_of(file, "FROM failures") == [(5, "decode", "it ends early")]
 
 
+def test_an_index_is_made_and_read_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "odd? #1%3F [x] 'ü'" / "run"
+    folder.mkdir(parents=True)
+    output = write_run(folder)
+    _, file = make_index(output)
+    assert file == f"{output}/search.duckdb"
+    with Searcher(output) as searcher, searcher.search("person") as hits:
+        assert hits.total == 3
+    assert make_index(output)[1] == file  # again, over the first
+    assert not [path.name for path in Path(output).iterdir() if path.name.startswith(".search")]
+
+
 def test_a_term_that_no_image_has_is_known(tmp_path: Path) -> None:
     _, file = make_index(write_run(tmp_path))
     counts = rows_of(file, "SELECT name, images FROM terms WHERE kind = 'class' ORDER BY term")

@@ -155,6 +155,12 @@ def test_no_text_is_refused(output: str) -> None:
     )
 
 
+def test_bytes_that_are_no_text_are_refused(output: str) -> None:
+    assert refusal(output, "a red \udcff").startswith(
+        "--text 'a red \\udcff' is no Unicode text. Allowed is "
+    )
+
+
 def test_an_embedder_without_a_half_for_texts_is_refused_in_a_sentence(tmp_path: Path) -> None:
     vision = make(EMBEDDERS["clip vision"], tmp_path / "vision")
     output = with_embedder(write_documented_run(str(tmp_path / "run")), vision)

@@ -1,5 +1,6 @@
 """Hugging Face folders: a network of transformers', its tensors as safetensors, its image processor."""
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,7 +41,7 @@ from workers.models.model import (
 )
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
 from workers.models.source import Source, no_labels, no_texts
-from workers.models.transformers.folder import Folder, opened
+from workers.models.transformers.folder import CONFIG, Folder, opened
 from workers.models.transformers.network import (
     Architecture,
     architecture_of,
@@ -61,6 +62,7 @@ from workers.models.transformers.networks import (
 from workers.models.transformers.processor import Processor, load_processor
 from workers.models.transformers.texts import TextEncoder, drop_images, drop_texts, encode_labels, encoder_of
 from workers.models.zero_shot import TextHead
+from workers.printable import short_line
 
 LICENCE = "see the folder's README.md"
 
@@ -229,9 +231,11 @@ def explain(spec: ModelSpec) -> Explanation:
             asked = folder.config.get("problem_type")
             facts["scores"] = f"{score_type_of(folder, architecture)}: problem_type is {asked or 'not set'}"
         facts["computed by"] = architecture.libraries
-        lines = _lines(folder, architecture)
         try:
             _try(spec.model, folder, architecture)
+            if why := _no_encoder(spec.model, folder, architecture):
+                facts["labels cannot be used"] = why
+            lines = _lines(folder, architecture, with_labels=not why)
         except ModelError as error:
             facts["cannot be used"], lines = str(error), ""
         return Explanation(
@@ -251,6 +255,17 @@ def _try(location: str, folder: Folder, architecture: Architecture) -> None:
         _built(_SPECS[architecture.task](model=location), folder, architecture)
 
 
+def _no_encoder(location: str, folder: Folder, architecture: Architecture) -> str:
+    """Why labels cannot be given to an embedder that has a half for texts; "": they can."""
+    if not (architecture.task == EMBED and architecture.takes_texts):
+        return ""
+    try:
+        _zero_shot(ClassifierSpec(model=location, labels=["cat", "red car"]), folder, architecture, None)
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
 _SPECS: dict[Task, type[ModelSpec]] = {
     CLASSIFY: ClassifierSpec,
     DETECT: DetectorSpec,
@@ -259,14 +274,14 @@ _SPECS: dict[Task, type[ModelSpec]] = {
 """The section of the job spec that a folder is named under."""
 
 
-def _lines(folder: Folder, architecture: Architecture) -> str:
-    """What to write into a job spec."""
+def _lines(folder: Folder, architecture: Architecture, *, with_labels: bool) -> str:
+    """What to write into a job spec; whether also for labels, where it has a half for texts."""
     task = architecture.task
 
     def written(section: Any) -> str:
         return yaml.safe_dump(section, width=sys.maxsize, sort_keys=False)
 
-    if not architecture.takes_texts:
+    if not (architecture.takes_texts and with_labels):
         return written({task.name: folder.location})
     labelled: dict[str, object] = {"model": folder.location, "labels": ["cat", "red car"]}
     if task == DETECT:
@@ -372,7 +387,17 @@ def _zero_shot_classifier(
         scale=float(network.logit_scale.exp()),
         bias=0.0 if bias is None else float(bias),
     )
+    if not math.isfinite(head.scale):
+        raise ModelError(
+            f"logit_scale of {architecture.name} is {float(network.logit_scale):g}, which makes no score; "
+            "take the weights of an earlier step of the training, or convert them again"
+        )
     features = _embedder(network, processor, without_pooler=False)
+    if features.width != (width := head.texts.shape[1]):
+        raise ModelError(
+            f"{architecture.name} gives {features.width:,} numbers for an image and {width:,} for a text, "
+            f"which cannot be compared; {CONFIG} or the weights are of another model"
+        )
     return ZeroShotModel(
         **{**common_of(features), "network": "", "categories": texts.labels},
         head=head,
@@ -402,9 +427,17 @@ def _labelled_detector(
 
 def _embedder(network: nn.Module, processor: Processor, *, without_pooler: bool) -> EmbedderModel:
     example = processor(torch.zeros(3, 64, 64, dtype=torch.uint8))[None]
-    module = ImageFeatures(network, vector_of(network, example, without_pooler=without_pooler))
-    with torch.inference_mode():
-        features = module(example)
+    try:
+        with torch.inference_mode():
+            module = ImageFeatures(network, vector_of(network, example, without_pooler=without_pooler))
+            features = module(example)
+    except ModelError:
+        raise
+    except Exception as error:  # networks raise anything
+        raise ModelError(
+            f"{type(network).__name__} gives no vector for an image of {_sides(example)} pixels, which the "
+            f"folder's image processor makes: {type(error).__name__}: {short_line(str(error), 300)}"
+        ) from None
     if features.ndim != 2:
         raise ModelError(
             f"{type(network).__name__} gives {tuple(features.shape)} for an image; allowed: one vector "
@@ -419,6 +452,11 @@ def _embedder(network: nn.Module, processor: Processor, *, without_pooler: bool)
         channels_last=False,
         transform_on_device=processor.on_device,
     )
+
+
+def _sides(example: torch.Tensor) -> str:
+    """The height and width of an input, as text."""
+    return "x".join(map(str, example.shape[-2:]))
 
 
 def _first(names: tuple[str, ...], most: int = 10) -> str:

@@ -91,7 +91,10 @@ def encode_labels(
         vectors=vectors,
         tokens=tokens,
         settings={"prompt": templates, "tokenizer": f"{folder.tokenizer_sha256}, {versions('tokenizers')}"},
-        notes=tuple(_notes(spec, architecture, templates, labels)),
+        notes=(
+            *_notes(spec, architecture, templates, labels),
+            *_alike(labels, encoder.tokens.numbers(texts)),
+        ),
     )
 
 
@@ -122,6 +125,28 @@ def _notes(
     ]
 
 
+def _alike(labels: Sequence[str], numbers: Sequence[list[int]]) -> list[str]:
+    """What to say of labels that are the same to a tokenizer, such as "Cat" and "cat" where it has no case.
+
+    Args:
+        labels: in the order of the job spec.
+        numbers: of the tokens of all texts that are made of them, label by label.
+    """
+    each = len(numbers) // len(labels)
+    first: dict[str, str] = {}
+    pairs = []
+    for place, label in enumerate(labels):
+        other = first.setdefault(str(numbers[place * each : (place + 1) * each]), label)
+        if other != label:
+            pairs.append(f"{other!r} and {label!r}")
+    if not pairs:
+        return []
+    return [
+        f"labels: {short_line(', '.join(pairs), 200)} are the same to the model, and so are their scores; "
+        "leave one out, or give both one name with `class_map`"
+    ]
+
+
 class Tokens:
     """Texts as the numbers that a network gets.
 
@@ -145,14 +170,23 @@ class Tokens:
             ModelError: a text is too long, or the tokenizer fails.
         """
         with failures_in(self._location):
-            numbers = self._tokenizer(list(texts))["input_ids"]
-            for text, own in zip(texts, numbers, strict=True):
+            for text, own in zip(texts, self.numbers(texts), strict=True):
                 if len(own) > self._most:
                     raise ModelError(
                         f"{short_line(repr(text))} has {counted(len(own), 'token')}, but the text half of "
                         f"{self._location} takes at most {self._most}; shorten it"
                     )
             return self._tokenizer(list(texts), return_tensors="pt", **self._padding)
+
+    def numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """The numbers of each text's tokens, without padding.
+
+        Raises:
+            ModelError: the tokenizer fails.
+        """
+        with failures_in(self._location):
+            numbers: list[list[int]] = self._tokenizer(list(texts))["input_ids"]
+        return numbers
 
 
 @contextmanager
@@ -169,6 +203,19 @@ def failures_in(location: str) -> Iterator[None]:
         ) from None
 
 
+def assert_vector(vector: Tensor, text: str, location: str) -> None:
+    """Refuses what a folder's half for texts makes of a text, where it is no numbers: its weights are broken.
+
+    Raises:
+        ModelError: it has NaN or infinite values.
+    """
+    if not bool(vector.isfinite().all()):
+        raise ModelError(
+            f"the text half of {location} makes no vector of {short_line(repr(text))}, but NaN or infinite "
+            "values; take the weights of an earlier step of the training, or convert them again"
+        )
+
+
 class TextEncoder:
     """Encodes texts with the text half of a network of CLIP's, SigLIP's or OWL's kind.
 
@@ -176,10 +223,13 @@ class TextEncoder:
         folder: opened with its tokenizer.
         architecture: of the folder.
         network: with its text half: it has `get_text_features`.
+
+    Attributes:
+        tokens: makes numbers of texts.
     """
 
     def __init__(self, folder: Folder, architecture: Architecture, network: Any) -> None:
-        self._tokens = Tokens(folder, architecture)
+        self.tokens = Tokens(folder, architecture)
         self._network = network
         self._location = folder.location
 
@@ -193,14 +243,11 @@ class TextEncoder:
         parts = [self._features(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
         vectors = unit(torch.cat(parts).float())
         for text, vector in zip(texts, vectors, strict=True):
-            if not bool(vector.isfinite().all()):
-                raise ModelError(
-                    f"the text half of {self._location} makes no vector of {short_line(repr(text))}"
-                )
+            assert_vector(vector, text, self._location)
         return vectors
 
     def _features(self, texts: Sequence[str]) -> Tensor:
-        tokens = self._tokens(texts)
+        tokens = self.tokens(texts)
         with failures_in(self._location):
             output = self._network.get_text_features(**tokens)
         features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
@@ -214,10 +261,13 @@ class TokenEncoder:
         folder: opened with its tokenizer.
         architecture: of the folder.
         network: whole.
+
+    Attributes:
+        tokens: makes numbers of texts.
     """
 
     def __init__(self, folder: Folder, architecture: Architecture, network: Any) -> None:
-        self._tokens = Tokens(folder, architecture)
+        self.tokens = Tokens(folder, architecture)
         self._network = network
         self._location = folder.location
 
@@ -228,9 +278,10 @@ class TokenEncoder:
         Raises:
             ModelError: the text is too long, or the tokenizer or the network fails.
         """
-        tokens = self._tokens([text])
+        tokens = self.tokens([text])
         with failures_in(self._location):
             vectors = _token_vectors(self._network, tokens)
+        assert_vector(vectors, text, self._location)
         return vectors[0].float().numpy(), tokens["input_ids"][0].numpy()
 
 

@@ -334,10 +334,15 @@ def refusal(spec: Any) -> str:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([], "labels: found no class name for {model}; expected one on each line"),
+        ([], "labels: found no class name for {model}; expected a list of names, `labels: [cat, red car]`"),
         (["cat", " "], "labels: name 2 is blank; give every class"),
         (["cat", "dog", "cat"], "labels: names 1 and 3 are both 'cat'; tell them apart"),
-        ("no/such.txt", "no/such.txt cannot be read: No such file"),
+        (
+            "cat, dog",
+            "/cat, dog cannot be read: No such file or directory; names themselves are a list: "
+            "`labels: [cat, red car]`",
+        ),
+        (["cat", "\ud800"], "labels: name 2, '\\ud800', has half of a character (a surrogate)"),
         (
             ["a " * 90],
             " has 104 tokens, but the text half of {folder} takes at most 77; shorten it",
@@ -367,6 +372,58 @@ def test_a_folder_without_its_tokenizer_says_what_is_missing(copy: Callable[[str
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"auto_map": {"AutoTokenizer": "x.Y"}}))
     assert "tokenizer_config.json of " in (found := refusal(TaggerSpec(model=f"{folder}/", labels=LABELS)))
     assert " has auto_map: the model is a program of its own" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        (
+            "clip",
+            {"vision_config": {"image_size": 48}},
+            "CLIPModel gives no vector for an image of 64x64 pixels, which the folder's image processor "
+            "makes: ValueError: Input image size (64*64) doesn't match model (48*48).",
+        ),
+        (
+            "siglip",
+            {"vision_config": {"vision_use_head": False}},
+            "SiglipModel gives no vector for an image of 64x64 pixels, which the folder's image processor ",
+        ),
+        (
+            "siglip",
+            {"text_config": {"projection_size": 16}},
+            "SiglipModel gives 32 numbers for an image and 16 for a text, which cannot be compared; ",
+        ),
+    ],
+)
+def test_a_folder_whose_halves_do_not_fit_is_refused_in_a_sentence(
+    name: str, settings: dict[str, dict[str, Any]], said: str, tmp_path: Path
+) -> None:
+    own = COMPARED[name][1]
+    changed = {half: {**own[half], **values} for half, values in settings.items()}
+    folder = make_for_texts(name, tmp_path / "folder", **changed)
+    assert refusal(TaggerSpec(model=f"{folder}/", labels=LABELS)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "value", "said"),
+    [
+        ("clip", "text_projection.weight", np.nan, "the text half of {} makes no vector of 'This is a photo"),
+        (
+            *("grounding dino", "model.text_backbone.embeddings.word_embeddings.weight", np.nan),
+            "the text half of {} makes no vector of 'cat', but NaN or infinite values; ",
+        ),
+        ("clip", "logit_scale", 100, "logit_scale of CLIPModel is 100, which makes no score; "),
+    ],
+)
+def test_weights_that_make_no_score_are_refused_before_an_image_is_labelled(
+    name: str, tensor: str, value: float, said: str, copy: Callable[[str], Path]
+) -> None:
+    folder = copy(name)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[tensor].fill_(value)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    spec: Any = (ClassifierSpec if name in COMPARED else DetectorSpec)(model=f"{folder}/", labels=LABELS)
+    assert refusal(spec).startswith(said.format(folder))
 
 
 def test_labels_for_a_model_with_classes_of_its_own_are_refused(tmp_path: Path) -> None:
@@ -413,6 +470,12 @@ def test_what_may_not_be_as_intended_is_told(folders: Callable[[str], Path]) -> 
     (note,) = notes(DetectorSpec(model=f"{dino}/", labels=["red car"]))
     assert note.endswith("takes the words of 'red car' one by one without it; `prompt: \"{}.\"` adds it")
     assert notes(DetectorSpec(model=f"{dino}/", labels=["red car"], prompt="{}.")) == ()
+    assert notes(ClassifierSpec(model=f"{clip}/", labels=["Cat", "dog", "cat"], prompt=["a {}", "{}"])) == (
+        "labels: 'Cat' and 'cat' are the same to the model, and so are their scores; leave one out, or give "
+        "both one name with `class_map`",
+    )
+    (note,) = notes(DetectorSpec(model=f"{dino}/", labels=["cat", "Cat"], prompt="{}."))
+    assert note.startswith("labels: 'cat' and 'Cat' are the same to the model, and so are their scores; ")
     assert refusal(DetectorSpec(model=f"{dino}/", labels=["red car"], prompt=["{}.", "{}"])) == (
         "prompt: found 2 templates for a detector; allowed: one"
     )
@@ -427,6 +490,16 @@ def test_the_lines_that_describe_prints_are_a_job(name: str, folders: Callable[[
     loaded = load_all(spec.models)
     assert all(one.resolved.notes == () for one in loaded.values())
     assert loaded["detector" if name in FINDERS else "taggers.objects"].resolved.classes == ("cat", "red car")
+
+
+def test_describe_says_why_labels_cannot_be_used_of_a_folder_that_still_embeds(
+    copy: Callable[[str], Path],
+) -> None:
+    folder = copy("clip")
+    (folder / "tokenizer.json").unlink()
+    found = explain(f"{folder}/")
+    assert found.facts["labels cannot be used"].startswith(f"there is no tokenizer in {folder} ")
+    assert found.spec == f"embedder: {folder}\n"
 
 
 def test_what_the_page_says_to_write_for_labels_is_a_model(
