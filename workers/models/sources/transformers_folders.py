@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -17,6 +16,7 @@ from schemas.tasks import (
     CLASSIFY,
     DETECT,
     EMBED,
+    ClassesSpec,
     ClassifierSpec,
     DetectorSpec,
     EmbedderSpec,
@@ -36,7 +36,17 @@ from workers.models.model import (
     TextHalf,
     ZeroShotModel,
     as_is,
-    common_of,
+    versions,
+)
+from workers.models.onnx.network import OnnxFileNetwork
+from workers.models.onnx.pairs import (
+    CLIP_SCALE,
+    classifier_of,
+    encoded_labels,
+    folder_encoder,
+    half_of,
+    image_features,
+    scoring_of,
 )
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
 from workers.models.source import Source, no_labels, no_texts
@@ -60,13 +70,14 @@ from workers.models.transformers.networks import (
 )
 from workers.models.transformers.processor import Processor, load_processor
 from workers.models.transformers.texts import TextEncoder, drop_images, drop_texts, encode_labels, encoder_of
-from workers.models.zero_shot import TextHead
+from workers.models.zero_shot import classifier_of_texts
 
 LICENCE = "see the folder's README.md"
 
 WING = (
     *(f"workers.models.transformers.{name}" for name in ("folder", "network", "networks", "processor")),
     *("workers.models.transformers.texts", "workers.models.zero_shot"),
+    *(f"workers.models.onnx.{name}" for name in ("pairs", "file", "network", "scores")),
 )
 """The further modules that build a model of a folder, and compute it."""
 
@@ -130,8 +141,65 @@ def build(spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
     first = partial(_assert_task, spec)
     with opened(spec.model, spec.sha256, first, with_tokenizer=labelled and texts is None) as folder:
         architecture = architecture_of(folder)
+        if folder.pair:
+            return _pair(spec, folder, architecture, texts)
+        _assert_own_scale(spec, folder.location)
         return (
             _zero_shot(spec, folder, architecture, texts) if labelled else _built(spec, folder, architecture)
+        )
+
+
+def _assert_own_scale(spec: ModelSpec, location: str) -> None:
+    """Raises ModelError for what is stated of scores, where the tensors say it."""
+    for key in ("logit_scale", "logit_bias"):
+        if getattr(spec, key, None) is not None:
+            raise ModelError(
+                f"{key}: found for {location}, whose tensors have it; allowed: for ONNX files. Leave it out"
+            )
+
+
+def _pair(
+    spec: ModelSpec, folder: Folder, architecture: Architecture, texts: EncodedTexts | None
+) -> Built[Any]:
+    """The model of a folder whose halves for images and texts are ONNX files."""
+    assert folder.pair is not None
+    _assert_halves(folder, architecture)
+    processor = load_processor(folder, architecture)
+    if processor.shape is None:
+        raise ModelError(
+            f"the image processor of {folder.location} makes inputs of several shapes; allowed: of one"
+        )
+    network = OnnxFileNetwork(half_of(folder, folder.pair[0]))
+    module, width = image_features(network, processor.shape, is_projected=not architecture.is_siglip)
+    model: Model
+    model = features = EmbedderModel(
+        module=module,
+        transform=processor,
+        width=width,
+        takes_texts=True,
+        channels_last=False,
+        transform_on_device=processor.on_device,
+        input_size=processor.size(),
+        preprocessing=processor.text(),
+        licence=LICENCE,
+    )
+    if isinstance(spec, ClassesSpec):
+        scoring = scoring_of(spec, folder.location, is_siglip=architecture.is_siglip)
+        texts = texts or encoded_labels(
+            spec, folder_encoder(folder, architecture), folder.tokenizer_sha256, scoring
+        )
+        model = classifier_of(features, texts, scoring)
+    folder.assert_unchanged()
+    code = f"{architecture.libraries}, {versions('onnxruntime')}"
+    return Built(model, "transformers", folder.location, folder.sha256, code, texts=texts)
+
+
+def _assert_halves(folder: Folder, architecture: Architecture) -> None:
+    """Raises ModelError for a folder of two ONNX files that is no CLIP or SigLIP."""
+    if architecture.task != EMBED or not architecture.takes_texts:
+        raise ModelError(
+            f"{folder.location} has two ONNX files ({' and '.join(folder.pair or ())}), but is "
+            f"{with_article(architecture.name)}; allowed: a CLIP or SigLIP (CLIPModel, SiglipModel)"
         )
 
 
@@ -164,8 +232,11 @@ def text_half(spec: ModelSpec) -> TextHalf:
         architecture = architecture_of(folder)
         if architecture.task != EMBED or not architecture.takes_texts:
             raise ModelError(no_texts(f"{folder.location} ({architecture.name})"))
-        network = load_network(folder, architecture, drop_images)
-        encoder = encoder_of(folder, architecture, network)
+        encoder = (
+            folder_encoder(folder, architecture)
+            if folder.pair
+            else encoder_of(folder, architecture, load_network(folder, architecture, drop_images))
+        )
         folder.assert_unchanged()
         assert isinstance(encoder, TextEncoder)
         return TextHalf(encoder, folder.sha256, architecture.libraries)
@@ -185,7 +256,9 @@ def _zero_shot(
 
     def encode(network: nn.Module) -> None:
         if not encoded:
-            encoded.append(encode_labels(spec, folder, architecture, network))
+            encoder = encoder_of(folder, architecture, network)
+            labels = encode_labels(spec, encoder, folder.tokenizer_sha256, is_siglip=architecture.is_siglip)
+            encoded.append(labels)
         drop_texts(network, architecture)
 
     network = load_network(folder, architecture, encode)
@@ -217,12 +290,16 @@ def explain(spec: ModelSpec) -> Explanation:
             "files": f"{', '.join(folder.files)} ({folder.bytes:,} bytes)",
             "sha256": folder.sha256,
             "taken for": f"{with_article(task.name)}: config.json has architectures {architecture.name}",
+            "halves": " and ".join(folder.pair or ()),
             "tensors": f"{len(folder.tensors):,}, {counted(numbers, 'number')}, computed in float32",
             "input": processor.size(),
             "preprocessing": processor.text(),
         }
+        del facts["tensors" if folder.pair else "halves"]
         if architecture.takes_texts:
             facts["classes"] = "the `labels` of the job spec: texts"
+            if folder.pair:
+                facts["scores"] = _SCORES_OF_PAIRS["SigLIP" if architecture.is_siglip else "CLIP"]
         elif task != EMBED:
             facts["classes"] = f"{len(architecture.categories):,}: {_first(architecture.categories)}"
         if task == CLASSIFY:
@@ -247,9 +324,17 @@ def _try(location: str, folder: Folder, architecture: Architecture) -> None:
     """
     if architecture.finds_texts:
         _zero_shot(DetectorSpec(model=location, labels=["cat"]), folder, architecture, None)
+    elif folder.pair:
+        _pair(EmbedderSpec(model=location), folder, architecture, None)
     else:
         _built(_SPECS[architecture.task](model=location), folder, architecture)
 
+
+_SCORES_OF_PAIRS = {
+    "CLIP": f"softmax; logit_scale {CLIP_SCALE:g}, unless the job spec says another",
+    "SigLIP": "sigmoid; the files do not say logit_scale and logit_bias: those below are an example",
+}
+"""What is said of the scores of ONNX files."""
 
 _SPECS: dict[Task, type[ModelSpec]] = {
     CLASSIFY: ClassifierSpec,
@@ -272,6 +357,8 @@ def _lines(folder: Folder, architecture: Architecture) -> str:
     if task == DETECT:
         return written({task.name: labelled | ({"prompt": "{}."} if architecture.sees_tokens else {})})
     tagger = labelled | {"prompt": "a photo of {}"}
+    if folder.pair and architecture.is_siglip:
+        tagger |= {"logit_scale": 117.3, "logit_bias": -12.9}
     return written({task.name: folder.location}) + written({"taggers": {"objects": tagger}})
 
 
@@ -365,18 +452,14 @@ def _detector(network: nn.Module, processor: Processor, categories: tuple[str, .
 def _zero_shot_classifier(
     network: Any, processor: Processor, architecture: Architecture, texts: EncodedTexts
 ) -> ZeroShotModel:
-    """CLIP or SigLIP as a classifier: an image's features beside the labels, as its pipeline scores them."""
+    """CLIP or SigLIP as a classifier of encoded labels."""
     bias = getattr(network, "logit_bias", None)
-    head = TextHead(
-        torch.from_numpy(np.stack(texts.vectors)),
+    return classifier_of_texts(
+        _embedder(network, processor, without_pooler=False),
+        texts,
         scale=float(network.logit_scale.exp()),
         bias=0.0 if bias is None else float(bias),
-    )
-    features = _embedder(network, processor, without_pooler=False)
-    return ZeroShotModel(
-        **{**common_of(features), "network": "", "categories": texts.labels},
-        head=head,
-        score_type="sigmoid" if architecture.is_siglip else "softmax",
+        is_siglip=architecture.is_siglip,
     )
 
 

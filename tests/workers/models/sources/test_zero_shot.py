@@ -433,7 +433,7 @@ def test_what_the_page_says_to_write_for_labels_is_a_model(
     folders: Callable[[str], Path], pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    own = page.partition("## Labels of your own (zero-shot)\n")[2].partition("\n## ")[0]
+    own = page.partition("## Labels of your own (zero-shot)\n")[2].partition("\n### ")[0]
     lines = re.findall(r"^\| .+ \| `(.+)` \|$", own, re.MULTILINE)
     for name in ("clip", "siglip2", "owlv2", "grounding dino"):
         (tmp_path / name.replace(" ", "-")).symlink_to(folders(name))
