@@ -18,6 +18,7 @@ from schemas.tasks import (
     ClassesSpec,
     ClassifierSpec,
     DetectorSpec,
+    EmbedderSpec,
     InputSpec,
     ModelSpec,
     PairSpec,
@@ -50,6 +51,7 @@ from workers.models.onnx.layouts import LAYOUTS, Seen, Shape
 from workers.models.onnx.metadata import Metadata, metadata_of
 from workers.models.onnx.network import OnnxFileNetwork
 from workers.models.onnx.pairs import (
+    IMAGES,
     classifier_of,
     encoded_labels,
     image_features,
@@ -472,6 +474,8 @@ def _kind(one: Opened) -> tuple[type[ModelSpec], str]:
     declared = {port.name: tuple(length or 0 for length in port.shape) for port in one.file.outputs}
     shapes = one.usual_shapes() or declared
     listed = f"its output{'s' if len(shapes) > 1 else ''} {', '.join(map(str, one.file.outputs))}"
+    if is_row(shapes.get(IMAGES, ())):
+        return EmbedderSpec, f"{listed}: the half for images of a CLIP; `text_model` names that for texts"
     if not all(map(is_row, shapes.values())):
         return DetectorSpec, listed
     if all(scores_in(one.file, port.name) for port in one.file.outputs):
@@ -501,13 +505,15 @@ def _facts_of(
     if not {"input", "layout"} & stated.keys():
         facts["preprocessing"] = model.preprocessing
     if not isinstance(spec, DetectorSpec):
-        facts |= {"layout": built.parts["layout"], "score type": model.score_type}
+        facts["layout"] = built.parts["layout"]
+        if isinstance(model, ClassifierModel):
+            facts["score type"] = model.score_type
     elif "layout" not in stated:
         layout = layout_in(one, spec)
         ours = layout.layout.nms_iou is not None
         facts["layout"] = f"{layout.layout.names[0]}: {layout.why}"
         facts["doubled boxes"] = "removed here (nms_iou)" if ours else "removed by the network"
-    if "categories" not in stated:
+    if "categories" not in stated and spec.task != EMBED:
         facts["classes"] = f"{len(model.categories)}: {short_line(', '.join(model.categories), 200)}"
     return facts
 

@@ -438,3 +438,14 @@ def test_what_the_page_says_to_write_is_a_model(
         assert loaded.resolved.notes == ()
         assert loaded.resolved.takes_texts == ("embedder" in line)
         assert Alone(loaded, 1)(pictures[:1])
+
+
+def test_a_half_for_images_is_described_as_an_embedder_that_may_have_one_for_texts(pairs: Folders) -> None:
+    found = explain(str(pairs("clip") / "onnx" / "vision_model.onnx"))
+    assert found.task == "embedder"
+    assert found.facts["taken for"].endswith(
+        "the half for images of a CLIP; `text_model` names that for texts"
+    )
+    assert found.facts["layout"] == "features of image_embeds"
+    (section,) = yaml.safe_load(found.spec).values()
+    assert load(EmbedderSpec(**(section | {"input": InputSpec(**section["input"])}))).model.width == 16
