@@ -64,12 +64,15 @@ class Explanation(BaseModel):
 class EncodedTexts:
     """The labels of a zero-shot model as its half for texts encoded them, once for all workers.
 
+    An embedder whose half for texts is a file of its own has one without labels, for the settings.
+
     Attributes:
         labels: the class names; a class id is an index into them.
         vectors: of each label: float32 (width,), of length 1; or (tokens, width) of a network that looks at
             each token.
         tokens: of each label the numbers of its tokens, int64 (tokens,); empty: none are needed any more.
-        settings: what decides them beside the labels and the weights: prompt, tokenizer.
+        settings: what decides them beside the labels and the weights: prompt, tokenizer; and what decides
+            scores beside them.
         notes: sentences on what may not be as intended.
     """
 

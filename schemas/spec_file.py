@@ -71,7 +71,7 @@ def without_replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[
     return values
 
 
-_OF_A_MODEL = ("layout", "labels", "prompt")
+_OF_A_MODEL = ("layout", "labels", "prompt", "text_model", "tokenizer", "logit_scale", "logit_bias")
 """Settings of one kind that are, like those of all kinds, about the model that is named beside them."""
 
 
@@ -302,6 +302,8 @@ def _known_keys(path: Sequence[str | int]) -> str:
     """The keys that are allowed in place of an unknown one, with the one that was probably meant."""
     known, name = _keys_of(path[:-1]), str(path[-1])
     meant = _sections_with(name) or difflib.get_close_matches(name, known, n=1)
+    if meant == [TAGGERS]:
+        meant = [f"`{TAGGERS}: {{NAME: …}}`, with a name of your own for each"]
     return ", ".join(known) + (f" (did you mean {' or '.join(meant)}?)" if meant else "")
 
 

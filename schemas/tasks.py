@@ -108,8 +108,11 @@ OBJECT_EMBEDDINGS = "object_embeddings"
 
 TAG = Task("tagger", Stage.TAG, table="tags", serve=CLASSIFY)
 
-FILE_KEYS = ("weights", "categories", "labels", "class_map")
+FILE_KEYS = ("weights", "categories", "labels", "class_map", "text_model", "tokenizer")
 """Keys of models' sections whose text may be the path or URL of a file."""
+
+_PLACE_KEYS = ("text_model", "tokenizer")
+"""Those whose text is nothing else."""
 
 TASKS = (CLASSIFY, DETECT, EMBED, TAG)
 """Every kind, in the order in which an image passes them."""
@@ -154,6 +157,17 @@ class InputSpec(Section):
         return any(value is not None for value in (self.scale, self.mean, self.std))
 
 
+def _place_of(location: str) -> str:
+    """A path or URL without a query, and of what is in an archive (`zip://vit::…`) without that."""
+    named = location.partition("::")[0] if location.startswith(_ARCHIVES) else location
+    return named.partition("?")[0] if _HAS_QUERY.match(named) else named
+
+
+def is_onnx(location: str) -> bool:
+    """Whether a name is the path or URL of an ONNX file."""
+    return _place_of(location).lower().endswith(".onnx")
+
+
 class ModelSpec(Section):
     """The settings that all kinds of model have.
 
@@ -193,7 +207,7 @@ class ModelSpec(Section):
     @property
     def is_onnx(self) -> bool:
         """Whether `model` is the path or URL of an ONNX file."""
-        return self._path.endswith(".onnx")
+        return is_onnx(self.model)
 
     @property
     def is_folder(self) -> bool:
@@ -203,9 +217,8 @@ class ModelSpec(Section):
 
     @property
     def _place(self) -> str:
-        """`model` without a query, and of what is in an archive (`zip://vit::…`) without that."""
-        named = self.model.partition("::")[0] if self.model.startswith(_ARCHIVES) else self.model
-        return named.partition("?")[0] if _HAS_QUERY.match(named) else named
+        """`model` as `_place_of` has it."""
+        return _place_of(self.model)
 
     @property
     def _path(self) -> str:
@@ -226,7 +239,9 @@ class ModelSpec(Section):
             for key, value in given.items()
             if isinstance(value, str)
             and value != WORDNET
-            and ("/" in value or Path(value).is_file())  # otherwise it is a name, such as COCO_V1
+            and (
+                key in _PLACE_KEYS or "/" in value or Path(value).is_file()
+            )  # otherwise it is a name, such as COCO_V1
         }
         return {"model": self.model, **files} if self.is_location else files
 
@@ -347,7 +362,39 @@ class PromptedSpec(ModelSpec):
         return self
 
 
-class ClassesSpec(PromptedSpec):
+class PairSpec(ModelSpec):
+    """A model that may be the half for images of a CLIP or SigLIP, whose half for texts is another ONNX file.
+
+    Attributes:
+        text_model: the path or URL of that file; None: `model` has both halves, or none for texts.
+        tokenizer: the folder (path or URL) of that half's tokenizer, or the tokenizer.json in it; None: the
+            folder of `text_model`.
+    """
+
+    text_model: str | None = Field(None, min_length=1)
+    tokenizer: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _has_two_halves(self) -> Self:
+        if self.text_model is not None and not self.is_onnx:
+            raise ValueError(
+                f".text_model: found for {self.model}; allowed: beside the half for images as an ONNX file, "
+                "`model: vision_model.onnx`"
+            )
+        if self.text_model is not None and not is_onnx(self.text_model):
+            raise ValueError(
+                f".text_model: found {self.text_model}; allowed: the path or URL of an ONNX file, the half "
+                "for texts"
+            )
+        if self.tokenizer is not None and self.text_model is None:
+            raise ValueError(
+                ".tokenizer: found without text_model; allowed: beside `text_model`, an ONNX file, whose "
+                "tokenizer it is. A folder has its own"
+            )
+        return self
+
+
+class ClassesSpec(PairSpec, PromptedSpec):
     """A model that gives each of its classes a score for the whole image.
 
     Attributes:
@@ -357,12 +404,27 @@ class ClassesSpec(PromptedSpec):
             training.
         score_threshold: score that a class must exceed to be a tag, 0 to 1; None: scores decide nothing.
         class_thresholds: the same for individual classes, by name.
+        logit_scale: of ONNX files of a CLIP or SigLIP, which do not hold it: what the cosine of an image and
+            a label is multiplied by; None: of a CLIP 100.
+        logit_bias: likewise of a SigLIP: what is added then.
     """
 
     class_map: _ClassMap = None
     score_type: Literal["softmax", "sigmoid", "none"] | None = None
     score_threshold: Score | None = None
     class_thresholds: dict[str, Score] = Field(default_factory=dict)
+    logit_scale: _Positive | None = None
+    logit_bias: float | None = None
+
+    @model_validator(mode="after")
+    def _has_labels_for_texts(self) -> Self:
+        for key in ("text_model", "logit_scale", "logit_bias"):
+            if getattr(self, key) is not None and self.labels is None:
+                raise ValueError(
+                    f".{key}: found without labels; allowed: beside `labels`, the texts that images are "
+                    "compared with"
+                )
+        return self
 
     @model_validator(mode="after")
     def _has_a_threshold_for_all(self) -> Self:
@@ -457,7 +519,7 @@ class DetectorSpec(PromptedSpec):
         return f"{above(self)}, tiles of {self.tiles.size} pixels, overlap {self.tiles.overlap:g}"
 
 
-class EmbedderSpec(BoxesSpec):
+class EmbedderSpec(PairSpec, BoxesSpec):
     """The model that turns an image, or each object, into a vector, near to those of what looks alike.
 
     Attributes:

@@ -12,6 +12,7 @@ from schemas.spec import Fact, FetchSpec, JobSpec
 from schemas.spec_file import build_spec, parse_yaml, read_spec
 from schemas.tables import FACTS_OF
 from schemas.tasks import BoxChoice
+from workers.places import with_absolute_places
 
 SMALLEST = """
 manifest: photos.parquet
@@ -56,10 +57,14 @@ def test_manifest_and_output_are_enough_and_the_defaults_are_the_built_in_models
             "top_k": 5,
             "labels": None,
             "prompt": None,
+            "text_model": None,
+            "tokenizer": None,
             "class_map": None,
             "score_type": None,
             "score_threshold": None,
             "class_thresholds": {},
+            "logit_scale": None,
+            "logit_bias": None,
         },
         "detector": {
             "model": "nanodet_g",
@@ -324,6 +329,50 @@ def test_every_fault_is_named_with_its_path_the_value_found_and_what_is_allowed(
     ]
 
 
+def test_a_tagger_outside_of_taggers_is_told_where_it_belongs(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALLEST + "tagger: {model: ./siglip2/, labels: [beach, forest]}")
+    with pytest.raises(SpecError, match=r"did you mean `taggers: \{NAME: …\}`, with a name of your own for "):
+        read_spec(path, {})
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            "model: ./clip/, labels: [a, b], text_model: t.onnx",
+            "text_model: found for ./clip/; allowed: beside",
+        ),
+        (
+            "model: v.onnx, labels: [a, b], text_model: t.pt",
+            "text_model: found t.pt; allowed: the path or URL",
+        ),
+        ("model: v.onnx, labels: [a, b], tokenizer: ./t/", "tokenizer: found without text_model; allowed: "),
+        ("model: v.onnx, text_model: t.onnx", "text_model: found without labels; allowed: beside `labels`"),
+        ("model: ./clip/, logit_scale: 100", "logit_scale: found without labels; allowed: beside `labels`"),
+        ("model: ./clip/, labels: [a, b], logit_scale: 0", "logit_scale: found 0; allowed: above 0"),
+    ],
+)
+def test_keys_of_two_onnx_files_are_refused_where_they_mean_nothing(
+    tmp_path: Path, keys: str, said: str
+) -> None:
+    path = write(tmp_path, SMALLEST + f"taggers: {{scene: {{{keys}}}}}")
+    with pytest.raises(SpecError) as refused:
+        read_spec(path, {})
+    assert f"  taggers.scene.{said}" in str(refused.value)
+
+
+def test_the_places_of_two_onnx_files_are_absolute_in_every_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, SMALLEST + "embedder: {model: v.onnx, text_model: t.onnx, tokenizer: clip}")
+    embedder = with_absolute_places(read_spec(path, {})).embedder
+    places = (embedder.model, embedder.text_model, embedder.tokenizer)
+    assert places == tuple(str(tmp_path / name) for name in ("v.onnx", "t.onnx", "clip"))
+    other = read_spec(path, {"embedder.model": "other.onnx"}).embedder
+    assert (other.text_model, other.tokenizer) == (None, None)
+
+
 def with_taggers(taggers: object) -> dict[str, object]:
     return {"manifest": "a", "output": "b", "taggers": taggers}
 
@@ -403,8 +452,9 @@ def test_a_value_that_may_be_of_several_kinds_is_refused_in_one_sentence(
         (
             with_taggers({"scene": {"model": "a", "treshold": 3}}),
             "taggers.scene.treshold: unknown key; allowed: model, weights, sha256, state, options, "
-            "categories, input, on, classes, margin, max_boxes, labels, prompt, class_map, score_type, "
-            "score_threshold, class_thresholds, top_k (did you mean score_threshold?)",
+            "categories, input, on, classes, margin, max_boxes, labels, prompt, text_model, tokenizer, "
+            "class_map, score_type, score_threshold, class_thresholds, logit_scale, logit_bias, "
+            "top_k (did you mean score_threshold?)",
         ),
         (
             with_taggers({"scene": {"model": "a", "on": "boxes"}}) | {"detector": None},

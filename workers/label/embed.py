@@ -81,6 +81,11 @@ class TextEmbedder:
                 f"the run's embedder is {resolved.weights_sha256}; put its files back, or label into another "
                 "output"
             )
+        if not half.settings.items() <= resolved.settings.items():
+            raise ModelError(
+                "the half for texts of the run's embedder has changed since the run; put its files back, or "
+                "label into another output"
+            )
         self._encode = half.encode
 
     def __call__(self, text: str, on_stage: StageCallback) -> NDArray[np.float32]:

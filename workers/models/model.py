@@ -4,7 +4,7 @@ A source (built in, torchvision, timm, a user's factory) makes a `ClassifierMode
 `EmbedderModel`; `workers.models.registry` adds the job spec's settings and returns a `LoadedModel`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -231,11 +231,13 @@ class TextHalf:
         encode: some texts to vectors, float32 (n, width), each of length 1.
         weights_sha256: of the whole model, as `Built` has it.
         code: likewise.
+        settings: which of the model's settings say the same of a half that is a file of its own.
     """
 
     encode: Callable[[Sequence[str]], Tensor]
     weights_sha256: str
     code: str
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

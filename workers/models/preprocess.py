@@ -24,6 +24,8 @@ Pixels = NDArray[np.uint8]
 
 IMAGENET_MEAN: Three = (0.485, 0.456, 0.406)
 IMAGENET_STD: Three = (0.229, 0.224, 0.225)
+CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Three = (0.26862954, 0.26130258, 0.27577711)
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -202,7 +202,7 @@ def _secrets_kept(spec: ModelSpec) -> Iterator[None]:
 
 def _without_secrets(text: str, spec: ModelSpec) -> str:
     """A text in which a model's URLs stand as they were given, without their users and queries."""
-    for url in filter(None, (spec.model, spec.weights)):
+    for url in filter(None, (spec.model, spec.weights, getattr(spec, "text_model", None))):
         text = text.replace(url, clean_uri(url))
     return text
 

@@ -110,7 +110,7 @@ def no_texts(model: str) -> str:
     """What to say of a text for a model that has no half for texts."""
     return (
         f"{model} has no half for texts; allowed: a folder of CLIP or SigLIP with its tokenizer, as in "
-        "`embedder: ./siglip2/`"
+        "`embedder: ./siglip2/`, or an ONNX file with `text_model`"
     )
 
 
@@ -118,7 +118,8 @@ def no_labels(model: str) -> str:
     """What to say of labels for a model whose classes are its own."""
     return (
         f"labels: found for {model}, which has classes of its own; allowed: for a folder of CLIP, SigLIP, "
-        "OWLv2 or Grounding DINO. Leave labels out, or give classes other names with `class_map`"
+        "OWLv2 or Grounding DINO, or beside `text_model`. Leave labels out, or give classes other names with "
+        "`class_map`"
     )
 
 

@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from schemas.exceptions import ModelError
+from schemas.models import EncodedTexts
+from workers.models.model import EmbedderModel, ZeroShotModel, common_of
 
 
 class TextHead(nn.Module):
@@ -31,6 +36,39 @@ class TextHead(nn.Module):
             self.to(features.device)
         with torch.autocast(features.device.type, enabled=False):
             return unit(features.float()) @ self.texts.T * self.scale + self.bias
+
+
+def classifier_of_texts(
+    features: EmbedderModel, texts: EncodedTexts, scale: float, bias: float, *, is_siglip: bool
+) -> ZeroShotModel:
+    """CLIP or SigLIP as a classifier: an image's features beside the labels, as its pipeline scores them.
+
+    Args:
+        features: its half for images.
+        texts: the labels.
+        scale: what cosines are multiplied by.
+        bias: what is added.
+        is_siglip: whether each label is scored by itself.
+
+    Raises:
+        ModelError: images and texts have vectors of two widths.
+    """
+    vectors = torch.from_numpy(np.stack(texts.vectors))
+    assert_same_width(features.width, vectors.shape[1])
+    return ZeroShotModel(
+        **{**common_of(features), "categories": texts.labels},
+        head=TextHead(vectors, scale, bias),
+        score_type="sigmoid" if is_siglip else "softmax",
+    )
+
+
+def assert_same_width(images: int, texts: int) -> None:
+    """Raises ModelError for vectors of images and of texts that are not of one space."""
+    if images != texts:
+        raise ModelError(
+            f"the half for images gives {images} numbers and that for texts {texts}; allowed: the two halves "
+            "of one model, with their projections into one space, and the config.json that belongs to them"
+        )
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ def test_an_embedder_without_a_half_for_texts_is_refused_in_a_sentence(tmp_path:
         assert not searcher.takes_texts
     assert refusal(output) == (
         f"--text: {vision} (CLIPVisionModelWithProjection) has no half for texts; allowed: a folder of CLIP "
-        "or SigLIP with its tokenizer, as in `embedder: ./siglip2/`"
+        "or SigLIP with its tokenizer, as in `embedder: ./siglip2/`, or an ONNX file with `text_model`"
     )
     with serving(output) as address:
         assert 'name="text"' not in httpx.get(f"{address}/", timeout=60).text

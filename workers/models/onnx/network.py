@@ -52,7 +52,7 @@ class OnnxFileNetwork(nn.Module):
         self.name, self.sha256 = file.name, file.sha256
         self._data: bytes | None = file.data
         self._place = (CPU, torch.get_num_threads())
-        self._session = _session(file.data, file.name, *self._place, file.sha256)
+        self._session = session_of(file.data, file.name, *self._place, file.sha256)
         self.image = _image_port(file)
         self.channels_last = self.image.shape[1] != 3 and self.image.shape[3] == 3
         self.others = tuple(port for port in file.inputs if port is not self.image)
@@ -74,7 +74,7 @@ class OnnxFileNetwork(nn.Module):
         if (device, threads) != self._place:
             if self._data is None:
                 raise RuntimeError(f"{self.name} has been placed on {self._place[0]} already")
-            self._session = _session(self._data, self.name, device, threads, self.sha256)
+            self._session = session_of(self._data, self.name, device, threads, self.sha256)
             self._place = (device, threads)
         self._data = None
 
@@ -103,15 +103,15 @@ class OnnxFileNetwork(nn.Module):
         """The outputs for up to as many images as the file takes."""
         count = len(batch)
         images = batch.permute(0, 2, 3, 1) if self.channels_last else batch
-        feeds = {self.image.name: _array(images, self.image.dtype, size)}
-        feeds |= {port.name: _array(others[port.name], port.dtype, size) for port in self.others}
+        feeds = {self.image.name: array_of(images, self.image.dtype, size)}
+        feeds |= {port.name: array_of(others[port.name], port.dtype, size) for port in self.others}
         answers = self._session.run(None, feeds)
         outputs = []
         for name, answer in zip(self.outputs, answers, strict=True):
             if not isinstance(answer, np.ndarray) or answer.ndim == 0 or len(answer) != size:
                 found = shape_text(answer.shape) if isinstance(answer, np.ndarray) else type(answer).__name__
                 raise ValueError(f"its output {short_line(name, 60)!r} is {found} for {size} images")
-            outputs.append(torch.from_numpy(_plain(answer[:count])))
+            outputs.append(torch.from_numpy(plain(answer[:count])))
         return tuple(outputs)
 
     def answers(self, size: Size, seed: int = 0) -> dict[str, Tensor]:
@@ -165,7 +165,7 @@ def _channels(port: Port) -> tuple[int | None, ...]:
     return tuple(port.shape[axis] or 3 for axis in (1, 3))
 
 
-def _array(tensor: Tensor, dtype: str, size: int) -> np.ndarray[Any, Any]:
+def array_of(tensor: Tensor, dtype: str, size: int) -> np.ndarray[Any, Any]:
     """An input's value, filled up to a number of images with those of the first."""
     if len(tensor) < size:
         tensor = torch.cat([tensor, tensor[:1].expand(size - len(tensor), *tensor.shape[1:])])
@@ -175,12 +175,12 @@ def _array(tensor: Tensor, dtype: str, size: int) -> np.ndarray[Any, Any]:
     return array.astype(dtype, copy=False)
 
 
-def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """An output as float32 or int64."""
     return array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)
 
 
-def _session(
+def session_of(
     data: bytes, name: str, device: torch.device, threads: int, sha256: str
 ) -> onnxruntime.InferenceSession:
     """ONNX Runtime's session of a file.

@@ -16,6 +16,8 @@ from workers.models.onnx.layouts import Shape
 from workers.models.onnx.metadata import Metadata
 from workers.models.onnx.network import OnnxFileNetwork
 from workers.models.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocess,
@@ -48,6 +50,7 @@ class OneOutput(nn.Module):
     def __init__(self, network: OnnxFileNetwork, output: str) -> None:
         super().__init__()
         self.network = network
+        self.name = output
         self._position = network.outputs.index(output)
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -184,18 +187,25 @@ def row_preprocess(metadata: Metadata, spec: ModelSpec, size: Size | None, secti
     own = metadata.size if metadata.task == "classify" else None
     if not own and (given is None or not given.normalises):
         side = min(size or (224, 224))
+        is_half = getattr(spec, "text_model", None) is not None
         example = {
-            "size": round(side * 256 / 224),
+            "size": side if is_half else round(side * 256 / 224),
             "crop": list(size) if size and size[0] != size[1] else side,
-            "mean": list(IMAGENET_MEAN),
-            "std": list(IMAGENET_STD),
+            **({"interpolation": "bicubic"} if is_half else {}),
+            "mean": list(CLIP_MEAN if is_half else IMAGENET_MEAN),
+            "std": list(CLIP_STD if is_half else IMAGENET_STD),
         }
+        usual = (
+            "most CLIPs; a SigLIP has size: [224, 224], mean: 0.5, std: 0.5"
+            if is_half
+            else "most networks of ImageNet"
+        )
         text = ", ".join(f"{key}: {value_text(value)}" for key, value in example.items())
         found = ", ".join(given.model_dump(exclude_none=True)) if given else ""
         lacking = f", and `input` has {found} but none of scale, mean and std" if found else ""
         raise UnstatedError(
             f"{metadata.name} does not say how images become its input{lacking}; add what it was trained "
-            f"with, for most networks of ImageNet:\n  {section}:\n    model: {metadata.name}\n    input: "
+            f"with, for {usual}:\n  {section}:\n    model: {metadata.name}\n    input: "
             f"{{{text}}}",
             *("input", example, "ImageNet's usual; write what it was trained with"),
         )

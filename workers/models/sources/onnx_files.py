@@ -10,16 +10,20 @@ import yaml
 from torch import Tensor
 
 from schemas.exceptions import ModelError
-from schemas.models import Explanation, ModelInfo
+from schemas.models import EncodedTexts, Explanation, ModelInfo
 from schemas.tasks import (
     CLASSIFY,
     DETECT,
     EMBED,
+    ClassesSpec,
     ClassifierSpec,
     DetectorSpec,
+    EmbedderSpec,
     InputSpec,
     ModelSpec,
+    PairSpec,
     Task,
+    has_labels,
 )
 from schemas.words import with_article
 from workers.models.model import (
@@ -28,6 +32,8 @@ from workers.models.model import (
     DetectorModel,
     EmbedderModel,
     Model,
+    TextHalf,
+    ZeroShotModel,
     as_is,
     require_finite,
     versions,
@@ -44,6 +50,15 @@ from workers.models.onnx.file import OnnxFile, UnstatedError, read_onnx
 from workers.models.onnx.layouts import LAYOUTS, Seen, Shape
 from workers.models.onnx.metadata import Metadata, metadata_of
 from workers.models.onnx.network import OnnxFileNetwork
+from workers.models.onnx.pairs import (
+    IMAGES,
+    classifier_of,
+    encoded_labels,
+    image_features,
+    scoring_of,
+    text_files,
+    without_labels,
+)
 from workers.models.onnx.scores import (
     OneOutput,
     add_up,
@@ -58,12 +73,14 @@ from workers.models.onnx.scores import (
 from workers.models.preprocess import CLASSIFIER_KEYS, Preprocess, Size, assert_usable, pair, with_spec
 from workers.models.scores import scores_of
 from workers.models.settings import given_categories
-from workers.models.source import Source
+from workers.models.source import Source, no_labels
 from workers.printable import short_line
 from workers.storage.uris import clean_uri
 
-_CODE = tuple(
-    f"workers.models.onnx.{name}" for name in ("detector", "file", "layouts", "metadata", "network", "scores")
+_CODE = (
+    *(f"workers.models.onnx.{name}" for name in ("detector", "file", "layouts", "metadata", "network")),
+    *(f"workers.models.onnx.{name}" for name in ("pairs", "scores")),
+    *("workers.models.transformers.texts", "workers.models.zero_shot"),
 )
 """The modules that answers depend on, beside this one."""
 
@@ -72,6 +89,7 @@ class OnnxFiles(Source):
     """Files that end in `.onnx`."""
 
     takes_layout = True
+    takes_labels = True
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -97,6 +115,17 @@ class OnnxFiles(Source):
     def build(self, spec: ModelSpec) -> Built[Any]:
         """See `Source.build`."""
         return build(opened(spec), spec)
+
+    def build_with(self, spec: ModelSpec, texts: EncodedTexts) -> Built[Any]:
+        """See `Source.build_with`."""
+        return build(opened(spec), spec, texts)
+
+    def text_half(self, spec: ModelSpec) -> TextHalf:
+        """See `Source.text_half`."""
+        if not (isinstance(spec, PairSpec) and spec.text_model):
+            return super().text_half(spec)
+        files = text_files(spec)
+        return TextHalf(files.encode, read_onnx(spec.model, spec.sha256).sha256, _code(), files.settings)
 
     def explain(self, spec: ModelSpec) -> Explanation:
         """See `Source.explain`."""
@@ -164,15 +193,24 @@ def opened(spec: ModelSpec) -> Opened:
     return Opened(file, metadata_of(file), OnnxFileNetwork(file))
 
 
-def build(one: Opened, spec: ModelSpec) -> Built[Any]:
+def build(one: Opened, spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
     """The model of an ONNX file, for the task of its section.
+
+    Args:
+        one: the file.
+        spec: its section.
+        texts: where it is a half for images, what was encoded by that for texts; None: it is yet to be.
 
     Raises:
         ModelError: the file cannot be read or computed, is not of that task, or does not say enough.
     """
     model: Model
     try:
-        if isinstance(spec, DetectorSpec):
+        if isinstance(spec, PairSpec) and spec.text_model:
+            model, parts, texts = _half(one, spec, texts)
+        elif has_labels(spec):
+            raise ModelError(no_labels(one.file.name))
+        elif isinstance(spec, DetectorSpec):
             model, parts = _detector(one, spec)
         elif spec.task == EMBED:
             model, parts = _embedder(one, spec)
@@ -181,8 +219,12 @@ def build(one: Opened, spec: ModelSpec) -> Built[Any]:
     except ModelError:
         _assert_section(one, spec)  # that it is of another kind goes before what it lacks
         raise
-    code = f"raylabel, {versions('onnxruntime', 'pillow', 'torchvision')}"
-    return Built(model, "onnx", one.file.location, one.file.sha256, code, parts)
+    return Built(model, "onnx", one.file.location, one.file.sha256, _code(), parts, texts)
+
+
+def _code() -> str:
+    """What computes a file and prepares images for it."""
+    return f"raylabel, {versions('onnxruntime', 'pillow', 'torchvision')}"
 
 
 def _assert_section(one: Opened, spec: ModelSpec) -> None:
@@ -277,6 +319,35 @@ def _embedder(one: Opened, spec: ModelSpec) -> tuple[EmbedderModel, dict[str, st
         licence=_licence(one.metadata),
     )
     return model, {"layout": f"features of {output}"}
+
+
+def _half(
+    one: Opened, spec: PairSpec, texts: EncodedTexts | None
+) -> tuple[EmbedderModel | ZeroShotModel, dict[str, str], EncodedTexts]:
+    """The half for images of a CLIP or SigLIP: an embedder, or a classifier of labels."""
+    assert_usable(spec, (*CLASSIFIER_KEYS, "channels"))
+    preprocess = _as_stated(one, row_preprocess(one.metadata, spec, one.size, spec.task.name), spec)
+    scoring = scoring_of(spec, one.file.name) if isinstance(spec, ClassesSpec) else None
+    is_projected = scoring is not None and not scoring.is_siglip
+    module, width = image_features(one.network, preprocess.output_size, is_projected=is_projected)
+    features = EmbedderModel(
+        module=module,
+        transform=preprocess,
+        preprocessing=str(preprocess),
+        width=width,
+        takes_texts=True,
+        input_size=_text(preprocess.output_size),
+        licence=_licence(one.metadata),
+    )
+    parts = {"layout": f"features of {module.name}"}
+    if texts is None:
+        files = text_files(spec, is_projected=is_projected)
+        if scoring is not None and isinstance(spec, ClassesSpec):
+            texts = encoded_labels(spec, files.encode, files.tokenizer_sha256, scoring)
+            texts = replace(texts, settings=files.settings | dict(texts.settings))
+        else:
+            texts = without_labels(files, width)
+    return classifier_of(features, texts, scoring) if scoring else features, parts, texts
 
 
 def _row(
@@ -403,6 +474,8 @@ def _kind(one: Opened) -> tuple[type[ModelSpec], str]:
     declared = {port.name: tuple(length or 0 for length in port.shape) for port in one.file.outputs}
     shapes = one.usual_shapes() or declared
     listed = f"its output{'s' if len(shapes) > 1 else ''} {', '.join(map(str, one.file.outputs))}"
+    if is_row(shapes.get(IMAGES, ())):
+        return EmbedderSpec, f"{listed}: the half for images of a CLIP; `text_model` names that for texts"
     if not all(map(is_row, shapes.values())):
         return DetectorSpec, listed
     if all(scores_in(one.file, port.name) for port in one.file.outputs):
@@ -432,13 +505,15 @@ def _facts_of(
     if not {"input", "layout"} & stated.keys():
         facts["preprocessing"] = model.preprocessing
     if not isinstance(spec, DetectorSpec):
-        facts |= {"layout": built.parts["layout"], "score type": model.score_type}
+        facts["layout"] = built.parts["layout"]
+        if isinstance(model, ClassifierModel):
+            facts["score type"] = model.score_type
     elif "layout" not in stated:
         layout = layout_in(one, spec)
         ours = layout.layout.nms_iou is not None
         facts["layout"] = f"{layout.layout.names[0]}: {layout.why}"
         facts["doubled boxes"] = "removed here (nms_iou)" if ours else "removed by the network"
-    if "categories" not in stated:
+    if "categories" not in stated and spec.task != EMBED:
         facts["classes"] = f"{len(model.categories)}: {short_line(', '.join(model.categories), 200)}"
     return facts
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -18,6 +17,7 @@ from schemas.tasks import (
     CLASSIFY,
     DETECT,
     EMBED,
+    ClassesSpec,
     ClassifierSpec,
     DetectorSpec,
     EmbedderSpec,
@@ -37,11 +37,21 @@ from workers.models.model import (
     TextHalf,
     ZeroShotModel,
     as_is,
-    common_of,
+    versions,
+)
+from workers.models.onnx.network import OnnxFileNetwork
+from workers.models.onnx.pairs import (
+    CLIP_SCALE,
+    classifier_of,
+    encoded_labels,
+    folder_encoder,
+    half_of,
+    image_features,
+    scoring_of,
 )
 from workers.models.settings import assert_no_blank, given_categories, replace_categories
 from workers.models.source import Source, no_labels, no_texts
-from workers.models.transformers.folder import CONFIG, Folder, opened
+from workers.models.transformers.folder import Folder, opened
 from workers.models.transformers.network import (
     Architecture,
     architecture_of,
@@ -61,7 +71,7 @@ from workers.models.transformers.networks import (
 )
 from workers.models.transformers.processor import Processor, load_processor
 from workers.models.transformers.texts import TextEncoder, drop_images, drop_texts, encode_labels, encoder_of
-from workers.models.zero_shot import TextHead
+from workers.models.zero_shot import classifier_of_texts
 from workers.printable import short_line
 
 LICENCE = "see the folder's README.md"
@@ -69,6 +79,7 @@ LICENCE = "see the folder's README.md"
 WING = (
     *(f"workers.models.transformers.{name}" for name in ("folder", "network", "networks", "processor")),
     *("workers.models.transformers.texts", "workers.models.zero_shot"),
+    *(f"workers.models.onnx.{name}" for name in ("pairs", "file", "network", "scores")),
 )
 """The further modules that build a model of a folder, and compute it."""
 
@@ -132,8 +143,65 @@ def build(spec: ModelSpec, texts: EncodedTexts | None = None) -> Built[Any]:
     first = partial(_assert_task, spec)
     with opened(spec.model, spec.sha256, first, with_tokenizer=labelled and texts is None) as folder:
         architecture = architecture_of(folder)
+        if folder.pair:
+            return _pair(spec, folder, architecture, texts)
+        _assert_own_scale(spec, folder.location)
         return (
             _zero_shot(spec, folder, architecture, texts) if labelled else _built(spec, folder, architecture)
+        )
+
+
+def _assert_own_scale(spec: ModelSpec, location: str) -> None:
+    """Raises ModelError for what is stated of scores, where the tensors say it."""
+    for key in ("logit_scale", "logit_bias"):
+        if getattr(spec, key, None) is not None:
+            raise ModelError(
+                f"{key}: found for {location}, whose tensors have it; allowed: for ONNX files. Leave it out"
+            )
+
+
+def _pair(
+    spec: ModelSpec, folder: Folder, architecture: Architecture, texts: EncodedTexts | None
+) -> Built[Any]:
+    """The model of a folder whose halves for images and texts are ONNX files."""
+    assert folder.pair is not None
+    _assert_halves(folder, architecture)
+    processor = load_processor(folder, architecture)
+    if processor.shape is None:
+        raise ModelError(
+            f"the image processor of {folder.location} makes inputs of several shapes; allowed: of one"
+        )
+    network = OnnxFileNetwork(half_of(folder, folder.pair[0]))
+    module, width = image_features(network, processor.shape, is_projected=not architecture.is_siglip)
+    model: Model
+    model = features = EmbedderModel(
+        module=module,
+        transform=processor,
+        width=width,
+        takes_texts=True,
+        channels_last=False,
+        transform_on_device=processor.on_device,
+        input_size=processor.size(),
+        preprocessing=processor.text(),
+        licence=LICENCE,
+    )
+    if isinstance(spec, ClassesSpec):
+        scoring = scoring_of(spec, folder.location, is_siglip=architecture.is_siglip)
+        texts = texts or encoded_labels(
+            spec, folder_encoder(folder, architecture), folder.tokenizer_sha256, scoring
+        )
+        model = classifier_of(features, texts, scoring)
+    folder.assert_unchanged()
+    code = f"{architecture.libraries}, {versions('onnxruntime')}"
+    return Built(model, "transformers", folder.location, folder.sha256, code, texts=texts)
+
+
+def _assert_halves(folder: Folder, architecture: Architecture) -> None:
+    """Raises ModelError for a folder of two ONNX files that is no CLIP or SigLIP."""
+    if architecture.task != EMBED or not architecture.takes_texts:
+        raise ModelError(
+            f"{folder.location} has two ONNX files ({' and '.join(folder.pair or ())}), but is "
+            f"{with_article(architecture.name)}; allowed: a CLIP or SigLIP (CLIPModel, SiglipModel)"
         )
 
 
@@ -166,8 +234,11 @@ def text_half(spec: ModelSpec) -> TextHalf:
         architecture = architecture_of(folder)
         if architecture.task != EMBED or not architecture.takes_texts:
             raise ModelError(no_texts(f"{folder.location} ({architecture.name})"))
-        network = load_network(folder, architecture, drop_images)
-        encoder = encoder_of(folder, architecture, network)
+        encoder = (
+            folder_encoder(folder, architecture)
+            if folder.pair
+            else encoder_of(folder, architecture, load_network(folder, architecture, drop_images))
+        )
         folder.assert_unchanged()
         assert isinstance(encoder, TextEncoder)
         return TextHalf(encoder, folder.sha256, architecture.libraries)
@@ -187,7 +258,9 @@ def _zero_shot(
 
     def encode(network: nn.Module) -> None:
         if not encoded:
-            encoded.append(encode_labels(spec, folder, architecture, network))
+            encoder = encoder_of(folder, architecture, network)
+            labels = encode_labels(spec, encoder, folder.tokenizer_sha256, is_siglip=architecture.is_siglip)
+            encoded.append(labels)
         drop_texts(network, architecture)
 
     network = load_network(folder, architecture, encode)
@@ -219,12 +292,16 @@ def explain(spec: ModelSpec) -> Explanation:
             "files": f"{', '.join(folder.files)} ({folder.bytes:,} bytes)",
             "sha256": folder.sha256,
             "taken for": f"{with_article(task.name)}: config.json has architectures {architecture.name}",
+            "halves": " and ".join(folder.pair or ()),
             "tensors": f"{len(folder.tensors):,}, {counted(numbers, 'number')}, computed in float32",
             "input": processor.size(),
             "preprocessing": processor.text(),
         }
+        del facts["tensors" if folder.pair else "halves"]
         if architecture.takes_texts:
             facts["classes"] = "the `labels` of the job spec: texts"
+            if folder.pair:
+                facts["scores"] = _SCORES_OF_PAIRS["SigLIP" if architecture.is_siglip else "CLIP"]
         elif task != EMBED:
             facts["classes"] = f"{len(architecture.categories):,}: {_first(architecture.categories)}"
         if task == CLASSIFY:
@@ -233,7 +310,7 @@ def explain(spec: ModelSpec) -> Explanation:
         facts["computed by"] = architecture.libraries
         try:
             _try(spec.model, folder, architecture)
-            if why := _no_encoder(spec.model, folder, architecture):
+            if why := _no_encoder(folder, architecture):
                 facts["labels cannot be used"] = why
             lines = _lines(folder, architecture, with_labels=not why)
         except ModelError as error:
@@ -251,19 +328,32 @@ def _try(location: str, folder: Folder, architecture: Architecture) -> None:
     """
     if architecture.finds_texts:
         _zero_shot(DetectorSpec(model=location, labels=["cat"]), folder, architecture, None)
+    elif folder.pair:
+        _pair(EmbedderSpec(model=location), folder, architecture, None)
     else:
         _built(_SPECS[architecture.task](model=location), folder, architecture)
 
 
-def _no_encoder(location: str, folder: Folder, architecture: Architecture) -> str:
+def _no_encoder(folder: Folder, architecture: Architecture) -> str:
     """Why labels cannot be given to an embedder that has a half for texts; "": they can."""
     if not (architecture.task == EMBED and architecture.takes_texts):
         return ""
+    spec, build_labelled = (
+        ClassifierSpec(**_labelled(folder, architecture)),
+        _pair if folder.pair else _zero_shot,
+    )
     try:
-        _zero_shot(ClassifierSpec(model=location, labels=["cat", "red car"]), folder, architecture, None)
+        build_labelled(spec, folder, architecture, None)
     except ModelError as error:
         return str(error)
     return ""
+
+
+_SCORES_OF_PAIRS = {
+    "CLIP": f"softmax; logit_scale {CLIP_SCALE:g}, unless the job spec says another",
+    "SigLIP": "sigmoid; the files do not say logit_scale and logit_bias: those below are an example",
+}
+"""What is said of the scores of ONNX files."""
 
 
 _SPECS: dict[Task, type[ModelSpec]] = {
@@ -272,6 +362,13 @@ _SPECS: dict[Task, type[ModelSpec]] = {
     EMBED: EmbedderSpec,
 }
 """The section of the job spec that a folder is named under."""
+
+
+def _labelled(folder: Folder, architecture: Architecture) -> dict[str, Any]:
+    """An example of a section with labels; the numbers of a SigLIP are made up."""
+    labelled = {"model": folder.location, "labels": ["cat", "red car"]}
+    made_up = {"logit_scale": 117.3, "logit_bias": -12.9}
+    return labelled | (made_up if folder.pair and architecture.is_siglip else {})
 
 
 def _lines(folder: Folder, architecture: Architecture, *, with_labels: bool) -> str:
@@ -283,7 +380,7 @@ def _lines(folder: Folder, architecture: Architecture, *, with_labels: bool) -> 
 
     if not (architecture.takes_texts and with_labels):
         return written({task.name: folder.location})
-    labelled: dict[str, object] = {"model": folder.location, "labels": ["cat", "red car"]}
+    labelled = _labelled(folder, architecture)
     if task == DETECT:
         return written({task.name: labelled | ({"prompt": "{}."} if architecture.sees_tokens else {})})
     tagger = labelled | {"prompt": "a photo of {}"}
@@ -380,28 +477,19 @@ def _detector(network: nn.Module, processor: Processor, categories: tuple[str, .
 def _zero_shot_classifier(
     network: Any, processor: Processor, architecture: Architecture, texts: EncodedTexts
 ) -> ZeroShotModel:
-    """CLIP or SigLIP as a classifier: an image's features beside the labels, as its pipeline scores them."""
-    bias = getattr(network, "logit_bias", None)
-    head = TextHead(
-        torch.from_numpy(np.stack(texts.vectors)),
-        scale=float(network.logit_scale.exp()),
-        bias=0.0 if bias is None else float(bias),
-    )
-    if not math.isfinite(head.scale):
+    """CLIP or SigLIP as a classifier of encoded labels."""
+    bias, scale = getattr(network, "logit_bias", None), float(network.logit_scale.exp())
+    if not math.isfinite(scale):
         raise ModelError(
             f"logit_scale of {architecture.name} is {float(network.logit_scale):g}, which makes no score; "
             "take the weights of an earlier step of the training, or convert them again"
         )
-    features = _embedder(network, processor, without_pooler=False)
-    if features.width != (width := head.texts.shape[1]):
-        raise ModelError(
-            f"{architecture.name} gives {features.width:,} numbers for an image and {width:,} for a text, "
-            f"which cannot be compared; {CONFIG} or the weights are of another model"
-        )
-    return ZeroShotModel(
-        **{**common_of(features), "network": "", "categories": texts.labels},
-        head=head,
-        score_type="sigmoid" if architecture.is_siglip else "softmax",
+    return classifier_of_texts(
+        _embedder(network, processor, without_pooler=False),
+        texts,
+        scale=scale,
+        bias=0.0 if bias is None else float(bias),
+        is_siglip=architecture.is_siglip,
     )
 
 

@@ -30,6 +30,17 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
+PAIRS = (
+    ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
+    ("vision_model.onnx", "text_model.onnx"),
+    ("visual/model.onnx", "textual/model.onnx"),
+    ("visual.onnx", "textual.onnx"),
+)
+"""The halves of a CLIP or SigLIP for images and for texts, as folders have them that lack `WEIGHTS`."""
+
+_BESIDE = ("_data", ".data")
+"""What follows the name of an ONNX file in that of the file with its tensors."""
+
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 """The files of which a tokenizer has one at least."""
 
@@ -44,7 +55,7 @@ MAX_TOKENIZER = 256 * 2**20
 MAX_WEIGHTS = 64 * 2**30
 """Bytes that all files of settings, all of the tokenizer, and all of tensors together may have."""
 
-_LIMITS = {".json": MAX_JSON, "tokenizer": MAX_TOKENIZER, ".safetensors": MAX_WEIGHTS}
+_LIMITS = {".json": MAX_JSON, "tokenizer": MAX_TOKENIZER, ".safetensors": MAX_WEIGHTS, ".onnx": MAX_WEIGHTS}
 
 MAX_SHARDS = 1000
 
@@ -72,6 +83,7 @@ class Folder:
         tensors: the shape of each tensor in the files, by name.
         tokenizer: names of the files of its tokenizer, sorted; none where it was opened without.
         tokenizer_sha256: of these; see `digest_of`.
+        pair: of a folder of two ONNX files their names, one of `PAIRS`; else None, and it has tensors.
     """
 
     location: str
@@ -83,6 +95,7 @@ class Folder:
     tensors: Mapping[str, tuple[int, ...]]
     tokenizer: tuple[str, ...] = ()
     tokenizer_sha256: str = ""
+    pair: tuple[str, str] | None = None
 
     @property
     def bytes(self) -> int:
@@ -107,7 +120,8 @@ def opened(
     """The files of a folder, checked; those of a remote one are copied for the length of the block.
 
     Taken are `config.json`, `preprocessor_config.json` (or the same from `processor_config.json`), and
-    `model.safetensors` or its index and the files that this names. No other file is looked into.
+    `model.safetensors` or its index and the files that this names, or else two ONNX files. No other file is
+    looked into.
 
     Args:
         location: a path or any fsspec URL.
@@ -126,17 +140,37 @@ def opened(
     with tempfile.TemporaryDirectory(prefix="raylabel-") as temporary:
         files = _Files(location, name, Path(temporary))
         config = _config(files)
+        _assert_described(files, config)
         if first is not None:
             first(config, name)
         preprocessor = _preprocessor(files)
-        _take_weights(files, config)
+        pair = _take_weights(files, config)
         names = tuple(sorted(files.taken))
         digest = digest_of(files.path, names)
         assert_expected(name, digest, expected, "the folder")
-        tensors = _tensors(files, [file for file in names if file.endswith(".safetensors")])
+        own = [file for file in names if file.endswith(".safetensors")]
+        tensors = {} if pair else _tensors(files, own)
         tokenizer = _take_tokenizer(files) if with_tokenizer else ()
         tokens = digest_of(files.path, tokenizer) if tokenizer else ""
-        yield Folder(name, files.path, names, digest, config, preprocessor, tensors, tokenizer, tokens)
+        yield Folder(name, files.path, names, digest, config, preprocessor, tensors, tokenizer, tokens, pair)
+
+
+@contextmanager
+def opened_tokenizer(location: str) -> Iterator[Folder]:
+    """The files of a tokenizer alone, as `opened` has them.
+
+    Args:
+        location: of the folder that they are in, a path or any fsspec URL.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    name = clean_uri(absolute_uri(location)).rstrip("/")
+    with tempfile.TemporaryDirectory(prefix="raylabel-") as temporary:
+        files = _Files(location, name, Path(temporary))
+        tokenizer = _take_tokenizer(files)
+        tokens = digest_of(files.path, tokenizer)
+        yield Folder(name, files.path, (), digest_of(files.path, ()), {}, {}, {}, tokenizer, tokens)
 
 
 def digest_of(path: Path, names: tuple[str, ...]) -> str:
@@ -219,6 +253,7 @@ class _Files:
         source = Path(os.path.abspath(str(_on_disk(self._location)))) / name
         if not source.is_file():
             return False
+        (self.path / name).parent.mkdir(exist_ok=True)
         try:
             with source.open("rb"):
                 self._count(name, source.stat().st_size)
@@ -228,6 +263,7 @@ class _Files:
         return True
 
     def _copy(self, name: str) -> bool:
+        (self.path / name).parent.mkdir(exist_ok=True)
         try:
             with open_file(file_in(self._location, name)) as source, (self.path / name).open("wb") as copy:
                 while data := source.read(2**20):
@@ -247,7 +283,8 @@ class _Files:
         return True
 
     def _count(self, name: str, size: int) -> None:
-        kind = "tokenizer" if name in TOKENIZER else Path(name).suffix
+        suffix = Path(name).suffix
+        kind = "tokenizer" if name in TOKENIZER else suffix if suffix in _LIMITS else ".onnx"
         self._left[kind] -= size
         if self._left[kind] < 0:
             raise ModelError(
@@ -306,6 +343,23 @@ def _config(files: _Files) -> dict[str, Any]:
     return config
 
 
+def _assert_described(files: _Files, config: Mapping[str, Any]) -> None:
+    """Refuses a folder of two ONNX files whose settings are not those of transformers'.
+
+    Raises:
+        ModelError: saying how the two are named.
+    """
+    if config.get("architectures") or any(map(files.has, (WEIGHTS, INDEX))):
+        return
+    if halves := next((halves for halves in PAIRS if all(map(files.has, halves))), None):
+        images, texts = (file_in(files.name, half) for half in halves)
+        raise ModelError(
+            f"{CONFIG} of {files.name} does not describe its two ONNX files as transformers does "
+            f"(architectures, such as CLIPModel); name them by themselves: `model: {images}`, `text_model: "
+            f"{texts}` and `input:`, or put the original's {CONFIG} and {PREPROCESSOR} there"
+        )
+
+
 def _preprocessor(files: _Files) -> dict[str, Any]:
     """The settings of the image processor.
 
@@ -337,15 +391,17 @@ def _assert_no_code(config: dict[str, Any], file: str, name: str) -> None:
         )
 
 
-def _take_weights(files: _Files, config: dict[str, Any]) -> None:
-    """Takes the files of tensors.
+def _take_weights(files: _Files, config: dict[str, Any]) -> tuple[str, str] | None:
+    """Takes the files of tensors, or else two ONNX files, whose names it returns.
 
     Raises:
         ModelError: there are none, or one that the index names is missing.
     """
     if files.take(WEIGHTS):
-        return
+        return None
     if not files.take(INDEX):
+        if pair := _take_pair(files):
+            return pair
         raise ModelError(_no_weights(files, config))
     shards = files.json(INDEX).get("weight_map")
     names = set(shards.values()) if isinstance(shards, dict) and _are_names(shards.values()) else set()
@@ -357,6 +413,28 @@ def _take_weights(files: _Files, config: dict[str, Any]) -> None:
     for name in sorted(names):
         if not files.take(name):
             raise ModelError(f"{files.lacks(name)}, which {INDEX} names; copy the whole folder")
+    return None
+
+
+def _take_pair(files: _Files) -> tuple[str, str] | None:
+    """Takes the two ONNX files of a CLIP or SigLIP, and those of their tensors; None: there is none.
+
+    Raises:
+        ModelError: one of the two is missing.
+    """
+    for halves in PAIRS:
+        found = [half for half in halves if files.take(half)]
+        if len(found) == 1:
+            (missing,) = set(halves) - set(found)
+            raise ModelError(
+                f"{files.lacks(missing)}, the half for {'images' if missing == halves[0] else 'texts'} "
+                f"beside {found[0]}; copy both, or name files called otherwise as `model` and `text_model`"
+            )
+        if found:
+            for beside in (f"{half}{end}" for half in halves for end in _BESIDE):
+                files.take(beside)
+            return halves
+    return None
 
 
 def _take_tokenizer(files: _Files) -> tuple[str, ...]:

@@ -31,8 +31,12 @@ _AT_ONCE = 64
 """Texts that are encoded at once."""
 
 
-def tokenizer_of(folder: Folder) -> Any:
+def tokenizer_of(folder: Folder, advice: str = "copy the whole folder") -> Any:
     """The tokenizer, transformers' own, of a folder that was opened with it.
+
+    Args:
+        folder: the folder.
+        advice: what to do where there is none.
 
     Raises:
         ModelError: the folder has none, or it cannot be built of its files.
@@ -40,7 +44,7 @@ def tokenizer_of(folder: Folder) -> Any:
     if not set(folder.tokenizer) & set(TOKENIZERS):
         raise ModelError(
             f"there is no tokenizer in {folder.location} ({', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}), "
-            "which makes numbers of texts; copy the whole folder, or write it with "
+            f"which makes numbers of texts; {advice}, or write it with "
             "`AutoTokenizer.from_pretrained(THE_BASE_MODEL).save_pretrained(FOLDER)`"
         )
     with quiet_and_offline() as transformers:
@@ -61,15 +65,19 @@ def tokenizer_of(folder: Folder) -> Any:
 
 
 def encode_labels(
-    spec: PromptedSpec, folder: Folder, architecture: Architecture, network: Any
+    spec: PromptedSpec,
+    encoder: "TextEncoder | TokenEncoder",
+    tokenizer_sha256: str,
+    *,
+    is_siglip: bool = False,
 ) -> EncodedTexts:
-    """The labels of a job spec, encoded by the text half of a whole network.
+    """The labels of a job spec, encoded by the text half of a network.
 
     Args:
         spec: with labels.
-        folder: opened with its tokenizer.
-        architecture: of the folder; it takes texts.
-        network: of the folder, whole.
+        encoder: that half.
+        tokenizer_sha256: of its tokenizer's files.
+        is_siglip: whether each label is scored by itself.
 
     Raises:
         ModelError: the labels cannot be read, are blank or doubled, or too long; the tokenizer or the network
@@ -77,8 +85,7 @@ def encode_labels(
     """
     labels = given_labels(spec)
     assert labels is not None
-    templates = _templates(spec, architecture)
-    encoder = encoder_of(folder, architecture, network)
+    templates = _templates(spec)
     texts = [text for label in labels for text in put_into(templates, label)]
     if isinstance(encoder, TokenEncoder):
         encoded = [encoder(text) for text in texts]
@@ -90,31 +97,31 @@ def encode_labels(
         labels=labels,
         vectors=vectors,
         tokens=tokens,
-        settings={"prompt": templates, "tokenizer": f"{folder.tokenizer_sha256}, {versions('tokenizers')}"},
+        settings={"prompt": templates, "tokenizer": f"{tokenizer_sha256}, {versions('tokenizers')}"},
         notes=(
-            *_notes(spec, architecture, templates, labels),
+            *_notes(spec, templates, labels, is_siglip, sees_tokens=isinstance(encoder, TokenEncoder)),
             *_alike(labels, encoder.tokens.numbers(texts)),
         ),
     )
 
 
-def _templates(spec: PromptedSpec, architecture: Architecture) -> list[str]:
+def _templates(spec: PromptedSpec) -> list[str]:
     """What is made of each label."""
     if spec.prompt is None:
-        return ["{}" if architecture.task == DETECT else PROMPT]
+        return ["{}" if spec.task == DETECT else PROMPT]
     templates = [spec.prompt] if isinstance(spec.prompt, str) else spec.prompt
-    if architecture.task == DETECT and len(templates) > 1:
+    if spec.task == DETECT and len(templates) > 1:
         raise ModelError(f"prompt: found {len(templates)} templates for a detector; allowed: one")
     return templates
 
 
 def _notes(
-    spec: PromptedSpec, architecture: Architecture, templates: list[str], labels: Sequence[str]
+    spec: PromptedSpec, templates: list[str], labels: Sequence[str], is_siglip: bool, *, sees_tokens: bool
 ) -> list[str]:
-    if architecture.task != DETECT:
-        alone = len(labels) == 1 and not architecture.is_siglip and getattr(spec, "score_type", None) is None
+    if spec.task != DETECT:
+        alone = len(labels) == 1 and not is_siglip and getattr(spec, "score_type", None) is None
         return [f"labels: {labels[0]!r} is the only one, so that its score is always 1"] if alone else []
-    if not architecture.sees_tokens:
+    if not sees_tokens:
         return []
     without = [label for label in labels if not templates[0].replace("{}", label).rstrip().endswith(".")]
     if not without:
@@ -151,17 +158,19 @@ class Tokens:
     """Texts as the numbers that a network gets.
 
     Args:
-        folder: opened with its tokenizer.
-        architecture: of the folder.
+        tokenizer: of transformers'.
+        location: what is named in messages.
+        most: tokens that a text may have.
+        is_filled: whether texts are filled up to so many; else to the longest of those that are encoded at
+            once.
     """
 
-    def __init__(self, folder: Folder, architecture: Architecture) -> None:
-        self._tokenizer = tokenizer_of(folder)
-        self._location = folder.location
-        self._most = _most_tokens(architecture)
-        self._padding: dict[str, Any] = {"padding": True}
-        if architecture.is_siglip:  # as in its training
-            self._padding = {"padding": "max_length", "max_length": SIGLIP_TOKENS, "truncation": True}
+    def __init__(self, tokenizer: Any, location: str, most: int, *, is_filled: bool) -> None:
+        self._tokenizer = tokenizer
+        self._location = location
+        self._most = most
+        filled = {"padding": "max_length", "max_length": most, "truncation": True}
+        self._padding: dict[str, Any] = filled if is_filled else {"padding": True}
 
     def __call__(self, texts: Sequence[str]) -> Any:
         """The network's arguments for some texts: tensors by name, int64 (texts, tokens).
@@ -187,6 +196,19 @@ class Tokens:
         with failures_in(self._location):
             numbers: list[list[int]] = self._tokenizer(list(texts))["input_ids"]
         return numbers
+
+
+def tokens_of(folder: Folder, architecture: Architecture, length: int | None = None) -> Tokens:
+    """What makes numbers of texts for a folder's network, as transformers' pipeline does it.
+
+    Args:
+        folder: opened with its tokenizer.
+        architecture: of the folder.
+        length: tokens that its half for texts is made for; None: any.
+    """
+    most = _most_tokens(architecture)
+    is_filled = architecture.is_siglip or length is not None  # as in SigLIP's training
+    return Tokens(tokenizer_of(folder), folder.location, length or most, is_filled=is_filled)
 
 
 @contextmanager
@@ -220,18 +242,18 @@ class TextEncoder:
     """Encodes texts with the text half of a network of CLIP's, SigLIP's or OWL's kind.
 
     Args:
-        folder: opened with its tokenizer.
-        architecture: of the folder.
+        tokens: makes its numbers.
         network: with its text half: it has `get_text_features`.
+        location: what is named in messages.
 
     Attributes:
-        tokens: makes numbers of texts.
+        tokens: as given.
     """
 
-    def __init__(self, folder: Folder, architecture: Architecture, network: Any) -> None:
-        self.tokens = Tokens(folder, architecture)
+    def __init__(self, tokens: Tokens, network: Any, location: str) -> None:
+        self.tokens = tokens
         self._network = network
-        self._location = folder.location
+        self._location = location
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -267,7 +289,7 @@ class TokenEncoder:
     """
 
     def __init__(self, folder: Folder, architecture: Architecture, network: Any) -> None:
-        self.tokens = Tokens(folder, architecture)
+        self.tokens = tokens_of(folder, architecture)
         self._network = network
         self._location = folder.location
 
@@ -289,7 +311,8 @@ def encoder_of(folder: Folder, architecture: Architecture, network: Any) -> Text
     """What encodes texts with the text half of a whole network."""
     if architecture.sees_tokens:
         return TokenEncoder(folder, architecture, network)
-    return TextEncoder(folder, architecture, _with_text_half(network, architecture))
+    tokens = tokens_of(folder, architecture)
+    return TextEncoder(tokens, _with_text_half(network, architecture), folder.location)
 
 
 def _with_text_half(network: Any, architecture: Architecture) -> Any:
