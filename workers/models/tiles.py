@@ -103,6 +103,9 @@ class Tiling:
     ) -> Detections:
         """The objects of an image from those of its parts, by descending score.
 
+        A box is dropped whose sides are one number of float32 once it is placed: far away in a large image
+        these are 0.002 apart.
+
         Args:
             parts: of the image, all of them.
             found: the objects of each part, boxes in pixels of the part's own image.
@@ -124,6 +127,7 @@ class Tiling:
             boxes, scores, class_ids if groups is None else groups[class_ids], of_part, is_cut
         )
         kept = suppress(candidates, self.iou, COVERED)
+        kept = kept[(boxes[kept, 0] < boxes[kept, 2]) & (boxes[kept, 1] < boxes[kept, 3])]
         best = kept[np.argsort(-scores[kept], kind="stable")]
         return Detections(boxes[best], scores[best], class_ids[best])
 
