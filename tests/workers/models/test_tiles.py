@@ -249,3 +249,14 @@ def test_a_box_that_float32_cannot_tell_from_a_line_is_dropped() -> None:
     got = cut.merged(parts, [*found, detections(thin, whole)])
     np.testing.assert_allclose(got.scores, [0.8])
     assert got.boxes.tolist() == [[19_907, 5, 19_909, 9]]
+
+
+def test_boxes_of_one_part_are_not_compared_however_many_are_in_one_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.models.tiles._suppresses", None)
+    count = 3_000
+    boxes = np.tile(np.array([3, 3, 30, 30], np.float32), (count, 1))
+    zeros = np.zeros(count, np.int64)
+    found = Candidates(boxes, np.ones(count, np.float32), zeros, zeros, zeros.astype(bool))
+    assert suppress(found, 0.5, COVERED).tolist() == list(range(count))
