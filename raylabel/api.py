@@ -277,9 +277,12 @@ def _yaml(job: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a job spec as YAML would give it: mappings become dicts, sequences lists, paths texts."""
+    """A value of a job spec as YAML would give it: mappings become dicts, sequences lists, paths texts.
+
+    The key True is `on`: so `yaml.safe_load` reads it, and no section has one that is called true.
+    """
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {"on" if key is True else key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value

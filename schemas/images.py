@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Content(Protocol):
+    """The bytes of a file: `bytes`, or what reads a part of a large file when it is asked for it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class DecodedImage:
     exif_orientation: int
     source_mode: str
     frame_count: int
-    exif: bytes = b""
+    exif: Content = b""
 
     @property
     def width(self) -> int:

@@ -139,6 +139,8 @@ class Probed:
         models: seconds by model name; of a core where they run on the CPU, otherwise of the GPU.
         work_s: wall-clock seconds of decoding and labelling.
         work_cpu_s: core seconds in that time; fewer where other processes used the cores too.
+        wrong: why a model that gets boxes, of which there were none, fails on a made-up one; "" where none
+            does.
     """
 
     images: int
@@ -151,3 +153,4 @@ class Probed:
     models: dict[str, float]
     work_s: float
     work_cpu_s: float
+    wrong: str = ""

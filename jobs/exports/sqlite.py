@@ -163,7 +163,7 @@ def _value(value: object) -> object:
     """A value of the manifest's as SQLite has it; what is nested is JSON."""
     if isinstance(value, int) and value.bit_length() > 63:
         return str(value)
-    value = value if isinstance(value, bytes) else plain(value)
+    value = value if isinstance(value, bytes | int) else plain(value)
     return dump_json(value) if isinstance(value, dict | list) else value
 
 

@@ -115,4 +115,8 @@ def _label(job: ResolvedJob, location: Location) -> str:
         child.end()
     if ErrorCode.MODEL_ERROR in probed.failed:
         raise ModelError(f"the models fail on the first image: {probed.example}")
+    if probed.wrong:
+        raise ModelError(
+            f"a model with `on: boxes` fails on a part of the first image, which has no box: {probed.wrong}"
+        )
     return str(probed.example)

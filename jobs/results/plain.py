@@ -10,6 +10,10 @@ from typing import Any
 
 _FLOAT32 = struct.Struct("f")
 
+MOST_EXACT = 2**53 - 1
+"""The largest whole number that readers of JSON tell from its neighbours whose numbers are float64, as
+JavaScript's are (RFC 8259, 6)."""
+
 
 def dump_json(value: object) -> str:
     """A value in one line of JSON; see `plain`."""
@@ -20,10 +24,12 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - a return for each kind
     """A value as JSON has it.
 
     Bytes are hexadecimal, times are ISO 8601, what is no number or infinite is null. A decimal is a number
-    where that is the same, otherwise text.
+    where that is the same, otherwise text; a whole number up to `MOST_EXACT`.
     """
-    if value is None or isinstance(value, str | int):
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int):
+        return value if abs(value) <= MOST_EXACT else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -63,7 +69,8 @@ def plain_of(kind: Any) -> Callable[[Any], Any]:
 
 def plain_key(key: object) -> str:
     """A key of a map as one of an object."""
-    return key if isinstance(key, str) else dump_json(key)
+    name = plain(key)
+    return name if isinstance(name, str) else dump_json(name)
 
 
 def shortest(number: float) -> float:

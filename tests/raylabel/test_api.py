@@ -146,6 +146,10 @@ def test_a_run_is_reached_as_its_job_says(job: dict[str, Any], output: str) -> N
     [
         ({"manifest": "photos.csv"}, "the job is not a job that can run:\n  output: missing"),
         ({"manifest": "photos.csv", "output": "out", "classifer": None}, "did you mean classifier?"),
+        (
+            {"manifest": "photos.csv", "output": "out", "taggers": {"a": {"model": "x", True: "box"}}},
+            "taggers.a.on: found 'box'; allowed: 'image' or 'boxes'",  # `on: box` by yaml.safe_load
+        ),
         ("gone.yaml", "cannot read the job spec gone.yaml: No such file"),
         (Path("gone.yaml"), "cannot read the job spec gone.yaml: No such file"),
         (

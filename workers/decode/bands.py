@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from schemas.images import Content
 from workers.decode.errors import ends_early
 from workers.decode.orientation import Layout
 
@@ -65,7 +66,7 @@ class Bands:
         is_tiled: whether they are tiles.
     """
 
-    data: bytes
+    data: Content
     layout: Layout
     tags: Mapping[int, Tag]
     width: int
@@ -102,14 +103,14 @@ class Bands:
         tags[offsets] = _longs(order, [*accumulate((chunk.size for chunk in chunks[:-1]), initial=start)])
         return b"".join([_page(order, tags), *map(self._bytes, chunks)])
 
-    def _bytes(self, chunk: Chunk) -> memoryview:
+    def _bytes(self, chunk: Chunk) -> bytes:
         end = chunk.offset + chunk.size
         if end > len(self.data):
             raise ends_early("TIFF", f"strips or tiles up to byte {end:,} of {len(self.data):,}")
-        return memoryview(self.data)[chunk.offset : end]
+        return self.data[chunk.offset : end]
 
 
-def bands_of(data: bytes, layout: Layout, tags: Mapping[int, Tag]) -> Bands | None:
+def bands_of(data: Content, layout: Layout, tags: Mapping[int, Tag]) -> Bands | None:
     """A page's bands; None where it is small, or cannot be decoded in them, or its tags are damaged.
 
     Args:

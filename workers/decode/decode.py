@@ -22,7 +22,7 @@ from PIL import (
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
-from schemas.images import DecodedImage
+from schemas.images import Content, DecodedImage
 from workers.decode import gif, heif, jpeg, jpeg2000, png, pnm, tiff
 from workers.decode.bands import Bands
 from workers.decode.errors import decode_error, ends_early
@@ -90,7 +90,7 @@ class _Source(io.BytesIO):
         return data
 
 
-def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> DecodedImage:
+def decode(data: Content, *, max_pixels: int, memory: int | None = None) -> DecodedImage:
     """Decodes the first picture of an image file to upright 8-bit RGB.
 
     The format is sniffed from the bytes: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, PBM/PGM/PPM and,
@@ -114,7 +114,7 @@ def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> Decode
     and write AVIF in one thread.)
 
     Args:
-        data: the whole file.
+        data: the whole file. Of a large TIFF only parts are asked for, one after the other.
         max_pixels: width times height may not exceed this. Checked before memory for pixels is allocated.
         memory: bytes that decoding may take, as far as that is known before; None: any number.
 
@@ -130,8 +130,12 @@ def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> Decode
     if not data:
         raise decode_error(ErrorCode.EMPTY, "The file has no bytes.")
     name = _decodable(data)
-    source, limits = _Source(data), Limits(max_pixels, memory)
+    source, limits = _Source(), Limits(max_pixels, memory)
     try:
+        if name == "TIFF":
+            return _decode_tiff(data, source, limits)
+        data = data[:]
+        source.give(data)
         match name:
             case "JPEG":
                 return _decode_jpeg(data, source, limits)
@@ -153,7 +157,7 @@ def decode(data: bytes, *, max_pixels: int, memory: int | None = None) -> Decode
         raise decode_error(ErrorCode.UNSUPPORTED, message) from error
 
 
-def _decodable(data: bytes) -> str:
+def _decodable(data: Content) -> str:
     """The image format of the bytes, a key of `_BYTES_A_PIXEL`; raises ImageError for anything else."""
     name = image_format(data)
     if name in _BYTES_A_PIXEL:
@@ -173,31 +177,47 @@ def _decode(name: str, data: bytes, source: _Source, limits: Limits) -> DecodedI
         source: the file, for Pillow.
         limits: of the picture.
     """
-    picture = _first_picture(name, data)
-    if picture and picture.bands:
-        is_turned = " and turned" if picture.orientation > 1 else ""
-        size = picture.bands.width, picture.bands.height
-        _check_size(name, size, limits, f"in bands{is_turned}")
-        pixels, mode = _in_bands(picture.bands, source)
-        pixels = upright(pixels, picture.orientation)
-        return DecodedImage(pixels, name, picture.orientation, mode, picture.frames, picture.exif)
-    if picture:
-        source.give(picture.file)
-        source.ran_dry = picture.is_cut
+    if picture := _first_picture(name, data):
+        return _decode_picture(name, picture, source, limits)
     if name == "WEBP":  # libwebp allocates the canvas when it opens a file
         _check_size(name, _webp_size(data), limits)
-    image: Any = _PLUGINS[name](source)  # plugins add attributes that ImageFile's type does not have
-    _check_size(name, image.size, limits, image.mode)
+    image = _opened(name, source, limits)
     if name == "JPEG2000":
         jpeg2000.assert_few_blocks(data)
     mode = image.mode
     pixels = _to_rgb(image)
-    if picture is None:
-        exif, xmp = (_bytes(image.info.get(key)) for key in ("exif", "xmp"))
-        frames = min(getattr(image, "n_frames", 1), MAX_FRAMES)
-        picture = Picture(data, orientation_of(exif, xmp), frames, exif=exif)
+    exif, xmp = (_bytes(image.info.get(key)) for key in ("exif", "xmp"))
+    orientation, frames = orientation_of(exif, xmp), min(getattr(image, "n_frames", 1), MAX_FRAMES)
+    return DecodedImage(upright(pixels, orientation), name, orientation, mode, frames, exif)
+
+
+def _decode_tiff(data: Content, source: _Source, limits: Limits) -> DecodedImage:
+    """Decodes the first page of a TIFF, in bands where it can be."""
+    picture = tiff.first_picture(data)
+    if picture.bands is None:
+        return _decode_picture("TIFF", picture, source, limits)
+    is_turned = " and turned" if picture.orientation > 1 else ""
+    _check_size("TIFF", (picture.bands.width, picture.bands.height), limits, f"in bands{is_turned}")
+    pixels, mode = _in_bands(picture.bands, source)
     pixels = upright(pixels, picture.orientation)
+    return DecodedImage(pixels, "TIFF", picture.orientation, mode, picture.frames, picture.exif)
+
+
+def _decode_picture(name: str, picture: Picture, source: _Source, limits: Limits) -> DecodedImage:
+    """Decodes the first picture of a file, which is known already."""
+    source.give(picture.file)
+    source.ran_dry = picture.is_cut
+    image = _opened(name, source, limits)
+    mode = image.mode
+    pixels = upright(_to_rgb(image), picture.orientation)
     return DecodedImage(pixels, name, picture.orientation, mode, picture.frames, picture.exif)
+
+
+def _opened(name: str, source: _Source, limits: Limits) -> Any:
+    """A file as Pillow's image, whose plugins add attributes that their type does not have."""
+    image = _PLUGINS[name](source)
+    _check_size(name, image.size, limits, image.mode)
+    return image
 
 
 def _in_bands(bands: Bands, source: _Source) -> tuple[NDArray[np.uint8], str]:
@@ -221,8 +241,6 @@ def _first_picture(name: str, data: bytes) -> Picture | None:
     match name:
         case "PNG":
             return png.first_picture(data)
-        case "TIFF":
-            return tiff.first_picture(data)
         case "GIF":
             return Picture(data, 1, gif.count_frames(data))
     return None
@@ -369,12 +387,12 @@ def _reports_early_end(error: Exception) -> bool:
     return any(words in str(error).lower() for words in ("truncated", "premature end", "marker 0xd9 instead"))
 
 
-def _ends_early(name: str, data: bytes) -> bool:
+def _ends_early(name: str, data: Content) -> bool:
     """Whether the container is longer, by its header, than the file; for codecs that do not report that."""
     if name == "WEBP":
         return 8 + int.from_bytes(data[4:8], "little") > len(data)
     if name == "JPEG2000":
-        return not data.endswith(b"\xff\xd9")
+        return data[-2:] != b"\xff\xd9"
     end = 0
     while name == "AVIF" and end < len(data):  # boxes, each with its size (ISO/IEC 14496-12, 4.2)
         end += max(8, int.from_bytes(data[end : end + 4]))

@@ -9,6 +9,7 @@ import struct
 import unicodedata
 from typing import Any, NamedTuple
 
+from schemas.images import Content
 from workers.decode.orientation import Layout, first_directory, layout_of, places_of_entries, tiff_of
 
 MAX_ENTRIES = 1024
@@ -51,7 +52,7 @@ class _Entry(NamedTuple):
 _Directory = dict[int, _Entry]
 
 
-def exif_facts(exif: bytes) -> dict[str, Any]:
+def exif_facts(exif: Content) -> dict[str, Any]:
     """What EXIF says of how a photo was taken.
 
     Args:
@@ -91,7 +92,7 @@ _NAMES = (
 )
 
 
-def _directory(tiff: bytes, layout: Layout, position: int) -> _Directory:
+def _directory(tiff: Content, layout: Layout, position: int) -> _Directory:
     """The entries of a directory, the first of each tag; raises struct.error where it lies behind the end."""
     entries: _Directory = {}
     for place in places_of_entries(tiff, layout, position, MAX_ENTRIES):
@@ -107,7 +108,7 @@ def _directory(tiff: bytes, layout: Layout, position: int) -> _Directory:
     return entries
 
 
-def _below(tiff: bytes, layout: Layout, entry: _Entry | None) -> _Directory:
+def _below(tiff: Content, layout: Layout, entry: _Entry | None) -> _Directory:
     """The directory that an entry of another one leads to; empty where there is none."""
     if entry is None or entry.kind not in {4, 13} or entry.values != 1:
         return {}

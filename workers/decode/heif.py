@@ -309,6 +309,7 @@ def _read_places(data: bytes, box: _Box, tables: _Tables) -> None:
         (method,) = fields.take("H") if fields.version else (_IN_FILE,)
         fields.take("H")
         base = fields.number(base_size)
+        _assert_few(len(tables.items), "items", MAX_ITEMS)
         (extents,) = fields.take("H")
         _assert_few(extents, "pieces of an item", MAX_EXTENTS)
         for _ in range(extents):
@@ -335,6 +336,7 @@ def _read_properties(data: bytes, box: _Box, tables: _Tables) -> None:
     for _ in range(count):
         number, properties = fields.take("IB" if fields.version else "HB")
         found = fields.take(f"{properties}{'H' if fields.flags & 1 else 'B'}")
+        _assert_few(len(tables.items), "items", MAX_ITEMS)
         tables.items[number].properties += [index & (0x7FFF if fields.flags & 1 else 0x7F) for index in found]
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.images import Content
+
 ORIENTATION = 0x0112
 """The tag of EXIF and TIFF (Exif 2.32, 4.6.4)."""
 
@@ -35,25 +37,26 @@ class Layout(NamedTuple):
     offset: str
     entry: str
 
-    def read(self, kind: str, data: bytes, position: int) -> tuple[Any, ...]:
+    def read(self, kind: str, data: Content, position: int) -> tuple[Any, ...]:
         """Values at a position; raises struct.error where the data end before them."""
         if position > len(data):
             raise struct.error(f"position {position} of {len(data)}")
-        return struct.unpack_from(self.order + kind, data, position)
+        form = self.order + kind
+        return struct.unpack(form, data[position : position + struct.calcsize(form)])
 
 
-def tiff_of(exif: bytes) -> bytes:
+def tiff_of(exif: Content) -> Content:
     """EXIF without "Exif" and two zero bytes before it, which may be there once or twice."""
-    name = _EXIF_NAME.match(exif)
+    name = _EXIF_NAME.match(exif[:12])
     return exif[name.end() :] if name else exif
 
 
-def layout_of(data: bytes) -> Layout | None:
+def layout_of(data: Content) -> Layout | None:
     """The layout by the first four bytes of a TIFF; None if they are none."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 4:
         return None
-    match struct.unpack_from(order + "H", data, 2)[0]:
+    match struct.unpack(order + "H", data[2:4])[0]:
         case 42:
             return Layout(order, "H", "I", "HHI4s")
         case 43:
@@ -61,12 +64,12 @@ def layout_of(data: bytes) -> Layout | None:
     return None
 
 
-def first_directory(data: bytes, layout: Layout) -> int:
+def first_directory(data: Content, layout: Layout) -> int:
     """The position of the first directory; raises struct.error where the header is cut."""
     return int(layout.read(layout.offset, data, 4 if layout.offset == "I" else 8)[0])
 
 
-def places_of_entries(data: bytes, layout: Layout, position: int, most: int) -> range:
+def places_of_entries(data: Content, layout: Layout, position: int, most: int) -> range:
     """The positions of a directory's first entries, of those that are whole.
 
     Raises:
@@ -78,7 +81,7 @@ def places_of_entries(data: bytes, layout: Layout, position: int, most: int) -> 
     return range(first, min(first + min(count, most) * size, len(data) - size + 1), size)
 
 
-def orientation_of(exif: bytes, xmp: bytes) -> int:
+def orientation_of(exif: Content, xmp: bytes) -> int:
     """The orientation that metadata tell, 1 to 8; 1 if they tell none, or are damaged.
 
     As `PIL.ImageOps.exif_transpose` reads it: XMP counts only where EXIF has no such tag.
@@ -96,7 +99,7 @@ def orientation_of(exif: bytes, xmp: bytes) -> int:
     return value if value is not None and 1 <= value <= 8 else 1
 
 
-def _exif_value(tiff: bytes) -> int | None:
+def _exif_value(tiff: Content) -> int | None:
     """The value of the first directory's orientation; 0 if it is no integer, None if there is none."""
     layout = layout_of(tiff)
     if layout is None:
@@ -107,7 +110,7 @@ def _exif_value(tiff: bytes) -> int | None:
     return None
 
 
-def _integer(tiff: bytes, layout: Layout, position: int) -> int:
+def _integer(tiff: Content, layout: Layout, position: int) -> int:
     """The first value of an entry; 0 if it is no integer or lies elsewhere."""
     _, kind, count, inline = layout.read(layout.entry, tiff, position)
     number = _INTEGERS.get(kind)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from schemas.images import Content
 from workers.decode.bands import Bands
 
 MAX_FRAMES = 65_536
@@ -38,5 +39,5 @@ class Picture(NamedTuple):
     orientation: int
     frames: int
     is_cut: bool = False
-    exif: bytes = b""
+    exif: Content = b""
     bands: Bands | None = None

@@ -2,6 +2,8 @@
 
 import re
 
+from schemas.images import Content
+
 SNIFFED = 4_096
 """Bytes of a file that are looked at."""
 
@@ -110,13 +112,13 @@ _IMAGE_PATTERNS = {name: re.compile(magic, re.DOTALL) for name, magic in _IMAGES
 _OTHER_PATTERNS = {name: re.compile(magic, re.DOTALL | re.IGNORECASE) for name, magic in _OTHERS.items()}
 
 
-def image_format(data: bytes) -> str | None:
+def image_format(data: Content) -> str | None:
     """The image format of a file, with Pillow's name if it has one; None if it is no known format."""
-    ending = (name for name, last in _ENDINGS.items() if data.endswith(last))
+    ending = (name for name, last in _ENDINGS.items() if data[-len(last) :] == last)
     return _first(_IMAGE_PATTERNS, data[:SNIFFED]) or next(ending, None)
 
 
-def describe(data: bytes) -> str:
+def describe(data: Content) -> str:
     """What a file that is not an image looks like, for a message: "HTML", "a video", "no known format"."""
     return _first(_OTHER_PATTERNS, data[:512]) or "no known format"
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from schemas.errors import ErrorCode
 from schemas.exceptions import ImageError
+from schemas.images import Content
 from workers.decode.bands import Bands, Tag, bands_of
 from workers.decode.errors import decode_error, ends_early, too_many
 from workers.decode.orientation import Layout, first_directory, layout_of, orientation_of
@@ -72,7 +73,7 @@ class _Page(NamedTuple):
     following: int
 
 
-def first_picture(data: bytes) -> Picture:
+def first_picture(data: Content) -> Picture:
     """The first page of a TIFF as its only one; a large one in bands, where it can be.
 
     Raises:
@@ -104,7 +105,7 @@ def first_picture(data: bytes) -> Picture:
     return Picture(file, orientation, pages, exif=data, bands=bands)
 
 
-def _page(data: bytes, layout: Layout, position: int) -> _Page:
+def _page(data: Content, layout: Layout, position: int) -> _Page:
     """The page at a position; raises struct.error where it lies behind the end."""
     (count,) = layout.read(layout.number, data, position)
     size = struct.calcsize(layout.order + layout.entry)
@@ -119,11 +120,12 @@ def _page(data: bytes, layout: Layout, position: int) -> _Page:
     return _Page(position, entries, following)
 
 
-def _bands(data: bytes, layout: Layout, kept: list[_Entry]) -> Bands | None:
+def _bands(data: Content, layout: Layout, kept: list[_Entry]) -> Bands | None:
     """The bands of a page with some tags; None where it is not decoded in them."""
     tags = {}
     for entry in kept:
         size = entry.length * _SIZES.get(entry.kind, 0)
+        source: Content
         source, position = entry.value, 0
         if size > len(entry.value):
             source, (position,) = data, layout.read(layout.offset, entry.value, 0)
@@ -131,7 +133,7 @@ def _bands(data: bytes, layout: Layout, kept: list[_Entry]) -> Bands | None:
     return bands_of(data, layout, tags)
 
 
-def _with_page(data: bytes, layout: Layout, page: _Page, kept: list[_Entry]) -> bytes:
+def _with_page(data: Content, layout: Layout, page: _Page, kept: list[_Entry]) -> bytes:
     """The same file, but its first page is the only one and has only some of its tags.
 
     They are written over the page's own, so that all else stays where it is.
@@ -140,7 +142,7 @@ def _with_page(data: bytes, layout: Layout, page: _Page, kept: list[_Entry]) -> 
     tags = [data[entry.position : entry.position + size] for entry in kept]
     count, following = (struct.pack(layout.order + kind, value) for kind, value in _ends(layout, kept))
     written = b"".join([count, *tags, following])
-    view = memoryview(data)
+    view = memoryview(data[:])
     return b"".join([view[: page.position], written, view[page.position + len(written) :]])
 
 
@@ -148,7 +150,7 @@ def _ends(layout: Layout, kept: list[_Entry]) -> list[tuple[str, int]]:
     return [(layout.number, len(kept)), (layout.offset, 0)]
 
 
-def _why_preview(data: bytes, layout: Layout, page: _Page) -> str | None:
+def _why_preview(data: Content, layout: Layout, page: _Page) -> str | None:
     """Why the first page is a preview of another picture in the file; None if it is none."""
     if DNG_VERSION in page.entries:
         return "it is a DNG"
@@ -164,7 +166,7 @@ def _why_preview(data: bytes, layout: Layout, page: _Page) -> str | None:
     return None
 
 
-def _sub_pages(data: bytes, layout: Layout, page: _Page) -> Iterator[_Page]:
+def _sub_pages(data: Content, layout: Layout, page: _Page) -> Iterator[_Page]:
     """The pages below one, as far as they can be read."""
     for position in _integers(data, layout, page.entries.get(SUB_PAGES)):
         try:
@@ -173,12 +175,12 @@ def _sub_pages(data: bytes, layout: Layout, page: _Page) -> Iterator[_Page]:
             continue
 
 
-def _area(data: bytes, layout: Layout, page: _Page) -> int:
+def _area(data: Content, layout: Layout, page: _Page) -> int:
     width, height = (next(_integers(data, layout, page.entries.get(tag)), 0) for tag in (WIDTH, HEIGHT))
     return width * height
 
 
-def _integers(data: bytes, layout: Layout, entry: _Entry | None) -> Iterator[int]:
+def _integers(data: Content, layout: Layout, entry: _Entry | None) -> Iterator[int]:
     """The first values of a tag, up to `MAX_SUB_PAGES`; none if it is absent, damaged or no integers."""
     number = _INTEGERS.get(entry.kind) if entry else None
     if entry is None or number is None:
@@ -196,7 +198,7 @@ def _integers(data: bytes, layout: Layout, entry: _Entry | None) -> Iterator[int
             return
 
 
-def _xmp(data: bytes, layout: Layout, page: _Page) -> bytes:
+def _xmp(data: Content, layout: Layout, page: _Page) -> bytes:
     """The page's XMP packet; empty if there is none."""
     entry = page.entries.get(XMP)
     if entry is None or _SIZES.get(entry.kind) != 1:
@@ -207,7 +209,7 @@ def _xmp(data: bytes, layout: Layout, page: _Page) -> bytes:
     return data[position : position + entry.length]
 
 
-def _count_pages(data: bytes, layout: Layout, first: _Page) -> int:
+def _count_pages(data: Content, layout: Layout, first: _Page) -> int:
     """The pages that follow one another, the first included, as far as they can be read."""
     seen = {first.position}
     following: int | None = first.following
@@ -223,7 +225,7 @@ def _count_pages(data: bytes, layout: Layout, first: _Page) -> int:
     return len(seen)
 
 
-def _following(data: bytes, layout: Layout, position: int) -> int | None:
+def _following(data: Content, layout: Layout, position: int) -> int | None:
     """The position of the page behind the one at a position, 0 behind the last; None if there is no page."""
     (count,) = layout.read(layout.number, data, position)
     size = struct.calcsize(layout.order + layout.entry)

@@ -19,20 +19,24 @@ from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.labeller import Labeller
 from workers.label.reader import File, ImageReader
 from workers.label.settings import LabelSettings
-from workers.label.stages import Image
+from workers.label.stages import Image, cut_out
 from workers.models.runner import Results, Runner
 from workers.process.serve import StageCallback
 from workers.process.steps import UNKNOWN, step
 
 T = TypeVar("T")
 
+MADE_UP = 256
+"""Pixels of the sides of a made-up box, or the image's."""
+
 
 @dataclass
 class _Times:
-    """Seconds that chunks have taken so far, and the errors of their images."""
+    """Seconds that chunks have taken so far, what models got, and the errors of images."""
 
     decode_cpu_s: float = 0.0
     models: dict[str, float] = field(default_factory=dict)
+    inputs: Counter[str] = field(default_factory=Counter)
     failed: list[ImageError] = field(default_factory=list)
 
 
@@ -115,13 +119,29 @@ class Profiler(Labeller):
             failed=dict(Counter(error.code.value for error in times.failed)),
             example=str(times.failed[0]) if times.failed else "",
             fetch_s=sum(self._fetch_s) / max(len(self._fetch_s), 1),
-            file_bytes=sum(len(file) for file in self._files if isinstance(file, bytes)),
+            file_bytes=sum(len(file) for file in self._files if not isinstance(file, ImageError)),
             fetch_cpu_s=self._fetch_cpu_s,
             decode_cpu_s=times.decode_cpu_s,
             models=times.models,
             work_s=time.perf_counter() - began,
             work_cpu_s=time.process_time() - cpu_began,
+            wrong=self._wrong(on_stage, times),
         )
+
+    def _wrong(self, on_stage: StageCallback, times: _Times) -> str:
+        """See `Probed.wrong`; nothing where the first image cannot be decoded."""
+        untried = [runner for runner in self._stages.of_boxes if not times.inputs[runner.name]]
+        images = self._read.decoded(self._files[:1]) if untried else []
+        for image in images:
+            if isinstance(image, ImageError):
+                continue
+            side = min(image.decoded.width, image.decoded.height, MADE_UP)
+            crop = cut_out(image.decoded, [0, 0, side, side], 0)
+            for runner in untried:
+                (answer,) = self._predict(on_stage, _Times(), runner, [0], [crop])
+                if isinstance(answer, ImageError):
+                    return str(answer)
+        return ""
 
     def _label(self, files: list[File], on_stage: StageCallback, times: _Times) -> None:
         on_stage(Stage.DECODE)
@@ -148,6 +168,7 @@ class Profiler(Labeller):
 
         clock = time.process_time if self._settings.device == "cpu" else time.perf_counter
         results, seconds = _timed(clock, lambda: runner(images, watch))
+        times.inputs[runner.name] += len(images)
         times.models[runner.name] = times.models.get(runner.name, 0.0) + seconds
         return results
 

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from schemas.errors import Stage
 from schemas.exceptions import ImageError
-from schemas.images import LoadedImage
+from schemas.images import Content, LoadedImage
 from schemas.locations import Location, ParquetCell
 from schemas.spec import FetchSpec
 from workers.batched import chunks
 from workers.decode.decode import decode
 from workers.decode.facts import facts_of_picture
 from workers.decode.picture import Limits
+from workers.fetch.large import large_file
 from workers.fetch.locate import is_local, read_image
 from workers.fetch.throttle import AdaptiveLimiter
 from workers.label.usage import UsageMeter
@@ -24,7 +25,7 @@ from workers.process.steps import UNKNOWN, step
 
 T = TypeVar("T")
 
-File = bytes | ImageError
+File = Content | ImageError
 """The bytes of a file, or why there are none."""
 
 ReadGroup = tuple[Location, ...]
@@ -42,6 +43,9 @@ MIN_GROUPS = 4
 
 AHEAD_BYTES = 256 * 2**20
 """Of files that are read ahead where images may be large, by the largest of late."""
+
+PIECE = 2**24
+"""Bytes of a file that are hashed at once."""
 
 LATE = 256
 """Images by which it is told how large the next ones may be."""
@@ -181,7 +185,9 @@ class ImageReader:
     def _file(self, location: Location) -> File:
         try:
             with self.usage.timing(Stage.FETCH):
-                data = read_image(location, self._fetch, self._limiter)
+                data = large_file(location, self._fetch.max_bytes) or read_image(
+                    location, self._fetch, self._limiter
+                )
         except ImageError as error:
             return error
         self.usage.fetched(len(data))
@@ -197,9 +203,17 @@ class ImageReader:
                 self._largest_image.saw(decoded.width * decoded.height)
                 facts = facts_of_picture(decoded, self._facts)
                 decoded = replace(decoded, exif=b"")
-                return LoadedImage(decoded, len(file), hashlib.sha256(file).digest(), facts)
+                return LoadedImage(decoded, len(file), _sha256(file), facts)
         except ImageError as error:
             return error
+
+
+def _sha256(file: Content) -> bytes:
+    """The SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    for start in range(0, len(file), PIECE):
+        digest.update(file[start : start + PIECE])
+    return digest.digest()
 
 
 def _groups(locations: Sequence[Location], size: int) -> Iterator[ReadGroup]:

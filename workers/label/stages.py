@@ -54,6 +54,11 @@ class Stages:
         self._whole = [runner for runner in runners if runner.boxes is None]
         self._of_boxes = [(runner, runner.boxes) for runner in runners if runner.boxes is not None]
 
+    @property
+    def of_boxes(self) -> list[Runner]:
+        """The networks that get boxes."""
+        return [runner for runner, _ in self._of_boxes]
+
     def __call__(self, images: Mapping[int, Image], predict: Predict) -> dict[int, Values | ImageError]:
         """What all models say of images, by manifest row: values, or the first error.
 

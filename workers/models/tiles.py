@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -103,6 +103,9 @@ class Tiling:
     ) -> Detections:
         """The objects of an image from those of its parts, by descending score.
 
+        A box is dropped whose sides are one number of float32 once it is placed: far away in a large image
+        these are 0.002 apart.
+
         Args:
             parts: of the image, all of them.
             found: the objects of each part, boxes in pixels of the part's own image.
@@ -124,6 +127,7 @@ class Tiling:
             boxes, scores, class_ids if groups is None else groups[class_ids], of_part, is_cut
         )
         kept = suppress(candidates, self.iou, COVERED)
+        kept = kept[(boxes[kept, 0] < boxes[kept, 2]) & (boxes[kept, 1] < boxes[kept, 3])]
         best = kept[np.argsort(-scores[kept], kind="stable")]
         return Detections(boxes[best], scores[best], class_ids[best])
 
@@ -227,6 +231,10 @@ class _Box(NamedTuple):
     part: float
 
 
+_ByPart = dict[float, list[_Box]]
+"""Boxes by the part in which they were found."""
+
+
 class _Kept:
     """Boxes of a group that are kept, in grids by size: level n has those with sides of up to 2 ** n."""
 
@@ -259,20 +267,26 @@ class _Grid:
 
     def __init__(self, cell: float) -> None:
         self._cell = cell
-        self._boxes: list[_Box] = []
-        self._of_cell: dict[tuple[int, int], list[_Box]] = {}
+        self._count = 0
+        self._of_part: _ByPart = {}
+        self._of_cell: dict[tuple[int, int], _ByPart] = {}
 
     def add(self, box: _Box) -> None:
         """Adds a box."""
-        self._boxes.append(box)
+        self._count += 1
+        self._of_part.setdefault(box.part, []).append(box)
         for place in self._cells(box):
-            self._of_cell.setdefault(place, []).append(box)
+            self._of_cell.setdefault(place, {}).setdefault(box.part, []).append(box)
 
     def near(self, box: _Box) -> Iterable[_Box]:
-        """The boxes that have a cell in common with another one; one that has several may come again."""
-        if (box.x2 - box.x1) * (box.y2 - box.y1) > self._cell**2 * len(self._boxes):  # more cells than boxes
-            return self._boxes
-        return chain.from_iterable(self._of_cell.get(place, ()) for place in self._cells(box))
+        """The boxes of other parts that have a cell in common with one; some may come several times."""
+        places: Iterable[_ByPart] = (self._of_cell.get(place, {}) for place in self._cells(box))
+        if (box.x2 - box.x1) * (box.y2 - box.y1) > self._cell**2 * self._count:  # more cells than boxes
+            places = [self._of_part]
+        for of_place in places:
+            for part, boxes in of_place.items():
+                if part != box.part:
+                    yield from boxes
 
     def _cells(self, box: _Box) -> Iterator[tuple[int, int]]:
         """The cells that a box touches."""
@@ -282,10 +296,10 @@ class _Grid:
 
 
 def _suppresses(rival: _Box, box: _Box, iou: float, covered: float | None) -> bool:
-    """Whether a box that is kept suppresses another one."""
+    """Whether a box that is kept suppresses one of another part."""
     across = min(rival.x2, box.x2) - max(rival.x1, box.x1)
     down = min(rival.y2, box.y2) - max(rival.y1, box.y1)
-    if across <= 0 or down <= 0 or rival.part == box.part:
+    if across <= 0 or down <= 0:
         return False
     common, area = across * down, (box.x2 - box.x1) * (box.y2 - box.y1)
     if covered is not None and common > covered * area:

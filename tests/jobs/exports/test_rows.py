@@ -81,6 +81,8 @@ def test_json_has_them_as_json_has_them(odd_run: str, tmp_path: Path, form: str)
         found = json.loads(lines[1])["manifest"]
     else:
         found = json.loads((tmp_path / "out" / "tasks-00000.json").read_text(encoding="utf-8"))[0]["data"]
-    own = expected(moment="2020-01-02T03:00:00+00:00", price=1.25, hour="01:02:03", bytes="00ff")
+    own = expected(
+        moment="2020-01-02T03:00:00+00:00", price=1.25, hour="01:02:03", bytes="00ff", large=str(2**64 - 1)
+    )
     own |= {"parts": [1, 2], "of": {"a": 1}, "pairs": {"x": 1}, "share": None}
     assert {name: found[name] for name in own} == own

@@ -267,6 +267,13 @@ def test_items_and_pieces_that_cost_no_bytes_are_counted_before_they_are_read() 
     assert "4,294,967,295 items; allowed: 1,000" in unsupported(
         made_of({}, {1: (64, 64)}, box(b"iloc", b"\2\0\0\0", many))
     )
+    places = struct.pack(">HH", 0, 900) + b"".join(struct.pack(">HHH", n, 0, 1) for n in range(900))
+    others = places[:4] + b"".join(struct.pack(">HHH", n, 0, 1) for n in range(900, 1800))
+    tables = (box(b"iloc", bytes(4), some) for some in (places, others))
+    assert "1,001 items; allowed: 1,000" in unsupported(made_of({}, {1: (64, 64)}, b"".join(tables)))
+    bare = b"".join(struct.pack(">HB", n, 0) for n in range(2000))
+    table = box(b"iprp", box(b"ipma", bytes(4), struct.pack(">I", 2000), bare))
+    assert "1,001 items; allowed: 1,000" in unsupported(made_of({}, {1: (64, 64)}, table))
 
 
 def test_tables_of_many_megabytes_are_refused() -> None:

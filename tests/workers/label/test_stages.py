@@ -21,6 +21,7 @@ from schemas.spec import DecodeSpec, FetchSpec, JobSpec
 from schemas.spec_file import build_spec
 from schemas.tasks import BoxChoice
 from tests.patches import write_picture
+from tests.poison import COLOURS
 from workers.label.labeller import Labeller
 from workers.label.profiler import Profiler
 from workers.label.settings import LabelSettings, UnitRequest
@@ -306,6 +307,20 @@ def test_a_plan_measures_the_second_stage_by_itself(tmp_path: Path) -> None:
     probed = profiler.profile(ignore_stage)
     assert probed.models.keys() == {"detector", "taggers.bad"}
     assert probed.failed == {"NON_FINITE": 1}  # of yellow
+
+
+def test_a_model_of_boxes_is_tried_where_there_are_none(tmp_path: Path) -> None:
+    def wrong(name: str, tagger: dict[str, Any]) -> str:
+        job = job_of(tmp_path / name, [tmp_path / "green.png"], **PATCHES, taggers={"bad": tagger})
+        profiler = Profiler(job)
+        profiler.fetch(job.manifest.read([0]).locations)
+        probed = profiler.profile(ignore_stage)
+        assert probed.failed == {}
+        return probed.wrong
+
+    Image.new("RGB", (40, 30), COLOURS["green"]).save(tmp_path / "green.png")
+    assert "I do not like green" in wrong("none", {**BAD, "classes": ["blue"]})
+    assert not wrong("good", {"model": "efficientnet_lite0", "on": "boxes", "classes": ["blue"]})
 
 
 def fingerprint(**keys: Any) -> str:

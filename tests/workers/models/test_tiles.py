@@ -232,3 +232,25 @@ def test_the_merge_keeps_the_order_of_scores_and_of_parts() -> None:
     assert got.scores.tolist() == [0.75, 0.5, 0.5, 0.25]
     assert got.boxes[:, 0].tolist() == [100, 0, 20, 60]
     assert [x.dtype.name for x in (got.boxes, got.scores, got.class_ids)] == ["float32", "float32", "int32"]
+
+
+def test_a_box_that_float32_cannot_tell_from_a_line_is_dropped() -> None:
+    cut = tiling()
+    image = DecodedImage(np.zeros((50, 20_000, 3), np.uint8), "PNG", 1, "RGB", 1)
+    parts = cut.parts(image)
+    found = [detections() for _ in parts[1:]]
+    thin, whole = (5.0001, 5, 5.0002, 9, 0.9, 0), (7, 5, 9, 9, 0.8, 0)
+    got = cut.merged(parts, [*found, detections(thin, whole)])
+    np.testing.assert_allclose(got.scores, [0.8])
+    assert got.boxes.tolist() == [[19_907, 5, 19_909, 9]]
+
+
+def test_boxes_of_one_part_are_not_compared_however_many_are_in_one_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.models.tiles._suppresses", None)
+    count = 3_000
+    boxes = np.tile(np.array([3, 3, 30, 30], np.float32), (count, 1))
+    zeros = np.zeros(count, np.int64)
+    found = Candidates(boxes, np.ones(count, np.float32), zeros, zeros, zeros.astype(bool))
+    assert suppress(found, 0.5, COVERED).tolist() == list(range(count))
