@@ -96,6 +96,7 @@ def ran(s3: S3Server, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> 
     return Ran(path, said, folder / "run", {READER[1], SECRET_KEY, *signatures})
 
 
+@pytest.mark.slow
 def test_photos_are_read_and_tables_written_each_with_their_own_credentials(
     s3: S3Server, bucket: str, ran: Ran, photos: Path, tmp_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_whoever_may_not_read_the_photos_is_refused_at_the_start(
     assert "DENIED" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_anything_that_a_run_says_or_leaves_behind(
     s3: S3Server, bucket: str, ran: Ran
 ) -> None:

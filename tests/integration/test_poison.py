@@ -58,6 +58,7 @@ def test_an_image_that_crashes_the_model_costs_one_row_and_the_job_goes_on_and_i
     ]
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_on_every_image_stops_the_job_and_is_blamed(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as stopped:
         run_here(**job(tmp_path, ["yellow", "green"] * 50))

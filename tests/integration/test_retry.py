@@ -11,7 +11,7 @@ import pytest
 
 from jobs.prepare.begun import begun_spec
 from jobs.run.retry import begin_retry, codes_of, outcome_of_retry
-from schemas.exceptions import OutputConflictError, SpecError
+from schemas.exceptions import OutputConflictError
 from schemas.spec import JobSpec
 from tests.image_server import ImageServer, serving
 from tests.integration.jobs_here import label_here, raylabel, rows, run_here, tables
@@ -99,16 +99,6 @@ def assert_same_labels(found: pa.Table, expected: pa.Table) -> None:
     """The same labels; scores nearly, as images that are retried are in smaller batches."""
     assert rows(found, "score", "topk") == rows(expected, "score", "topk")
     assert found["score"].to_pylist() == pytest.approx(expected["score"].to_pylist(), abs=1e-5)
-
-
-def test_a_retry_of_a_run_that_is_not_complete_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    run_here(**job, output=str(output))
-    (output / "_SUCCESS").unlink()
-    with pytest.raises(OutputConflictError, match=f"is not complete: `raylabel run {output}` completes"):
-        begin_retry(str(output), ["TIMEOUT"])
-    with pytest.raises(SpecError, match="--code: found SLOW; allowed: NOT_FOUND, DENIED"):
-        codes_of(["SLOW"])
 
 
 @pytest.mark.slow

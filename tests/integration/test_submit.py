@@ -273,6 +273,7 @@ def test_a_cluster_with_another_ray_is_refused_before_anything_is_sent(cluster: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_shipped_runs_and_is_found_by_the_processes_that_label(
     cluster: Nodes, photos: Path, tmp_path: Path
 ) -> None:

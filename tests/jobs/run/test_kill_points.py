@@ -461,7 +461,7 @@ RESTART = ["delete _SUCCESS", "add run.json", *BEGINNING, *CLEARING, *COMMITTING
 @pytest.mark.parametrize(
     "more", [pytest.param(0, id="publishing"), pytest.param(20, id="many", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("meanwhile", ["retry", "restart"])
+@pytest.mark.parametrize("meanwhile", ["retry", pytest.param("restart", marks=pytest.mark.slow)])
 def test_an_attempt_that_slept_writes_nothing_over_what_came_after_it(
     tmp_path: Path, meanwhile: Kind, more: int
 ) -> None:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.run.retry import DEFAULT_CODES, codes_of, failed_by_code, nothing_to_retry
+from jobs.run.retry import DEFAULT_CODES, begin_retry, codes_of, failed_by_code, nothing_to_retry
 from schemas.errors import ErrorCode
-from schemas.exceptions import SpecError
+from schemas.exceptions import OutputConflictError, SpecError
 from tests.jobs.results.test_terminal import put_run
 
 
@@ -15,6 +15,12 @@ def test_a_retry_takes_what_is_retryable_what_is_named_or_all() -> None:
     assert codes_of(["all", "DENIED"]) == [code.value for code in ErrorCode]
     with pytest.raises(SpecError, match=r"--code: found SLOW; allowed: NOT_FOUND, DENIED.*INTERNAL, or all"):
         codes_of(["SLOW"])
+
+
+def test_a_retry_of_a_run_that_is_not_complete_is_refused(tmp_path: Path) -> None:
+    put_run(str(tmp_path))
+    with pytest.raises(OutputConflictError, match=f"is not complete: `raylabel run {tmp_path}` completes"):
+        begin_retry(str(tmp_path), ["TIMEOUT"])
 
 
 def test_failures_are_counted_by_code(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def combined(inner: st.SearchStrategy[tuple[str, Holds]]) -> st.SearchStrategy[t
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(query=st.recursive(TESTS, combined, max_leaves=6))
 def test_any_query_finds_what_it_means_by_the_tables(opened: "Opened", query: tuple[str, Holds]) -> None:
     text, holds = query

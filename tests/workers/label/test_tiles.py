@@ -68,14 +68,14 @@ def test_the_time_of_an_image_is_counted_for_each_tile(tmp_path: Path, names: li
 def test_an_image_with_a_tile_that_takes_too_long_is_given_up_alone(tmp_path: Path, names: list[str]) -> None:
     Image.new("RGB", (600, 300), (77, 0, 0)).save(tmp_path / "endless.png")
     slow = DetectorSpec(model="tests.poison:slow_detector", tiles=TILES)
-    models, compute = settings_of_models(None, slow), ComputeSpec(timeout_s=1, batch_size=2)
+    models, compute = settings_of_models(None, slow), ComputeSpec(timeout_s=0.5, batch_size=2)
     settings = dataclasses.replace(
         settings_of(tmp_path, [names[1], "endless.png"]), **models, compute=compute
     )
     with closing(LabelUnits(settings)) as label:
         results = label(0).to_pylist()
     assert [row["error"] and row["error"]["code"] for row in results] == [None, "TIMEOUT"]
-    assert results[1]["error"]["message"].startswith("took more than 2 s of processor time")  # a batch of two
+    assert results[1]["error"]["message"].startswith("took more than 1 s of processor time")  # a batch of two
 
 
 class Held:
