@@ -14,6 +14,8 @@ from tests.infra.manifests import DOCKERFILE
 
 HADOLINT = Path(sys.executable).parent / "hadolint"
 
+OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
 needs_hadolint = pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint is not installed")
 
 
@@ -82,6 +84,24 @@ def test_what_kuberay_and_ray_up_call_is_installed() -> None:
     )
     assert {"bash", "wget", "procps", "rsync", "openssh-client"} <= set(packages.partition(" &&")[0].split())
     assert any(re.search(r"pip install .*\bboto3==", line) for line in lines())
+
+
+@pytest.mark.parametrize(("extras", "end"), [("", ".whl"), ("heif,transformers", ".whl[heif,transformers]")])
+def test_extras_are_installed_with_the_wheel_where_they_are_asked_for(
+    extras: str, end: str, tmp_path: Path
+) -> None:
+    (line,) = (line for line in lines() if "/wheel/*.whl" in line)
+    assert all(extra in OPTIONAL for extra in extras.split(",") if extra)
+    (tmp_path / "raylabel-1-py3-none-any.whl").touch()
+    argument = line[line.index('"$') :].replace("/wheel/", f"{tmp_path}/")
+    said = subprocess.run(
+        ["sh", "-c", f"printf %s {argument}"],
+        env={"EXTRAS": extras},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == f"{tmp_path}/raylabel-1-py3-none-any{end}"
 
 
 def test_no_host_is_written_into_it() -> None:
