@@ -23,6 +23,7 @@ from schemas.tasks import (
     TaggerSpec,
     boxes_of,
 )
+from schemas.words import value_text
 
 ManifestFormat = Literal["parquet", "csv", "jsonl", "text", "images", "tar"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -361,10 +362,21 @@ _TAGGER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def _without_none(taggers: object) -> object:
-    """Leaves out taggers that are null: an override drops one so."""
+    """Leaves out taggers that are null: an override drops one so.
+
+    Raises:
+        ValueError: it is no section by name, such as one tagger's keys without a name above them.
+    """
     if not isinstance(taggers, dict):
-        return taggers
+        raise ValueError(f"found {value_text(taggers)}; allowed: {_A_TAGGER}")
+    if keys := [name for name in taggers if name in TaggerSpec.model_fields]:
+        raise ValueError(
+            f"found {', '.join(keys)} where names of taggers are, as keys of a tagger; allowed: {_A_TAGGER}"
+        )
     return {name: tagger for name, tagger in taggers.items() if tagger is not None}
+
+
+_A_TAGGER = "`taggers: {NAME: {model: …}}`, with a name of your own for each, and its keys below that"
 
 
 def _assert_names(taggers: dict[str, TaggerSpec]) -> dict[str, TaggerSpec]:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from schemas.errors import Stage
 from schemas.section import SHA256, Section, allowed
+from schemas.words import value_text
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -484,7 +485,8 @@ def _is_a_section(tiles: object) -> object:
     if tiles is None or isinstance(tiles, dict | TilesSpec):
         return tiles
     raise ValueError(
-        f"found {tiles!r}; allowed: keys and values, as in {{size: 1024, overlap: 0.2}}; or null for no tiles"
+        f"found {value_text(tiles)}; allowed: keys and values, as in {{size: 1024, overlap: 0.2}}; "
+        "or null for no tiles"
     )
 
 

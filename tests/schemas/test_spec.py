@@ -257,7 +257,7 @@ def test_tiles_have_a_size_and_an_overlap() -> None:
         ),
         (
             True,
-            ": found True; allowed: keys and values, as in {size: 1024, overlap: 0.2}; or null for no tiles",
+            ": found true; allowed: keys and values, as in {size: 1024, overlap: 0.2}; or null for no tiles",
         ),
         ({"size": 0}, ".size: found 0; allowed: at least 64"),
         ({"size": 100_000}, ".size: found 100000; allowed: at most 16384"),
@@ -274,6 +274,28 @@ def test_tiles_that_cannot_be_are_refused_with_what_is_allowed(tiles: object, me
     with pytest.raises(SpecError) as refused:
         of_tiles(tiles)
     assert str(refused.value).splitlines()[1:] == [f"  detector.tiles{message}"]
+
+
+@pytest.mark.parametrize(
+    ("taggers", "found"),
+    [
+        ("./clip/", "'./clip/'"),
+        ([{"model": "a"}], "[{model: 'a'}]"),
+        ({"model": "a"}, "model where names of taggers are, as keys of a tagger"),
+        (
+            {"scene": None, "model": "a", "labels": ["b"]},
+            "model, labels where names of taggers are, as keys of a tagger",
+        ),
+    ],
+    ids=str,
+)
+def test_a_tagger_without_a_name_above_its_keys_is_told_where_they_belong(
+    taggers: object, found: str
+) -> None:
+    with pytest.raises(SpecError) as refused:
+        build_spec({"manifest": "a", "output": "b", "taggers": taggers}, "a test")
+    allowed = "`taggers: {NAME: {model: …}}`, with a name of your own for each, and its keys below that"
+    assert str(refused.value).splitlines()[1:] == [f"  taggers: found {found}; allowed: {allowed}"]
 
 
 def test_tiles_belong_to_a_detector() -> None:
