@@ -310,7 +310,7 @@ def _known_keys(path: Sequence[str | int]) -> str:
 def _sections_with(name: str) -> list[str]:
     """The dotted keys of all sections that have a key of this name."""
     sections = {key: _section_type(field.annotation) for key, field in JobSpec.model_fields.items()}
-    del sections[TAGGERS]  # whose keys are behind a name
+    sections[f"{TAGGERS}.NAME"] = sections.pop(TAGGERS)
     return [f"{key}.{name}" for key, section in sections.items() if section and name in section.model_fields]
 
 

@@ -14,6 +14,12 @@ from schemas.words import value_text
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
+OneOrMore = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(lambda names: [names] if isinstance(names, str) else names),
+]
+"""Names; a text is short for a list of one."""
+
 _ARCHIVES = ("tar://", "zip://")
 """How URLs begin of what is in an archive."""
 
@@ -33,7 +39,7 @@ OTHER_FILES = (
 WORDNET = "wordnet"
 """The `class_map` that comes with raylabel, of ImageNet's classes: no file of the user's."""
 
-MAX_MARGIN = 10
+MAX_MARGIN = 1
 """Sides of a box by which it may be grown on each side."""
 
 MAX_SIDE = 8192
@@ -284,13 +290,13 @@ class BoxesSpec(ModelSpec):
 
     Attributes:
         on: "image", or "boxes": each box that the detector keeps, cut out as an image of its own.
-        classes: names of the detector's classes whose boxes it gets; None: all.
+        classes: names of the detector's classes whose boxes it gets, or the only one; None: all.
         margin: see `BoxChoice`.
         max_boxes: the most boxes of an image that it gets, best first; None: all that the detector keeps.
     """
 
     on: Literal["image", "boxes"] = "image"
-    classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    classes: Annotated[OneOrMore, Field(min_length=1)] | None = None
     margin: float = Field(0.0, ge=0, le=MAX_MARGIN)
     max_boxes: int | None = Field(None, ge=1, le=10_000)
 

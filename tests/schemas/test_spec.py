@@ -214,7 +214,7 @@ def test_on_is_a_key_as_it_is_written_though_yaml_takes_it_for_true(tmp_path: Pa
         "taggers: {species: {model: resnet50, on: boxes, classes: [bird, bird], margin: 1}}\n"
         "embedder:\n  model: resnet50\n  on: boxes\n"
     )
-    spec = read_spec(str(path), {"embedder.classes": ["person"], "taggers.species.max_boxes": 2})
+    spec = read_spec(str(path), {"embedder.classes": "person", "taggers.species.max_boxes": 2})
     assert spec.taggers["species"].boxes == BoxChoice(("bird",), 1.0, 2)
     assert spec.embedder
     assert spec.embedder.boxes == BoxChoice(("person",))
@@ -493,6 +493,10 @@ def test_a_value_that_may_be_of_several_kinds_is_refused_in_one_sentence(
             "taggers.scene.on: found 'box'; allowed: 'image' or 'boxes'",
         ),
         (
+            with_taggers({"scene": {"model": "a", "on": "boxes", "margin": 10}}),
+            "taggers.scene.margin: found 10; allowed: at most 1",
+        ),
+        (
             with_taggers({"scene": {"model": "a", "on": "boxes", "margin": -0.1}}),
             "taggers.scene.margin: found -0.1; allowed: at least 0",
         ),
@@ -658,8 +662,15 @@ def test_a_manifest_or_image_in_place_of_a_spec_is_told_of_its_option(photos: Pa
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("score_threshold", "classifier.score_threshold or detector.score_threshold"),
-        ("weights", "classifier.weights or detector.weights or embedder.weights"),
+        (
+            "score_threshold",
+            "classifier.score_threshold or detector.score_threshold or taggers.NAME.score_threshold",
+        ),
+        (
+            "weights",
+            "classifier.weights or detector.weights or embedder.weights or taggers.NAME.weights",
+        ),
+        ("classifier.on", "embedder.on or taggers.NAME.on"),
         ("detector.max_pixels", "decode.max_pixels"),
     ],
 )
