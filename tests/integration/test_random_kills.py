@@ -66,9 +66,9 @@ def undisturbed(ray_here: None, manifest: Path, tmp_path: Path) -> Tables:  # no
 
 
 def published(store: Store) -> Tables:
-    """The tables as a reader globs them."""
+    """The tables as a reader globs them; of those alone that the job has."""
     found = {name: store.read_tables(store.list(name)) for name in TABLES}
-    return {name: pa.concat_tables(tables) for name, tables in found.items()}
+    return {name: pa.concat_tables(tables) for name, tables in found.items() if tables}
 
 
 class Reader(threading.Thread):
