@@ -146,7 +146,9 @@ def follow(client: JobsClient, submission: str, *, as_json: bool = False) -> int
     Returns:
         The exit code: the job's, or 130 after Ctrl-C.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the command line's would end this at once
+    # the command line's handler would end this at once, and so would the thread that hears signals beside it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.set_wakeup_fd(-1)
     try:
         for text in client.follow(submission):
             for line in printable_log(text).splitlines(keepends=True):
