@@ -2,9 +2,19 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from schemas.words import value_text
+
+ONE_OR_MORE = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+"""Lets a text stand for a list of it alone."""
 
 SHA256 = r"^[0-9a-f]{64}$"
 """The pattern of a file's hash."""

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.section import Section
+from schemas.section import ONE_OR_MORE, Section
 from schemas.tasks import (
     TAG,
     TASKS,
@@ -431,7 +431,7 @@ class JobSpec(Section):
     ] = Field(default_factory=dict)
     facts: Annotated[
         list[Fact],
-        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        ONE_OR_MORE,
         AfterValidator(_in_order),
     ] = Field(default_factory=list)
     fetch: FetchSpec = FetchSpec()

@@ -9,16 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from schemas.errors import Stage
-from schemas.section import SHA256, Section, allowed
+from schemas.section import ONE_OR_MORE, SHA256, Section, allowed
 from schemas.words import value_text
 
 Score = Annotated[float, Field(ge=0, le=1)]
-
-OneOrMore = Annotated[
-    list[Annotated[str, Field(min_length=1)]],
-    BeforeValidator(lambda names: [names] if isinstance(names, str) else names),
-]
-"""Names; a text is short for a list of one."""
 
 _ARCHIVES = ("tar://", "zip://")
 """How URLs begin of what is in an archive."""
@@ -296,7 +290,9 @@ class BoxesSpec(ModelSpec):
     """
 
     on: Literal["image", "boxes"] = "image"
-    classes: Annotated[OneOrMore, Field(min_length=1)] | None = None
+    classes: Annotated[list[Annotated[str, Field(min_length=1)]], ONE_OR_MORE, Field(min_length=1)] | None = (
+        None
+    )
     margin: float = Field(0.0, ge=0, le=MAX_MARGIN)
     max_boxes: int | None = Field(None, ge=1, le=10_000)
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from tests.workers.models.sources.test_zero_shot import (
     refusal,
     scores,
 )
+from tests.workers.models.transformers.made_texts import Folders, made_once
 from workers.label.embed import TextEmbedder
 from workers.models.preprocess import CLIP_MEAN, CLIP_STD
 from workers.models.registry import explain, load, load_all, runners_of
@@ -40,30 +40,17 @@ from workers.models.transformers.network import quiet_and_offline
 
 __all__ = ["pictures"]
 
-Folders = Callable[[str], Path]
-
 
 @pytest.fixture(scope="module")
 def wholes(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Folders of transformers' by name, each made once."""
-    return _made_once(tmp_path_factory.mktemp("wholes"), make_whole)
+    return made_once(tmp_path_factory.mktemp("wholes"), make_whole)
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory, wholes: Folders) -> Folders:
     """The same with two ONNX files in place of their tensors."""
-    return _made_once(tmp_path_factory.mktemp("pairs"), lambda name, folder: make_pair(wholes(name), folder))
-
-
-def _made_once(root: Path, make: Callable[[str, Path], Path]) -> Folders:
-    made = dict[str, Path]()
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = make(name, root / name.replace(" ", "-"))
-        return made[name]
-
-    return folder
+    return made_once(tmp_path_factory.mktemp("pairs"), lambda name, folder: make_pair(wholes(name), folder))
 
 
 @pytest.fixture

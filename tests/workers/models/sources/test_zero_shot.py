@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from schemas.tasks import ClassifierSpec, DetectorSpec, EmbedderSpec, TaggerSpec
 from tests.workers.models.alone import Alone
 from tests.workers.models.pictures import CPU, PHOTOS, ROOT, opened, photos
 from tests.workers.models.transformers.made import CLASSIFIERS, EMBEDDERS, make
-from tests.workers.models.transformers.made_texts import COMPARED, FINDERS, make_for_texts
+from tests.workers.models.transformers.made_texts import COMPARED, FINDERS, Folders, made_once, make_for_texts
 from workers.models.registry import explain, load, load_all, runners_of
 from workers.models.runner import RunnerOptions
 from workers.models.transformers.network import quiet_and_offline
@@ -51,20 +50,13 @@ def pictures() -> Pictures:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Folders by name, each made once."""
-    root, made = tmp_path_factory.mktemp("folders"), dict[str, Path]()
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = make_for_texts(name, root / name.replace(" ", "-"))
-        return made[name]
-
-    return folder
+    return made_once(tmp_path_factory.mktemp("folders"), make_for_texts)
 
 
 @pytest.fixture
-def copy(folders: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+def copy(folders: Folders, tmp_path: Path) -> Folders:
     """Folders to change."""
     return lambda name: Path(shutil.copytree(folders(name), tmp_path / "copies" / name))
 
@@ -88,7 +80,7 @@ def scores(labels: list[str], result: Any) -> dict[str, float]:
 @pytest.mark.parametrize("prompt", [None, "a photo of {}"])
 @pytest.mark.parametrize("name", COMPARED)
 def test_scores_of_labels_are_those_of_transformers_pipeline_whatever_the_batch(
-    name: str, prompt: str | None, folders: Callable[[str], Path], pictures: Pictures
+    name: str, prompt: str | None, folders: Folders, pictures: Pictures
 ) -> None:
     folder = folders(name)
     reference = pipeline("zero-shot-image-classification", folder)
@@ -108,9 +100,7 @@ def test_scores_of_labels_are_those_of_transformers_pipeline_whatever_the_batch(
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
-def test_tags_are_the_labels_above_the_threshold(
-    name: str, folders: Callable[[str], Path], pictures: Pictures
-) -> None:
+def test_tags_are_the_labels_above_the_threshold(name: str, folders: Folders, pictures: Pictures) -> None:
     folder = folders(name)
     reference = pipeline("zero-shot-image-classification", folder)
     expected = [
@@ -125,9 +115,7 @@ def test_tags_are_the_labels_above_the_threshold(
     assert any(kept)
 
 
-def test_of_several_prompts_the_mean_of_what_is_encoded_counts(
-    folders: Callable[[str], Path], pictures: Pictures
-) -> None:
+def test_of_several_prompts_the_mean_of_what_is_encoded_counts(folders: Folders, pictures: Pictures) -> None:
     folder, templates = folders("clip"), ["a photo of {}", "this is {}."]
     with quiet_and_offline() as transformers:
         network = transformers.CLIPModel.from_pretrained(folder)
@@ -155,7 +143,7 @@ def test_of_several_prompts_the_mean_of_what_is_encoded_counts(
 
 @pytest.mark.parametrize("name", FINDERS)
 def test_boxes_of_labels_are_those_of_transformers_pipeline_whatever_the_batch(
-    name: str, folders: Callable[[str], Path], pictures: Pictures
+    name: str, folders: Folders, pictures: Pictures
 ) -> None:
     folder, threshold = folders(name), 0.02
     reference = pipeline("zero-shot-object-detection", folder)
@@ -187,7 +175,7 @@ def test_boxes_of_labels_are_those_of_transformers_pipeline_whatever_the_batch(
 
 
 def test_scores_of_mm_grounding_dino_are_those_of_transformers_pipeline(
-    folders: Callable[[str], Path], pictures: Pictures
+    folders: Folders, pictures: Pictures
 ) -> None:
     folder, threshold = folders("mm grounding dino"), 0.1
     reference = pipeline("zero-shot-object-detection", folder)
@@ -201,7 +189,7 @@ def test_scores_of_mm_grounding_dino_are_those_of_transformers_pipeline(
 
 
 def test_doubled_boxes_of_a_label_stay_unless_their_overlap_is_bounded(
-    folders: Callable[[str], Path], pictures: Pictures
+    folders: Folders, pictures: Pictures
 ) -> None:
     spec = DetectorSpec(model=f"{folders('owlv2')}/", labels=LABELS[:2], score_threshold=0.1)
     every, fewer = (
@@ -217,7 +205,7 @@ def test_doubled_boxes_of_a_label_stay_unless_their_overlap_is_bounded(
 
 @pytest.mark.parametrize("name", ["clip", "owlv2", "grounding dino"])
 def test_labels_are_encoded_once_and_workers_hold_the_image_half_only(
-    name: str, copy: Callable[[str], Path], pictures: Pictures
+    name: str, copy: Folders, pictures: Pictures
 ) -> None:
     folder = copy(name)
     spec: Any = (ClassifierSpec if name in COMPARED else DetectorSpec)(model=f"{folder}/", labels=LABELS)
@@ -235,7 +223,7 @@ def test_labels_are_encoded_once_and_workers_hold_the_image_half_only(
     np.testing.assert_array_equal(one, other)
 
 
-def test_encoded_labels_are_not_written_into_the_record(folders: Callable[[str], Path]) -> None:
+def test_encoded_labels_are_not_written_into_the_record(folders: Folders) -> None:
     resolved = load(ClassifierSpec(model=f"{folders('clip')}/", labels=LABELS)).resolved
     written = json.loads(resolved.model_dump_json())
     assert "texts" not in written
@@ -245,7 +233,7 @@ def test_encoded_labels_are_not_written_into_the_record(folders: Callable[[str],
 
 
 def test_an_embedder_and_models_with_other_labels_share_one_network(
-    folders: Callable[[str], Path], pictures: Pictures
+    folders: Folders, pictures: Pictures
 ) -> None:
     model = f"{folders('clip')}/"
     specs = {
@@ -267,9 +255,7 @@ def test_an_embedder_and_models_with_other_labels_share_one_network(
     assert [predictor.name for predictor in runner.predictors] == [*specs]
 
 
-def test_what_decides_scores_is_in_the_fingerprint_and_nothing_else(
-    copy: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_what_decides_scores_is_in_the_fingerprint_and_nothing_else(copy: Folders, tmp_path: Path) -> None:
     folder = copy("clip")
     names = tmp_path / "labels.txt"
     names.write_text("\n".join(LABELS) + "\n")
@@ -310,9 +296,7 @@ def test_logits_are_computed_in_float32_whatever_the_network_is() -> None:
     torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=0)
 
 
-def test_labels_may_be_merged_under_other_names(
-    folders: Callable[[str], Path], tmp_path: Path, pictures: Pictures
-) -> None:
+def test_labels_may_be_merged_under_other_names(folders: Folders, tmp_path: Path, pictures: Pictures) -> None:
     (tmp_path / "names.yaml").write_text("cat: animal\nA dog at night: animal\n")
     spec = ClassifierSpec(model=f"{folders('clip')}/", labels=LABELS, top_k=9)
     apart = scores(LABELS, Alone(load(spec), 1)(pictures[:1])[0])
@@ -350,14 +334,14 @@ def refusal(spec: Any) -> str:
     ],
 )
 def test_labels_that_cannot_be_looked_for_are_refused_in_a_sentence(
-    labels: Any, said: str, folders: Callable[[str], Path]
+    labels: Any, said: str, folders: Folders
 ) -> None:
     folder = folders("clip")
     found = refusal(TaggerSpec(model=f"{folder}/", labels=labels))
     assert said.format(model=f"{folder}/", folder=folder) in found
 
 
-def test_a_folder_without_its_tokenizer_says_what_is_missing(copy: Callable[[str], Path]) -> None:
+def test_a_folder_without_its_tokenizer_says_what_is_missing(copy: Folders) -> None:
     folder = copy("clip")
     (folder / "tokenizer.json").unlink()
     assert refusal(TaggerSpec(model=f"{folder}/", labels=LABELS)).startswith(
@@ -416,7 +400,7 @@ def test_a_folder_whose_halves_do_not_fit_is_refused_in_a_sentence(
     ],
 )
 def test_weights_that_make_no_score_are_refused_before_an_image_is_labelled(
-    name: str, tensor: str, value: float, said: str, copy: Callable[[str], Path]
+    name: str, tensor: str, value: float, said: str, copy: Folders
 ) -> None:
     folder = copy(name)
     tensors = load_file(folder / "model.safetensors")
@@ -440,7 +424,7 @@ def test_labels_for_a_model_with_classes_of_its_own_are_refused(tmp_path: Path) 
     assert refusal(DetectorSpec(labels=LABELS)).startswith(f"labels: found for nanodet_g, {allowed}")
 
 
-def test_a_model_for_texts_without_labels_says_that_they_are_missing(folders: Callable[[str], Path]) -> None:
+def test_a_model_for_texts_without_labels_says_that_they_are_missing(folders: Folders) -> None:
     clip, owl = folders("clip"), folders("owlv2")
     assert refusal(TaggerSpec(model=f"{clip}/")) == (
         f"{clip} is an embedder (CLIPModel), not a tagger; name it under `embedder:` in the job spec, or add "
@@ -458,7 +442,7 @@ def test_a_model_for_texts_without_labels_says_that_they_are_missing(folders: Ca
     )
 
 
-def test_what_may_not_be_as_intended_is_told(folders: Callable[[str], Path]) -> None:
+def test_what_may_not_be_as_intended_is_told(folders: Folders) -> None:
     clip, dino = folders("clip"), folders("grounding dino")
 
     def notes(spec: Any) -> tuple[str, ...]:
@@ -482,7 +466,7 @@ def test_what_may_not_be_as_intended_is_told(folders: Callable[[str], Path]) -> 
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "owlv2", "grounding dino"])
-def test_the_lines_that_describe_prints_are_a_job(name: str, folders: Callable[[str], Path]) -> None:
+def test_the_lines_that_describe_prints_are_a_job(name: str, folders: Folders) -> None:
     found = explain(f"{folders(name)}/")
     assert found.facts["classes"] == "the `labels` of the job spec: texts"
     left_out = {"classifier": None, "detector": None}
@@ -493,7 +477,7 @@ def test_the_lines_that_describe_prints_are_a_job(name: str, folders: Callable[[
 
 
 def test_describe_says_why_labels_cannot_be_used_of_a_folder_that_still_embeds(
-    copy: Callable[[str], Path],
+    copy: Folders,
 ) -> None:
     folder = copy("clip")
     (folder / "tokenizer.json").unlink()
@@ -503,7 +487,7 @@ def test_describe_says_why_labels_cannot_be_used_of_a_folder_that_still_embeds(
 
 
 def test_what_the_page_says_to_write_for_labels_is_a_model(
-    folders: Callable[[str], Path], pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Folders, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     own = page.partition("## Labels of your own (zero-shot)\n")[2].partition("\n### ")[0]

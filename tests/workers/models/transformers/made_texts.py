@@ -137,6 +137,22 @@ MM_DINO: Made = ("MMGroundingDinoForObjectDetection", *FINDERS["grounding dino"]
 """The same under another name; random weights make its boxes less than a pixel."""
 
 
+Folders = Callable[[str], Path]
+"""Folders of models by name."""
+
+
+def made_once(root: Path, make: Callable[[str, Path], Path]) -> Folders:
+    """Folders below a root, each made when it is first asked for."""
+    made = dict[str, Path]()
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = make(name, root / name.replace(" ", "-"))
+        return made[name]
+
+    return folder
+
+
 def clip_tokenizer(transformers: Any) -> Any:
     """CLIP's: pieces of words in lower case."""
     numbers = {piece: i for i, piece in enumerate(_CLIP_VOCABULARY)}
