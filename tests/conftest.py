@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import os
 import secrets
 import shutil
@@ -21,6 +22,9 @@ from tests.stores import AzureServer, GoogleServer, can_run_azure, running_azure
 
 # Read by Ray when it is imported; without them it makes a token file in the home folder and leaves it there.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
+
+# Threads of torch that wait for each other sleep: by spinning they take the cores from the tests beside them.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup what the tests start would ignore it
 
@@ -114,6 +118,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = (name for name in given if isinstance(name, str))
         if isinstance(item, pytest.Function) and SERVERS & {*item.fixturenames, *names}:
             item.add_marker("server")
+
+
+def pytest_collection_finish() -> None:
+    """Hides what all tests share from the garbage collector, which else visits it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
